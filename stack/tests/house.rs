@@ -1,0 +1,219 @@
+//! The rules of the house that a compiler does not check: floors, pure thinkers, sizes, the map.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const OURS: [&str; 7] = ["pgwire", "chassis", "pooler", "balancer", "web", "stack", "load_tests"];
+const FILE_LINES_MAX: usize = 500;
+
+/// What a thinker must not know: I/O, clocks, logs, the environment and the crates that bring them.
+const IMPURE: [&str; 17] = [
+    "tokio",
+    "hyper",
+    "axum",
+    "redis",
+    "sqlx",
+    "tracing",
+    "chassis",
+    "socket2",
+    "nix",
+    "std::fs",
+    "std::net::Tcp",
+    "std::os",
+    "std::thread",
+    "std::env",
+    "std::process",
+    "Instant::now",
+    "SystemTime::now",
+];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the workspace").to_owned()
+}
+
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_else(|cause| panic!("{}: {cause}", path.display()))
+}
+
+/// Every file that git tracks or would track, relative to the root.
+fn files() -> Vec<PathBuf> {
+    let listed = Command::new("git")
+        .args(["ls-files", "--cached", "--others", "--exclude-standard"])
+        .current_dir(root())
+        .output()
+        .expect("git is installed: the checkout came from it");
+    assert!(listed.status.success(), "git ls-files: {}", String::from_utf8_lossy(&listed.stderr));
+    let mut files: Vec<PathBuf> = String::from_utf8(listed.stdout)
+        .expect("our file names are UTF-8")
+        .lines()
+        .map(PathBuf::from)
+        .collect();
+    files.retain(|file| root().join(file).is_file());
+    assert!(files.len() > OURS.len(), "git ls-files found almost nothing");
+    files
+}
+
+fn rust_files() -> Vec<(PathBuf, String)> {
+    let rust = files().into_iter().filter(|file| file.extension().is_some_and(|ext| ext == "rs"));
+    rust.map(|file| (file.clone(), read(&root().join(&file)))).collect()
+}
+
+fn is_test_file(file: &Path) -> bool {
+    file.components().any(|part| part.as_os_str() == "tests" || part.as_os_str() == "fuzz")
+        || file.ends_with("tests.rs")
+}
+
+/// The lines before the file's own test module.
+fn without_tests(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    text.lines().enumerate().take_while(|(_, line)| !line.trim_start().starts_with("#[cfg(test)]"))
+}
+
+fn code_of(line: &str) -> &str {
+    line.split("//").next().unwrap_or(line)
+}
+
+fn mentions(code: &str, word: &str) -> bool {
+    code.match_indices(word).any(|(at, _)| {
+        let before = code[..at].chars().next_back();
+        let after = code[at + word.len()..].chars().next();
+        let joins = |c: char| c.is_alphanumeric() || c == '_';
+        // `std::net::Tcp` is a beginning: TcpStream, TcpListener.
+        !before.is_some_and(joins) && (word.ends_with("Tcp") || !after.is_some_and(joins))
+    })
+}
+
+#[test]
+fn thinkers_and_pgwire_know_no_io_no_clock_and_no_log() {
+    let mut found = Vec::new();
+    let mut thinkers = 0;
+    for (file, text) in rust_files() {
+        let pure = file.starts_with("pgwire/src")
+            || file.components().any(|part| part.as_os_str() == "logic")
+            || file.file_name().is_some_and(|name| name == "logic.rs");
+        if !pure || is_test_file(&file) {
+            continue;
+        }
+        thinkers += 1;
+        for (number, line) in without_tests(&text) {
+            for word in IMPURE.iter().filter(|word| mentions(code_of(line), word)) {
+                found.push(format!("{}:{}: {word}", file.display(), number + 1));
+            }
+        }
+    }
+    assert!(thinkers > 5, "the check found only {thinkers} thinkers: it looks in the wrong place");
+    assert!(found.is_empty(), "impure thinkers:\n{}", found.join("\n"));
+}
+
+#[test]
+fn crates_import_downward_only() {
+    let allowed: [(&str, &[&str]); 7] = [
+        ("pgwire", &[]),
+        ("chassis", &[]),
+        ("pooler", &["pgwire", "chassis"]),
+        ("balancer", &["chassis"]),
+        ("web", &["chassis"]),
+        ("stack", &["chassis"]),
+        ("load_tests", &["chassis", "pgwire"]),
+    ];
+    for (name, below) in allowed {
+        let manifest = read(&root().join(name).join("Cargo.toml"));
+        let imported: Vec<&str> = manifest
+            .lines()
+            .filter_map(|line| line.split(['.', ' ', '=']).next())
+            .filter(|word| OURS.contains(word))
+            .collect();
+        for other in imported {
+            assert!(below.contains(&other), "{name} imports {other}: services meet only on the wire");
+        }
+    }
+}
+
+#[test]
+fn no_file_is_longer_than_its_reader_can_hold() {
+    let long: Vec<String> = rust_files()
+        .into_iter()
+        .filter(|(file, _)| !is_test_file(file))
+        .map(|(file, text)| (file, without_tests(&text).count()))
+        .filter(|(_, lines)| *lines > FILE_LINES_MAX)
+        .map(|(file, lines)| format!("{}: {lines} lines", file.display()))
+        .collect();
+    assert!(long.is_empty(), "look for the missing noun:\n{}", long.join("\n"));
+}
+
+#[test]
+fn every_source_file_opens_with_what_it_holds() {
+    let bare: Vec<String> = rust_files()
+        .into_iter()
+        .filter(|(file, text)| !file.ends_with("tests.rs") && !text.trim_start().starts_with("//!"))
+        .map(|(file, _)| file.display().to_string())
+        .collect();
+    assert!(bare.is_empty(), "no module sentence in:\n{}", bare.join("\n"));
+}
+
+#[test]
+fn nothing_is_left_for_later_or_switched_off() {
+    // Put together here, so that this file does not find itself.
+    let words = [["#[ig", "nore"].concat(), ["TO", "DO"].concat(), ["FIX", "ME"].concat()];
+    let mut found = Vec::new();
+    for (file, text) in rust_files() {
+        for (number, line) in text.lines().enumerate() {
+            if words.iter().any(|word| line.contains(word.as_str())) {
+                found.push(format!("{}:{}: {}", file.display(), number + 1, line.trim()));
+            }
+        }
+    }
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+/// The map in the README: the first word of each line of the block that follows "The map".
+fn map() -> BTreeSet<String> {
+    let readme = read(&root().join("README.md"));
+    let after = readme.split("## The map").nth(1).expect("README.md has a part \"The map\"");
+    let block = after.split("```").nth(1).expect("the map is a fenced block");
+    block.lines().skip(1).filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_map_in_the_readme_is_the_tree_on_disk() {
+    let map = map();
+    for entry in &map {
+        assert!(
+            root().join(entry.trim_end_matches('/')).exists(),
+            "README.md's map names {entry}, which is not there"
+        );
+    }
+    let hidden = |name: &str| name.starts_with('.');
+    for file in files() {
+        let mut parts = file.components().map(|part| part.as_os_str().to_string_lossy().into_owned());
+        let Some(top) = parts.next().filter(|name| !hidden(name)) else { continue };
+        let folder = parts.next().is_some();
+        let entry = if folder { format!("{top}/") } else { top };
+        assert!(map.contains(&entry), "README.md's map lacks {entry}");
+    }
+}
+
+#[test]
+fn the_example_of_settings_names_what_exists_and_nothing_else() {
+    let tables: String = rust_files()
+        .into_iter()
+        .filter(|(file, _)| file.to_string_lossy().contains("settings") && !is_test_file(file))
+        .map(|(_, text)| text)
+        .collect();
+    let example = read(&root().join("config.env.example"));
+    let keys: BTreeSet<&str> = example
+        .lines()
+        .filter_map(|line| line.trim_start_matches('#').split_once('='))
+        .map(|(key, _)| key)
+        .filter(|key| {
+            !key.is_empty() && key.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_')
+        })
+        .collect();
+    assert!(keys.len() > 20, "config.env.example lists only {} settings", keys.len());
+    for key in keys {
+        assert!(
+            tables.contains(&format!("\"{key}\"")),
+            "config.env.example names {key}, which no table of settings has"
+        );
+    }
+}
