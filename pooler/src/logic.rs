@@ -1,0 +1,3 @@
+//! The thinkers: bytes, facts and `now` in, decisions out. No I/O, no clock, no log.
+
+pub mod hba;
