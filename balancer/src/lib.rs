@@ -1,1 +1,3 @@
-//! (being built)
+//! HTTP reverse proxy and load balancer that reads nginx.conf. `main` parses the command line; everything else is here.
+
+pub mod conf;

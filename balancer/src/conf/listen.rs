@@ -1,0 +1,89 @@
+//! Listening sockets and how a connection and a host name find their server block.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use regex::bytes::Regex;
+
+use super::location::Server;
+use super::upstream::Address;
+
+/// One socket to open. `listen 127.0.0.1:80` beside `listen 80` shares the socket of the latter, as in nginx.
+#[derive(Debug)]
+pub struct Listen {
+    pub address: Address,
+    pub options: SocketOptions,
+    /// Server blocks by the connection's own local address, where the configuration names some on this port.
+    pub by_local: Vec<(IpAddr, Arc<Names>)>,
+    pub names: Arc<Names>,
+}
+
+impl Listen {
+    /// Whether [`Listen::names_for`] depends on the local address (asking the kernel for it costs a call).
+    pub fn needs_local(&self) -> bool {
+        !self.by_local.is_empty()
+    }
+
+    /// The server blocks for a connection that came in on this local address.
+    pub fn names_for(&self, local: Option<IpAddr>) -> &Arc<Names> {
+        let found = local.and_then(|local| self.by_local.iter().find(|(address, _)| *address == local));
+        found.map_or(&self.names, |(_, names)| names)
+    }
+}
+
+/// Options of `listen` that concern the socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SocketOptions {
+    pub backlog: u32,
+    /// One socket per worker; otherwise all workers accept from one.
+    pub reuseport: bool,
+    pub ipv6only: bool,
+    pub rcvbuf: Option<usize>,
+    pub sndbuf: Option<usize>,
+    pub so_keepalive: Option<bool>,
+}
+
+/// The server blocks that share an address, and which of them a host name means.
+#[derive(Debug)]
+pub struct Names {
+    pub default: Arc<Server>,
+    /// Lower-case names without wildcards.
+    pub exact: HashMap<Box<[u8]>, Arc<Server>>,
+    /// `*.example.com` and `.example.com`: with the leading dot, longest first.
+    pub suffixes: Vec<(Box<[u8]>, Arc<Server>)>,
+    /// `www.example.*`: with the trailing dot, longest first.
+    pub prefixes: Vec<(Box<[u8]>, Arc<Server>)>,
+    pub patterns: Vec<(Regex, Arc<Server>)>,
+    /// The PROXY protocol header comes first on connections to this address.
+    pub proxy_protocol: bool,
+}
+
+impl Names {
+    /// `host` is lower-case and has no port. Exact names, then longest suffix, longest prefix, first pattern.
+    pub fn find(&self, host: &[u8]) -> &Arc<Server> {
+        if self.is_single() || host.is_empty() && !self.exact.contains_key(host) {
+            return &self.default;
+        }
+        if let Some(server) = self.exact.get(host) {
+            return server;
+        }
+        let suffix = self.suffixes.iter().find(|(suffix, _)| host.ends_with(suffix));
+        if let Some((_, server)) = suffix {
+            return server;
+        }
+        let prefix = self.prefixes.iter().find(|(prefix, _)| host.starts_with(prefix));
+        if let Some((_, server)) = prefix {
+            return server;
+        }
+        let pattern = self.patterns.iter().find(|(pattern, _)| pattern.is_match(host));
+        pattern.map_or(&self.default, |(_, server)| server)
+    }
+
+    fn is_single(&self) -> bool {
+        self.exact.is_empty()
+            && self.suffixes.is_empty()
+            && self.prefixes.is_empty()
+            && self.patterns.is_empty()
+    }
+}

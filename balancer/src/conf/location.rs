@@ -1,0 +1,320 @@
+//! Server blocks and their locations: how a path finds its location, and what a location says about a request.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use regex::bytes::Regex;
+
+use super::proxy::{Proxy, ProxyPass};
+use super::settings::AccessLog;
+use super::template::Template;
+
+/// One `server` block.
+#[derive(Debug)]
+pub struct Server {
+    /// The first `server_name`, what `$server_name` says.
+    pub name: Box<str>,
+    pub head: HeadLimits,
+    /// `return` at the level of the server: answers everything.
+    pub answer: Option<Return>,
+    pub locations: Locations,
+    /// What applies where no location matches, and to errors before one is found.
+    pub root: Arc<Location>,
+}
+
+/// How request heads are read; known before the location is.
+#[derive(Debug, Clone)]
+pub struct HeadLimits {
+    pub header_timeout: Duration,
+    pub header_buffer_len: usize,
+    pub large_buffers: usize,
+    pub large_buffer_len: usize,
+    pub headers_max: usize,
+    pub ignore_invalid_headers: bool,
+    pub underscores_in_headers: bool,
+    pub merge_slashes: bool,
+}
+
+/// The locations of one server (or those nested in one location).
+#[derive(Debug, Default)]
+pub struct Locations {
+    pub exact: HashMap<Box<[u8]>, Arc<Location>>,
+    /// Longest first.
+    pub prefixes: Vec<Arc<Location>>,
+    /// In the order written.
+    pub patterns: Vec<(Pattern, Arc<Location>)>,
+    pub named: HashMap<Box<str>, Arc<Location>>,
+}
+
+/// Which location a path found.
+#[derive(Debug)]
+pub enum Route<'a> {
+    Location(&'a Arc<Location>, Option<Captures>),
+    /// The path is a proxied prefix `/x/` without its slash: nginx answers 301 to the path with it.
+    AddSlash(&'a Arc<Location>),
+    Nothing,
+}
+
+impl Locations {
+    /// nginx's order: exact, longest prefix, and unless that says `^~` the first pattern that matches.
+    pub fn route(&self, path: &[u8]) -> Route<'_> {
+        match self.search(path) {
+            Route::Nothing => Route::Nothing,
+            found => found,
+        }
+    }
+
+    fn search(&self, path: &[u8]) -> Route<'_> {
+        if let Some(location) = self.exact.get(path) {
+            return Route::Location(location, None);
+        }
+        let mut best = None;
+        for location in &self.prefixes {
+            if path.starts_with(&location.path) {
+                best = Some(location);
+                break;
+            }
+            let bare = location.path.strip_suffix(b"/");
+            if location.adds_slash() && bare == Some(path) {
+                return Route::AddSlash(location);
+            }
+        }
+        if let Some(location) = best {
+            match location.nested.search(path) {
+                Route::Nothing => {}
+                found => return found,
+            }
+        }
+        let no_patterns = best.is_some_and(|location| location.kind == LocationKind::PrefixFinal);
+        if !no_patterns {
+            for (pattern, location) in &self.patterns {
+                let Some(captures) = pattern.captures(path) else { continue };
+                return match location.nested.search(path) {
+                    Route::Nothing => Route::Location(location, Some(captures)),
+                    found => found,
+                };
+            }
+        }
+        best.map_or(Route::Nothing, |location| Route::Location(location, None))
+    }
+}
+
+/// A regular expression with its named groups resolved.
+#[derive(Debug)]
+pub struct Pattern {
+    pub regex: Regex,
+    /// Which group each name of the configuration is.
+    pub names: Vec<(CaptureName, usize)>,
+}
+
+impl Pattern {
+    pub fn captures(&self, text: &[u8]) -> Option<Captures> {
+        let mut locations = self.regex.capture_locations();
+        self.regex.captures_read(&mut locations, text)?;
+        let group = |n: usize| locations.get(n).map(|(start, end)| text[start..end].to_vec());
+        let groups = (0..locations.len()).map(group).collect();
+        let named = self.names.iter().filter_map(|(name, n)| Some((*name, group(*n)?))).collect();
+        Some(Captures { groups, named })
+    }
+}
+
+/// A named group, numbered over the whole configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CaptureName(pub usize);
+
+/// What the groups of a matched pattern hold.
+#[derive(Debug, Clone, Default)]
+pub struct Captures {
+    groups: Vec<Option<Vec<u8>>>,
+    named: Vec<(CaptureName, Vec<u8>)>,
+}
+
+impl Captures {
+    pub fn group(&self, n: u8) -> Option<&[u8]> {
+        self.groups.get(usize::from(n))?.as_deref()
+    }
+
+    pub fn named(&self, name: CaptureName) -> Option<&[u8]> {
+        self.named.iter().find(|(known, _)| *known == name).map(|(_, value)| &value[..])
+    }
+}
+
+/// One `location` block with everything that it inherits.
+#[derive(Debug)]
+pub struct Location {
+    pub kind: LocationKind,
+    /// The path or pattern as written.
+    pub path: Box<[u8]>,
+    pub nested: Locations,
+    pub action: Action,
+    pub proxy: Arc<Proxy>,
+    pub body: BodyLimits,
+    pub keepalive: ClientKeepalive,
+    /// Longest pause between two writes to the client.
+    pub send_timeout: Duration,
+    pub lingering: Lingering,
+    pub default_type: Box<[u8]>,
+    /// `add_header`, in the order written.
+    pub headers: Arc<[AddHeader]>,
+    pub access: Arc<[AccessRule]>,
+    pub logs: Arc<[AccessLog]>,
+    pub error_pages: Arc<[ErrorPage]>,
+    pub real_ip: Option<Arc<RealIp>>,
+    pub server_tokens: ServerTokens,
+    pub absolute_redirect: bool,
+    pub server_name_in_redirect: bool,
+    pub port_in_redirect: bool,
+    pub reset_timedout_connection: bool,
+    pub tcp_nodelay: bool,
+    pub internal: bool,
+}
+
+impl Location {
+    fn adds_slash(&self) -> bool {
+        matches!(self.kind, LocationKind::Prefix | LocationKind::PrefixFinal)
+            && matches!(self.action, Action::Proxy(_))
+            && self.path.len() > 1
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LocationKind {
+    /// The server block itself.
+    Root,
+    Exact,
+    Prefix,
+    /// `^~`: patterns are not tried.
+    PrefixFinal,
+    Pattern,
+    Named,
+}
+
+/// What a location does with a request.
+#[derive(Debug)]
+pub enum Action {
+    Proxy(ProxyPass),
+    Return(Return),
+    /// Nothing that makes an answer: 404.
+    Nothing,
+}
+
+/// `return CODE [TEXT|URL];`
+#[derive(Debug, Clone)]
+pub struct Return {
+    pub status: u16,
+    pub body: ReturnBody,
+}
+
+#[derive(Debug, Clone)]
+pub enum ReturnBody {
+    /// The built-in page of the status.
+    Page,
+    Text(Template),
+    /// For 301, 302, 303, 307 and 308: the Location header.
+    Redirect(Template),
+    /// 444: close without an answer.
+    Close,
+}
+
+#[derive(Debug, Clone)]
+pub struct BodyLimits {
+    /// 0: unlimited.
+    pub len_max: u64,
+    /// Longest pause between two reads of the body.
+    pub timeout: Duration,
+    pub buffer_len: usize,
+}
+
+/// How long and for how many requests a client's connection is kept.
+#[derive(Debug, Clone)]
+pub struct ClientKeepalive {
+    /// Zero: connections are not kept.
+    pub timeout: Duration,
+    /// What the `Keep-Alive: timeout=` header says, where it is asked for.
+    pub header_timeout: Option<Duration>,
+    pub requests_max: u64,
+    pub time: Duration,
+}
+
+#[derive(Debug, Clone)]
+pub struct Lingering {
+    pub mode: LingeringMode,
+    pub time: Duration,
+    pub timeout: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LingeringMode {
+    Off,
+    On,
+    Always,
+}
+
+#[derive(Debug, Clone)]
+pub struct AddHeader {
+    pub name: Box<[u8]>,
+    pub value: Template,
+    /// Also on answers other than 200, 201, 204, 206, 301, 302, 303, 304, 307 and 308.
+    pub always: bool,
+}
+
+/// `allow` and `deny`, first match wins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccessRule {
+    pub verdict: Verdict,
+    pub who: Who,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    Allow,
+    Deny,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Who {
+    All,
+    Unix,
+    Net(IpNet),
+}
+
+/// `error_page CODE… [=[CODE]] TARGET`.
+#[derive(Debug, Clone)]
+pub struct ErrorPage {
+    pub statuses: Vec<u16>,
+    pub answer: ErrorAnswer,
+    pub target: Template,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorAnswer {
+    /// The status that led here.
+    Same,
+    /// `=CODE`.
+    Status(u16),
+    /// `=`: whatever the target answers.
+    OfTarget,
+}
+
+/// `set_real_ip_from`, `real_ip_header`, `real_ip_recursive`.
+#[derive(Debug, Clone)]
+pub struct RealIp {
+    pub trusted: Vec<Who>,
+    pub source: RealIpSource,
+    pub recursive: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RealIpSource {
+    /// A header, lower-case; `x-forwarded-for` is read from the right.
+    Header(Box<[u8]>),
+    ProxyProtocol,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServerTokens {
+    On,
+    Off,
+}

@@ -1,0 +1,56 @@
+//! `map SOURCE $NAME { … }`: a variable whose value is looked up by another's.
+
+use std::collections::HashMap;
+
+use regex::bytes::Regex;
+
+use super::template::Template;
+use super::variables::Facts;
+
+/// One map block; shared by every template that names its variable.
+#[derive(Debug)]
+pub struct Map {
+    pub name: Box<str>,
+    pub source: Template,
+    /// Keys are lower-case: nginx compares them without case.
+    pub exact: HashMap<Box<[u8]>, Template>,
+    /// `~pattern` and `~*pattern`, in the order written.
+    pub patterns: Vec<(Regex, Template)>,
+    /// `.example.com`, `*.example.com` with `hostnames`: suffixes with their leading dot, longest first.
+    pub suffixes: Vec<(Box<[u8]>, Template)>,
+    /// `example.*` with `hostnames`: prefixes with their trailing dot, longest first.
+    pub prefixes: Vec<(Box<[u8]>, Template)>,
+    pub hostnames: bool,
+    pub default: Template,
+}
+
+impl Map {
+    /// Appends the value that belongs to the source's present value.
+    pub fn write(&self, facts: &dyn Facts, out: &mut Vec<u8>) -> bool {
+        let mut key = self.source.to_bytes(facts);
+        let value = self.find(&mut key);
+        let before = out.len();
+        value.render(facts, out);
+        out.len() > before
+    }
+
+    fn find(&self, source: &mut Vec<u8>) -> &Template {
+        let mut key = source.to_ascii_lowercase();
+        if self.hostnames && key.last() == Some(&b'.') {
+            key.pop();
+        }
+        if let Some(value) = self.exact.get(&key[..]) {
+            return value;
+        }
+        let suffix = self.suffixes.iter().find(|(suffix, _)| key.ends_with(suffix));
+        if let Some((_, value)) = suffix {
+            return value;
+        }
+        let prefix = self.prefixes.iter().find(|(prefix, _)| key.starts_with(prefix));
+        if let Some((_, value)) = prefix {
+            return value;
+        }
+        let pattern = self.patterns.iter().find(|(pattern, _)| pattern.is_match(source));
+        pattern.map_or(&self.default, |(_, value)| value)
+    }
+}

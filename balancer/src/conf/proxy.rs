@@ -1,0 +1,183 @@
+//! `proxy_*`: where a location sends a request and how the request and its answer are changed on the way.
+
+use std::time::Duration;
+
+use super::template::Template;
+use super::upstream::UpstreamId;
+use super::variables::HeaderName;
+
+/// `proxy_pass`.
+#[derive(Debug)]
+pub struct ProxyPass {
+    pub target: Target,
+    pub uri: UriForm,
+    /// What `$proxy_host` says where the target is fixed: host, and port where it is written.
+    pub host: Box<[u8]>,
+    /// What `$proxy_port` says where the target is fixed.
+    pub port: Box<[u8]>,
+}
+
+#[derive(Debug)]
+pub enum Target {
+    Group(UpstreamId),
+    /// The URL has variables: rendered per request, then looked up among the groups, else taken as an address.
+    Dynamic(Template),
+}
+
+/// What is sent as the request's target.
+#[derive(Debug)]
+pub enum UriForm {
+    /// `proxy_pass http://group;`: as received.
+    AsReceived,
+    /// `proxy_pass http://group/base/;` in a prefix location: the location's path is replaced by the base.
+    Replace { with: Box<[u8]>, prefix_len: usize },
+    /// With variables: the URI that the rendered URL has, where it has one.
+    OfUrl,
+}
+
+/// Everything else that `proxy_*` directives say; shared by locations that inherit it unchanged.
+#[derive(Debug)]
+pub struct Proxy {
+    pub connect_timeout: Duration,
+    pub send_timeout: Duration,
+    pub read_timeout: Duration,
+    pub version: Version,
+    /// Off: each piece goes to the client at once. On: we still stream, gathering up to the buffers' size.
+    pub buffering: bool,
+    pub request_buffering: bool,
+    pub buffer_len: usize,
+    pub buffers_len: usize,
+    pub next: NextUpstream,
+    /// The headers to send in place of the client's own: `Host` and `Connection` by default, in order.
+    pub set_headers: Box<[SetHeader]>,
+    /// Names in `set_headers`: the client's own header of that name is not passed on.
+    pub replaced: HeaderSet,
+    /// `proxy_hide_header` with nginx's own list, less `proxy_pass_header`.
+    pub hidden: HeaderSet,
+    pub ignored: HeaderSet,
+    pub pass_request_headers: bool,
+    pub pass_request_body: bool,
+    pub method: Option<Template>,
+    pub body: Option<Template>,
+    pub intercept_errors: bool,
+    pub ignore_client_abort: bool,
+    pub redirects: Redirects,
+    pub cookie_domains: Vec<(Template, Template)>,
+    pub cookie_paths: Vec<(Template, Template)>,
+    pub bind: Option<Template>,
+    pub socket_keepalive: bool,
+    /// Bytes per second; 0: unlimited.
+    pub limit_rate: u64,
+    pub force_ranges: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Version {
+    Http10,
+    Http11,
+}
+
+/// `proxy_set_header`. An empty value means: send no such header.
+#[derive(Debug, Clone)]
+pub struct SetHeader {
+    /// As written.
+    pub name: Box<[u8]>,
+    pub hash: u32,
+    pub value: Template,
+}
+
+/// `proxy_redirect`.
+#[derive(Debug, Clone)]
+pub enum Redirects {
+    Off,
+    /// Each rule's prefix is replaced; `default` is already spelt out.
+    Rules(Vec<RedirectRule>),
+}
+
+#[derive(Debug, Clone)]
+pub struct RedirectRule {
+    pub from: Template,
+    pub to: Template,
+}
+
+/// `proxy_next_upstream` with its bounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NextUpstream {
+    pub error: bool,
+    pub timeout: bool,
+    pub invalid_header: bool,
+    pub non_idempotent: bool,
+    pub statuses: RetryStatuses,
+    /// 0: as many as there are servers.
+    pub tries_max: u32,
+    /// Zero: no bound.
+    pub time_max: Duration,
+}
+
+/// Which statuses ask for the next server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RetryStatuses(u8);
+
+impl RetryStatuses {
+    const KNOWN: [u16; 7] = [500, 502, 503, 504, 403, 404, 429];
+
+    /// False when nginx knows no `http_STATUS` of that number.
+    pub fn add(&mut self, status: u16) -> bool {
+        let position = Self::KNOWN.iter().position(|known| *known == status);
+        if let Some(bit) = position {
+            self.0 |= 1 << bit;
+        }
+        position.is_some()
+    }
+
+    pub fn contains(self, status: u16) -> bool {
+        let position = Self::KNOWN.iter().position(|known| *known == status);
+        position.is_some_and(|bit| self.0 & 1 << bit != 0)
+    }
+}
+
+/// A few header names, asked for each header of each message: a mask by length answers nearly every miss.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HeaderSet {
+    /// Bit `len % 64` is set for each name's length.
+    lengths: u64,
+    names: Vec<HeaderName>,
+}
+
+impl HeaderSet {
+    pub fn insert(&mut self, name: &[u8]) {
+        if !self.contains(name) {
+            self.lengths |= 1 << (name.len() % 64);
+            self.names.push(HeaderName::new(name));
+        }
+    }
+
+    pub fn remove(&mut self, name: &[u8]) {
+        self.names.retain(|known| !known.lower.eq_ignore_ascii_case(name));
+        self.lengths = self.names.iter().fold(0, |mask, known| mask | 1 << (known.lower.len() % 64));
+    }
+
+    /// Any case.
+    pub fn contains(&self, name: &[u8]) -> bool {
+        self.lengths & 1 << (name.len() % 64) != 0
+            && self.names.iter().any(|known| known.lower.eq_ignore_ascii_case(name))
+    }
+
+    /// The same by a hash already at hand.
+    pub fn contains_hashed(&self, hash: u32, name: &[u8]) -> bool {
+        self.lengths & 1 << (name.len() % 64) != 0
+            && self.names.iter().any(|known| known.hash == hash && known.lower.eq_ignore_ascii_case(name))
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+}
+
+impl FromIterator<&'static str> for HeaderSet {
+    fn from_iter<T: IntoIterator<Item = &'static str>>(names: T) -> HeaderSet {
+        let mut set = HeaderSet::default();
+        names.into_iter().for_each(|name| set.insert(name.as_bytes()));
+        set
+    }
+}

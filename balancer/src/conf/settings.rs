@@ -1,0 +1,131 @@
+//! The whole configuration as one plain value. Swapped as a whole on reload; read through an `Arc`.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::listen::Listen;
+use super::template::Template;
+use super::upstream::{Upstream, UpstreamId};
+
+/// What nginx.conf and everything it includes say.
+#[derive(Debug)]
+pub struct Settings {
+    pub main: Main,
+    pub events: Events,
+    pub http: Http,
+}
+
+/// The main context.
+#[derive(Debug, Clone)]
+pub struct Main {
+    /// Worker threads; `auto` is the number of cores.
+    pub worker_processes: usize,
+    pub worker_rlimit_nofile: Option<u64>,
+    /// How long a drain may take before what is left is cut; `None` waits for ever, as nginx does.
+    pub worker_shutdown_timeout: Option<Duration>,
+    pub pid: PathBuf,
+    pub error_logs: Vec<ErrorLog>,
+    pub daemon: bool,
+    pub user: Option<User>,
+    /// Our own directive: metrics and health of the balancer itself.
+    pub ops_listen: Option<SocketAddr>,
+}
+
+/// `user NAME [GROUP]`: whom workers run as when started by root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    pub name: String,
+    pub group: Option<String>,
+}
+
+/// One `error_log` line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ErrorLog {
+    pub target: ErrorTarget,
+    pub level: ErrorLevel,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ErrorTarget {
+    Stderr,
+    File(PathBuf),
+}
+
+/// nginx's levels, most urgent first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ErrorLevel {
+    Emerg,
+    Alert,
+    Crit,
+    Error,
+    Warn,
+    Notice,
+    Info,
+    Debug,
+}
+
+/// The events context.
+#[derive(Debug, Clone)]
+pub struct Events {
+    /// Connections per worker, clients' and upstreams' together.
+    pub worker_connections: usize,
+    pub multi_accept: bool,
+}
+
+/// The http context, resolved: sockets to open, groups to balance over, files to log to.
+#[derive(Debug, Default)]
+pub struct Http {
+    pub listens: Vec<Arc<Listen>>,
+    /// Indexed by [`UpstreamId`]; `proxy_pass http://address` makes an implicit group, as in nginx.
+    pub upstreams: Vec<Arc<Upstream>>,
+    pub upstream_names: HashMap<Box<str>, UpstreamId>,
+    /// The distinct files that access logs are written to; [`AccessLog::file`] is an index into it.
+    pub log_files: Vec<PathBuf>,
+    /// What `$hostname` says.
+    pub hostname: Box<str>,
+}
+
+impl Http {
+    pub fn upstream(&self, id: UpstreamId) -> &Arc<Upstream> {
+        &self.upstreams[id.0]
+    }
+
+    /// The group a `proxy_pass` with variables names.
+    pub fn upstream_named(&self, name: &str) -> Option<&Arc<Upstream>> {
+        self.upstream_names.get(name).map(|id| self.upstream(*id))
+    }
+}
+
+/// `log_format NAME [escape=…] '…'`.
+#[derive(Debug)]
+pub struct LogFormat {
+    pub name: Box<str>,
+    pub escape: Escape,
+    pub line: Template,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Escape {
+    Default,
+    Json,
+    None,
+}
+
+/// One `access_log` line of a location. Written by `access_log.rs`.
+#[derive(Debug, Clone)]
+pub struct AccessLog {
+    pub file: LogFileId,
+    pub format: Arc<LogFormat>,
+    /// `buffer=`: bytes gathered before a write; `None` leaves it to the worker's own batch.
+    pub buffer_len: Option<usize>,
+    pub flush: Option<Duration>,
+    /// `if=`: no line when this is empty or `0`.
+    pub condition: Option<Template>,
+}
+
+/// An index into [`Http::log_files`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct LogFileId(pub usize);

@@ -1,0 +1,201 @@
+//! The variables of nginx.conf by name → [`Variable`], resolved once at load. Who knows their values: [`Facts`].
+
+use std::sync::Arc;
+
+use super::map::Map;
+
+/// A header's name as requests look it up: lower-case with `-`, and its hash.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeaderName {
+    pub lower: Box<[u8]>,
+    pub hash: u32,
+}
+
+impl HeaderName {
+    pub fn new(name: &[u8]) -> HeaderName {
+        HeaderName { lower: name.to_ascii_lowercase().into_boxed_slice(), hash: name_hash(name) }
+    }
+}
+
+/// FNV-1a over the lower-case name: what head parsers store per header, so that a lookup compares integers first.
+pub const fn name_hash(name: &[u8]) -> u32 {
+    let mut hash = 0x811c_9dc5_u32;
+    let mut at = 0;
+    while at < name.len() {
+        hash = (hash ^ name[at].to_ascii_lowercase() as u32).wrapping_mul(0x0100_0193);
+        at += 1;
+    }
+    hash
+}
+
+/// What a request can tell about itself. Implemented once, by the relay.
+pub trait Facts {
+    /// Appends the value to `out`; false when it has none (an absent header, no upstream yet). Never called for
+    /// [`Variable::Map`], which the template resolves itself.
+    fn value(&self, variable: &Variable, out: &mut Vec<u8>) -> bool;
+}
+
+impl Variable {
+    /// Appends the value, following maps; false when there is none.
+    pub fn write(&self, facts: &dyn Facts, out: &mut Vec<u8>) -> bool {
+        match self {
+            Variable::Map(map) => map.write(facts, out),
+            other => facts.value(other, out),
+        }
+    }
+
+    /// The variable that `$name` means, without maps and other names that the configuration itself makes.
+    pub fn builtin(name: &str) -> Option<Variable> {
+        if let Some(plain) = Variable::plain(name) {
+            return Some(plain);
+        }
+        let header = |rest: &str| HeaderName::new(rest.replace('_', "-").as_bytes());
+        let key = |rest: &str| rest.as_bytes().to_vec().into_boxed_slice();
+        if name.len() == 1 && name.as_bytes()[0].is_ascii_digit() {
+            return Some(Variable::Capture(name.as_bytes()[0] - b'0'));
+        }
+        for (prefix, family) in FAMILIES {
+            let Some(rest) = name.strip_prefix(prefix).filter(|rest| !rest.is_empty()) else { continue };
+            return Some(match family {
+                Family::Http => Variable::Http(header(rest)),
+                Family::SentHttp => Variable::SentHttp(header(rest)),
+                Family::SentTrailer => Variable::SentTrailer(header(rest)),
+                Family::UpstreamHttp => Variable::UpstreamHttp(header(rest)),
+                Family::UpstreamTrailer => Variable::UpstreamTrailer(header(rest)),
+                Family::UpstreamCookie => Variable::UpstreamCookie(key(rest)),
+                Family::Arg => Variable::Arg(key(rest)),
+                Family::Cookie => Variable::Cookie(key(rest)),
+            });
+        }
+        None
+    }
+}
+
+enum Family {
+    Http,
+    SentHttp,
+    SentTrailer,
+    UpstreamHttp,
+    UpstreamTrailer,
+    UpstreamCookie,
+    Arg,
+    Cookie,
+}
+
+const FAMILIES: &[(&str, Family)] = &[
+    ("http_", Family::Http),
+    ("sent_http_", Family::SentHttp),
+    ("sent_trailer_", Family::SentTrailer),
+    ("upstream_http_", Family::UpstreamHttp),
+    ("upstream_trailer_", Family::UpstreamTrailer),
+    ("upstream_cookie_", Family::UpstreamCookie),
+    ("arg_", Family::Arg),
+    ("cookie_", Family::Cookie),
+];
+
+/// Declares the variables without parameters once: variant, nginx's name, what it is.
+macro_rules! variables {
+    ($($variant:ident $name:literal $doc:literal,)*) => {
+        /// One variable, ready to be asked for.
+        #[derive(Debug, Clone)]
+        pub enum Variable {
+            $(#[doc = $doc] $variant,)*
+            /// `$http_NAME`: a request header; the name is lower-case with `-`.
+            Http(HeaderName),
+            /// `$sent_http_NAME`: a header of our answer.
+            SentHttp(HeaderName),
+            /// `$sent_trailer_NAME`: a trailer of our answer.
+            SentTrailer(HeaderName),
+            /// `$upstream_http_NAME`: a header of the upstream's answer.
+            UpstreamHttp(HeaderName),
+            /// `$upstream_trailer_NAME`: a trailer of the upstream's answer.
+            UpstreamTrailer(HeaderName),
+            /// `$upstream_cookie_NAME`: a cookie that the upstream sets; the name as written, compared without case.
+            UpstreamCookie(Box<[u8]>),
+            /// `$arg_NAME`: an argument of the query string; the name as written, compared without case.
+            Arg(Box<[u8]>),
+            /// `$cookie_NAME`: a cookie of the request; the name as written, compared without case.
+            Cookie(Box<[u8]>),
+            /// `$1` … `$9`: groups of the last regular expression that matched.
+            Capture(u8),
+            /// A named group of a regular expression.
+            Named(super::location::CaptureName),
+            /// A variable that a `map` block makes.
+            Map(Arc<Map>),
+        }
+
+        impl Variable {
+            fn plain(name: &str) -> Option<Variable> {
+                Some(match name { $($name => Variable::$variant,)* _ => return None })
+            }
+
+            /// Names of the variables without parameters, for the docs and for tests.
+            pub const PLAIN_NAMES: &[&str] = &[$($name,)*];
+        }
+    };
+}
+
+variables! {
+    Args "args" "the query string as sent",
+    QueryString "query_string" "same as `$args`",
+    IsArgs "is_args" "`?` when there is a query string, else empty",
+    BinaryRemoteAddr "binary_remote_addr" "the client's address as 4 or 16 bytes",
+    BodyBytesSent "body_bytes_sent" "bytes of the answer's body sent to the client",
+    BytesSent "bytes_sent" "all bytes of the answer sent to the client",
+    Connection "connection" "serial number of the client's connection",
+    ConnectionRequests "connection_requests" "requests so far on this connection, this one included",
+    ConnectionTime "connection_time" "age of the connection, seconds with milliseconds",
+    ContentLength "content_length" "the request's Content-Length",
+    ContentType "content_type" "the request's Content-Type",
+    DocumentUri "document_uri" "same as `$uri`",
+    Uri "uri" "the path, decoded and normalised, without the query string",
+    Host "host" "host of the request line, else of the Host header, else the server's name; lower-case, no port",
+    Hostname "hostname" "name of this machine",
+    Https "https" "`on` over TLS, else empty",
+    Msec "msec" "now, seconds with milliseconds",
+    NginxVersion "nginx_version" "the nginx version whose semantics we follow",
+    Pid "pid" "process id",
+    Pipe "pipe" "`p` when the request was pipelined, else `.`",
+    ProxyProtocolAddr "proxy_protocol_addr" "client address from the PROXY protocol header",
+    ProxyProtocolPort "proxy_protocol_port" "client port from the PROXY protocol header",
+    ProxyProtocolServerAddr "proxy_protocol_server_addr" "server address from the PROXY protocol header",
+    ProxyProtocolServerPort "proxy_protocol_server_port" "server port from the PROXY protocol header",
+    RealipRemoteAddr "realip_remote_addr" "the address before real_ip changed it",
+    RealipRemotePort "realip_remote_port" "the port before real_ip changed it",
+    RemoteAddr "remote_addr" "the client's address",
+    RemotePort "remote_port" "the client's port",
+    RemoteUser "remote_user" "user name of Basic authentication",
+    Request "request" "the request line as sent",
+    RequestBody "request_body" "the request's body, where it was read whole",
+    RequestCompletion "request_completion" "`OK` when the request ended well, else empty",
+    RequestId "request_id" "32 random hexadecimal digits",
+    RequestLength "request_length" "bytes of the request: line, headers and body",
+    RequestMethod "request_method" "GET, POST, …",
+    RequestPort "request_port" "port of the request line or of the Host header",
+    IsRequestPort "is_request_port" "`:` when `$request_port` is not empty",
+    RequestTime "request_time" "time since the first byte of the request, seconds with milliseconds",
+    RequestUri "request_uri" "the target as sent, with the query string",
+    Scheme "scheme" "http or https",
+    ServerAddr "server_addr" "the address that accepted the connection",
+    ServerName "server_name" "name of the server block that took the request",
+    ServerPort "server_port" "the port that accepted the connection",
+    ServerProtocol "server_protocol" "HTTP/1.0, HTTP/1.1 or HTTP/2.0",
+    Status "status" "status of the answer",
+    TimeIso8601 "time_iso8601" "local time, ISO 8601",
+    TimeLocal "time_local" "local time, Common Log Format",
+    ProxyHost "proxy_host" "host and port as proxy_pass names them",
+    ProxyPort "proxy_port" "port as proxy_pass names it",
+    ProxyAddXForwardedFor "proxy_add_x_forwarded_for" "X-Forwarded-For with `$remote_addr` added",
+    UpstreamAddr "upstream_addr" "addresses tried, in order",
+    UpstreamBytesReceived "upstream_bytes_received" "bytes that came from each upstream tried",
+    UpstreamBytesSent "upstream_bytes_sent" "bytes that went to each upstream tried",
+    UpstreamConnectTime "upstream_connect_time" "seconds to connect, per upstream tried",
+    UpstreamHeaderTime "upstream_header_time" "seconds to the answer's head, per upstream tried",
+    UpstreamResponseLength "upstream_response_length" "bytes of body, per upstream tried",
+    UpstreamResponseTime "upstream_response_time" "seconds to the answer's end, per upstream tried",
+    UpstreamStatus "upstream_status" "status, per upstream tried",
+    UpstreamLastServerName "upstream_last_server_name" "name of the upstream server chosen last",
+    LimitReqStatus "limit_req_status" "what limit_req decided",
+    LimitConnStatus "limit_conn_status" "what limit_conn decided",
+    BalancerWhy "balancer_why" "ours: why this upstream server was chosen and which were passed over",
+}
