@@ -1,0 +1,5 @@
+//! The thinkers: bytes, facts and `now` in, decisions out. No sockets, no tasks, no clock, no log.
+
+pub mod choose;
+pub mod h1;
+pub mod health;

@@ -1,0 +1,512 @@
+//! The codec against the ways in which requests and answers have been misread: every case also split at every byte.
+
+use proptest::prelude::*;
+
+use super::target::normalise;
+use super::*;
+
+/// Parses as if each byte came alone, and in one piece: both must agree.
+fn request(text: &[u8]) -> Result<Option<RequestHead>, Refusal> {
+    let limits = Limits::default();
+    let mut whole = RequestHead::default();
+    let at_once = whole.parse(text, &limits);
+    let mut split = RequestHead::default();
+    let mut in_pieces = Ok(false);
+    for end in 0..=text.len() {
+        in_pieces = split.parse(&text[..end], &limits);
+        if in_pieces != Ok(false) {
+            break;
+        }
+    }
+    assert_eq!(at_once, in_pieces, "split at every byte: {}", String::from_utf8_lossy(text));
+    assert_eq!(whole.len, split.len);
+    at_once.map(|complete| complete.then_some(whole))
+}
+
+fn refused(text: &str) -> u16 {
+    match request(text.as_bytes()) {
+        Err(refusal) => refusal.status(),
+        Ok(head) => panic!("accepted {text:?}: {head:?}"),
+    }
+}
+
+fn accepted(text: &str) -> RequestHead {
+    request(text.as_bytes()).expect("a valid head").expect("a whole head")
+}
+
+/// All data of a body, by every way of cutting the input into two.
+fn body(framing: Framing, text: &[u8]) -> Result<(Vec<u8>, Vec<u8>, usize), BadBody> {
+    let whole = body_in_pieces(framing, &[text]);
+    for cut in 0..=text.len() {
+        assert_eq!(whole, body_in_pieces(framing, &[&text[..cut], &text[cut..]]), "cut at {cut}");
+    }
+    let bytes: Vec<&[u8]> = text.chunks(1).collect();
+    assert_eq!(whole, body_in_pieces(framing, &bytes));
+    whole
+}
+
+fn body_in_pieces(framing: Framing, pieces: &[&[u8]]) -> Result<(Vec<u8>, Vec<u8>, usize), BadBody> {
+    let mut reader = BodyReader::new(framing);
+    let (mut data, mut used_in_all) = (Vec::new(), 0);
+    for piece in pieces {
+        let mut at = 0;
+        loop {
+            match reader.next(&piece[at..])? {
+                Piece::Data { start, end } => {
+                    data.extend_from_slice(&piece[at + start..at + end]);
+                    at += end;
+                }
+                Piece::More => {
+                    at = piece.len();
+                    break;
+                }
+                Piece::End { used } => {
+                    at += used;
+                    break;
+                }
+            }
+        }
+        used_in_all += at;
+        if reader.is_ended() {
+            return Ok((data, reader.trailers().to_vec(), used_in_all));
+        }
+    }
+    reader.on_eof().map(|()| (data, Vec::new(), used_in_all))
+}
+
+#[test]
+fn a_plain_request_keeps_order_and_case() {
+    let text = "GET /a?b=c HTTP/1.1\r\nHOST: example.org\r\nx-Two:  2 \r\nX-One: 1\r\n\r\n";
+    let head = accepted(text);
+    let names: Vec<_> = head.fields.list.iter().map(|f| f.name.of(text.as_bytes())).collect();
+    assert_eq!(names, [&b"HOST"[..], b"x-Two", b"X-One"]);
+    assert_eq!(head.fields.list[1].value.of(text.as_bytes()), b"2");
+    assert_eq!(head.target.path.of(text.as_bytes()), b"/a");
+    assert_eq!(head.target.query.map(|q| q.of(text.as_bytes())), Some(&b"b=c"[..]));
+    assert_eq!((head.framing, head.keep_alive, head.len), (Framing::None, true, text.len()));
+}
+
+#[test]
+fn content_length_with_transfer_encoding_is_refused_in_either_order() {
+    assert_eq!(
+        refused("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n"),
+        400
+    );
+    assert_eq!(
+        refused("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n"),
+        400
+    );
+}
+
+#[test]
+fn a_transfer_encoding_that_is_not_exactly_chunked_is_refused() {
+    for value in [
+        "gzip, chunked",
+        "chunked, gzip",
+        "chunked;x=1",
+        "identity",
+        "xchunked",
+        "",
+        "chunked,",
+        "\u{b}chunked",
+    ] {
+        let status = refused(&format!("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: {value}\r\n\r\n"));
+        assert_eq!(status, 501, "{value:?}");
+    }
+    assert_eq!(
+        refused(
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n"
+        ),
+        400
+    );
+    assert_eq!(refused("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n"), 400);
+}
+
+#[test]
+fn a_content_length_that_is_not_one_number_is_refused() {
+    for value in
+        ["", "+5", "-1", "5, 5", "5 5", "0x5", "5;", "9223372036854775808", "18446744073709551621", "٣"]
+    {
+        assert_eq!(
+            refused(&format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {value}\r\n\r\n")),
+            400,
+            "{value:?}"
+        );
+    }
+    assert_eq!(refused("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n"), 400);
+    let head = accepted("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9223372036854775807\r\n\r\n");
+    assert_eq!(head.framing, Framing::Length(i64::MAX as u64));
+}
+
+#[test]
+fn lines_that_readers_split_differently_are_refused() {
+    let lines = [
+        "X: a\r\n folded",
+        " X: leading space",
+        "X : space before colon",
+        "X\t: tab before colon",
+        ": empty name",
+        "no colon at all",
+        "X: a\0b",
+        "X: a\rb",
+        "X: a\r",
+        "X\0: a",
+        "X\u{7f}: a",
+    ];
+    for line in lines {
+        assert_eq!(refused(&format!("GET / HTTP/1.1\r\nHost: a\r\n{line}\r\n\r\n")), 400, "{line:?}");
+    }
+}
+
+#[test]
+fn a_bare_line_feed_ends_a_line_as_in_nginx() {
+    let head = accepted("\r\n\nGET / HTTP/1.1\nHost: a\nX: b\n\n");
+    assert_eq!(head.fields.list.len(), 2);
+}
+
+#[test]
+fn the_host_is_named_once_and_soundly() {
+    assert_eq!(refused("GET / HTTP/1.1\r\n\r\n"), 400);
+    assert_eq!(refused("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n"), 400);
+    for host in
+        ["a b", "a/b", "a@b", "a,b", "a..b", "a:b", "a:80:80", "[::1", "[]", "a\\b", "a#b", "a?b", "ä"]
+    {
+        assert_eq!(refused(&format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")), 400, "{host:?}");
+    }
+    for host in ["a", "a.b.", "a:80", "[::1]:80", "1.2.3.4", "a_b", ""] {
+        accepted(&format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+    }
+    accepted("GET / HTTP/1.0\r\n\r\n");
+}
+
+#[test]
+fn request_lines_out_of_form_are_refused() {
+    for (line, status) in [
+        ("get / HTTP/1.1", 400),
+        (" GET / HTTP/1.1", 400),
+        ("GET HTTP/1.1", 400),
+        ("GET / HTTP/1.1 x", 400),
+        ("GET /a b HTTP/1.1", 400),
+        ("GET /\x01 HTTP/1.1", 400),
+        ("GET /a#b HTTP/1.1", 400),
+        ("GET a HTTP/1.1", 400),
+        ("OPTIONS * HTTP/1.1", 400),
+        ("GET http:///x HTTP/1.1", 400),
+        ("GET http://u@h/x HTTP/1.1", 400),
+        ("GET / HTTP/2.0", 505),
+        ("GET / HTTP/0.9", 400),
+        ("GET / HTTP/1", 400),
+        ("GET / HTTP/1.x", 400),
+        ("GET / http/1.1", 400),
+        ("POST /", 400),
+        ("CONNECT a:443 HTTP/1.1", 405),
+        ("TRACE / HTTP/1.1", 405),
+        ("\x16\x03\x01\x02", 400),
+    ] {
+        assert_eq!(refused(&format!("{line}\r\nHost: a\r\n\r\n")), status, "{line:?}");
+    }
+}
+
+#[test]
+fn versions_decide_on_keep_alive() {
+    assert!(!accepted("GET / HTTP/1.0\r\n\r\n").keep_alive);
+    assert!(accepted("GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n").keep_alive);
+    assert!(!accepted("GET / HTTP/1.1\r\nHost: a\r\nConnection: x, close\r\n\r\n").keep_alive);
+    assert!(accepted("GET / HTTP/1.9\r\nHost: a\r\n\r\n").keep_alive);
+    assert_eq!(accepted("GET /\r\n").version, Version::Http09);
+}
+
+#[test]
+fn upgrade_counts_only_when_connection_names_it() {
+    let with = "GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    assert_eq!(accepted(with).upgrade.map(|span| span.of(with.as_bytes())), Some(&b"websocket"[..]));
+    assert_eq!(accepted("GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n").upgrade, None);
+}
+
+#[test]
+fn expectations_but_100_continue_are_refused() {
+    assert!(
+        accepted("POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-Continue\r\nContent-Length: 1\r\n\r\n")
+            .expects_continue
+    );
+    assert!(
+        !accepted("POST / HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n").expects_continue
+    );
+    assert_eq!(refused("POST / HTTP/1.1\r\nHost: a\r\nExpect: 200-maybe\r\n\r\n"), 417);
+}
+
+#[test]
+fn the_absolute_form_names_the_host() {
+    let text = "GET http://example.org:81/p?q HTTP/1.1\r\nHost: other\r\n\r\n";
+    let target = accepted(text).target;
+    assert_eq!(target.authority.map(|span| span.of(text.as_bytes())), Some(&b"example.org:81"[..]));
+    assert_eq!(target.origin_form().of(text.as_bytes()), b"/p?q");
+    let bare = "GET http://example.org?q HTTP/1.1\r\nHost: other\r\n\r\n";
+    assert!(accepted(bare).target.path.is_empty());
+}
+
+#[test]
+fn heads_and_lines_have_limits() {
+    let long_line = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(9000));
+    assert_eq!(
+        RequestHead::default().parse(long_line.as_bytes(), &Limits::default()),
+        Err(Refusal::RequestLineTooLong)
+    );
+    let unending = vec![b'A'; 9000];
+    assert_eq!(RequestHead::default().parse(&unending, &Limits::default()), Err(Refusal::RequestLineTooLong));
+    let long_field = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "a".repeat(9000));
+    assert_eq!(
+        RequestHead::default().parse(long_field.as_bytes(), &Limits::default()),
+        Err(Refusal::HeaderTooLarge)
+    );
+    let much =
+        format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", format!("X: {}\r\n", "a".repeat(8000)).repeat(5));
+    assert_eq!(
+        RequestHead::default().parse(much.as_bytes(), &Limits::default()),
+        Err(Refusal::HeaderTooLarge)
+    );
+    let many = format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: 1\r\n".repeat(1000));
+    assert_eq!(
+        RequestHead::default().parse(many.as_bytes(), &Limits::default()),
+        Err(Refusal::TooManyFields)
+    );
+}
+
+#[test]
+fn odd_names_are_left_out_as_nginx_does() {
+    let head = accepted("GET / HTTP/1.1\r\nHost: a\r\nX_Real_IP: 1\r\nX.Y: 2\r\nX-Z: 3\r\n\r\n");
+    assert_eq!(head.fields.list.len(), 2);
+    let text = b"GET / HTTP/1.1\r\nHost: a\r\nX_Real_IP: 1\r\n\r\n";
+    let mut head = RequestHead::default();
+    assert_eq!(head.parse(text, &Limits { underscores: true, ..Limits::default() }), Ok(true));
+    assert_eq!(head.fields.list.len(), 2);
+}
+
+#[test]
+fn chunks_end_where_they_say() {
+    assert_eq!(body(Framing::Chunked, b"3\r\nabc\r\n0\r\n\r\nGET"), Ok((b"abc".to_vec(), vec![], 13)));
+    assert_eq!(
+        body(Framing::Chunked, b"A;x=\"y\"\r\n0123456789\r\n0 ; z\r\n\r\n").map(|b| b.0),
+        Ok(b"0123456789".to_vec())
+    );
+    assert_eq!(body(Framing::Chunked, b"0\r\nX-T: 1\r\n\r\n").map(|b| b.1), Ok(b"X-T: 1\r\n".to_vec()));
+}
+
+#[test]
+fn chunk_framing_that_could_be_read_in_two_ways_is_refused() {
+    for text in [
+        &b"3\nabc\r\n0\r\n\r\n"[..],
+        b"3\r\nabc\n0\r\n\r\n",
+        b"3\r\nabcd\r\n0\r\n\r\n",
+        b"3\rXabc\r\n0\r\n\r\n",
+        b"\r\n3\r\nabc\r\n",
+        b"+3\r\nabc\r\n0\r\n\r\n",
+        b"0x3\r\nabc\r\n0\r\n\r\n",
+        b"-1\r\n",
+        b";x\r\n",
+        b"8000000000000000\r\n",
+        b"10000000000000003\r\nabc\r\n0\r\n\r\n",
+        b"3;a\nb\r\nabc\r\n0\r\n\r\n",
+        b"3;a\rb\r\nabc\r\n0\r\n\r\n",
+        b"3 4\r\nabc\r\n0\r\n\r\n",
+        b"0\r\nno colon\r\n\r\n",
+        b"0\r\nX : a\r\n\r\n",
+        b"0\r\nX: a\n\r\n",
+        b"0\r\n\n",
+    ] {
+        assert!(body(Framing::Chunked, text).is_err(), "{:?}", String::from_utf8_lossy(text));
+    }
+    let long = [b"3;".as_slice(), &[b'a'; 5000], b"\r\nabc\r\n0\r\n\r\n"].concat();
+    assert_eq!(body_in_pieces(Framing::Chunked, &[&long]), Err(BadBody::ChunkLineTooLong));
+    let trailers = [b"0\r\n".as_slice(), &b"X: aaaaaaaaaa\r\n".repeat(600), b"\r\n"].concat();
+    assert_eq!(body_in_pieces(Framing::Chunked, &[&trailers]), Err(BadBody::TrailersTooLarge));
+}
+
+#[test]
+fn a_cut_body_is_never_a_whole_one() {
+    assert_eq!(body(Framing::Length(5), b"abc"), Err(BadBody::Truncated));
+    assert_eq!(body(Framing::Chunked, b"3\r\nabc\r\n"), Err(BadBody::Truncated));
+    assert_eq!(body(Framing::Chunked, b"3\r\nabc\r\n0\r\n"), Err(BadBody::Truncated));
+    assert_eq!(body(Framing::UntilClose, b"abc").map(|b| b.0), Ok(b"abc".to_vec()));
+    assert_eq!(body(Framing::Length(3), b"abcdef").map(|b| b.2), Ok(3));
+    assert_eq!(body(Framing::None, b"abc").map(|b| b.2), Ok(0));
+}
+
+fn response(text: &[u8]) -> Result<ResponseHead, BadResponse> {
+    let mut whole = ResponseHead::default();
+    let at_once = whole.parse(text, 4096);
+    let mut split = ResponseHead::default();
+    let in_pieces = (0..=text.len()).map(|end| split.parse(&text[..end], 4096)).find(|r| *r != Ok(false));
+    assert_eq!(at_once, in_pieces.unwrap_or(Ok(false)), "{}", String::from_utf8_lossy(text));
+    at_once.map(|complete| {
+        assert!(complete, "{}", String::from_utf8_lossy(text));
+        whole
+    })
+}
+
+#[test]
+fn answers_tell_where_their_body_ends() {
+    let head = response(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n").expect("valid");
+    assert_eq!((head.status, head.framing(Method::Get), head.keep_alive), (200, Framing::Length(5), true));
+    assert_eq!(head.framing(Method::Head), Framing::None);
+    let head = response(b"HTTP/1.0 200\r\n\r\n").expect("valid");
+    assert_eq!((head.framing(Method::Get), head.keep_alive), (Framing::UntilClose, false));
+    for status in [204, 304, 101] {
+        let head =
+            response(format!("HTTP/1.1 {status} x\r\nContent-Length: 5\r\n\r\n").as_bytes()).expect("valid");
+        assert_eq!(head.framing(Method::Get), Framing::None);
+        assert_eq!(head.content_length, Some(5));
+    }
+    let head = response(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\nConnection: close\r\n\r\n")
+        .expect("valid");
+    assert_eq!((head.framing(Method::Get), head.keep_alive), (Framing::Chunked, false));
+}
+
+#[test]
+fn answers_that_could_be_read_in_two_ways_are_refused() {
+    for text in [
+        "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 5, 5\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: +5\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nX: a\r\n folded\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nX : a\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nX: a\0\r\n\r\n",
+        "HTTP/1.1 99 OK\r\n\r\n",
+        "HTTP/1.1 2000 OK\r\n\r\n",
+        "HTTP/1.1 20 OK\r\n\r\n",
+        "HTTP/2 200 OK\r\n\r\n",
+        "<html>\r\n\r\n",
+        "HTTP/1.1 200 O\rK\r\n\r\n",
+    ] {
+        assert!(response(text.as_bytes()).is_err(), "{text:?}");
+    }
+    let large = format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "a".repeat(5000));
+    assert_eq!(ResponseHead::default().parse(large.as_bytes(), 4096), Err(BadResponse::TooLarge));
+}
+
+#[test]
+fn paths_are_normalised_as_nginx_does() {
+    for (path, normal) in [
+        ("/", "/"),
+        ("", "/"),
+        ("/a/b", "/a/b"),
+        ("/a//b", "/a/b"),
+        ("/a/./b", "/a/b"),
+        ("/a/../b", "/b"),
+        ("/a/..", "/"),
+        ("/a/.", "/a/"),
+        ("/a/b/", "/a/b/"),
+        ("/%61%2Fb", "/a/b"),
+        ("/%2e%2e/..a/...", ""),
+        ("/a/%2e%2E/b", "/b"),
+        ("/a//../b", "/b"),
+        ("/a%3Fb", "/a?b"),
+        ("/..", ""),
+        ("/%00", ""),
+        ("/%4", ""),
+        ("/%zz", ""),
+    ] {
+        let mut out = b"kept".to_vec();
+        let result = normalise(path.as_bytes(), true, &mut out);
+        match normal {
+            "" if path != "" => assert_eq!(result, Err(Refusal::Target), "{path}"),
+            _ => {
+                assert_eq!(result, Ok(()), "{path}");
+                assert_eq!(String::from_utf8_lossy(&out[4..]), normal, "{path}");
+            }
+        }
+    }
+    let mut out = Vec::new();
+    normalise(b"/a//b", false, &mut out).expect("valid");
+    assert_eq!(out, b"/a//b");
+}
+
+#[test]
+fn a_rendered_value_cannot_end_its_line() {
+    let mut out = Vec::new();
+    write::field(&mut out, b"X", b"a\r\nInjected: 1\0");
+    assert_eq!(out, b"X: a  Injected: 1 \r\n");
+}
+
+#[test]
+fn numbers_are_written_in_full() {
+    let mut out = Vec::new();
+    write::content_length(&mut out, u64::MAX);
+    write::content_length(&mut out, 0);
+    write::chunk(&mut out, &[b'x'; 26]);
+    write::last_chunk(&mut out, b"T: 1\r\n");
+    let text = format!(
+        "Content-Length: 18446744073709551615\r\nContent-Length: 0\r\n1a\r\n{}\r\n0\r\nT: 1\r\n\r\n",
+        "x".repeat(26)
+    );
+    assert_eq!(String::from_utf8_lossy(&out), text);
+}
+
+/// Text that is near enough to HTTP to reach deep into the parsers.
+fn near_http() -> impl Strategy<Value = Vec<u8>> {
+    let part = prop_oneof![
+        Just(b"GET / HTTP/1.1\r\n".to_vec()),
+        Just(b"HTTP/1.1 200 OK\r\n".to_vec()),
+        Just(b"Host: a\r\n".to_vec()),
+        Just(b"Content-Length: 5\r\n".to_vec()),
+        Just(b"Transfer-Encoding: chunked\r\n".to_vec()),
+        Just(b"\r\n".to_vec()),
+        Just(b"\n".to_vec()),
+        Just(b"5\r\nabcde\r\n".to_vec()),
+        Just(b"0\r\n\r\n".to_vec()),
+        proptest::collection::vec(any::<u8>(), 0..6),
+    ];
+    proptest::collection::vec(part, 0..10).prop_map(|parts| parts.concat())
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_read_alike_whole_and_split(text in near_http()) {
+        let _ = request(&text);
+        let _ = body(Framing::Chunked, &text);
+        let _ = body(Framing::Length(7), &text);
+        let mut whole = ResponseHead::default();
+        let at_once = whole.parse(&text, 4096);
+        let mut split = ResponseHead::default();
+        let in_pieces = (0..=text.len()).map(|end| split.parse(&text[..end], 4096)).find(|r| *r != Ok(false));
+        prop_assert_eq!(at_once, in_pieces.unwrap_or(Ok(false)));
+    }
+
+    #[test]
+    fn what_we_write_we_read_back(
+        fields in proptest::collection::vec(("[A-Za-z][A-Za-z0-9-]{0,20}", "[!-~]([ -~]{0,20}[!-~])?"), 0..20),
+        chunks in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 1..50), 0..8),
+    ) {
+        let mut text = b"PUT /x HTTP/1.1\r\nHost: a\r\n".to_vec();
+        let special = ["host", "content-length", "transfer-encoding", "expect"];
+        let fields: Vec<_> = fields.into_iter().filter(|(n, _)| !special.contains(&n.to_ascii_lowercase().as_str())).collect();
+        for (name, value) in &fields {
+            write::field(&mut text, name.as_bytes(), value.as_bytes());
+        }
+        text.extend_from_slice(b"Transfer-Encoding: chunked\r\n\r\n");
+        let head = request(&text).expect("valid").expect("whole");
+        for (field, (name, value)) in head.fields.list[1..].iter().zip(&fields) {
+            prop_assert_eq!(field.name.of(&text), name.as_bytes());
+            prop_assert_eq!(field.value.of(&text), value.as_bytes());
+            prop_assert_eq!(field.hash, hash(name.as_bytes()));
+        }
+        let mut framed = Vec::new();
+        chunks.iter().for_each(|data| write::chunk(&mut framed, data));
+        write::last_chunk(&mut framed, b"");
+        let (data, _, used) = body(Framing::Chunked, &framed).expect("valid");
+        prop_assert_eq!((data, used), (chunks.concat(), framed.len()));
+    }
+
+    #[test]
+    fn a_normal_path_never_leaves_the_root(path in "/[a./%2eEfF]{0,30}") {
+        let mut out = Vec::new();
+        if normalise(path.as_bytes(), true, &mut out).is_ok() {
+            prop_assert_eq!(out[0], b'/');
+            let text = String::from_utf8_lossy(&out);
+            prop_assert!(!text.contains("//") && !text.split('/').any(|s| s == ".." || s == "."), "{}", text);
+        }
+    }
+}
