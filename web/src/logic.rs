@@ -1,3 +1,12 @@
 //! The thinkers of the web tier: bytes, facts and `now` in, decisions out. No sockets, clocks, stores or logs.
 
+pub mod builtin_answer;
+pub mod envelope;
+pub mod frames;
+pub mod keepalive;
 pub mod message;
+pub mod outbox;
+pub mod pace;
+pub mod rooms;
+pub mod sse_in;
+pub mod tokens_out;

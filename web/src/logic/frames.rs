@@ -1,0 +1,254 @@
+//! The frames of the WebSocket, `arena.v1`: what a client may say, and how the server's words are encoded.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::logic::message::{self, Author, Message, Offset};
+
+/// The name that a client may ask for as subprotocol.
+pub const SUBPROTOCOL: &str = "arena.v1";
+/// The longest frame of a client, in bytes.
+pub const FRAME_LEN_MAX: usize = 64 * 1024;
+
+/// What a client says, checked.
+#[derive(Clone, PartialEq, Eq)]
+#[cfg_attr(test, derive(Debug))]
+pub enum ClientFrame {
+    Send(Draft),
+    /// Store the question, stream the answer to the room.
+    Ask(Draft),
+    Typing,
+    Ping,
+    AuthRefresh {
+        token: String,
+    },
+}
+
+/// A message that is not stored yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Draft {
+    pub client_msg_id: String,
+    pub content: String,
+}
+
+/// Why a frame was not understood. Sent back as an `error` frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    pub code: &'static str,
+    pub detail: String,
+    pub client_msg_id: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Raw {
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    client_msg_id: Option<String>,
+    content: Option<String>,
+    token: Option<String>,
+}
+
+impl ClientFrame {
+    /// Reads one text frame.
+    pub fn parse(text: &str) -> Result<ClientFrame, Refusal> {
+        let raw: Raw = serde_json::from_str(text).map_err(|error| {
+            Refusal::new("bad_json", format!("the frame is not the JSON that is expected: {error}"))
+        })?;
+        match raw.kind.as_deref() {
+            Some("message.send") => Ok(ClientFrame::Send(raw.into_draft()?)),
+            Some("ask") => Ok(ClientFrame::Ask(raw.into_draft()?)),
+            Some("typing") => Ok(ClientFrame::Typing),
+            Some("ping") => Ok(ClientFrame::Ping),
+            Some("auth.refresh") => {
+                let token = raw
+                    .token
+                    .ok_or_else(|| Refusal::new("missing_field", "auth.refresh needs `token`".into()))?;
+                Ok(ClientFrame::AuthRefresh { token })
+            }
+            Some(_) => Err(Refusal {
+                client_msg_id: raw.client_msg_id,
+                ..Refusal::new(
+                    "unknown_type",
+                    "type must be message.send, ask, typing, ping or auth.refresh".into(),
+                )
+            }),
+            None => Err(Refusal::new("missing_field", "the frame needs a string `type`".into())),
+        }
+    }
+}
+
+impl Raw {
+    fn into_draft(self) -> Result<Draft, Refusal> {
+        let Some(client_msg_id) = self.client_msg_id else {
+            return Err(Refusal::new(
+                "missing_field",
+                "the frame needs `client_msg_id`; a UUID is a good choice".into(),
+            ));
+        };
+        if let Err(advice) = message::check_client_msg_id(&client_msg_id) {
+            return Err(Refusal::new("bad_client_msg_id", advice.into()));
+        }
+        let refuse = |code, detail: &str| Refusal {
+            code,
+            detail: detail.into(),
+            client_msg_id: Some(client_msg_id.clone()),
+        };
+        let Some(content) = self.content else {
+            return Err(refuse("missing_field", "the frame needs `content`"));
+        };
+        if let Err(advice) = message::check_content(&content) {
+            return Err(refuse("bad_content", advice));
+        }
+        Ok(Draft { client_msg_id, content })
+    }
+}
+
+impl Refusal {
+    pub fn new(code: &'static str, detail: String) -> Self {
+        Self { code, detail, client_msg_id: None }
+    }
+}
+
+/// What the server says.
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "type")]
+pub enum ServerFrame<'a> {
+    #[serde(rename = "welcome")]
+    Welcome { session_id: Uuid, offset: Offset, served_by: &'a str, resumed: bool },
+    #[serde(rename = "message")]
+    Message(&'a Message),
+    #[serde(rename = "ack")]
+    Ack {
+        client_msg_id: &'a str,
+        offset: Offset,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        ct: Option<&'a str>,
+    },
+    #[serde(rename = "presence")]
+    Presence { joined: &'a [Author], left: &'a [Author], count: u64 },
+    #[serde(rename = "typing")]
+    Typing { author: &'a Author },
+    #[serde(rename = "token")]
+    Token { stream_id: Uuid, i: usize, text: &'a str },
+    #[serde(rename = "stream.done")]
+    StreamDone { stream_id: Uuid, offset: Offset },
+    #[serde(rename = "error")]
+    Error {
+        code: &'a str,
+        detail: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        client_msg_id: Option<&'a str>,
+    },
+    #[serde(rename = "pong")]
+    Pong,
+}
+
+impl ServerFrame<'_> {
+    pub fn encode(&self) -> String {
+        serde_json::to_string(self).expect("frames are plain data with string keys")
+    }
+}
+
+impl<'a> From<&'a Refusal> for ServerFrame<'a> {
+    fn from(refusal: &'a Refusal) -> Self {
+        ServerFrame::Error {
+            code: refusal.code,
+            detail: &refusal.detail,
+            client_msg_id: refusal.client_msg_id.as_deref(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use time::OffsetDateTime;
+
+    use super::*;
+    use crate::logic::message::Role;
+
+    fn refusal(text: &str) -> Refusal {
+        ClientFrame::parse(text).expect_err("this frame is bad")
+    }
+
+    #[test]
+    fn each_frame_of_the_contract_is_understood() {
+        let draft = Draft { client_msg_id: "c1".into(), content: "hi".into() };
+        let parse = |text| ClientFrame::parse(text).expect("a frame of the contract");
+        let send = r#"{"type":"message.send","client_msg_id":"c1","content":"hi"}"#;
+        assert_eq!(parse(send), ClientFrame::Send(draft.clone()));
+        assert_eq!(parse(r#"{"type":"ask","client_msg_id":"c1","content":"hi"}"#), ClientFrame::Ask(draft));
+        assert_eq!(parse(r#"{"type":"typing"}"#), ClientFrame::Typing);
+        assert_eq!(parse(r#"{"type":"ping","later":1}"#), ClientFrame::Ping);
+        let refresh = ClientFrame::AuthRefresh { token: "t".into() };
+        assert_eq!(parse(r#"{"type":"auth.refresh","token":"t"}"#), refresh);
+    }
+
+    #[test]
+    fn a_bad_frame_says_what_is_wrong_and_for_which_message() {
+        assert_eq!(refusal("{").code, "bad_json");
+        assert_eq!(refusal("[]").code, "bad_json");
+        assert_eq!(refusal("{}").code, "missing_field");
+        assert_eq!(refusal(r#"{"type":"dance","client_msg_id":"c"}"#).client_msg_id.as_deref(), Some("c"));
+        assert_eq!(refusal(r#"{"type":"message.send","content":"x"}"#).code, "missing_field");
+        assert_eq!(refusal(r#"{"type":"auth.refresh"}"#).code, "missing_field");
+        let blank = refusal(r#"{"type":"ask","client_msg_id":"c","content":" "}"#);
+        assert_eq!((blank.code, blank.client_msg_id.as_deref()), ("bad_content", Some("c")));
+    }
+
+    #[test]
+    fn server_frames_have_the_forms_of_the_contract() {
+        let author = Author { id: Uuid::nil(), username: "ann".into(), display_name: "Ann".into() };
+        let message = Message {
+            id: Uuid::nil(),
+            session_id: Uuid::nil(),
+            offset: 3,
+            role: Role::User,
+            author: Some(author.clone()),
+            content: "hi".into(),
+            created_at: OffsetDateTime::UNIX_EPOCH,
+            client_msg_id: Some("c".into()),
+            ct: None,
+        };
+        let nil = Uuid::nil();
+        let encoded = [
+            ServerFrame::Message(&message).encode(),
+            ServerFrame::Welcome { session_id: nil, offset: 3, served_by: "web-1", resumed: true }.encode(),
+            ServerFrame::Ack { client_msg_id: "c", offset: 3, ct: None }.encode(),
+            ServerFrame::Token { stream_id: nil, i: 0, text: "Hi" }.encode(),
+            ServerFrame::StreamDone { stream_id: nil, offset: 4 }.encode(),
+            ServerFrame::Typing { author: &author }.encode(),
+            ServerFrame::Pong.encode(),
+        ];
+        assert!(encoded[0].starts_with(r#"{"type":"message","id":"#), "{}", encoded[0]);
+        assert_eq!(
+            encoded[1],
+            format!(
+                r#"{{"type":"welcome","session_id":"{nil}","offset":3,"served_by":"web-1","resumed":true}}"#
+            )
+        );
+        assert_eq!(encoded[2], r#"{"type":"ack","client_msg_id":"c","offset":3}"#);
+        assert_eq!(encoded[3], format!(r#"{{"type":"token","stream_id":"{nil}","i":0,"text":"Hi"}}"#));
+        assert_eq!(encoded[4], format!(r#"{{"type":"stream.done","stream_id":"{nil}","offset":4}}"#));
+        assert_eq!(encoded[6], r#"{"type":"pong"}"#);
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_the_parser_panic(text in "\\PC*") {
+            let _ = ClientFrame::parse(&text);
+        }
+
+        #[test]
+        fn no_json_of_our_shape_makes_the_parser_panic(
+            kind in "(message.send|ask|typing|ping|auth.refresh|x)",
+            id in "\\PC{0,140}",
+            content in "\\PC{0,40}",
+        ) {
+            let text = serde_json::json!({ "type": kind, "client_msg_id": id, "content": content }).to_string();
+            if let Ok(ClientFrame::Send(draft) | ClientFrame::Ask(draft)) = ClientFrame::parse(&text) {
+                prop_assert_eq!(draft.content, content);
+            }
+        }
+    }
+}

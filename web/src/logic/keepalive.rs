@@ -1,0 +1,94 @@
+//! When a WebSocket must be pinged, when its silence means that it is gone, and when its token runs out.
+
+use std::time::{Duration, Instant};
+
+use crate::logic::outbox::End;
+
+/// The clockwork of one connection. It is looked at when [`Keepalive::wake_at`] says so; hearing something costs
+/// one store, not a timer.
+#[derive(Debug, Clone)]
+pub struct Keepalive {
+    ping_period: Duration,
+    pong_wait: Duration,
+    token_expires: Instant,
+    next_ping: Instant,
+    /// Set while a ping is unanswered.
+    pong_due: Option<Instant>,
+}
+
+/// What is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Due {
+    Nothing,
+    Ping,
+    Close(End),
+}
+
+impl Keepalive {
+    pub fn new(ping_period: Duration, pong_wait: Duration, token_expires: Instant, now: Instant) -> Self {
+        Self { ping_period, pong_wait, token_expires, next_ping: now + ping_period, pong_due: None }
+    }
+
+    /// Anything that the client sends shows that it lives.
+    pub fn on_heard(&mut self) {
+        self.pong_due = None;
+    }
+
+    pub fn on_token(&mut self, expires: Instant) {
+        self.token_expires = expires;
+    }
+
+    /// The next time at which something may be due.
+    pub fn wake_at(&self) -> Instant {
+        self.pong_due.unwrap_or(self.next_ping).min(self.next_ping).min(self.token_expires)
+    }
+
+    pub fn on_wake(&mut self, now: Instant) -> Due {
+        if now >= self.token_expires {
+            return Due::Close(End::TokenExpired);
+        }
+        if self.pong_due.is_some_and(|due| now >= due) {
+            return Due::Close(End::Silent);
+        }
+        if now >= self.next_ping {
+            self.next_ping = now + self.ping_period;
+            self.pong_due = Some(now + self.pong_wait);
+            return Due::Ping;
+        }
+        Due::Nothing
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S: Duration = Duration::from_secs(1);
+
+    fn fresh(now: Instant) -> Keepalive {
+        Keepalive::new(25 * S, 8 * S, now + 900 * S, now)
+    }
+
+    #[test]
+    fn silence_after_a_ping_closes_and_any_word_keeps_open() {
+        let start = Instant::now();
+        let mut keepalive = fresh(start);
+        assert_eq!(keepalive.on_wake(start + 24 * S), Due::Nothing);
+        assert_eq!(keepalive.on_wake(start + 25 * S), Due::Ping);
+        assert_eq!(keepalive.wake_at(), start + 33 * S);
+        keepalive.on_heard();
+        assert_eq!(keepalive.on_wake(start + 33 * S), Due::Nothing);
+        assert_eq!(keepalive.on_wake(start + 50 * S), Due::Ping);
+        assert_eq!(keepalive.on_wake(start + 58 * S), Due::Close(End::Silent));
+    }
+
+    #[test]
+    fn an_expired_token_closes_unless_it_was_refreshed() {
+        let start = Instant::now();
+        let mut keepalive = Keepalive::new(25 * S, 8 * S, start + 10 * S, start);
+        assert_eq!(keepalive.wake_at(), start + 10 * S);
+        keepalive.on_token(start + 20 * S);
+        assert_eq!(keepalive.on_wake(start + 10 * S), Due::Nothing);
+        assert_eq!(keepalive.on_wake(start + 20 * S), Due::Close(End::TokenExpired));
+    }
+}
