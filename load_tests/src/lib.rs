@@ -1,1 +1,3 @@
-//! (being built)
+//! Load generator and checks of a running stack. Drives services by socket and process; links none of them.
+
+pub mod logic;
