@@ -1,3 +1,5 @@
 //! The thinkers: bytes, facts and `now` in, decisions out. No I/O, no clock, no log.
 
 pub mod hba;
+pub mod ledger;
+pub mod replies;

@@ -1,0 +1,489 @@
+//! Who holds which server connection, who waits for one, in what order and within which limits. No I/O: see pool.rs.
+
+mod group;
+#[cfg(test)]
+mod tests;
+mod upkeep;
+mod view;
+
+use std::collections::{BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+pub use group::{Group, GroupKey};
+pub use upkeep::CloseReason;
+pub use view::PoolCounts;
+
+/// A waiter of the releasing worker goes first unless the oldest waiter anywhere has waited this much longer: moving
+/// a socket between workers costs a few µs, waiting for nothing costs more.
+pub const LOCAL_PREFERENCE_MAX: Duration = Duration::from_millis(10);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PoolKey(pub u32);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServerKey(pub u32);
+
+pub type ClientId = u64;
+pub type WorkerId = u16;
+
+/// What holds for every pool; changed by RELOAD and SET.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules {
+    pub round_robin: bool,
+    /// An idle server older than this is asked a question before it is lent; `None` trusts it.
+    pub check_after: Option<Duration>,
+    pub idle_timeout: Option<Duration>,
+    /// No new dial of a pool for so long after one failed.
+    pub login_retry: Duration,
+    /// Idle servers may be closed to make room for a pool that waits under a database's or user's limit.
+    pub reserve_after: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolLimits {
+    pub size: usize,
+    pub reserve: usize,
+    pub min: usize,
+    /// Zero closes a server after its first use, as PgBouncer does.
+    pub lifetime: Duration,
+    /// A pool with a fixed user keeps its minimum even without clients.
+    pub keep_without_clients: bool,
+}
+
+/// The answer to a client that needs a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Borrow {
+    Lend(ServerKey),
+    Wait,
+}
+
+/// What became of a server that was given back, dialed or checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    Hand {
+        client: ClientId,
+    },
+    Idle,
+    /// A cancel request for its last query is still under way: it may not serve anybody until that is over.
+    Parked,
+    Close(CloseReason),
+}
+
+/// Work that the ledger wants done by a talker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Chore {
+    Dial { server: ServerKey, reserve: bool },
+    Check { server: ServerKey },
+    Close { server: ServerKey, reason: CloseReason },
+}
+
+/// Where a connection is. The single state of each server; only `Ledger::place` changes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    Dialing,
+    Idle,
+    Testing,
+    Lent(ClientId),
+    Parked,
+}
+
+#[derive(Debug)]
+pub struct Ledger {
+    rules: Rules,
+    pools: Vec<Pool>,
+    databases: Vec<Group>,
+    users: Vec<Group>,
+    servers: Vec<Option<ServerBook>>,
+    free: Vec<u32>,
+    /// Pools with waiting clients.
+    hungry: BTreeSet<PoolKey>,
+    paused: bool,
+}
+
+#[derive(Debug)]
+struct Pool {
+    database: GroupKey,
+    user: GroupKey,
+    limits: PoolLimits,
+    /// Front: idle the longest. Back: used last.
+    idle: VecDeque<ServerKey>,
+    waiting: VecDeque<Waiter>,
+    clients: usize,
+    dialing: usize,
+    testing: usize,
+    lent: usize,
+    parked: usize,
+    last_failure: Option<Instant>,
+    last_lifetime_close: Option<Instant>,
+    live: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Waiter {
+    client: ClientId,
+    worker: WorkerId,
+    since: Instant,
+}
+
+#[derive(Debug)]
+struct ServerBook {
+    pool: PoolKey,
+    worker: WorkerId,
+    place: Place,
+    since: Instant,
+    connected: Instant,
+    obsolete: bool,
+    cancels: u32,
+}
+
+impl Ledger {
+    pub fn new(rules: Rules) -> Ledger {
+        Ledger {
+            rules,
+            pools: Vec::new(),
+            databases: Vec::new(),
+            users: Vec::new(),
+            servers: Vec::new(),
+            free: Vec::new(),
+            hungry: BTreeSet::new(),
+            paused: false,
+        }
+    }
+
+    pub fn set_rules(&mut self, rules: Rules) {
+        self.rules = rules;
+    }
+
+    pub fn add_pool(&mut self, database: GroupKey, user: GroupKey, limits: PoolLimits) -> PoolKey {
+        let key = PoolKey(u32::try_from(self.pools.len()).expect("pools are counted in u32"));
+        self.pools.push(Pool {
+            database,
+            user,
+            limits,
+            idle: VecDeque::new(),
+            waiting: VecDeque::new(),
+            clients: 0,
+            dialing: 0,
+            testing: 0,
+            lent: 0,
+            parked: 0,
+            last_failure: None,
+            last_lifetime_close: None,
+            live: true,
+        });
+        key
+    }
+
+    pub fn set_limits(&mut self, pool: PoolKey, limits: PoolLimits) {
+        self.pool_mut(pool).limits = limits;
+    }
+
+    /// A client of `worker` needs a server now.
+    pub fn borrow(&mut self, pool: PoolKey, client: ClientId, worker: WorkerId, now: Instant) -> Borrow {
+        if !self.is_paused(pool)
+            && self.pool(pool).waiting.is_empty()
+            && let Some(server) = self.fresh_idle(pool, worker, now)
+        {
+            self.place(server, Place::Lent(client), now);
+            self.book_mut(server).worker = worker;
+            return Borrow::Lend(server);
+        }
+        self.pool_mut(pool).waiting.push_back(Waiter { client, worker, since: now });
+        self.hungry.insert(pool);
+        Borrow::Wait
+    }
+
+    /// Takes a client out of the queue. False: it is not there, so a server is already on its way to it.
+    pub fn stop_waiting(&mut self, pool: PoolKey, client: ClientId) -> bool {
+        let waiting = &mut self.pool_mut(pool).waiting;
+        let before = waiting.len();
+        waiting.retain(|w| w.client != client);
+        let found = waiting.len() < before;
+        self.forget_if_sated(pool);
+        found
+    }
+
+    /// The lease is over and the connection is clean: nothing owed, unsent or buffered.
+    pub fn give_back(&mut self, server: ServerKey, now: Instant) -> Settled {
+        debug_assert!(matches!(self.book(server).place, Place::Lent(_)));
+        self.settle(server, now)
+    }
+
+    /// A dial or a check went well.
+    pub fn ready(&mut self, server: ServerKey, now: Instant) -> Settled {
+        debug_assert!(matches!(self.book(server).place, Place::Dialing | Place::Testing));
+        if self.book(server).place == Place::Dialing {
+            self.book_mut(server).connected = now;
+            let pool = self.book(server).pool;
+            self.pool_mut(pool).last_failure = None;
+        }
+        self.settle(server, now)
+    }
+
+    /// A dial failed: the slot is free again and the pool rests for `login_retry`.
+    pub fn dial_failed(&mut self, server: ServerKey, now: Instant) {
+        let pool = self.book(server).pool;
+        self.pool_mut(pool).last_failure = Some(now);
+        self.remove(server);
+    }
+
+    /// The connection is gone, whatever place it had.
+    pub fn remove(&mut self, server: ServerKey) {
+        let Some(book) = self.servers.get_mut(server.0 as usize).and_then(Option::take) else {
+            debug_assert!(false, "a server is removed once");
+            return;
+        };
+        let pool = self.pool_mut(book.pool);
+        match book.place {
+            Place::Dialing => pool.dialing -= 1,
+            Place::Idle => pool.idle.retain(|s| *s != server),
+            Place::Testing => pool.testing -= 1,
+            Place::Lent(_) => pool.lent -= 1,
+            Place::Parked => pool.parked -= 1,
+        }
+        let (database, user) = (pool.database, pool.user);
+        self.databases[database.0 as usize].servers -= 1;
+        self.users[user.0 as usize].servers -= 1;
+        self.free.push(server.0);
+    }
+
+    /// A cancel request is about to go to this server on behalf of `client`. False: the client does not hold it now.
+    pub fn begin_cancel(&mut self, server: ServerKey, client: ClientId) -> bool {
+        let Some(book) = self.servers.get_mut(server.0 as usize).and_then(Option::as_mut) else {
+            return false;
+        };
+        if book.place != Place::Lent(client) {
+            return false;
+        }
+        book.cancels += 1;
+        true
+    }
+
+    /// The cancel connection was closed by Postgres. Some: the server was parked for it and is settled now.
+    pub fn end_cancel(&mut self, server: ServerKey, now: Instant) -> Option<Settled> {
+        let book = self.servers.get_mut(server.0 as usize)?.as_mut()?;
+        book.cancels = book.cancels.saturating_sub(1);
+        if book.cancels > 0 || book.place != Place::Parked {
+            return None;
+        }
+        Some(self.settle(server, now))
+    }
+
+    /// The next piece of work for this pool, until `None`. Call after anything that could make room or need.
+    pub fn next_chore(&mut self, pool: PoolKey, now: Instant) -> Option<Chore> {
+        if self.is_paused(pool) {
+            return None;
+        }
+        let p = self.pool(pool);
+        let needed = p.waiting.len() > p.testing + p.dialing;
+        if needed && let Some(server) = self.pick_idle(pool, None) {
+            self.place(server, Place::Testing, now);
+            return Some(Chore::Check { server });
+        }
+        let below_min = self.count(pool) < p.limits.min.min(p.limits.size)
+            && (p.clients > 0 || p.limits.keep_without_clients);
+        // One dial at a time and pool: a burst of clients must not become a burst of logins.
+        if (!needed && !below_min) || p.dialing > 0 || self.rests_after_failure(pool, now) {
+            return None;
+        }
+        let reserve = self.room_in_pool(pool, now)?;
+        match self.room_in_groups(pool, needed) {
+            Room::Yes => Some(Chore::Dial { server: self.start_dial(pool, now), reserve }),
+            Room::AfterClosing(server) => Some(Chore::Close { server, reason: CloseReason::Evicted }),
+            Room::No => None,
+        }
+    }
+
+    /// Pools whose clients wait, in key order.
+    pub fn hungry(&self) -> impl Iterator<Item = PoolKey> + '_ {
+        self.hungry.iter().copied()
+    }
+
+    /// Clients that wait and cannot hope for a server: the last dial failed and the pool has none.
+    pub fn is_hopeless(&self, pool: PoolKey) -> bool {
+        self.pool(pool).last_failure.is_some() && self.count(pool) == 0
+    }
+
+    /// Empties the queue of a pool whose clients are to be told of a failure.
+    pub fn take_waiters(&mut self, pool: PoolKey) -> Vec<ClientId> {
+        let taken = self.pool_mut(pool).waiting.drain(..).map(|w| w.client).collect();
+        self.hungry.remove(&pool);
+        taken
+    }
+
+    /// A server that moved with its socket to another worker.
+    pub fn moved(&mut self, server: ServerKey, worker: WorkerId) {
+        self.book_mut(server).worker = worker;
+    }
+
+    fn settle(&mut self, server: ServerKey, now: Instant) -> Settled {
+        let book = self.book(server);
+        let pool = book.pool;
+        if book.cancels > 0 {
+            self.place(server, Place::Parked, now);
+            return Settled::Parked;
+        }
+        if let Some(reason) = self.must_close(server, now) {
+            return Settled::Close(reason);
+        }
+        let Some(waiter) = self.next_waiter(pool, self.book(server).worker) else {
+            self.place(server, Place::Idle, now);
+            return Settled::Idle;
+        };
+        self.place(server, Place::Lent(waiter.client), now);
+        self.book_mut(server).worker = waiter.worker;
+        Settled::Hand { client: waiter.client }
+    }
+
+    /// The oldest waiter of this worker, unless the oldest of all has waited so much longer that a move is due.
+    fn next_waiter(&mut self, pool: PoolKey, worker: WorkerId) -> Option<Waiter> {
+        let waiting = &mut self.pool_mut(pool).waiting;
+        let oldest = waiting.front()?;
+        let local = waiting
+            .iter()
+            .position(|w| w.worker == worker)
+            .filter(|i| waiting[*i].since.saturating_duration_since(oldest.since) <= LOCAL_PREFERENCE_MAX);
+        let waiter = waiting.remove(local.unwrap_or(0));
+        self.forget_if_sated(pool);
+        waiter
+    }
+
+    /// An idle server that may be lent without asking it first.
+    fn fresh_idle(&self, pool: PoolKey, worker: WorkerId, now: Instant) -> Option<ServerKey> {
+        let server = self.pick_idle(pool, Some(worker))?;
+        match self.rules.check_after {
+            Some(age) if now.saturating_duration_since(self.book(server).since) > age => None,
+            _ => Some(server),
+        }
+    }
+
+    /// LIFO: a warm backend has its plans and caches at hand. With round robin the one that rested longest.
+    fn pick_idle(&self, pool: PoolKey, worker: Option<WorkerId>) -> Option<ServerKey> {
+        let idle = &self.pool(pool).idle;
+        if self.rules.round_robin {
+            return idle.front().copied();
+        }
+        let local = |s: &&ServerKey| worker.is_some_and(|w| self.book(**s).worker == w);
+        idle.iter().rev().find(local).or_else(|| idle.back()).copied()
+    }
+
+    /// Some(whether from the reserve) when the pool's own size allows one more.
+    fn room_in_pool(&self, pool: PoolKey, now: Instant) -> Option<bool> {
+        let (p, count) = (self.pool(pool), self.count(pool));
+        if count < p.limits.size {
+            return Some(false);
+        }
+        let waited = now.saturating_duration_since(p.waiting.front()?.since);
+        (count < p.limits.size + p.limits.reserve && waited >= self.rules.reserve_after).then_some(true)
+    }
+
+    fn room_in_groups(&self, pool: PoolKey, may_evict: bool) -> Room {
+        let p = self.pool(pool);
+        let (database, user) = (p.database, p.user);
+        let full_database = self.databases[database.0 as usize].is_full();
+        let full_user = self.users[user.0 as usize].is_full();
+        if !full_database && !full_user {
+            return Room::Yes;
+        }
+        let victim = may_evict.then(|| {
+            self.oldest_idle(|p| {
+                (!full_database || p.database == database) && (full_database || p.user == user)
+            })
+        });
+        victim.flatten().map_or(Room::No, Room::AfterClosing)
+    }
+
+    fn oldest_idle(&self, fits: impl Fn(&Pool) -> bool) -> Option<ServerKey> {
+        let fronts = self.pools.iter().filter(|p| fits(p)).filter_map(|p| p.idle.front());
+        fronts.min_by_key(|s| self.book(**s).since).copied()
+    }
+
+    fn start_dial(&mut self, pool: PoolKey, now: Instant) -> ServerKey {
+        let book = ServerBook {
+            pool,
+            worker: 0,
+            place: Place::Dialing,
+            since: now,
+            connected: now,
+            obsolete: false,
+            cancels: 0,
+        };
+        let key = match self.free.pop() {
+            Some(slot) => {
+                self.servers[slot as usize] = Some(book);
+                ServerKey(slot)
+            }
+            None => {
+                self.servers.push(Some(book));
+                ServerKey(u32::try_from(self.servers.len() - 1).expect("servers are counted in u32"))
+            }
+        };
+        let p = self.pool_mut(pool);
+        p.dialing += 1;
+        let (database, user) = (p.database, p.user);
+        self.databases[database.0 as usize].servers += 1;
+        self.users[user.0 as usize].servers += 1;
+        key
+    }
+
+    /// The one mover: takes a server out of its place and into another.
+    fn place(&mut self, server: ServerKey, to: Place, now: Instant) {
+        let book = self.book_mut(server);
+        let (pool, from) = (book.pool, book.place);
+        book.place = to;
+        book.since = now;
+        let p = self.pool_mut(pool);
+        match from {
+            Place::Dialing => p.dialing -= 1,
+            Place::Testing => p.testing -= 1,
+            Place::Lent(_) => p.lent -= 1,
+            Place::Parked => p.parked -= 1,
+            Place::Idle if p.idle.back() == Some(&server) => drop(p.idle.pop_back()),
+            Place::Idle => p.idle.retain(|s| *s != server),
+        }
+        match to {
+            Place::Dialing => p.dialing += 1,
+            Place::Testing => p.testing += 1,
+            Place::Lent(_) => p.lent += 1,
+            Place::Parked => p.parked += 1,
+            Place::Idle => p.idle.push_back(server),
+        }
+    }
+
+    fn rests_after_failure(&self, pool: PoolKey, now: Instant) -> bool {
+        let last = self.pool(pool).last_failure;
+        last.is_some_and(|at| now.saturating_duration_since(at) < self.rules.login_retry)
+    }
+
+    fn forget_if_sated(&mut self, pool: PoolKey) {
+        if self.pool(pool).waiting.is_empty() {
+            self.hungry.remove(&pool);
+        }
+    }
+
+    fn pool(&self, pool: PoolKey) -> &Pool {
+        &self.pools[pool.0 as usize]
+    }
+
+    fn pool_mut(&mut self, pool: PoolKey) -> &mut Pool {
+        &mut self.pools[pool.0 as usize]
+    }
+
+    fn book(&self, server: ServerKey) -> &ServerBook {
+        self.servers[server.0 as usize]
+            .as_ref()
+            .expect("a server key is used only while the server is in the ledger")
+    }
+
+    fn book_mut(&mut self, server: ServerKey) -> &mut ServerBook {
+        self.servers[server.0 as usize]
+            .as_mut()
+            .expect("a server key is used only while the server is in the ledger")
+    }
+}
+
+enum Room {
+    Yes,
+    AfterClosing(ServerKey),
+    No,
+}
