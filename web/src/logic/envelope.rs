@@ -14,12 +14,12 @@ pub const PARTITION_COUNT: u8 = 64;
 pub enum Envelope<'a> {
     /// A stored message: `frame` is its `message` frame.
     Message { session: Uuid, offset: Offset, frame: &'a str },
-    /// A frame that may be lost: typing, presence, tokens.
+    /// A frame that may be lost: typing, presence.
     Passing { session: Uuid, frame: &'a str },
     /// A user, or everybody, is not a member any more.
     Removed { session: Uuid, user: Option<Uuid> },
-    /// A stream has news: those who serve it look again.
-    Stream { session: Uuid, stream: Uuid },
+    /// A frame of a streamed answer, which may be lost; those who serve the stream look again.
+    Token { session: Uuid, stream: Uuid, frame: &'a str },
 }
 
 impl<'a> Envelope<'a> {
@@ -28,7 +28,7 @@ impl<'a> Envelope<'a> {
             Envelope::Message { session, .. }
             | Envelope::Passing { session, .. }
             | Envelope::Removed { session, .. }
-            | Envelope::Stream { session, .. } => session,
+            | Envelope::Token { session, .. } => session,
         }
     }
 
@@ -38,7 +38,7 @@ impl<'a> Envelope<'a> {
             Envelope::Passing { session, frame } => format!("p {session}\n{frame}"),
             Envelope::Removed { session, user: Some(user) } => format!("r {session} {user}\n"),
             Envelope::Removed { session, user: None } => format!("r {session}\n"),
-            Envelope::Stream { session, stream } => format!("s {session} {stream}\n"),
+            Envelope::Token { session, stream, frame } => format!("t {session} {stream}\n{frame}"),
         }
     }
 
@@ -60,7 +60,7 @@ impl<'a> Envelope<'a> {
             ("p", None) => Some(Envelope::Passing { session, frame }),
             ("r", None) => Some(Envelope::Removed { session, user: None }),
             ("r", Some(user)) => Some(Envelope::Removed { session, user: Some(Uuid::try_parse(user).ok()?) }),
-            ("s", Some(stream)) => Some(Envelope::Stream { session, stream: Uuid::try_parse(stream).ok()? }),
+            ("t", Some(stream)) => Some(Envelope::Token { session, stream: Uuid::try_parse(stream).ok()?, frame }),
             _ => None,
         }
     }
@@ -94,7 +94,7 @@ mod tests {
                 Envelope::Passing { session: a, frame: &frame },
                 Envelope::Removed { session: a, user: None },
                 Envelope::Removed { session: a, user: Some(b) },
-                Envelope::Stream { session: a, stream: b },
+                Envelope::Token { session: a, stream: b, frame: &frame },
             ];
             for envelope in all {
                 let text = envelope.encode();

@@ -37,7 +37,8 @@ pub struct Room<H, F> {
 /// What a new member is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Joined {
-    pub position: Offset,
+    /// The newest message of the room.
+    pub offset: Offset,
     /// Whether `since` was honoured: every message after it follows.
     pub resumed: bool,
     /// Whether the past must be read for it: see [`Room::next_catch_up`].
@@ -96,7 +97,7 @@ impl<H, F: Clone + Deref<Target = str>> Room<H, F> {
         }
     }
 
-    /// The position, once the room is open.
+    /// Up to where every message was handed out, once the room is open.
     pub fn position(&self) -> Option<Offset> {
         self.position
     }
@@ -116,7 +117,8 @@ impl<H, F: Clone + Deref<Target = str>> Room<H, F> {
     /// Adds a member. The room must be open: `on_position` comes first.
     pub fn join(&mut self, id: MemberId, handle: H, since: Option<Offset>) -> Joined {
         let position = self.position.unwrap_or(self.known);
-        let cursor = since.unwrap_or(position).clamp(0, position);
+        // A member may know more than this replica has heard of so far: it must not get that again.
+        let cursor = since.unwrap_or(self.known).clamp(0, self.known);
         let catching_up = cursor < position;
         let phase = if catching_up {
             Phase::CatchingUp { pending: VecDeque::new(), pending_bytes: 0 }
@@ -124,7 +126,8 @@ impl<H, F: Clone + Deref<Target = str>> Room<H, F> {
             Phase::Live
         };
         self.members.insert(id, Member { handle, cursor, phase });
-        Joined { position, resumed: since.is_some_and(|since| since <= position), catching_up }
+        let resumed = since.is_some_and(|since| (0..=self.known).contains(&since));
+        Joined { offset: self.known, resumed, catching_up }
     }
 
     pub fn leave(&mut self, id: MemberId) -> Option<H> {
@@ -318,8 +321,8 @@ impl<H, F: Clone + Deref<Target = str>> Room<H, F> {
 impl<H, F: Clone + Deref<Target = str>> Member<H, F> {
     fn on_live(&mut self, offset: Offset, frame: &F, sink: &mut impl FnMut(&H, &F)) {
         match &mut self.phase {
+            Phase::Live if offset <= self.cursor => {}
             Phase::Live => {
-                debug_assert!(offset > self.cursor, "a live member stands where the room stands");
                 self.cursor = offset;
                 sink(&self.handle, frame);
             }

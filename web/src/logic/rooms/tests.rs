@@ -120,7 +120,7 @@ fn a_member_that_resumes_gets_its_past_and_then_the_live_flow() {
     world.compare();
     let log = Log::default();
     let joined = world.room.join(1, log.clone(), Some(2));
-    assert_eq!(joined, Joined { position: 8, resumed: true, catching_up: true });
+    assert_eq!(joined, Joined { offset: 8, resumed: true, catching_up: true });
     let ninth = world.store();
     world.publish(ninth);
     while world.catch_up_once(1) {}
@@ -133,10 +133,24 @@ fn a_since_beyond_the_room_is_not_honoured_and_harms_nothing() {
     world.compare();
     let log = Log::default();
     let joined = world.room.join(1, log.clone(), Some(99));
-    assert_eq!(joined, Joined { position: 3, resumed: false, catching_up: false });
+    assert_eq!(joined, Joined { offset: 3, resumed: false, catching_up: false });
     let fourth = world.store();
     world.publish(fourth);
     assert_eq!(*log.borrow(), [4]);
+}
+
+#[test]
+fn a_member_that_knows_more_than_this_replica_gets_nothing_twice() {
+    let mut world = World::new(8);
+    world.room.on_position(6, world.now, &mut deliver);
+    world.compare();
+    let log = Log::default();
+    let joined = world.room.join(1, log.clone(), Some(8));
+    assert_eq!(joined, Joined { offset: 8, resumed: true, catching_up: false });
+    world.store();
+    world.publish(9);
+    while world.repair_once() {}
+    assert_eq!(*log.borrow(), [9]);
 }
 
 #[test]
@@ -260,12 +274,11 @@ fn apply(world: &mut World, members: &mut Vec<Seen>, event: Event) {
             world.publish(offset);
         }
         Event::Join { since } => {
-            let position = world.room.position().expect("the test opens the room first");
             let since = since.map(|index| Offset::try_from(index.index(40)).expect("small"));
             let id = members.len() as MemberId;
             let log = Log::default();
-            world.room.join(id, log.clone(), since);
-            members.push(Seen { id, start: since.unwrap_or(position).min(position), log, gone: false });
+            let joined = world.room.join(id, log.clone(), since);
+            members.push(Seen { id, start: since.unwrap_or(joined.offset).min(joined.offset), log, gone: false });
         }
         Event::Leave(index) if !members.is_empty() => {
             let member = index.get(members).id;

@@ -1,0 +1,139 @@
+//! Every shared handle of the service, one line each; the only axum state.
+
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Instant;
+
+use axum::extract::FromRef;
+use chassis::tasks::Tasks;
+
+use crate::auth::Auth;
+use crate::chat::Chat;
+use crate::fleet::Fleet;
+use crate::metrics::Metrics;
+use crate::redis_link::RedisLink;
+use crate::replicas::Databases;
+use crate::settings::Settings;
+use crate::store::Store;
+use crate::stream::Streams;
+
+/// The state of every handler; a clone is one counter more.
+#[derive(Clone)]
+pub struct App {
+    handles: Arc<Handles>,
+}
+
+pub struct Handles {
+    /// What the operator set.
+    pub settings: Settings,
+    /// The name of this replica.
+    pub served_by: Arc<str>,
+    /// The tables, at the primary.
+    pub store: Store,
+    /// Primary and read replicas; picks who answers a read.
+    pub databases: Databases,
+    /// Redis, which may be away.
+    pub redis: RedisLink,
+    /// Tokens, tickets and passwords.
+    pub auth: Auth,
+    /// Rooms, members and sockets.
+    pub chat: Chat,
+    /// Answers that are being made.
+    pub streams: Streams,
+    /// What the other replicas say about themselves.
+    pub fleet: Fleet,
+    /// Counters and gauges.
+    pub metrics: Arc<Metrics>,
+    /// Background tasks; they end on drain.
+    pub tasks: Tasks,
+    /// Starting, serving or draining.
+    pub life: Arc<Life>,
+}
+
+impl App {
+    pub fn new(handles: Handles) -> Self {
+        Self { handles: Arc::new(handles) }
+    }
+}
+
+impl Deref for App {
+    type Target = Handles;
+
+    fn deref(&self) -> &Handles {
+        &self.handles
+    }
+}
+
+impl FromRef<App> for Auth {
+    fn from_ref(app: &App) -> Self {
+        app.auth.clone()
+    }
+}
+
+/// Where this replica stands in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// The database has not answered yet, or its schema is too old.
+    Starting,
+    Serving,
+    /// No new work, please.
+    Draining,
+}
+
+/// The phase, readable from everywhere; it only moves forward.
+#[derive(Debug)]
+pub struct Life {
+    phase: AtomicU8,
+    pub started: Instant,
+}
+
+impl Life {
+    pub fn new() -> Self {
+        Self { phase: AtomicU8::new(Phase::Starting as u8), started: Instant::now() }
+    }
+
+    pub fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Acquire) {
+            0 => Phase::Starting,
+            1 => Phase::Serving,
+            _ => Phase::Draining,
+        }
+    }
+
+    /// Whether this replica should get traffic.
+    pub fn is_serving(&self) -> bool {
+        self.phase() == Phase::Serving
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.phase() == Phase::Draining
+    }
+
+    /// Moves on; a draining replica never serves again.
+    pub fn advance(&self, to: Phase) {
+        self.phase.fetch_max(to as u8, Ordering::AcqRel);
+    }
+}
+
+impl Default for Life {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_draining_replica_never_serves_again() {
+        let life = Life::new();
+        assert_eq!(life.phase(), Phase::Starting);
+        life.advance(Phase::Serving);
+        assert!(life.is_serving());
+        life.advance(Phase::Draining);
+        life.advance(Phase::Serving);
+        assert!(life.is_draining());
+    }
+}

@@ -1,0 +1,84 @@
+//! Logins that were ended while access tokens of theirs may still be about. Every replica learns of them within a second.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::RwLock;
+use std::time::Duration;
+
+use chassis::tasks::Tasks;
+use uuid::Uuid;
+
+use super::{ACCESS_LIFETIME, now_s, seconds};
+use crate::redis_link::RedisLink;
+
+const KEY: &str = "arena:revoked";
+const PERIOD: Duration = Duration::from_secs(1);
+/// A token that was made a moment before the end is dead by itself after its lifetime; the minute is for clocks that differ.
+const KEEP: Duration = ACCESS_LIFETIME.saturating_add(Duration::from_secs(60));
+
+/// The set, as this replica knows it: each login with the time of its end, in seconds since 1970.
+pub struct Revoked {
+    redis: RedisLink,
+    logins: RwLock<HashMap<Uuid, i64>>,
+}
+
+impl Revoked {
+    pub fn new(redis: RedisLink) -> Self {
+        Self { redis, logins: RwLock::default() }
+    }
+
+    pub fn contains(&self, login: Uuid) -> bool {
+        self.logins.read().expect("nobody panics while holding it").contains_key(&login)
+    }
+
+    /// Ends the access tokens of these logins: here at once, elsewhere within a second or when Redis is back.
+    pub async fn add(&self, logins: &[Uuid]) {
+        let ended: Vec<(Uuid, i64)> = logins.iter().map(|&login| (login, now_s())).collect();
+        self.logins.write().expect("nobody panics while holding it").extend(&ended);
+        if let Err(cause) = self.tell(&ended).await {
+            tracing::warn!(%cause, "other replicas learn of an ended login when Redis is back: {cause}");
+        }
+    }
+
+    /// Keeps up with what the other replicas ended, and tells them what Redis does not know or has forgotten.
+    pub async fn follow(&self, tasks: &Tasks) {
+        loop {
+            tokio::select! {
+                () = tasks.drain_started() => return,
+                () = tokio::time::sleep(PERIOD) => {}
+            }
+            let Ok(known) = self.ask().await else { continue };
+            let untold = self.merge(&known);
+            if self.tell(&untold).await.is_err() {
+                tracing::debug!("ended logins are told again later");
+            }
+        }
+    }
+
+    /// Takes in what Redis knows; gives what it does not.
+    fn merge(&self, known: &[(Uuid, i64)]) -> Vec<(Uuid, i64)> {
+        let oldest = now_s() - seconds(KEEP);
+        let in_redis: HashSet<Uuid> = known.iter().map(|&(login, _)| login).collect();
+        let mut logins = self.logins.write().expect("nobody panics while holding it");
+        logins.extend(known);
+        logins.retain(|_, since| *since >= oldest);
+        logins.iter().filter(|(login, _)| !in_redis.contains(login)).map(|(&login, &since)| (login, since)).collect()
+    }
+
+    async fn ask(&self) -> redis::RedisResult<Vec<(Uuid, i64)>> {
+        let mut pipeline = redis::pipe();
+        pipeline.zrembyscore(KEY, 0, now_s() - seconds(KEEP)).ignore().zrange_withscores(KEY, 0, -1);
+        let (rows,): (Vec<(String, i64)>,) = self.redis.ask(&pipeline).await?;
+        Ok(rows.iter().filter_map(|(text, since)| Some((text.parse().ok()?, *since))).collect())
+    }
+
+    async fn tell(&self, logins: &[(Uuid, i64)]) -> redis::RedisResult<()> {
+        if logins.is_empty() {
+            return Ok(());
+        }
+        let mut pipeline = redis::pipe();
+        for (login, since) in logins {
+            pipeline.zadd(KEY, login.to_string(), since).ignore();
+        }
+        self.redis.ask(&pipeline).await
+    }
+}

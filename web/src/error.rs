@@ -1,0 +1,287 @@
+//! What can go wrong, and how clients are told: `application/problem+json` (RFC 9457). Never SQL, never a stack.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::response::{IntoResponse, Response};
+use http::header::{CONTENT_TYPE, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderValue, StatusCode};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+type Text = Cow<'static, str>;
+
+/// Everything that a handler may answer instead of a success.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{0}")]
+    Unauthorized(Text),
+    #[error("{0}")]
+    Forbidden(Text),
+    #[error("{0}")]
+    NotFound(Text),
+    #[error("{0}")]
+    Conflict(Text),
+    #[error("the body is longer than {limit} bytes")]
+    TooLarge { limit: usize },
+    #[error("{0}")]
+    NotJson(Text),
+    #[error("{}", .0.first().map_or("the request is not valid", |field| field.detail.as_ref()))]
+    Unprocessable(Vec<FieldError>),
+    #[error("the idempotency key was used before with another body; use a new key for a new message")]
+    IdempotencyMismatch,
+    #[error("too many tries; wait before the next one")]
+    TooMany { retry_after: Duration },
+    #[error("{0}")]
+    Unavailable(Text),
+    #[error("the request took longer than it may")]
+    TimedOut,
+    #[error("database: {0}")]
+    Database(#[from] sqlx::Error),
+    #[error("redis: {0}")]
+    Redis(#[from] redis::RedisError),
+    #[error("{0}")]
+    Internal(Text),
+}
+
+/// What is wrong with one field of a request.
+#[derive(Debug, Clone, Serialize, PartialEq, Eq, ToSchema)]
+pub struct FieldError {
+    #[schema(value_type = String)]
+    pub field: Text,
+    #[schema(value_type = String)]
+    pub detail: Text,
+}
+
+/// The body of every error.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct Problem {
+    #[serde(rename = "type")]
+    #[schema(value_type = String)]
+    pub kind: Text,
+    #[schema(value_type = String)]
+    pub title: Text,
+    pub status: u16,
+    pub detail: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<FieldError>,
+}
+
+/// Rides on a response until the outermost layer has added the request's id and path.
+#[derive(Debug, Clone)]
+pub struct Pending {
+    pub problem: Problem,
+    /// What the log says; clients do not see it.
+    pub cause: Option<Arc<str>>,
+}
+
+impl Error {
+    pub fn unauthorized(detail: impl Into<Text>) -> Self {
+        Self::Unauthorized(detail.into())
+    }
+
+    pub fn forbidden(detail: impl Into<Text>) -> Self {
+        Self::Forbidden(detail.into())
+    }
+
+    pub fn not_found(detail: impl Into<Text>) -> Self {
+        Self::NotFound(detail.into())
+    }
+
+    pub fn unprocessable(field: impl Into<Text>, detail: impl Into<Text>) -> Self {
+        Self::Unprocessable(vec![FieldError { field: field.into(), detail: detail.into() }])
+    }
+
+    pub fn too_many(retry_after: Duration) -> Self {
+        Self::TooMany { retry_after }
+    }
+
+    pub fn unavailable(detail: impl Into<Text>) -> Self {
+        Self::Unavailable(detail.into())
+    }
+
+    pub fn internal(detail: impl Into<Text>) -> Self {
+        Self::Internal(detail.into())
+    }
+
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
+            Self::Forbidden(_) => StatusCode::FORBIDDEN,
+            Self::NotFound(_) => StatusCode::NOT_FOUND,
+            Self::Conflict(_) => StatusCode::CONFLICT,
+            Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::NotJson(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::Unprocessable(_) | Self::IdempotencyMismatch => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::Unavailable(_) | Self::TimedOut | Self::Redis(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Database(cause) if is_passing(cause) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Database(_) | Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// How long a client should wait before it tries again; `None`: trying again will not help.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::TooMany { retry_after } => Some(*retry_after),
+            _ if self.status() == StatusCode::SERVICE_UNAVAILABLE => Some(Duration::from_secs(1)),
+            _ => None,
+        }
+    }
+
+    /// The short name behind `type`, also the code of an error frame on a WebSocket.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::IdempotencyMismatch => "idempotency-mismatch",
+            _ => code_of(self.status()),
+        }
+    }
+
+    /// What a client may read about it.
+    pub fn detail(&self) -> String {
+        match self {
+            Self::Database(cause) if is_passing(cause) => {
+                "the database does not answer in time; try again".into()
+            }
+            Self::Redis(_) => "a part of the service is away; try again".into(),
+            Self::Database(_) | Self::Internal(_) => "an error of ours; it has been logged".into(),
+            _ => self.to_string(),
+        }
+    }
+
+    fn into_pending(self) -> Pending {
+        let status = self.status();
+        let cause = status.is_server_error().then(|| Arc::from(self.to_string()));
+        let mut problem = problem_of(status, self.detail());
+        problem.kind = kind_of(self.code());
+        if let Self::Unprocessable(errors) = self {
+            problem.errors = errors;
+        }
+        Pending { problem, cause }
+    }
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let status = self.status();
+        let retry_after = self.retry_after();
+        let pending = self.into_pending();
+        let mut response = render(&pending.problem);
+        if let Some(wait) = retry_after {
+            response.headers_mut().insert(RETRY_AFTER, whole_seconds(wait));
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response.extensions_mut().insert(pending);
+        response
+    }
+}
+
+/// A response that holds `problem` and nothing else.
+pub fn render(problem: &Problem) -> Response {
+    let body = serde_json::to_vec(problem).expect("a problem is plain data");
+    let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let kind: (HeaderName, HeaderValue) =
+        (CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    (status, [kind], body).into_response()
+}
+
+/// The problem of a status that nobody explained further.
+pub fn problem_of(status: StatusCode, detail: String) -> Problem {
+    Problem {
+        kind: kind_of(code_of(status)),
+        title: status.canonical_reason().unwrap_or("Error").into(),
+        status: status.as_u16(),
+        detail,
+        instance: None,
+        request_id: None,
+        errors: Vec::new(),
+    }
+}
+
+fn kind_of(code: &str) -> Text {
+    format!("urn:arena:problem:{code}").into()
+}
+
+fn code_of(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        401 => "unauthorized",
+        403 => "forbidden",
+        404 => "not-found",
+        405 => "method-not-allowed",
+        409 => "conflict",
+        413 => "too-large",
+        415 => "not-json",
+        422 => "unprocessable",
+        426 => "upgrade-required",
+        429 => "too-many",
+        503 => "unavailable",
+        400..=499 => "bad-request",
+        _ => "internal",
+    }
+}
+
+/// Rounded up: a client that comes back a moment early would be refused again.
+fn whole_seconds(wait: Duration) -> HeaderValue {
+    HeaderValue::from(wait.as_secs() + u64::from(wait.subsec_nanos() > 0))
+}
+
+/// Whether trying again may help: no connection to be had, a lost one, a statement that was cut off, a shutdown.
+fn is_passing(cause: &sqlx::Error) -> bool {
+    match cause {
+        sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Io(_) => true,
+        sqlx::Error::WorkerCrashed => true,
+        sqlx::Error::Database(answer) => answer.code().is_some_and(|code| {
+            // Class 08: connection; 53: resources; 57: operator (cancel, shutdown); 40: serialization; 25006: read-only after a failover.
+            ["08", "53", "57", "40"].iter().any(|class| code.starts_with(class)) || code == "25006"
+        }),
+        _ => false,
+    }
+}
+
+/// The answer of a route that does not exist.
+pub async fn no_route() -> Error {
+    Error::not_found("there is no such route; see /docs for those that exist")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_error_never_shows_its_text_to_clients() {
+        let error = Error::Database(sqlx::Error::Protocol("SELECT secret".into()));
+        assert_eq!(error.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        let pending = error.into_pending();
+        assert!(!serde_json::to_string(&pending.problem).unwrap().contains("secret"));
+        assert!(pending.cause.unwrap().contains("secret"), "the log needs it");
+    }
+
+    #[test]
+    fn what_may_pass_is_503_with_retry_after() {
+        let response = Error::Database(sqlx::Error::PoolTimedOut).into_response();
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(response.headers()[RETRY_AFTER], "1");
+    }
+
+    #[test]
+    fn a_field_error_names_the_field() {
+        let pending = Error::unprocessable("username", "too short").into_pending();
+        let json = serde_json::to_value(&pending.problem).unwrap();
+        assert_eq!(json["type"], "urn:arena:problem:unprocessable");
+        assert_eq!(json["title"], "Unprocessable Entity");
+        assert_eq!(json["errors"][0]["field"], "username");
+    }
+
+    #[test]
+    fn a_wait_is_rounded_up_to_whole_seconds() {
+        assert_eq!(whole_seconds(Duration::from_millis(1_001)), "2");
+        assert_eq!(whole_seconds(Duration::from_secs(3)), "3");
+    }
+}

@@ -1,0 +1,239 @@
+//! Primary and read replicas: who answers a read, and the token that makes a write visible to its reader.
+
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::extract::FromRequestParts;
+use axum::response::{IntoResponse, Response};
+use chassis::tasks::Tasks;
+use http::header::{COOKIE, HeaderName, SET_COOKIE};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue};
+use tokio::time::Instant;
+
+use crate::app::App;
+use crate::error::Error;
+use crate::logic::watermark::{Answerer, Lsn, STANDING_AGE_MAX, Standing, TokenKeys, Watermark, choose};
+use crate::store::{Db, ReadStore};
+
+pub const TOKEN_HEADER: HeaderName = HeaderName::from_static("x-consistency-token");
+pub const READ_FROM_HEADER: HeaderName = HeaderName::from_static("x-read-from");
+const TOKEN_COOKIE: &str = "consistency";
+/// A standby that lags for longer than this has other troubles; by then the token can go.
+const TOKEN_COOKIE_AGE_S: u32 = 3600;
+/// Half of the age at which a standing is worth nothing, so that one lost answer is forgiven.
+const WATCH_PERIOD: Duration = STANDING_AGE_MAX.checked_div(3).expect("not divided by zero");
+
+/// All databases of this replica; clones share them.
+#[derive(Clone)]
+pub struct Databases {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    primary: ReadStore,
+    replicas: Vec<Replica>,
+    keys: TokenKeys,
+    /// The primary's timeline as last seen; 0: not seen yet.
+    timeline: AtomicU32,
+    turn: AtomicUsize,
+}
+
+/// One standby.
+pub struct Replica {
+    /// `replica-1`, `replica-2` …
+    pub name: Arc<str>,
+    pub store: ReadStore,
+    seen: Mutex<Option<(Lsn, Instant)>>,
+}
+
+impl Databases {
+    pub fn new(primary: &ReadStore, replicas: Vec<Db>, keys: TokenKeys) -> Self {
+        let replicas = replicas.into_iter().enumerate().map(|(index, db)| Replica {
+            name: format!("replica-{}", index + 1).into(),
+            store: ReadStore::new(db),
+            seen: Mutex::new(None),
+        });
+        Self {
+            shared: Arc::new(Shared {
+                primary: primary.clone(),
+                replicas: replicas.collect(),
+                keys,
+                timeline: AtomicU32::new(0),
+                turn: AtomicUsize::new(0),
+            }),
+        }
+    }
+
+    pub fn replicas(&self) -> &[Replica] {
+        &self.shared.replicas
+    }
+
+    /// Keeps asking every replica how far it has come, and the primary for its timeline.
+    pub fn watch(&self, tasks: &Tasks) {
+        if self.shared.replicas.is_empty() {
+            return;
+        }
+        for index in 0..self.shared.replicas.len() {
+            let (databases, tasks_too) = (self.clone(), tasks.clone());
+            tasks.spawn("replica watch", async move { databases.follow(index, &tasks_too).await });
+        }
+        let (databases, tasks_too) = (self.clone(), tasks.clone());
+        tasks.spawn("timeline watch", async move { databases.follow_timeline(&tasks_too).await });
+    }
+
+    /// The token of everything that was committed up to now. `None`: the primary does not answer.
+    pub async fn token(&self) -> Option<String> {
+        match self.shared.primary.figures().watermark().await {
+            Ok(mark) => {
+                self.shared.timeline.store(mark.timeline, Ordering::Relaxed);
+                Some(self.shared.keys.token(mark))
+            }
+            Err(cause) => {
+                tracing::warn!(%cause, "no consistency token after a write: {cause}");
+                None
+            }
+        }
+    }
+
+    /// Who answers a read that must see `need`.
+    pub fn reader(&self, need: Option<Watermark>) -> Reading {
+        let shared = &self.shared;
+        let standings: Vec<Standing> = shared.replicas.iter().map(Replica::standing).collect();
+        let timeline = Some(shared.timeline.load(Ordering::Relaxed)).filter(|&timeline| timeline > 0);
+        let turn = shared.turn.fetch_add(1, Ordering::Relaxed);
+        match choose(need, timeline, &standings, turn) {
+            Answerer::Primary => Reading { store: shared.primary.clone(), from: "primary".into() },
+            Answerer::Replica(index) => {
+                let replica = &shared.replicas[index];
+                Reading { store: replica.store.clone(), from: Arc::clone(&replica.name) }
+            }
+        }
+    }
+
+    async fn follow(&self, index: usize, tasks: &Tasks) {
+        let replica = &self.shared.replicas[index];
+        let mut follows = true;
+        while pause(tasks).await {
+            let asked = Instant::now();
+            let answer = tokio::time::timeout(STANDING_AGE_MAX, replica.store.figures().replayed()).await;
+            let replayed = answer.ok().and_then(Result::ok).flatten();
+            *replica.seen.lock().expect("nobody panics while holding it") = replayed.map(|lsn| (lsn, asked));
+            if replayed.is_some() != follows {
+                follows = replayed.is_some();
+                let (name, place) = (&replica.name, replica.store.db().target.address());
+                match follows {
+                    true => tracing::info!(replica = %name, "{name} ({place}) answers reads again"),
+                    false => tracing::warn!(
+                        replica = %name,
+                        "{name} ({place}) does not answer or is no standby; reads go elsewhere"
+                    ),
+                }
+            }
+        }
+    }
+
+    async fn follow_timeline(&self, tasks: &Tasks) {
+        while pause(tasks).await {
+            let answer =
+                tokio::time::timeout(STANDING_AGE_MAX, self.shared.primary.figures().watermark()).await;
+            if let Ok(Ok(mark)) = answer {
+                self.shared.timeline.store(mark.timeline, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Closes all pools.
+    pub async fn close(&self) {
+        self.shared.primary.db().close().await;
+        for replica in &self.shared.replicas {
+            replica.store.db().close().await;
+        }
+    }
+
+    /// Adds the token of a write that has just been committed to its answer.
+    pub async fn stamp(&self, answer: impl IntoResponse) -> Response {
+        let mut response = answer.into_response();
+        if let Some(token) = self.token().await {
+            let cookie =
+                format!("{TOKEN_COOKIE}={token}; Path=/; Max-Age={TOKEN_COOKIE_AGE_S}; HttpOnly; SameSite=Lax");
+            let headers = response.headers_mut();
+            headers.insert(TOKEN_HEADER, HeaderValue::from_str(&token).expect("base64url is a header value"));
+            headers.append(SET_COOKIE, HeaderValue::from_str(&cookie).expect("a cookie is a header value"));
+        }
+        response
+    }
+}
+
+/// Whether to go on after a pause; `false` when draining.
+async fn pause(tasks: &Tasks) -> bool {
+    tokio::select! {
+        () = tasks.drain_started() => false,
+        () = tokio::time::sleep(WATCH_PERIOD) => true,
+    }
+}
+
+impl Replica {
+    pub fn standing(&self) -> Standing {
+        match *self.seen.lock().expect("nobody panics while holding it") {
+            None => Standing::Out,
+            Some((replayed, at)) => Standing::Following { replayed, age: at.elapsed() },
+        }
+    }
+
+    pub fn is_healthy(&self) -> bool {
+        matches!(self.standing(), Standing::Following { age, .. } if age <= STANDING_AGE_MAX)
+    }
+}
+
+/// The database that answers this request's reads: never one older than the token that the request carries.
+pub struct Reading {
+    pub store: ReadStore,
+    from: Arc<str>,
+}
+
+impl Reading {
+    /// The answer, saying who was asked.
+    pub fn answer(&self, answer: impl IntoResponse) -> Response {
+        let mut response = answer.into_response();
+        let from = HeaderValue::from_str(&self.from).expect("our own names are header values");
+        response.headers_mut().insert(READ_FROM_HEADER, from);
+        response
+    }
+}
+
+impl FromRequestParts<App> for Reading {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Error> {
+        let keys = &app.databases.shared.keys;
+        let need = match carried(&parts.headers) {
+            None => None,
+            Some(Carried::Header(token)) => Some(keys.read(token).ok_or_else(|| {
+                Error::unprocessable("X-Consistency-Token", "not one of ours; send the one of your last write")
+            })?),
+            // A cookie outlives the key that signed it; nobody can mend it by hand.
+            Some(Carried::Cookie(token)) => keys.read(token),
+        };
+        let reading = app.databases.reader(need);
+        app.metrics.on_read(&reading.from);
+        Ok(reading)
+    }
+}
+
+enum Carried<'a> {
+    Header(&'a str),
+    Cookie(&'a str),
+}
+
+fn carried(headers: &HeaderMap) -> Option<Carried<'_>> {
+    if let Some(token) = headers.get(TOKEN_HEADER) {
+        return Some(Carried::Header(token.to_str().unwrap_or_default()));
+    }
+    let cookies = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
+    let found = cookies
+        .flat_map(|line| line.split(';'))
+        .find_map(|pair| pair.trim().strip_prefix(TOKEN_COOKIE)?.strip_prefix('='));
+    found.map(Carried::Cookie)
+}

@@ -1,0 +1,291 @@
+//! The settings of the web service as one value, checked across settings. The names are in settings/table.rs.
+
+mod table;
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use chassis::settings::{Errors, Values, read};
+
+use crate::logic::database_url::{self, PoolerSigns, Target, UrlOptions};
+
+pub use table::SETTINGS;
+
+/// Everything an operator can set.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub service: Service,
+    pub auth: Auth,
+    pub database: Database,
+    pub redis: Redis,
+    /// The checked values themselves, for chat, streaming and the responder, which make their own of them.
+    pub values: Values,
+    /// Things that are allowed but probably not meant; said once at start.
+    pub warnings: Vec<String>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Service {
+    pub container: Arc<str>,
+    pub listen: SocketAddr,
+    pub ops_listen: SocketAddr,
+    pub threads: usize,
+    pub debug: bool,
+    pub allowed_hosts: Vec<String>,
+    pub trust_forwarded: bool,
+    pub log_format: chassis::logs::Format,
+    pub log_level: String,
+    pub drain_delay: Duration,
+    pub drain_timeout: Duration,
+    pub request_timeout: Duration,
+    pub monitoring_public: bool,
+    pub metrics_log_interval: Duration,
+}
+
+#[derive(Debug, Clone)]
+pub struct Auth {
+    pub secret: Secret,
+    pub previous: Option<Secret>,
+    pub admins: Vec<String>,
+    pub tries_max: u64,
+    pub tries_address_max: u64,
+    pub tries_window: Duration,
+    pub refresh_lifetime: Duration,
+}
+
+#[derive(Debug, Clone)]
+pub struct Database {
+    pub primary: Target,
+    /// Where migrations go: Postgres itself.
+    pub direct: Target,
+    pub reads: Vec<Target>,
+    pub pool_min: u32,
+    pub pool_max: u32,
+    pub pool_timeout: Duration,
+    pub connect_timeout: Duration,
+    pub statement_timeout: Duration,
+    pub conn_max_age: Duration,
+    pub max_connections: u64,
+    pub pooler: Option<Pooler>,
+}
+
+/// What the pooler is believed to be set to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pooler {
+    pub pool_mode: String,
+    pub default_pool_size: u64,
+    pub max_client_conn: u64,
+}
+
+#[derive(Debug, Clone)]
+pub struct Redis {
+    pub url: Secret,
+    /// `host:port`, for people.
+    pub address: String,
+}
+
+/// Text that must reach no log.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The secret itself; the caller must not show it.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("…")
+    }
+}
+
+/// A key shorter than this can be guessed offline from one token.
+const SECRET_KEY_LEN_MIN: usize = 32;
+
+impl Settings {
+    /// Reads the table through `lookup`; `host_name` names the replica when `CONTAINER_NAME` does not.
+    ///
+    /// # Errors
+    /// Every problem found, each with the setting's name.
+    pub fn read(lookup: &dyn Fn(&str) -> Option<String>, host_name: &str) -> Result<Self, Errors> {
+        let values = read(SETTINGS, lookup)?;
+        let (mut problems, mut warnings) = (Vec::new(), Vec::new());
+        let service = keep(service(&values, host_name), &mut problems);
+        let auth = keep(auth(&values), &mut problems);
+        let database = keep(database(&values, &mut warnings), &mut problems);
+        let redis = redis(&values);
+        match (service, auth, database) {
+            (Some(service), Some(auth), Some(database)) => {
+                Ok(Self { service, auth, database, redis, values, warnings })
+            }
+            _ => Err(Errors { problems }),
+        }
+    }
+}
+
+fn keep<T>(part: Result<T, String>, problems: &mut Vec<String>) -> Option<T> {
+    part.map_err(|problem| problems.push(problem)).ok()
+}
+
+fn service(values: &Values, host_name: &str) -> Result<Service, String> {
+    let address: IpAddr = values.text("LISTEN_ADDR").parse().map_err(|_| {
+        format!("LISTEN_ADDR: \"{}\" is no IP address, such as 0.0.0.0 or ::", values.text("LISTEN_ADDR"))
+    })?;
+    Ok(Service {
+        container: values.opt("CONTAINER_NAME").unwrap_or(host_name).into(),
+        listen: SocketAddr::new(address, values.port("PORT")),
+        ops_listen: SocketAddr::new(address, values.port("OPS_PORT")),
+        threads: usize::try_from(values.count("WEB_THREADS")).unwrap_or(0),
+        debug: values.flag("DEBUG"),
+        allowed_hosts: values.list("ALLOWED_HOSTS"),
+        trust_forwarded: values.flag("TRUST_FORWARDED"),
+        log_format: values.text("LOG_FORMAT").parse()?,
+        log_level: values.text("LOG_LEVEL").to_owned(),
+        drain_delay: values.duration("DRAIN_DELAY"),
+        drain_timeout: values.duration("DRAIN_TIMEOUT"),
+        request_timeout: values.duration("REQUEST_TIMEOUT"),
+        monitoring_public: values.flag("MONITORING_PUBLIC"),
+        metrics_log_interval: values.duration("METRICS_LOG_INTERVAL"),
+    })
+}
+
+fn auth(values: &Values) -> Result<Auth, String> {
+    let secret = values.opt("SECRET_KEY").ok_or(
+        "SECRET_KEY: required and not given; set it to at least 32 random characters, the same on all replicas, \
+         for example the output of: openssl rand -hex 32",
+    )?;
+    if secret.len() < SECRET_KEY_LEN_MIN {
+        return Err(format!(
+            "SECRET_KEY: too short ({} characters); use at least {SECRET_KEY_LEN_MIN}, for example the output of: \
+             openssl rand -hex 32",
+            secret.len()
+        ));
+    }
+    Ok(Auth {
+        secret: Secret::new(secret),
+        previous: values.opt("SECRET_KEY_PREVIOUS").map(Secret::new),
+        admins: values.list("ADMIN_USERNAMES").iter().map(|name| name.to_lowercase()).collect(),
+        tries_max: values.count("LOGIN_TRIES_MAX"),
+        tries_address_max: values.count("LOGIN_TRIES_ADDRESS_MAX"),
+        tries_window: values.duration("LOGIN_WINDOW"),
+        refresh_lifetime: values.duration("REFRESH_LIFETIME"),
+    })
+}
+
+fn database(values: &Values, warnings: &mut Vec<String>) -> Result<Database, String> {
+    let by_parts = Target {
+        host: values.text("DB_HOST").to_owned(),
+        port: values.port("DB_PORT"),
+        name: values.text("DB_NAME").to_owned(),
+        user: values.text("DB_USER").to_owned(),
+        password: values.text("DB_PASSWORD").to_owned(),
+        options: UrlOptions::default(),
+    };
+    let primary = match values.opt("DATABASE_URL") {
+        Some(url) => database_url::parse(url, &by_parts).map_err(|e| format!("DATABASE_URL: {e}"))?,
+        None => by_parts.clone(),
+    };
+    let parts_given = ["DB_HOST", "DB_PORT", "DB_NAME", "DB_USER"].iter().any(|name| values.given(name));
+    if values.given("DATABASE_URL") && parts_given && !primary.agrees_with(&by_parts) {
+        warnings.push(format!(
+            "DATABASE_URL ({primary:?}) and DB_HOST, DB_PORT, DB_NAME, DB_USER ({by_parts:?}) say different things; \
+             DATABASE_URL wins"
+        ));
+    }
+    let actual = values.opt("ACTUAL_DB_HOST").map(|host| (host, values.port("ACTUAL_DB_PORT")));
+    let pooled = match values.text("DATABASE_POOLER") {
+        "on" => true,
+        "off" => false,
+        _ => database_url::is_pooler(PoolerSigns { target: &primary, actual }),
+    };
+    let options = &primary.options;
+    let pool_max = options.connection_limit.unwrap_or_else(|| small(values.count("DATABASE_POOL_MAX")));
+    Ok(Database {
+        direct: direct(values, &primary, actual)?,
+        reads: reads(values, &primary)?,
+        pool_min: small(values.count("DATABASE_POOL_MIN")).min(pool_max),
+        pool_max,
+        pool_timeout: options.pool_timeout.unwrap_or_else(|| values.duration("DATABASE_POOL_TIMEOUT")),
+        connect_timeout: options
+            .connect_timeout
+            .unwrap_or_else(|| values.duration("DATABASE_CONNECT_TIMEOUT")),
+        statement_timeout: values.duration("DATABASE_STATEMENT_TIMEOUT"),
+        conn_max_age: values.duration("CONN_MAX_AGE"),
+        max_connections: values.count("DATABASE_MAX_CONNECTIONS"),
+        pooler: pooled.then(|| Pooler {
+            pool_mode: values.text("POOLER_POOL_MODE").to_owned(),
+            default_pool_size: values.count("POOLER_DEFAULT_POOL_SIZE"),
+            max_client_conn: values.count("POOLER_MAX_CLIENT_CONN"),
+        }),
+        primary,
+    })
+}
+
+/// Migrations take session locks, which a transaction pooler would leak: they go to Postgres itself.
+fn direct(values: &Values, primary: &Target, actual: Option<(&str, u16)>) -> Result<Target, String> {
+    for name in ["DATABASE_URL_DIRECT", "DATABASE_DIRECT_PRIMARY"] {
+        if let Some(url) = values.opt(name) {
+            let place = Target { port: 5432, ..primary.clone() };
+            return database_url::parse(url, &place).map_err(|e| format!("{name}: {e}"));
+        }
+    }
+    Ok(match actual {
+        Some((host, port)) => Target { host: host.to_owned(), port, ..primary.clone() },
+        None => primary.clone(),
+    })
+}
+
+fn reads(values: &Values, primary: &Target) -> Result<Vec<Target>, String> {
+    let place = Target {
+        port: values.port("DB_READ_PORT"),
+        name: values.opt("DB_READ_NAME").unwrap_or(&primary.name).to_owned(),
+        user: values.opt("DB_READ_USER").unwrap_or(&primary.user).to_owned(),
+        password: values.opt("DB_READ_PASSWORD").unwrap_or(&primary.password).to_owned(),
+        ..primary.clone()
+    };
+    if let Some(url) = values.opt("DATABASE_READ_URL") {
+        return Ok(vec![database_url::parse(url, &place).map_err(|e| format!("DATABASE_READ_URL: {e}"))?]);
+    }
+    let numbered = (1..=8).map(|n| format!("DB_READ_HOST_{n}"));
+    let mut found = Vec::new();
+    for name in std::iter::once("DB_READ_HOST".to_owned()).chain(numbered) {
+        let Some(text) = values.opt(&name) else { continue };
+        let (host, port) = database_url::split_place(text, place.port).map_err(|e| format!("{name}: {e}"))?;
+        found.push(Target { host: host.to_owned(), port, ..place.clone() });
+    }
+    Ok(found)
+}
+
+fn redis(values: &Values) -> Redis {
+    if let Some(url) = values.opt("REDIS_URL") {
+        let after_login = url.rsplit_once('@').map_or(url, |(_, place)| place);
+        let place = after_login.split_once("://").map_or(after_login, |(_, place)| place);
+        let address = place.split(['/', '?']).next().unwrap_or_default().to_owned();
+        return Redis { url: Secret::new(url), address };
+    }
+    let address = format!("{}:{}", values.text("REDIS_HOST"), values.port("REDIS_PORT"));
+    let encode = |name| {
+        percent_encoding::utf8_percent_encode(values.text(name), percent_encoding::NON_ALPHANUMERIC).to_string()
+    };
+    let login = match (values.opt("REDIS_USER"), values.opt("REDIS_PASSWORD")) {
+        (None, None) => String::new(),
+        _ => format!("{}:{}@", encode("REDIS_USER"), encode("REDIS_PASSWORD")),
+    };
+    Redis { url: Secret::new(format!("redis://{login}{address}/{}", values.count("REDIS_DB"))), address }
+}
+
+/// The table's limits keep such counts far below the type's.
+fn small(count: u64) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests;

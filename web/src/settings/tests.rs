@@ -1,0 +1,92 @@
+use std::collections::BTreeMap;
+
+use super::*;
+
+const KEY: &str = "0123456789abcdef0123456789abcdef";
+
+fn read_with(pairs: &[(&str, &str)]) -> Result<Settings, Errors> {
+    let map: BTreeMap<String, String> =
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    Settings::read(&|name| map.get(name).cloned(), "host-1")
+}
+
+#[test]
+fn without_a_secret_key_the_error_says_what_to_do() {
+    let error = read_with(&[]).unwrap_err().to_string();
+    assert!(error.contains("SECRET_KEY: required") && error.contains("openssl rand"), "{error}");
+    let error = read_with(&[("SECRET_KEY", "short")]).unwrap_err().to_string();
+    assert!(error.contains("too short") && !error.contains("\"short\""), "{error}");
+}
+
+#[test]
+fn every_problem_is_reported_at_once() {
+    let error = read_with(&[("PORT", "many"), ("DB_PORT", "x")]).unwrap_err().to_string();
+    assert!(error.contains("PORT") && error.contains("DB_PORT"), "{error}");
+}
+
+#[test]
+fn the_defaults_are_those_of_the_compose_file() {
+    let settings = read_with(&[("SECRET_KEY", KEY)]).unwrap();
+    assert_eq!(format!("{:?}", settings.database.primary), "arena_user@pgbouncer:6432/arena_db");
+    assert!(settings.database.pooler.is_some());
+    assert!(settings.database.reads.is_empty());
+    assert_eq!(settings.redis.address, "redis:6379");
+    assert_eq!(&*settings.service.container, "host-1");
+    assert!(settings.warnings.is_empty());
+}
+
+#[test]
+fn debug_output_shows_no_secret() {
+    let settings = read_with(&[
+        ("SECRET_KEY", KEY),
+        ("DB_PASSWORD", "geheim1"),
+        ("REDIS_PASSWORD", "geheim2"),
+        ("DATABASE_URL_DIRECT", "postgres://u:geheim3@h/d"),
+    ])
+    .unwrap();
+    let shown = format!("{settings:?}");
+    assert!(!shown.contains("geheim") && !shown.contains(KEY), "{shown}");
+    assert_eq!(settings.redis.url.reveal(), "redis://:geheim2@redis:6379/0");
+}
+
+#[test]
+fn the_url_wins_and_a_contradiction_is_named() {
+    let settings = read_with(&[
+        ("SECRET_KEY", KEY),
+        ("DATABASE_URL", "postgresql://u:p@db:5432/other?connection_limit=3&pool_timeout=20"),
+        ("DB_HOST", "pgbouncer"),
+        ("DATABASE_POOL_MAX", "20"),
+    ])
+    .unwrap();
+    assert_eq!(format!("{:?}", settings.database.primary), "u@db:5432/other");
+    assert_eq!(settings.database.pool_max, 3);
+    assert_eq!(settings.database.pool_timeout, Duration::from_secs(20));
+    assert!(settings.database.pooler.is_none());
+    assert!(settings.warnings[0].contains("DATABASE_URL") && settings.warnings[0].contains("DB_HOST"));
+}
+
+#[test]
+fn migrations_bypass_the_pooler() {
+    let by_host = read_with(&[("SECRET_KEY", KEY), ("ACTUAL_DB_HOST", "postgres")]).unwrap();
+    assert_eq!(format!("{:?}", by_host.database.direct), "arena_user@postgres:5432/arena_db");
+    let by_url = read_with(&[("SECRET_KEY", KEY), ("DATABASE_DIRECT_PRIMARY", "postgres://h/d")]).unwrap();
+    assert_eq!(format!("{:?}", by_url.database.direct), "arena_user@h:5432/d");
+}
+
+#[test]
+fn read_replicas_come_alone_numbered_or_by_url() {
+    let one = read_with(&[("SECRET_KEY", KEY), ("DB_READ_HOST", "standby:5433"), ("DB_READ_USER", "ro")]).unwrap();
+    assert_eq!(format!("{:?}", one.database.reads), "[ro@standby:5433/arena_db]");
+    let two = read_with(&[("SECRET_KEY", KEY), ("DB_READ_HOST_1", "a"), ("DB_READ_HOST_3", "b")]).unwrap();
+    assert_eq!(two.database.reads.len(), 2);
+    let url = read_with(&[("SECRET_KEY", KEY), ("DATABASE_READ_URL", "postgres://pooler:6432/arena_db_standby")]);
+    assert_eq!(format!("{:?}", url.unwrap().database.reads), "[arena_user@pooler:6432/arena_db_standby]");
+}
+
+#[test]
+fn the_table_has_sound_defaults() {
+    for setting in SETTINGS.iter().filter(|setting| !setting.default.is_empty()) {
+        let given = |name: &str| (name == setting.name).then(|| setting.default.to_owned());
+        assert!(read(SETTINGS, &given).is_ok(), "{}", setting.name);
+    }
+}

@@ -1,0 +1,188 @@
+//! One database: its pool of connections, how they are opened, and how long callers wait for one.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use prometheus_client::metrics::histogram::Histogram;
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
+use sqlx::{Connection as _, PgPool, Postgres};
+
+use crate::error::Error;
+use crate::logic::database_url::Target;
+use crate::settings::Database as Limits;
+
+/// A connection that was idle for longer is asked whether it still lives before it is used.
+const PING_AFTER_IDLE: Duration = Duration::from_secs(15);
+/// How many of the last waits the percentiles are made of.
+const WAITS_KEPT: usize = 1024;
+
+/// A handle on the pool; clones share it.
+#[derive(Clone)]
+pub struct Db {
+    pool: PgPool,
+    waits: Arc<Waits>,
+    pub target: Arc<Target>,
+}
+
+/// What the pool looks like at one moment.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PoolFigures {
+    pub size: u32,
+    pub idle: u32,
+    pub in_use: u32,
+    pub max: u32,
+    pub waiting: usize,
+    pub acquire_p50: Duration,
+    pub acquire_p99: Duration,
+}
+
+struct Waits {
+    waiting: AtomicUsize,
+    last: Mutex<Ring>,
+    histogram: Histogram,
+}
+
+struct Ring {
+    micros: Vec<u32>,
+    next: usize,
+}
+
+impl Db {
+    /// Makes the pool; the first connection is opened by whoever needs it first.
+    pub fn open(target: &Target, limits: &Limits, application: &str, histogram: Histogram) -> Self {
+        let pool = PgPoolOptions::new()
+            .min_connections(limits.pool_min)
+            .max_connections(limits.pool_max)
+            .acquire_timeout(limits.pool_timeout)
+            .max_lifetime(limits.conn_max_age)
+            .idle_timeout(limits.conn_max_age)
+            .test_before_acquire(false)
+            .before_acquire(|connection, meta| {
+                Box::pin(async move {
+                    if meta.idle_for > PING_AFTER_IDLE {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            })
+            .connect_lazy_with(connect_options(target, limits, application));
+        let last = Mutex::new(Ring { micros: Vec::with_capacity(WAITS_KEPT), next: 0 });
+        let waits = Arc::new(Waits { waiting: AtomicUsize::new(0), last, histogram });
+        Self { pool, waits, target: Arc::new(target.clone()) }
+    }
+
+    /// A connection of the pool; it goes back when it is dropped.
+    ///
+    /// # Errors
+    /// None came free within the pool's time limit, or none could be opened.
+    pub async fn connection(&self) -> Result<PoolConnection<Postgres>, Error> {
+        let asked = Instant::now();
+        let _counted = Waiting::begin(&self.waits.waiting);
+        let connection = self.pool.acquire().await?;
+        self.waits.on_wait(asked.elapsed());
+        Ok(connection)
+    }
+
+    pub fn figures(&self) -> PoolFigures {
+        let size = self.pool.size();
+        let idle = u32::try_from(self.pool.num_idle()).unwrap_or(u32::MAX).min(size);
+        let (acquire_p50, acquire_p99) = self.waits.percentiles();
+        PoolFigures {
+            size,
+            idle,
+            in_use: size - idle,
+            max: self.pool.options().get_max_connections(),
+            waiting: self.waits.waiting.load(Ordering::Relaxed),
+            acquire_p50,
+            acquire_p99,
+        }
+    }
+
+    /// Closes all connections; those in use when they come back.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+/// How to reach `target`; nothing is taken from the process environment but defaults that are overwritten here.
+pub fn connect_options(target: &Target, limits: &Limits, application: &str) -> PgConnectOptions {
+    let statement_timeout = limits.statement_timeout.as_millis().to_string();
+    let mut options = PgConnectOptions::new_without_pgpass()
+        .host(&target.host)
+        .port(target.port)
+        .database(&target.name)
+        .username(&target.user)
+        .password(&target.password)
+        .ssl_mode(ssl_mode(target.options.sslmode.as_deref()))
+        .application_name(application)
+        .options([("statement_timeout", statement_timeout.as_str())]);
+    if let Some(schema) = &target.options.schema {
+        options = options.options([("search_path", schema.as_str())]);
+    }
+    options
+}
+
+fn ssl_mode(word: Option<&str>) -> PgSslMode {
+    word.and_then(|word| word.parse().ok()).unwrap_or(PgSslMode::Prefer)
+}
+
+/// Counts a waiting caller for as long as it waits, given up or not.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn begin(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Waits {
+    fn on_wait(&self, wait: Duration) {
+        self.histogram.observe(wait.as_secs_f64());
+        let micros = u32::try_from(wait.as_micros()).unwrap_or(u32::MAX);
+        let mut ring = self.last.lock().expect("nobody panics while holding the ring");
+        let next = ring.next;
+        if ring.micros.len() < WAITS_KEPT {
+            ring.micros.push(micros);
+        } else {
+            ring.micros[next] = micros;
+        }
+        ring.next = (next + 1) % WAITS_KEPT;
+    }
+
+    fn percentiles(&self) -> (Duration, Duration) {
+        let mut sorted = self.last.lock().expect("nobody panics while holding the ring").micros.clone();
+        sorted.sort_unstable();
+        let at = |percent: usize| {
+            let index = (sorted.len() * percent / 100).min(sorted.len().saturating_sub(1));
+            Duration::from_micros(sorted.get(index).copied().unwrap_or(0).into())
+        };
+        (at(50), at(99))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_those_of_the_last_waits() {
+        let last = Mutex::new(Ring { micros: Vec::new(), next: 0 });
+        let waits = Waits { waiting: AtomicUsize::new(0), last, histogram: Histogram::new([1.0]) };
+        assert_eq!(waits.percentiles(), (Duration::ZERO, Duration::ZERO));
+        for micros in 0..2000u64 {
+            waits.on_wait(Duration::from_micros(micros));
+        }
+        let (p50, p99) = waits.percentiles();
+        assert_eq!(p50, Duration::from_micros(976 + 512));
+        assert!(p99 > Duration::from_micros(1980));
+    }
+}

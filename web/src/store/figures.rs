@@ -1,0 +1,149 @@
+//! What the database says about itself: connections, log positions, slow statements, totals.
+
+use serde::Serialize;
+use sqlx::FromRow;
+use utoipa::ToSchema;
+
+use super::Db;
+use crate::error::Error;
+use crate::logic::watermark::{Lsn, Watermark};
+
+#[derive(Clone, Copy)]
+pub struct Figures<'a> {
+    db: &'a Db,
+}
+
+/// The client connections of one database, as the server sees them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, FromRow)]
+pub struct ConnectionFigures {
+    pub total: i64,
+    pub active: i64,
+    pub idle: i64,
+}
+
+/// One row of pg_stat_statements.
+#[derive(Debug, Clone, PartialEq, Serialize, FromRow, ToSchema)]
+pub struct SlowQuery {
+    pub query: String,
+    pub calls: i64,
+    pub mean_ms: f64,
+    pub total_ms: f64,
+    pub max_ms: f64,
+    pub rows: i64,
+    /// From 0 to 1; null where no block was touched.
+    pub cache_hit_ratio: Option<f64>,
+}
+
+/// The totals of `/api/v1/monitoring/admin/metrics`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, serde::Deserialize, FromRow, ToSchema)]
+pub struct Totals {
+    pub users: i64,
+    pub sessions: i64,
+    pub messages: i64,
+    pub messages_24h: i64,
+    pub active_users_24h: i64,
+}
+
+impl<'a> Figures<'a> {
+    pub(super) fn new(db: &'a Db) -> Self {
+        Self { db }
+    }
+
+    /// The least that shows a database to be alive.
+    pub async fn ping(&self) -> Result<(), Error> {
+        sqlx::query("SELECT 1").execute(&mut *self.db.connection().await?).await?;
+        Ok(())
+    }
+
+    pub async fn connections(&self) -> Result<ConnectionFigures, Error> {
+        Ok(sqlx::query_as(
+            "SELECT count(*) AS total,
+                    count(*) FILTER (WHERE state = 'active') AS active,
+                    count(*) FILTER (WHERE state = 'idle') AS idle
+               FROM pg_stat_activity
+              WHERE datname = current_database() AND backend_type = 'client backend'",
+        )
+        .fetch_one(&mut *self.db.connection().await?)
+        .await?)
+    }
+
+    /// Where the primary's log stands. Read it after a commit: then it covers that commit.
+    pub async fn watermark(&self) -> Result<Watermark, Error> {
+        // The insert position, not the flushed one: it covers commits with synchronous_commit = off too.
+        // The first eight digits of a log file's name are its timeline.
+        let (lsn, file): (String, String) = sqlx::query_as(
+            "SELECT lsn::text, pg_walfile_name(lsn) FROM pg_current_wal_insert_lsn() AS lsn",
+        )
+        .fetch_one(&mut *self.db.connection().await?)
+        .await?;
+        let timeline = file.get(..8).and_then(|digits| u32::from_str_radix(digits, 16).ok());
+        match (Lsn::parse(&lsn), timeline) {
+            (Some(lsn), Some(timeline)) => Ok(Watermark { timeline, lsn }),
+            _ => Err(Error::internal(format!("Postgres names its log position {lsn} in {file}"))),
+        }
+    }
+
+    /// How far a standby has replayed; `None` when it is no standby.
+    pub async fn replayed(&self) -> Result<Option<Lsn>, Error> {
+        let text: Option<String> = sqlx::query_scalar(
+            "SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()::text END",
+        )
+        .fetch_one(&mut *self.db.connection().await?)
+        .await?;
+        Ok(text.as_deref().and_then(Lsn::parse))
+    }
+
+    /// The newest migration that was applied; `None` before the first.
+    pub async fn schema_version(&self) -> Result<Option<i64>, Error> {
+        let there: bool = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
+            .fetch_one(&mut *self.db.connection().await?)
+            .await?;
+        if !there {
+            return Ok(None);
+        }
+        Ok(sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations WHERE success")
+            .fetch_one(&mut *self.db.connection().await?)
+            .await?)
+    }
+
+    /// Statements whose mean time is at least `threshold_ms`, slowest first; `None` without pg_stat_statements.
+    pub async fn slow_queries(
+        &self,
+        threshold_ms: f64,
+        limit: i64,
+    ) -> Result<Option<Vec<SlowQuery>>, Error> {
+        let there: bool =
+            sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM pg_extension WHERE extname = 'pg_stat_statements')")
+                .fetch_one(&mut *self.db.connection().await?)
+                .await?;
+        if !there {
+            return Ok(None);
+        }
+        let rows = sqlx::query_as(
+            "SELECT query, calls, mean_exec_time AS mean_ms, total_exec_time AS total_ms, max_exec_time AS max_ms,
+                    rows, shared_blks_hit::float8 / nullif(shared_blks_hit + shared_blks_read, 0) AS cache_hit_ratio
+               FROM pg_stat_statements
+              WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
+                AND mean_exec_time >= $1 AND query IS NOT NULL
+              ORDER BY mean_exec_time DESC LIMIT $2",
+        )
+        .bind(threshold_ms)
+        .bind(limit)
+        .fetch_all(&mut *self.db.connection().await?)
+        .await?;
+        Ok(Some(rows))
+    }
+
+    pub async fn totals(&self) -> Result<Totals, Error> {
+        Ok(sqlx::query_as(
+            "SELECT (SELECT count(*) FROM users WHERE deleted_at IS NULL) AS users,
+                    (SELECT count(*) FROM sessions) AS sessions,
+                    (SELECT count(*) FROM messages) AS messages,
+                    recent.messages_24h, recent.active_users_24h
+               FROM (SELECT count(*) AS messages_24h, count(DISTINCT author_id) AS active_users_24h
+                       FROM messages WHERE created_at > now() - interval '24 hours') recent",
+        )
+        .fetch_one(&mut *self.db.connection().await?)
+        .await?)
+    }
+}

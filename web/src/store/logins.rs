@@ -1,0 +1,152 @@
+//! Logins: one row per place where a user is logged in, with the hash of its only valid refresh token.
+
+use serde::Serialize;
+use sqlx::FromRow;
+use time::OffsetDateTime;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::Db;
+use super::users::User;
+use crate::error::Error;
+
+/// A place where a user is logged in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow, ToSchema)]
+pub struct Login {
+    pub id: Uuid,
+    pub user_agent: String,
+    pub address: String,
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339")]
+    pub refreshed_at: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339")]
+    pub expires_at: OffsetDateTime,
+}
+
+/// What is to be written down.
+#[derive(Debug, Clone, Copy)]
+pub struct NewLogin<'a> {
+    pub user_id: Uuid,
+    pub token_hash: &'a [u8],
+    pub user_agent: &'a str,
+    pub address: &'a str,
+    pub expires_at: OffsetDateTime,
+}
+
+/// What became of a refresh token.
+#[derive(Debug, Clone)]
+pub enum Rotation {
+    Rotated {
+        login_id: Uuid,
+        user: User,
+    },
+    /// It had been used before: whoever holds its family was logged out.
+    Reused {
+        login_id: Uuid,
+    },
+    Unknown,
+}
+
+#[derive(FromRow)]
+struct Rotated {
+    login_id: Uuid,
+    #[sqlx(flatten)]
+    user: User,
+}
+
+#[derive(Clone, Copy)]
+pub struct Logins<'a> {
+    db: &'a Db,
+}
+
+impl<'a> Logins<'a> {
+    pub(super) fn new(db: &'a Db) -> Self {
+        Self { db }
+    }
+
+    pub async fn create(&self, new: NewLogin<'_>) -> Result<Uuid, Error> {
+        let id = Uuid::now_v7();
+        sqlx::query(
+            "INSERT INTO logins (id, user_id, token_hash, user_agent, address, expires_at)
+             VALUES ($1, $2, $3, $4, $5, $6)",
+        )
+        .bind(id)
+        .bind(new.user_id)
+        .bind(new.token_hash)
+        .bind(new.user_agent)
+        .bind(new.address)
+        .bind(new.expires_at)
+        .execute(&mut *self.db.connection().await?)
+        .await?;
+        Ok(id)
+    }
+
+    /// Puts a new refresh token in the place of `old`, once: of two that bring the same one, one wins.
+    pub async fn rotate(&self, old: &[u8], new: &[u8], expires_at: OffsetDateTime) -> Result<Rotation, Error> {
+        let rotated: Option<Rotated> = sqlx::query_as(
+            "WITH login AS (
+                 UPDATE logins SET token_hash = $2, expires_at = $3, refreshed_at = now()
+                  WHERE token_hash = $1 AND revoked_at IS NULL AND expires_at > now() RETURNING id, user_id
+             ), spent AS (
+                 INSERT INTO spent_tokens (token_hash, login_id) SELECT $1, id FROM login
+             )
+             SELECT login.id AS login_id, u.id, u.username, u.display_name, u.role, u.created_at
+               FROM login JOIN users u ON u.id = login.user_id AND u.deleted_at IS NULL",
+        )
+        .bind(old)
+        .bind(new)
+        .bind(expires_at)
+        .fetch_optional(&mut *self.db.connection().await?)
+        .await?;
+        if let Some(Rotated { login_id, user }) = rotated {
+            return Ok(Rotation::Rotated { login_id, user });
+        }
+        let family: Option<Uuid> = sqlx::query_scalar(
+            "WITH family AS (SELECT login_id FROM spent_tokens WHERE token_hash = $1)
+             UPDATE logins SET revoked_at = coalesce(revoked_at, now()) FROM family
+              WHERE logins.id = family.login_id RETURNING logins.id",
+        )
+        .bind(old)
+        .fetch_optional(&mut *self.db.connection().await?)
+        .await?;
+        Ok(family.map_or(Rotation::Unknown, |login_id| Rotation::Reused { login_id }))
+    }
+
+    /// Where the user is logged in, newest first, those made before `before`.
+    pub async fn of_user(&self, user: Uuid, before: Option<Uuid>, limit: i64) -> Result<Vec<Login>, Error> {
+        Ok(sqlx::query_as(
+            "SELECT id, user_agent, address, created_at, refreshed_at, expires_at FROM logins
+              WHERE user_id = $1 AND revoked_at IS NULL AND expires_at > now() AND id < $2
+              ORDER BY id DESC LIMIT $3",
+        )
+        .bind(user)
+        .bind(before.unwrap_or(Uuid::max()))
+        .bind(limit)
+        .fetch_all(&mut *self.db.connection().await?)
+        .await?)
+    }
+
+    /// Ends one login of the user; gives whether there was one.
+    pub async fn revoke(&self, user: Uuid, login: Uuid) -> Result<bool, Error> {
+        let done = sqlx::query(
+            "UPDATE logins SET revoked_at = now() WHERE id = $2 AND user_id = $1 AND revoked_at IS NULL",
+        )
+        .bind(user)
+        .bind(login)
+        .execute(&mut *self.db.connection().await?)
+        .await?;
+        Ok(done.rows_affected() > 0)
+    }
+
+    /// Forgets logins that ended long ago, with the tokens that were spent in them.
+    pub async fn prune(&self) -> Result<u64, Error> {
+        let done = sqlx::query(
+            "DELETE FROM logins WHERE expires_at < now() - interval '7 days'
+                OR revoked_at < now() - interval '7 days'",
+        )
+        .execute(&mut *self.db.connection().await?)
+        .await?;
+        Ok(done.rows_affected())
+    }
+}

@@ -1,0 +1,245 @@
+//! Messages: stored once, with the session's next offset, and read by ranges of offsets.
+
+use std::ops::Deref;
+
+use sqlx::postgres::PgRow;
+use sqlx::{FromRow, Row};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{Db, violates};
+use crate::error::Error;
+use crate::logic::message::{Author, Message, Offset, Role};
+
+/// What is to be stored.
+#[derive(Debug, Clone, Copy)]
+pub struct NewMessage<'a> {
+    pub session_id: Uuid,
+    /// `None`: the responder speaks, which needs no membership.
+    pub author: Option<Uuid>,
+    pub role: Role,
+    pub content: &'a str,
+    pub client_msg_id: Option<&'a str>,
+}
+
+/// What storing came to.
+#[derive(Debug, Clone)]
+pub struct Appended {
+    pub message: Message,
+    /// The same message had been stored before; nothing was stored now.
+    pub replayed: bool,
+}
+
+#[derive(Clone, Copy)]
+pub struct MessageReads<'a> {
+    db: &'a Db,
+}
+
+#[derive(Clone, Copy)]
+pub struct Messages<'a> {
+    reads: MessageReads<'a>,
+}
+
+/// One row of [`COLUMNS`].
+struct MessageRow(Message);
+
+const COLUMNS: &str = r#"m.id, m.session_id, m."offset", m.role, m.content, m.created_at, m.client_msg_id,
+    m.author_id, u.username, u.display_name"#;
+
+/// The `UPDATE` takes the session's row lock until commit: whoever comes second waits and gets the next offset.
+/// `clock_timestamp()` is read after that wait, so times follow offsets.
+const APPEND: &str = r#"
+    WITH seen AS (
+        SELECT 1 FROM messages
+         WHERE session_id = $1 AND client_msg_id = $6
+           AND coalesce(author_id, '00000000-0000-0000-0000-000000000000'::uuid)
+             = coalesce($3::uuid, '00000000-0000-0000-0000-000000000000'::uuid)
+    ), place AS (
+        UPDATE sessions SET last_offset = last_offset + 1
+         WHERE id = $1 AND NOT EXISTS (SELECT 1 FROM seen)
+           AND ($3::uuid IS NULL OR EXISTS (SELECT 1 FROM members WHERE session_id = $1 AND user_id = $3))
+        RETURNING last_offset
+    ), m AS (
+        INSERT INTO messages (session_id, "offset", id, role, author_id, content, client_msg_id, created_at)
+        SELECT $1, last_offset, $2, $4, $3, $5, $6, clock_timestamp() FROM place
+        RETURNING *
+    )
+    SELECT m.id, m.session_id, m."offset", m.role, m.content, m.created_at, m.client_msg_id,
+           m.author_id, u.username, u.display_name
+      FROM m LEFT JOIN users u ON u.id = m.author_id"#;
+
+impl<'a> MessageReads<'a> {
+    pub(super) fn new(db: &'a Db) -> Self {
+        Self { db }
+    }
+
+    /// The messages that follow `after`, oldest first.
+    pub async fn after(&self, session: Uuid, after: Offset, limit: i64) -> Result<Vec<Message>, Error> {
+        let sql = format!(
+            r#"SELECT {COLUMNS} FROM messages m LEFT JOIN users u ON u.id = m.author_id
+                WHERE m.session_id = $1 AND m."offset" > $2 ORDER BY m."offset" LIMIT $3"#
+        );
+        self.many(sql, session, after, limit).await
+    }
+
+    /// The messages that come before `before`, oldest first.
+    pub async fn before(&self, session: Uuid, before: Offset, limit: i64) -> Result<Vec<Message>, Error> {
+        let sql = format!(
+            r#"SELECT {COLUMNS} FROM messages m LEFT JOIN users u ON u.id = m.author_id
+                WHERE m.session_id = $1 AND m."offset" < $2 ORDER BY m."offset" DESC LIMIT $3"#
+        );
+        let mut newest_first = self.many(sql, session, before, limit).await?;
+        newest_first.reverse();
+        Ok(newest_first)
+    }
+
+    /// The newest `count` messages, oldest first.
+    pub async fn last(&self, session: Uuid, count: i64) -> Result<Vec<Message>, Error> {
+        self.before(session, Offset::MAX, count).await
+    }
+
+    pub async fn get(&self, session: Uuid, offset: Offset) -> Result<Option<Message>, Error> {
+        Ok(self.after(session, offset - 1, 1).await?.into_iter().find(|message| message.offset == offset))
+    }
+
+    pub async fn by_id(&self, id: Uuid) -> Result<Option<Message>, Error> {
+        let sql = format!(
+            "SELECT {COLUMNS} FROM messages m LEFT JOIN users u ON u.id = m.author_id WHERE m.id = $1"
+        );
+        let row: Option<MessageRow> =
+            sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(id).fetch_optional(&mut *self.db.connection().await?).await?;
+        Ok(row.map(|row| row.0))
+    }
+
+    /// The message that this author sent under this key; `author` is `None` for the responder.
+    pub async fn by_key(
+        &self,
+        session: Uuid,
+        author: Option<Uuid>,
+        key: &str,
+    ) -> Result<Option<Message>, Error> {
+        let sql = format!(
+            "SELECT {COLUMNS} FROM messages m LEFT JOIN users u ON u.id = m.author_id
+              WHERE m.session_id = $1 AND m.client_msg_id = $3
+                AND coalesce(m.author_id, '00000000-0000-0000-0000-000000000000'::uuid)
+                  = coalesce($2::uuid, '00000000-0000-0000-0000-000000000000'::uuid)"
+        );
+        let row: Option<MessageRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+            .bind(session)
+            .bind(author)
+            .bind(key)
+            .fetch_optional(&mut *self.db.connection().await?)
+            .await?;
+        Ok(row.map(|row| row.0))
+    }
+
+    /// The newest offset of each session; sessions that are gone are left out.
+    pub async fn last_offsets(&self, sessions: &[Uuid]) -> Result<Vec<(Uuid, Offset)>, Error> {
+        Ok(sqlx::query_as("SELECT id, last_offset FROM sessions WHERE id = ANY($1)")
+            .bind(sessions)
+            .fetch_all(&mut *self.db.connection().await?)
+            .await?)
+    }
+
+    async fn many(
+        &self,
+        sql: String,
+        session: Uuid,
+        bound: Offset,
+        limit: i64,
+    ) -> Result<Vec<Message>, Error> {
+        let rows: Vec<MessageRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+            .bind(session)
+            .bind(bound)
+            .bind(limit)
+            .fetch_all(&mut *self.db.connection().await?)
+            .await?;
+        Ok(rows.into_iter().map(|row| row.0).collect())
+    }
+}
+
+impl<'a> Messages<'a> {
+    pub(super) fn new(db: &'a Db) -> Self {
+        Self { reads: MessageReads::new(db) }
+    }
+
+    /// Stores a message under the session's next offset, or finds the one stored before under the same key.
+    ///
+    /// # Errors
+    /// No such session, no member of it, or the key was used with other content.
+    pub async fn append(&self, new: NewMessage<'_>) -> Result<Appended, Error> {
+        let mut connection = self.db.connection().await?;
+        let stored: Result<Option<MessageRow>, sqlx::Error> = sqlx::query_as(APPEND)
+            .bind(new.session_id)
+            .bind(Uuid::now_v7())
+            .bind(new.author)
+            .bind(new.role.as_str())
+            .bind(new.content)
+            .bind(new.client_msg_id)
+            .fetch_optional(&mut *connection)
+            .await;
+        drop(connection);
+        match stored {
+            Ok(Some(row)) => Ok(Appended { message: row.0, replayed: false }),
+            Ok(None) => self.replay(new).await,
+            // Two of the same at once: the index let one through; by now its row can be seen.
+            Err(error) if violates(&error, "messages_sent_once") => self.replay(new).await,
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn replay(&self, new: NewMessage<'_>) -> Result<Appended, Error> {
+        if let Some(key) = new.client_msg_id
+            && let Some(message) = self.by_key(new.session_id, new.author, key).await?
+        {
+            if message.content != new.content || message.role != new.role {
+                return Err(Error::IdempotencyMismatch);
+            }
+            return Ok(Appended { message, replayed: true });
+        }
+        let exists: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM sessions WHERE id = $1)")
+            .bind(new.session_id)
+            .fetch_one(&mut *self.db.connection().await?)
+            .await?;
+        Err(match exists {
+            true => Error::forbidden("you are no member of this session"),
+            false => Error::not_found("there is no such session"),
+        })
+    }
+}
+
+impl<'a> Deref for Messages<'a> {
+    type Target = MessageReads<'a>;
+
+    fn deref(&self) -> &MessageReads<'a> {
+        &self.reads
+    }
+}
+
+impl FromRow<'_, PgRow> for MessageRow {
+    fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
+        let word: String = row.try_get("role")?;
+        let author_id: Option<Uuid> = row.try_get("author_id")?;
+        let author = match author_id {
+            None => None,
+            Some(id) => Some(Author {
+                id,
+                username: row.try_get("username")?,
+                display_name: row.try_get("display_name")?,
+            }),
+        };
+        let created_at: OffsetDateTime = row.try_get("created_at")?;
+        Ok(Self(Message {
+            id: row.try_get("id")?,
+            session_id: row.try_get("session_id")?,
+            offset: row.try_get("offset")?,
+            role: Role::from_word(&word)
+                .ok_or_else(|| sqlx::Error::Decode(format!("role {word}").into()))?,
+            author,
+            content: row.try_get("content")?,
+            created_at,
+            client_msg_id: row.try_get("client_msg_id")?,
+            ct: None,
+        }))
+    }
+}

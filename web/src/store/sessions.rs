@@ -1,0 +1,225 @@
+//! Sessions and their members.
+
+use std::ops::Deref;
+
+use serde::{Deserialize, Serialize};
+use sqlx::FromRow;
+use time::OffsetDateTime;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::{Db, violates};
+use crate::error::Error;
+use crate::logic::message::{Author, Offset};
+
+/// A session as its members see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow, ToSchema)]
+pub struct Session {
+    pub id: Uuid,
+    pub slug: Option<String>,
+    pub title: String,
+    #[sqlx(try_from = "String")]
+    pub visibility: Visibility,
+    pub owner_id: Uuid,
+    /// The offset of the newest message; 0 before the first.
+    pub last_offset: Offset,
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+}
+
+/// Who may join.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Visibility {
+    /// Those whom the owner adds.
+    Private,
+    /// Everybody.
+    Public,
+}
+
+impl Visibility {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Private => "private",
+            Self::Public => "public",
+        }
+    }
+}
+
+impl TryFrom<String> for Visibility {
+    type Error = String;
+
+    fn try_from(word: String) -> Result<Self, String> {
+        match word.as_str() {
+            "private" => Ok(Self::Private),
+            "public" => Ok(Self::Public),
+            _ => Err(format!("visibility {word}")),
+        }
+    }
+}
+
+/// What is to be made.
+#[derive(Debug, Clone, Copy)]
+pub struct NewSession<'a> {
+    pub owner: Uuid,
+    pub title: &'a str,
+    pub visibility: Visibility,
+    pub slug: Option<&'a str>,
+}
+
+/// What is to be changed; `None` leaves it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Change<'a> {
+    pub title: Option<&'a str>,
+    pub visibility: Option<Visibility>,
+}
+
+#[derive(Clone, Copy)]
+pub struct SessionReads<'a> {
+    db: &'a Db,
+}
+
+#[derive(Clone, Copy)]
+pub struct Sessions<'a> {
+    reads: SessionReads<'a>,
+}
+
+impl<'a> SessionReads<'a> {
+    pub(super) fn new(db: &'a Db) -> Self {
+        Self { db }
+    }
+
+    /// By UUID or by slug; a UUID is never a slug that somebody else could take.
+    pub async fn find(&self, id_or_slug: &str) -> Result<Option<Session>, Error> {
+        let id = Uuid::try_parse(id_or_slug).ok();
+        let slug = id.is_none().then_some(id_or_slug);
+        Ok(sqlx::query_as(
+            "SELECT id, slug, title, visibility, owner_id, last_offset, created_at FROM sessions
+              WHERE id = $1 OR slug = $2",
+        )
+        .bind(id)
+        .bind(slug)
+        .fetch_optional(&mut *self.db.connection().await?)
+        .await?)
+    }
+
+    pub async fn is_member(&self, session: Uuid, user: Uuid) -> Result<bool, Error> {
+        Ok(sqlx::query_scalar(
+            "SELECT EXISTS (SELECT 1 FROM members WHERE session_id = $1 AND user_id = $2)",
+        )
+        .bind(session)
+        .bind(user)
+        .fetch_one(&mut *self.db.connection().await?)
+        .await?)
+    }
+
+    /// The sessions that a user is a member of, newest first, those made before `before`.
+    pub async fn of_user(&self, user: Uuid, before: Option<Uuid>, limit: i64) -> Result<Vec<Session>, Error> {
+        Ok(sqlx::query_as(
+            "SELECT s.id, s.slug, s.title, s.visibility, s.owner_id, s.last_offset, s.created_at
+               FROM members m JOIN sessions s ON s.id = m.session_id
+              WHERE m.user_id = $1 AND m.session_id < $2 ORDER BY m.session_id DESC LIMIT $3",
+        )
+        .bind(user)
+        .bind(before.unwrap_or(Uuid::max()))
+        .bind(limit)
+        .fetch_all(&mut *self.db.connection().await?)
+        .await?)
+    }
+
+    /// The members of a session in order of user id, those after `after`.
+    pub async fn members(&self, session: Uuid, after: Option<Uuid>, limit: i64) -> Result<Vec<Author>, Error> {
+        let rows: Vec<(Uuid, String, String)> = sqlx::query_as(
+            "SELECT u.id, u.username, u.display_name FROM members m JOIN users u ON u.id = m.user_id
+              WHERE m.session_id = $1 AND m.user_id > $2 ORDER BY m.user_id LIMIT $3",
+        )
+        .bind(session)
+        .bind(after.unwrap_or(Uuid::nil()))
+        .bind(limit)
+        .fetch_all(&mut *self.db.connection().await?)
+        .await?;
+        Ok(rows.into_iter().map(|(id, username, display_name)| Author { id, username, display_name }).collect())
+    }
+}
+
+impl<'a> Sessions<'a> {
+    pub(super) fn new(db: &'a Db) -> Self {
+        Self { reads: SessionReads::new(db) }
+    }
+
+    /// Makes a session with its owner as the first member.
+    ///
+    /// # Errors
+    /// The slug is taken.
+    pub async fn create(&self, new: NewSession<'_>) -> Result<Session, Error> {
+        let mut connection = self.db.connection().await?;
+        sqlx::query_as(
+            "WITH made AS (
+                 INSERT INTO sessions (id, slug, title, visibility, owner_id) VALUES ($1, $2, $3, $4, $5)
+                 RETURNING id, slug, title, visibility, owner_id, last_offset, created_at
+             ), owner AS (
+                 INSERT INTO members (session_id, user_id) SELECT id, owner_id FROM made
+             )
+             SELECT * FROM made",
+        )
+        .bind(Uuid::now_v7())
+        .bind(new.slug)
+        .bind(new.title)
+        .bind(new.visibility.as_str())
+        .bind(new.owner)
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(|error| match violates(&error, "sessions_slug_key") {
+            true => Error::Conflict("this slug is taken; choose another".into()),
+            false => error.into(),
+        })
+    }
+
+    pub async fn change(&self, id: Uuid, change: Change<'_>) -> Result<Option<Session>, Error> {
+        Ok(sqlx::query_as(
+            "UPDATE sessions SET title = coalesce($2, title), visibility = coalesce($3, visibility) WHERE id = $1
+             RETURNING id, slug, title, visibility, owner_id, last_offset, created_at",
+        )
+        .bind(id)
+        .bind(change.title)
+        .bind(change.visibility.map(Visibility::as_str))
+        .fetch_optional(&mut *self.db.connection().await?)
+        .await?)
+    }
+
+    pub async fn delete(&self, id: Uuid) -> Result<(), Error> {
+        sqlx::query("DELETE FROM sessions WHERE id = $1")
+            .bind(id)
+            .execute(&mut *self.db.connection().await?)
+            .await?;
+        Ok(())
+    }
+
+    /// Adds a member; adding one who is there already changes nothing.
+    pub async fn add_member(&self, session: Uuid, user: Uuid) -> Result<(), Error> {
+        sqlx::query("INSERT INTO members (session_id, user_id) VALUES ($1, $2) ON CONFLICT DO NOTHING")
+            .bind(session)
+            .bind(user)
+            .execute(&mut *self.db.connection().await?)
+            .await?;
+        Ok(())
+    }
+
+    /// Gives whether the user was a member.
+    pub async fn remove_member(&self, session: Uuid, user: Uuid) -> Result<bool, Error> {
+        let done = sqlx::query("DELETE FROM members WHERE session_id = $1 AND user_id = $2")
+            .bind(session)
+            .bind(user)
+            .execute(&mut *self.db.connection().await?)
+            .await?;
+        Ok(done.rows_affected() > 0)
+    }
+}
+
+impl<'a> Deref for Sessions<'a> {
+    type Target = SessionReads<'a>;
+
+    fn deref(&self) -> &SessionReads<'a> {
+        &self.reads
+    }
+}

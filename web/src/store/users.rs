@@ -1,0 +1,185 @@
+//! Users: their names, password hashes and roles.
+
+use std::ops::Deref;
+
+use serde::Serialize;
+use sqlx::FromRow;
+use time::OffsetDateTime;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::{Db, violates};
+use crate::error::Error;
+
+/// A user as others may see them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow, ToSchema)]
+pub struct User {
+    pub id: Uuid,
+    pub username: String,
+    pub display_name: String,
+    pub role: String,
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+}
+
+/// A user with the hash of the password; never serialised.
+#[derive(Clone, FromRow)]
+pub struct Credentials {
+    #[sqlx(flatten)]
+    pub user: User,
+    pub password_hash: String,
+}
+
+/// Who is to be made.
+#[derive(Clone, Copy)]
+pub struct NewUser<'a> {
+    pub username: &'a str,
+    pub display_name: &'a str,
+    pub password_hash: &'a str,
+    pub role: &'a str,
+}
+
+#[derive(Clone, Copy)]
+pub struct UserReads<'a> {
+    db: &'a Db,
+}
+
+#[derive(Clone, Copy)]
+pub struct Users<'a> {
+    reads: UserReads<'a>,
+}
+
+impl<'a> UserReads<'a> {
+    pub(super) fn new(db: &'a Db) -> Self {
+        Self { db }
+    }
+
+    pub async fn by_id(&self, id: Uuid) -> Result<Option<User>, Error> {
+        Ok(sqlx::query_as(
+            "SELECT id, username, display_name, role, created_at FROM users WHERE id = $1 AND deleted_at IS NULL",
+        )
+        .bind(id)
+        .fetch_optional(&mut *self.db.connection().await?)
+        .await?)
+    }
+
+    pub async fn by_name(&self, username: &str) -> Result<Option<User>, Error> {
+        Ok(sqlx::query_as(
+            "SELECT id, username, display_name, role, created_at FROM users
+              WHERE username = $1 AND deleted_at IS NULL",
+        )
+        .bind(username)
+        .fetch_optional(&mut *self.db.connection().await?)
+        .await?)
+    }
+
+    /// Users in order of their making, those after `after`.
+    pub async fn page(&self, after: Option<Uuid>, limit: i64) -> Result<Vec<User>, Error> {
+        Ok(sqlx::query_as(
+            "SELECT id, username, display_name, role, created_at FROM users
+              WHERE deleted_at IS NULL AND id > $1 ORDER BY id LIMIT $2",
+        )
+        .bind(after.unwrap_or(Uuid::nil()))
+        .bind(limit)
+        .fetch_all(&mut *self.db.connection().await?)
+        .await?)
+    }
+}
+
+impl<'a> Users<'a> {
+    pub(super) fn new(db: &'a Db) -> Self {
+        Self { reads: UserReads::new(db) }
+    }
+
+    /// # Errors
+    /// The name is taken.
+    pub async fn create(&self, new: NewUser<'_>) -> Result<User, Error> {
+        let mut connection = self.db.connection().await?;
+        sqlx::query_as(
+            "INSERT INTO users (id, username, display_name, password_hash, role) VALUES ($1, $2, $3, $4, $5)
+             RETURNING id, username, display_name, role, created_at",
+        )
+        .bind(Uuid::now_v7())
+        .bind(new.username)
+        .bind(new.display_name)
+        .bind(new.password_hash)
+        .bind(new.role)
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(|error| match violates(&error, "users_username_key") {
+            true => Error::Conflict("this username is taken; choose another".into()),
+            false => error.into(),
+        })
+    }
+
+    pub async fn credentials(&self, username: &str) -> Result<Option<Credentials>, Error> {
+        Ok(sqlx::query_as(
+            "SELECT id, username, display_name, role, created_at, password_hash FROM users
+              WHERE username = $1 AND deleted_at IS NULL",
+        )
+        .bind(username)
+        .fetch_optional(&mut *self.db.connection().await?)
+        .await?)
+    }
+
+    pub async fn rename(&self, id: Uuid, display_name: &str) -> Result<Option<User>, Error> {
+        Ok(sqlx::query_as(
+            "UPDATE users SET display_name = $2 WHERE id = $1 AND deleted_at IS NULL
+             RETURNING id, username, display_name, role, created_at",
+        )
+        .bind(id)
+        .bind(display_name)
+        .fetch_optional(&mut *self.db.connection().await?)
+        .await?)
+    }
+
+    /// Sets a new password and ends all logins but `keep`, in one statement. Gives the logins that ended.
+    pub async fn set_password(&self, id: Uuid, hash: &str, keep: Uuid) -> Result<Vec<Uuid>, Error> {
+        Ok(sqlx::query_scalar(
+            "WITH changed AS (UPDATE users SET password_hash = $2 WHERE id = $1 RETURNING id)
+             UPDATE logins SET revoked_at = now() FROM changed
+              WHERE logins.user_id = changed.id AND logins.id <> $3 AND revoked_at IS NULL
+             RETURNING logins.id",
+        )
+        .bind(id)
+        .bind(hash)
+        .bind(keep)
+        .fetch_all(&mut *self.db.connection().await?)
+        .await?)
+    }
+
+    /// Takes name, password, memberships and logins from a user; the messages stay. Gives the logins that ended.
+    pub async fn delete(&self, id: Uuid) -> Result<Vec<Uuid>, Error> {
+        Ok(sqlx::query_scalar(
+            "WITH gone AS (
+                 UPDATE users SET username = 'deleted-' || id, display_name = 'deleted', password_hash = '',
+                        deleted_at = now()
+                  WHERE id = $1 AND deleted_at IS NULL RETURNING id
+             ), left_rooms AS (
+                 DELETE FROM members USING gone WHERE members.user_id = gone.id
+             )
+             UPDATE logins SET revoked_at = now() FROM gone
+              WHERE logins.user_id = gone.id AND revoked_at IS NULL RETURNING logins.id",
+        )
+        .bind(id)
+        .fetch_all(&mut *self.db.connection().await?)
+        .await?)
+    }
+
+    /// Makes these users admins, where they exist.
+    pub async fn make_admins(&self, usernames: &[String]) -> Result<u64, Error> {
+        let done = sqlx::query("UPDATE users SET role = 'admin' WHERE username = ANY($1) AND role <> 'admin'")
+            .bind(usernames)
+            .execute(&mut *self.db.connection().await?)
+            .await?;
+        Ok(done.rows_affected())
+    }
+}
+
+impl<'a> Deref for Users<'a> {
+    type Target = UserReads<'a>;
+
+    fn deref(&self) -> &UserReads<'a> {
+        &self.reads
+    }
+}
