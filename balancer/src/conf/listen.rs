@@ -4,9 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use regex::bytes::Regex;
-
-use super::location::Server;
+use super::location::{Captures, Pattern, Server};
 use super::upstream::Address;
 
 /// One socket to open. `listen 127.0.0.1:80` beside `listen 80` shares the socket of the latter, as in nginx.
@@ -54,7 +52,7 @@ pub struct Names {
     pub suffixes: Vec<(Box<[u8]>, Arc<Server>)>,
     /// `www.example.*`: with the trailing dot, longest first.
     pub prefixes: Vec<(Box<[u8]>, Arc<Server>)>,
-    pub patterns: Vec<(Regex, Arc<Server>)>,
+    pub patterns: Vec<(Arc<Pattern>, Arc<Server>)>,
     /// The PROXY protocol header comes first on connections to this address.
     pub proxy_protocol: bool,
 }
@@ -62,22 +60,31 @@ pub struct Names {
 impl Names {
     /// `host` is lower-case and has no port. Exact names, then longest suffix, longest prefix, first pattern.
     pub fn find(&self, host: &[u8]) -> &Arc<Server> {
+        self.find_with_groups(host).0
+    }
+
+    /// As [`Names::find`], with the groups of the pattern that matched.
+    pub fn find_with_groups(&self, host: &[u8]) -> (&Arc<Server>, Option<Captures>) {
         if self.is_single() || host.is_empty() && !self.exact.contains_key(host) {
-            return &self.default;
+            return (&self.default, None);
         }
         if let Some(server) = self.exact.get(host) {
-            return server;
+            return (server, None);
         }
         let suffix = self.suffixes.iter().find(|(suffix, _)| host.ends_with(suffix));
         if let Some((_, server)) = suffix {
-            return server;
+            return (server, None);
         }
         let prefix = self.prefixes.iter().find(|(prefix, _)| host.starts_with(prefix));
         if let Some((_, server)) = prefix {
-            return server;
+            return (server, None);
         }
-        let pattern = self.patterns.iter().find(|(pattern, _)| pattern.is_match(host));
-        pattern.map_or(&self.default, |(_, server)| server)
+        for (pattern, server) in &self.patterns {
+            if let Some(captures) = pattern.captures(host) {
+                return (server, Some(captures));
+            }
+        }
+        (&self.default, None)
     }
 
     fn is_single(&self) -> bool {

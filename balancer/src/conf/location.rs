@@ -58,47 +58,70 @@ pub enum Route<'a> {
 }
 
 impl Locations {
-    /// nginx's order: exact, longest prefix, and unless that says `^~` the first pattern that matches.
+    /// nginx's order: exact, longest prefix, and unless that says `^~` the first pattern that matches; nested ones too.
     pub fn route(&self, path: &[u8]) -> Route<'_> {
         match self.search(path) {
-            Route::Nothing => Route::Nothing,
-            found => found,
+            Found::Final(location, captures) => Route::Location(location, captures),
+            Found::Prefix(location) => Route::Location(location, None),
+            Found::AddSlash(location) => Route::AddSlash(location),
+            Found::Nothing => Route::Nothing,
         }
     }
 
-    fn search(&self, path: &[u8]) -> Route<'_> {
-        if let Some(location) = self.exact.get(path) {
-            return Route::Location(location, None);
+    pub fn is_empty(&self) -> bool {
+        self.exact.is_empty() && self.prefixes.is_empty() && self.patterns.is_empty() && self.named.is_empty()
+    }
+
+    fn search(&self, path: &[u8]) -> Found<'_> {
+        let mut best = self.fixed(path);
+        let mut patterns_too = true;
+        if let Found::Prefix(location) = best {
+            patterns_too = location.kind != LocationKind::PrefixFinal;
+            match location.nested.search(path) {
+                Found::Nothing => {}
+                found => best = found,
+            }
         }
-        let mut best = None;
+        if matches!(best, Found::Final(..) | Found::AddSlash(_)) || !patterns_too {
+            return best;
+        }
+        for (pattern, location) in &self.patterns {
+            let Some(captures) = pattern.captures(path) else { continue };
+            return match location.nested.search(path) {
+                Found::Nothing => Found::Final(location, Some(captures)),
+                Found::Prefix(inner) => Found::Final(inner, Some(captures)),
+                found => found,
+            };
+        }
+        best
+    }
+
+    /// Without patterns: exact, then the same text as a prefix, then a prefix that lacks only the slash, then the
+    /// longest prefix.
+    fn fixed(&self, path: &[u8]) -> Found<'_> {
+        if let Some(location) = self.exact.get(path) {
+            return Found::Final(location, None);
+        }
+        let mut slash = None;
         for location in &self.prefixes {
             if path.starts_with(&location.path) {
-                best = Some(location);
-                break;
+                let whole = location.path.len() == path.len();
+                return slash.filter(|_| !whole).map_or(Found::Prefix(location), Found::AddSlash);
             }
-            let bare = location.path.strip_suffix(b"/");
-            if location.adds_slash() && bare == Some(path) {
-                return Route::AddSlash(location);
-            }
-        }
-        if let Some(location) = best {
-            match location.nested.search(path) {
-                Route::Nothing => {}
-                found => return found,
+            if location.adds_slash() && location.path.strip_suffix(b"/") == Some(path) {
+                slash = Some(location);
             }
         }
-        let no_patterns = best.is_some_and(|location| location.kind == LocationKind::PrefixFinal);
-        if !no_patterns {
-            for (pattern, location) in &self.patterns {
-                let Some(captures) = pattern.captures(path) else { continue };
-                return match location.nested.search(path) {
-                    Route::Nothing => Route::Location(location, Some(captures)),
-                    found => found,
-                };
-            }
-        }
-        best.map_or(Route::Nothing, |location| Route::Location(location, None))
+        slash.map_or(Found::Nothing, Found::AddSlash)
     }
+}
+
+enum Found<'a> {
+    /// No pattern of an outer block may overrule it.
+    Final(&'a Arc<Location>, Option<Captures>),
+    Prefix(&'a Arc<Location>),
+    AddSlash(&'a Arc<Location>),
+    Nothing,
 }
 
 /// A regular expression with its named groups resolved.

@@ -2,10 +2,9 @@
 
 use std::collections::HashMap;
 
-use regex::bytes::Regex;
-
+use super::location::{Captures, Pattern};
 use super::template::Template;
-use super::variables::Facts;
+use super::variables::{Facts, Variable};
 
 /// One map block; shared by every template that names its variable.
 #[derive(Debug)]
@@ -15,7 +14,7 @@ pub struct Map {
     /// Keys are lower-case: nginx compares them without case.
     pub exact: HashMap<Box<[u8]>, Template>,
     /// `~pattern` and `~*pattern`, in the order written.
-    pub patterns: Vec<(Regex, Template)>,
+    pub patterns: Vec<(Pattern, Template)>,
     /// `.example.com`, `*.example.com` with `hostnames`: suffixes with their leading dot, longest first.
     pub suffixes: Vec<(Box<[u8]>, Template)>,
     /// `example.*` with `hostnames`: prefixes with their trailing dot, longest first.
@@ -27,30 +26,57 @@ pub struct Map {
 impl Map {
     /// Appends the value that belongs to the source's present value.
     pub fn write(&self, facts: &dyn Facts, out: &mut Vec<u8>) -> bool {
-        let mut key = self.source.to_bytes(facts);
-        let value = self.find(&mut key);
+        let source = self.source.to_bytes(facts);
         let before = out.len();
-        value.render(facts, out);
+        match self.find(&source) {
+            (value, Some(captures)) => value.render(&WithGroups { facts, captures }, out),
+            (value, None) => value.render(facts, out),
+        }
         out.len() > before
     }
 
-    fn find(&self, source: &mut Vec<u8>) -> &Template {
+    fn find(&self, source: &[u8]) -> (&Template, Option<Captures>) {
         let mut key = source.to_ascii_lowercase();
         if self.hostnames && key.last() == Some(&b'.') {
             key.pop();
         }
         if let Some(value) = self.exact.get(&key[..]) {
-            return value;
+            return (value, None);
         }
         let suffix = self.suffixes.iter().find(|(suffix, _)| key.ends_with(suffix));
         if let Some((_, value)) = suffix {
-            return value;
+            return (value, None);
         }
         let prefix = self.prefixes.iter().find(|(prefix, _)| key.starts_with(prefix));
         if let Some((_, value)) = prefix {
-            return value;
+            return (value, None);
         }
-        let pattern = self.patterns.iter().find(|(pattern, _)| pattern.is_match(source));
-        pattern.map_or(&self.default, |(_, value)| value)
+        for (pattern, value) in &self.patterns {
+            if let Some(captures) = pattern.captures(source) {
+                return (value, Some(captures));
+            }
+        }
+        (&self.default, None)
+    }
+}
+
+/// The request's facts with the groups of the map's own pattern before them.
+struct WithGroups<'a> {
+    facts: &'a dyn Facts,
+    captures: Captures,
+}
+
+impl Facts for WithGroups<'_> {
+    fn value(&self, variable: &Variable, out: &mut Vec<u8>) -> bool {
+        let found = match variable {
+            Variable::Capture(group) => self.captures.group(*group),
+            Variable::Named(name) => match self.captures.named(*name) {
+                Some(value) => Some(value),
+                None => return self.facts.value(variable, out),
+            },
+            other => return self.facts.value(other, out),
+        };
+        out.extend_from_slice(found.unwrap_or_default());
+        found.is_some()
     }
 }

@@ -15,6 +15,8 @@ pub struct ProxyPass {
     pub host: Box<[u8]>,
     /// What `$proxy_port` says where the target is fixed.
     pub port: Box<[u8]>,
+    /// `proxy_redirect default`: what a redirect that starts with the first gets in its place.
+    pub default_redirect: Option<(Box<[u8]>, Box<[u8]>)>,
 }
 
 #[derive(Debug)]
@@ -90,8 +92,12 @@ pub struct SetHeader {
 #[derive(Debug, Clone)]
 pub enum Redirects {
     Off,
-    /// Each rule's prefix is replaced; `default` is already spelt out.
-    Rules(Vec<RedirectRule>),
+    /// The first rule whose text the URL starts with replaces it. `default`: after them, what `proxy_pass` names is
+    /// replaced by the location's path.
+    Rules {
+        rules: Vec<RedirectRule>,
+        default: bool,
+    },
 }
 
 #[derive(Debug, Clone)]

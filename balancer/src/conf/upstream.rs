@@ -84,7 +84,7 @@ impl fmt::Display for Address {
 }
 
 /// `keepalive*` of a group. nginx 1.29.7 and later keep connections by default.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Keepalive {
     /// Idle connections kept per worker; 0 keeps none.
     pub idle_max: usize,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::map::Map;
+pub use crate::logic::h1::hash as name_hash;
 
 /// A header's name as requests look it up: lower-case with `-`, and its hash.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,17 +16,6 @@ impl HeaderName {
     pub fn new(name: &[u8]) -> HeaderName {
         HeaderName { lower: name.to_ascii_lowercase().into_boxed_slice(), hash: name_hash(name) }
     }
-}
-
-/// FNV-1a over the lower-case name: what head parsers store per header, so that a lookup compares integers first.
-pub const fn name_hash(name: &[u8]) -> u32 {
-    let mut hash = 0x811c_9dc5_u32;
-    let mut at = 0;
-    while at < name.len() {
-        hash = (hash ^ name[at].to_ascii_lowercase() as u32).wrapping_mul(0x0100_0193);
-        at += 1;
-    }
-    hash
 }
 
 /// What a request can tell about itself. Implemented once, by the relay.

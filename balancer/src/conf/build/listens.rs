@@ -1,0 +1,257 @@
+//! `listen` lines → sockets, and which server blocks meet on each.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use super::World;
+use super::scope::Scope;
+use super::servers::{Built, ServerName};
+use super::upstreams::{Endpoint, resolve};
+use crate::conf::blocks::Node;
+use crate::conf::error::Result;
+use crate::conf::listen::{Listen, Names, SocketOptions};
+use crate::conf::upstream::Address;
+use crate::conf::value;
+
+/// One `listen` line, for one address.
+#[derive(Debug, Clone)]
+pub(super) struct ListenLine<'a> {
+    pub address: Address,
+    pub options: SocketOptions,
+    /// Whether the line sets options of the socket, which only one line per address may.
+    pub sets_options: bool,
+    pub default_server: bool,
+    pub proxy_protocol: bool,
+    pub node: &'a Node,
+}
+
+/// nginx's backlog on Linux.
+const BACKLOG_DEFAULT: u32 = 511;
+
+pub(super) fn listen_lines<'a>(
+    scope: &Scope<'a>,
+    server: &'a Node,
+    world: &dyn World,
+) -> Result<Vec<ListenLine<'a>>> {
+    let mut lines: Vec<ListenLine<'a>> = Vec::new();
+    for node in scope.own("listen") {
+        for line in listen_line(node, world)? {
+            if lines.iter().any(|known| known.address == line.address) {
+                return Err(node.error(format!("a duplicate listen {}", line.address)));
+            }
+            lines.push(line);
+        }
+    }
+    if lines.is_empty() {
+        // As nginx: 80 for root, who may bind it, 8000 otherwise.
+        let port = if nix::unistd::geteuid().is_root() { 80 } else { 8000 };
+        lines.push(blank_line(Address::Tcp((Ipv4Addr::UNSPECIFIED, port).into()), server));
+    }
+    Ok(lines)
+}
+
+fn blank_line(address: Address, node: &Node) -> ListenLine<'_> {
+    let options = SocketOptions {
+        backlog: BACKLOG_DEFAULT,
+        reuseport: false,
+        ipv6only: true,
+        rcvbuf: None,
+        sndbuf: None,
+        so_keepalive: None,
+    };
+    ListenLine { address, options, sets_options: false, default_server: false, proxy_protocol: false, node }
+}
+
+fn listen_line<'a>(node: &'a Node, world: &dyn World) -> Result<Vec<ListenLine<'a>>> {
+    let addresses = listen_addresses(node, world)?;
+    let mut line = blank_line(Address::Unix("".into()), node);
+    for word in node.args.iter().skip(1) {
+        listen_option(&mut line, &word.text)?;
+    }
+    Ok(addresses.into_iter().map(|address| ListenLine { address, ..line.clone() }).collect())
+}
+
+fn listen_addresses(node: &Node, world: &dyn World) -> Result<Vec<Address>> {
+    let text = node.arg(0);
+    if let Some(port) = value::count(text) {
+        let port = u16::try_from(port).ok().filter(|port| *port > 0);
+        let port = port
+            .ok_or_else(|| node.error(format!("invalid port in \"{text}\" of the \"listen\" directive")))?;
+        return Ok(vec![Address::Tcp((Ipv4Addr::UNSPECIFIED, port).into())]);
+    }
+    let (host, ports) = split_ports(text, node)?;
+    let mut addresses = Vec::new();
+    for port in ports {
+        let text = if host == "*" { "0.0.0.0" } else { host };
+        let endpoint = Endpoint { text, host: text, port: Some(port) };
+        addresses.extend(resolve(&endpoint, node, world, "host of the \"listen\" directive")?);
+    }
+    Ok(addresses)
+}
+
+/// `host:8000` and `host:8000-8005`; no port is 80.
+fn split_ports<'a>(text: &'a str, node: &Node) -> Result<(&'a str, std::ops::RangeInclusive<u16>)> {
+    if text.starts_with("unix:") {
+        return Ok((text, 80..=80));
+    }
+    let after_v6 = text.rfind(']').map_or(0, |at| at + 1);
+    let Some(colon) = text[after_v6..].rfind(':') else { return Ok((text, 80..=80)) };
+    let (host, port) = (&text[..after_v6 + colon], &text[after_v6 + colon + 1..]);
+    let (first, last) = port.split_once('-').unwrap_or((port, port));
+    let parsed = first.parse::<u16>().ok().zip(last.parse::<u16>().ok());
+    match parsed.filter(|(first, last)| *first > 0 && first <= last && !host.is_empty()) {
+        Some((first, last)) => Ok((host, first..=last)),
+        None => Err(node.error(format!("invalid port in \"{text}\" of the \"listen\" directive"))),
+    }
+}
+
+fn listen_option(line: &mut ListenLine<'_>, text: &str) -> Result<()> {
+    let node = line.node;
+    let number = |text: &str| value::count(text).and_then(|number| u32::try_from(number).ok());
+    let bytes = |text: &str| value::size(text).map(|size| size as usize);
+    let mut sets = true;
+    let understood = match text.split_once('=').unwrap_or((text, "")) {
+        ("default_server" | "default", "") => {
+            line.default_server = true;
+            sets = false;
+            true
+        }
+        ("proxy_protocol", "") => {
+            line.proxy_protocol = true;
+            sets = false;
+            true
+        }
+        ("bind", "") => true,
+        ("reuseport", "") => {
+            line.options.reuseport = true;
+            true
+        }
+        ("backlog", count) => {
+            number(count).filter(|count| *count > 0).map(|n| line.options.backlog = n).is_some()
+        }
+        ("rcvbuf", size) => bytes(size).map(|size| line.options.rcvbuf = Some(size)).is_some(),
+        ("sndbuf", size) => bytes(size).map(|size| line.options.sndbuf = Some(size)).is_some(),
+        ("ipv6only", on) => value::flag(on).map(|on| line.options.ipv6only = on).is_some(),
+        ("so_keepalive", on) => value::flag(on).map(|on| line.options.so_keepalive = Some(on)).is_some(),
+        (
+            "ssl" | "http2" | "quic" | "deferred" | "fastopen" | "setfib" | "accept_filter" | "multipath",
+            _,
+        ) => {
+            return Err(node.error(format!("parameter \"{text}\" of \"listen\" is not supported yet")));
+        }
+        _ => false,
+    };
+    line.sets_options |= sets;
+    if understood { Ok(()) } else { Err(node.invalid(text)) }
+}
+
+/// The server blocks of one address, in the order of the file.
+struct Meeting<'a, 'b> {
+    line: ListenLine<'a>,
+    servers: Vec<(&'b Built<'a>, bool)>,
+}
+
+/// Sockets for all servers.
+pub(super) fn listens(servers: &[Built<'_>]) -> Result<Vec<Arc<Listen>>> {
+    let mut meetings: Vec<Meeting<'_, '_>> = Vec::new();
+    for built in servers {
+        for line in &built.listens {
+            let known = meetings.iter_mut().find(|meeting| meeting.line.address == line.address);
+            match known {
+                Some(meeting) => join(meeting, built, line)?,
+                None => {
+                    meetings.push(Meeting { line: line.clone(), servers: vec![(built, line.default_server)] })
+                }
+            }
+        }
+    }
+    let mut sockets = Vec::new();
+    for (index, meeting) in meetings.iter().enumerate() {
+        if wildcard_of(meeting, &meetings).is_some() {
+            continue;
+        }
+        let guests = meetings.iter().enumerate().filter(|(guest, _)| *guest != index).map(|(_, guest)| guest);
+        let mut by_local = Vec::new();
+        for guest in guests {
+            let host = wildcard_of(guest, &meetings);
+            if host.is_some_and(|host| std::ptr::eq(host, meeting)) {
+                let Address::Tcp(address) = guest.line.address else { continue };
+                by_local.push((address.ip(), Arc::new(names(guest)?)));
+            }
+        }
+        sockets.push(Arc::new(Listen {
+            address: meeting.line.address.clone(),
+            options: meeting.line.options.clone(),
+            by_local,
+            names: Arc::new(names(meeting)?),
+        }));
+    }
+    Ok(sockets)
+}
+
+fn join<'a, 'b>(meeting: &mut Meeting<'a, 'b>, built: &'b Built<'a>, line: &ListenLine<'a>) -> Result<()> {
+    let address = &line.address;
+    if line.sets_options {
+        if meeting.line.sets_options && meeting.line.options != line.options {
+            return Err(line.node.error(format!("duplicate listen options for {address}")));
+        }
+        meeting.line.options = line.options.clone();
+        meeting.line.sets_options = true;
+    }
+    if line.default_server && meeting.servers.iter().any(|(_, default)| *default) {
+        return Err(line.node.error(format!("a duplicate default server for {address}")));
+    }
+    meeting.line.proxy_protocol |= line.proxy_protocol;
+    meeting.servers.push((built, line.default_server));
+    Ok(())
+}
+
+/// The meeting on the wildcard address of the same port and family, whose socket takes this one's connections too.
+fn wildcard_of<'m, 'a, 'b>(
+    meeting: &Meeting<'a, 'b>,
+    all: &'m [Meeting<'a, 'b>],
+) -> Option<&'m Meeting<'a, 'b>> {
+    let Address::Tcp(own) = meeting.line.address else { return None };
+    if own.ip().is_unspecified() || meeting.line.sets_options {
+        return None;
+    }
+    all.iter().find(|other| {
+        let Address::Tcp(address) = other.line.address else { return false };
+        address.ip().is_unspecified() && address.port() == own.port() && same_family(address, own)
+    })
+}
+
+fn same_family(left: SocketAddr, right: SocketAddr) -> bool {
+    matches!((left.ip(), right.ip()), (IpAddr::V4(_), IpAddr::V4(_)) | (IpAddr::V6(_), IpAddr::V6(_)))
+}
+
+/// Which names lead to which server. A name given twice belongs to the first server that has it, as in nginx.
+fn names(meeting: &Meeting<'_, '_>) -> Result<Names> {
+    let default = meeting.servers.iter().find(|(_, default)| *default).unwrap_or(&meeting.servers[0]);
+    let mut names = Names {
+        default: default.0.server.clone(),
+        exact: HashMap::new(),
+        suffixes: Vec::new(),
+        prefixes: Vec::new(),
+        patterns: Vec::new(),
+        proxy_protocol: meeting.line.proxy_protocol,
+    };
+    for (built, _) in &meeting.servers {
+        for name in &built.names {
+            let server = built.server.clone();
+            let bytes = |text: &String| -> Box<[u8]> { text.as_bytes().into() };
+            match name {
+                ServerName::Exact(text) => {
+                    names.exact.entry(bytes(text)).or_insert(server);
+                }
+                ServerName::Suffix(text) => names.suffixes.push((bytes(text), server)),
+                ServerName::Prefix(text) => names.prefixes.push((bytes(text), server)),
+                ServerName::Pattern(pattern) => names.patterns.push((pattern.clone(), server)),
+            }
+        }
+    }
+    names.suffixes.sort_by_key(|(suffix, _)| std::cmp::Reverse(suffix.len()));
+    names.prefixes.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.len()));
+    Ok(names)
+}

@@ -1,0 +1,290 @@
+//! `location` blocks, and what a block of http, server or location says about a request.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use super::http::Shared;
+use super::names::{Case, Names};
+use super::proxying::{self, Passing};
+use super::scope::Scope;
+use crate::conf::blocks::Node;
+use crate::conf::error::Result;
+use crate::conf::location::{
+    AccessRule, Action, AddHeader, BodyLimits, ClientKeepalive, ErrorAnswer, ErrorPage, Lingering,
+    LingeringMode, Location, LocationKind, Locations, RealIp, RealIpSource, Return, ReturnBody, ServerTokens,
+    Verdict, Who,
+};
+use crate::conf::table::Context;
+use crate::conf::value;
+
+/// Which block becomes a [`Location`].
+pub(super) struct Site<'a> {
+    pub kind: LocationKind,
+    pub path: &'a str,
+}
+
+pub(super) fn locations(scope: &Scope<'_>, outside: &Site<'_>, shared: &mut Shared<'_>) -> Result<Locations> {
+    let mut found = Locations::default();
+    for node in scope.own("location") {
+        let site = site(node)?;
+        check_nesting(node, &site, outside)?;
+        let inner = scope.inside(node, Context::LOCATION);
+        let location = Arc::new(location(&inner, &site, shared)?);
+        let duplicate = match site.kind {
+            LocationKind::Exact => found.exact.insert(site.path.as_bytes().into(), location).is_some(),
+            LocationKind::Named => found.named.insert(site.path.into(), location).is_some(),
+            LocationKind::Pattern => {
+                let (case, text) = pattern_of(node);
+                found.patterns.push((shared.names.pattern(text, case, node)?, location));
+                false
+            }
+            LocationKind::Prefix | LocationKind::PrefixFinal | LocationKind::Root => {
+                let known = found.prefixes.iter().any(|known| *known.path == *site.path.as_bytes());
+                found.prefixes.push(location);
+                known
+            }
+        };
+        if duplicate {
+            return Err(node.error(format!("duplicate location \"{}\"", site.path)));
+        }
+    }
+    found.prefixes.sort_by_key(|location| std::cmp::Reverse(location.path.len()));
+    Ok(found)
+}
+
+fn site(node: &Node) -> Result<Site<'_>> {
+    let modifier = |text: &str| match text {
+        "=" => Some(LocationKind::Exact),
+        "^~" => Some(LocationKind::PrefixFinal),
+        "~" | "~*" => Some(LocationKind::Pattern),
+        _ => None,
+    };
+    if node.args.len() == 2 {
+        let kind = modifier(node.arg(0));
+        let kind =
+            kind.ok_or_else(|| node.error(format!("invalid location modifier \"{}\"", node.arg(0))))?;
+        return Ok(Site { kind, path: node.arg(1) });
+    }
+    let text = node.arg(0);
+    let (kind, path) = if let Some(path) = text.strip_prefix('=') {
+        (LocationKind::Exact, path)
+    } else if let Some(path) = text.strip_prefix("^~") {
+        (LocationKind::PrefixFinal, path)
+    } else if let Some(path) = text.strip_prefix('~') {
+        (LocationKind::Pattern, Case::of(path).1)
+    } else if text.starts_with('@') {
+        (LocationKind::Named, text)
+    } else {
+        (LocationKind::Prefix, text)
+    };
+    Ok(Site { kind, path })
+}
+
+fn pattern_of(node: &Node) -> (Case, &str) {
+    match node.args.len() {
+        2 => (Case::of(&node.arg(0)[1..]).0, node.arg(1)),
+        _ => Case::of(&node.arg(0)[1..]),
+    }
+}
+
+fn check_nesting(node: &Node, site: &Site<'_>, outside: &Site<'_>) -> Result<()> {
+    let (inner, outer) = (site.path, outside.path);
+    let what = match (outside.kind, site.kind) {
+        (LocationKind::Root, _) => return Ok(()),
+        (LocationKind::Exact, _) => {
+            format!("location \"{inner}\" cannot be inside the exact location \"{outer}\"")
+        }
+        (LocationKind::Named, _) => {
+            format!("location \"{inner}\" cannot be inside the named location \"{outer}\"")
+        }
+        (_, LocationKind::Named) => format!("named location \"{inner}\" can be on the server level only"),
+        (LocationKind::Pattern, _) | (_, LocationKind::Pattern) => return Ok(()),
+        _ if inner.starts_with(outer) => return Ok(()),
+        _ => format!("location \"{inner}\" is outside location \"{outer}\""),
+    };
+    Err(node.error(what))
+}
+
+/// A block with all that it inherits.
+pub(super) fn location(scope: &Scope<'_>, site: &Site<'_>, shared: &mut Shared<'_>) -> Result<Location> {
+    let names = shared.names;
+    let nested =
+        if site.kind == LocationKind::Root { Locations::default() } else { locations(scope, site, shared)? };
+    Ok(Location {
+        kind: site.kind,
+        path: site.path.as_bytes().into(),
+        nested,
+        action: action(scope, site, shared)?,
+        proxy: Arc::new(proxying::proxy(scope, names)?),
+        body: BodyLimits {
+            len_max: scope.bytes("client_max_body_size"),
+            timeout: scope.duration("client_body_timeout"),
+            buffer_len: scope.len("client_body_buffer_size"),
+        },
+        keepalive: keepalive(scope)?,
+        send_timeout: scope.duration("send_timeout"),
+        lingering: lingering(scope),
+        default_type: scope.text("default_type").as_bytes().into(),
+        headers: headers(scope, names)?,
+        access: access(scope)?,
+        logs: shared.logs.of(scope, shared.http)?,
+        error_pages: error_pages(scope, names)?,
+        real_ip: real_ip(scope)?,
+        server_tokens: if scope.text("server_tokens") == "off" {
+            ServerTokens::Off
+        } else {
+            ServerTokens::On
+        },
+        absolute_redirect: scope.flag("absolute_redirect"),
+        server_name_in_redirect: scope.flag("server_name_in_redirect"),
+        port_in_redirect: scope.flag("port_in_redirect"),
+        reset_timedout_connection: scope.flag("reset_timedout_connection"),
+        tcp_nodelay: scope.flag("tcp_nodelay"),
+        internal: scope.own("internal").next().is_some(),
+    })
+}
+
+/// `return` wins over `proxy_pass`: it belongs to the rewrite phase, which comes first.
+fn action(scope: &Scope<'_>, site: &Site<'_>, shared: &mut Shared<'_>) -> Result<Action> {
+    if site.kind == LocationKind::Root {
+        return Ok(Action::Nothing);
+    }
+    let passing = Passing { names: shared.names, world: shared.world, kind: site.kind, path: site.path };
+    let pass = match scope.own("proxy_pass").next() {
+        Some(node) => Some(proxying::proxy_pass(node, &mut shared.groups, &passing)?),
+        None => None,
+    };
+    if let Some(answer) = return_of(scope, shared.names)? {
+        return Ok(Action::Return(answer));
+    }
+    Ok(pass.map_or(Action::Nothing, Action::Proxy))
+}
+
+/// The first `return` of the block itself.
+pub(super) fn return_of(scope: &Scope<'_>, names: &Names<'_>) -> Result<Option<Return>> {
+    let Some(node) = scope.own("return").next() else { return Ok(None) };
+    let text = node.args.get(1).map(|word| names.template(&word.text, node)).transpose()?;
+    let Some(status) = value::count(node.arg(0)) else {
+        if node.args.len() == 1
+            && ["http://", "https://", "$scheme"].iter().any(|start| node.arg(0).starts_with(start))
+        {
+            let url = names.template(node.arg(0), node)?;
+            return Ok(Some(Return { status: 302, body: ReturnBody::Redirect(url) }));
+        }
+        return Err(node.error(format!("invalid return code \"{}\"", node.arg(0))));
+    };
+    let Some(status) = u16::try_from(status).ok().filter(|status| *status <= 999) else {
+        return Err(node.error(format!("invalid return code \"{}\"", node.arg(0))));
+    };
+    let body = match (status, text) {
+        (444, _) => ReturnBody::Close,
+        (301 | 302 | 303 | 307 | 308, Some(url)) => ReturnBody::Redirect(url),
+        (_, Some(text)) => ReturnBody::Text(text),
+        (_, None) => ReturnBody::Page,
+    };
+    Ok(Some(Return { status, body }))
+}
+
+fn keepalive(scope: &Scope<'_>) -> Result<ClientKeepalive> {
+    let node = scope.given("keepalive_timeout");
+    let first = value::millis(scope.text("keepalive_timeout").split(' ').next().unwrap_or_default());
+    let second = node.and_then(|node| node.args.get(1)).map(|word| value::seconds(&word.text));
+    match (first, second, node) {
+        (None, _, Some(node)) | (_, Some(None), Some(node)) => Err(node.directive_error("invalid value")),
+        (timeout, header_timeout, _) => Ok(ClientKeepalive {
+            timeout: timeout.unwrap_or_default(),
+            header_timeout: header_timeout.flatten(),
+            requests_max: scope.count("keepalive_requests"),
+            time: scope.duration("keepalive_time"),
+        }),
+    }
+}
+
+fn lingering(scope: &Scope<'_>) -> Lingering {
+    Lingering {
+        mode: match scope.text("lingering_close") {
+            "off" => LingeringMode::Off,
+            "always" => LingeringMode::Always,
+            _ => LingeringMode::On,
+        },
+        time: scope.duration("lingering_time"),
+        timeout: scope.duration("lingering_timeout"),
+    }
+}
+
+fn headers(scope: &Scope<'_>, names: &Names<'_>) -> Result<Arc<[AddHeader]>> {
+    let mut headers = Vec::new();
+    for node in scope.nearest("add_header") {
+        let always = match node.arg(2) {
+            "" => false,
+            "always" => true,
+            other => return Err(node.invalid(other)),
+        };
+        let value = names.template(node.arg(1), node)?;
+        headers.push(AddHeader { name: node.arg(0).as_bytes().into(), value, always });
+    }
+    Ok(headers.into())
+}
+
+fn access(scope: &Scope<'_>) -> Result<Arc<[AccessRule]>> {
+    let rule = |node: &&Node| -> Result<AccessRule> {
+        let verdict = if node.name == "allow" { Verdict::Allow } else { Verdict::Deny };
+        Ok(AccessRule { verdict, who: who(node)? })
+    };
+    scope.nearest_of(&["allow", "deny"]).iter().map(rule).collect()
+}
+
+fn who(node: &Node) -> Result<Who> {
+    let text = node.arg(0);
+    match text {
+        "all" => return Ok(Who::All),
+        "unix:" => return Ok(Who::Unix),
+        _ => {}
+    }
+    let net = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
+    net.map(|net| Who::Net(net.trunc())).ok_or_else(|| node.invalid(text))
+}
+
+fn error_pages(scope: &Scope<'_>, names: &Names<'_>) -> Result<Arc<[ErrorPage]>> {
+    let mut pages = Vec::new();
+    for node in scope.nearest("error_page") {
+        let Some((target, words)) = node.args.split_last() else { continue };
+        let (answer, codes) = match words.split_last() {
+            Some((last, codes)) if last.text.starts_with('=') => (error_answer(node, &last.text)?, codes),
+            _ => (ErrorAnswer::Same, words),
+        };
+        let status = |text: &str| {
+            let status = text.parse::<u16>().ok().filter(|status| (300..=599).contains(status));
+            status.ok_or_else(|| node.error(format!("value \"{text}\" must be between 300 and 599")))
+        };
+        let statuses = codes.iter().map(|word| status(&word.text)).collect::<Result<Vec<u16>>>()?;
+        if statuses.is_empty() {
+            return Err(node.invalid(&target.text));
+        }
+        pages.push(ErrorPage { statuses, answer, target: names.template(&target.text, node)? });
+    }
+    Ok(pages.into())
+}
+
+fn error_answer(node: &Node, text: &str) -> Result<ErrorAnswer> {
+    match &text[1..] {
+        "" => Ok(ErrorAnswer::OfTarget),
+        code => {
+            code.parse().map(ErrorAnswer::Status).map_err(|_| node.error(format!("invalid value \"{text}\"")))
+        }
+    }
+}
+
+fn real_ip(scope: &Scope<'_>) -> Result<Option<Arc<RealIp>>> {
+    let trusted = scope.nearest("set_real_ip_from").into_iter().map(who).collect::<Result<Vec<Who>>>()?;
+    if trusted.is_empty() {
+        return Ok(None);
+    }
+    let source = match scope.text("real_ip_header") {
+        "proxy_protocol" => RealIpSource::ProxyProtocol,
+        header => RealIpSource::Header(header.to_ascii_lowercase().into_bytes().into()),
+    };
+    Ok(Some(Arc::new(RealIp { trusted, source, recursive: scope.flag("real_ip_recursive") })))
+}

@@ -1,0 +1,138 @@
+//! `log_format` and `access_log`.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::names::Names;
+use super::scope::Scope;
+use super::{World, full_path};
+use crate::conf::blocks::Node;
+use crate::conf::error::Result;
+use crate::conf::settings::{AccessLog, Escape, LogFileId, LogFormat};
+use crate::conf::template::Template;
+use crate::conf::value;
+
+/// The formats by name and the files named so far.
+pub(super) struct Logs<'a> {
+    formats: HashMap<String, Arc<LogFormat>>,
+    files: RefCell<Vec<PathBuf>>,
+    names: &'a Names<'a>,
+    world: &'a dyn World,
+}
+
+const COMBINED: &str = "$remote_addr - $remote_user [$time_local] \"$request\" $status $body_bytes_sent \
+                        \"$http_referer\" \"$http_user_agent\"";
+
+const FILE_DEFAULT: &str = "logs/access.log";
+
+impl<'a> Logs<'a> {
+    pub fn new(http: &Scope<'a>, names: &'a Names<'a>, world: &'a dyn World) -> Result<Logs<'a>> {
+        let mut logs = Logs { formats: HashMap::new(), files: RefCell::default(), names, world };
+        for node in http.own("log_format") {
+            let format = read_format(node, names)?;
+            if let Some(known) = logs.formats.insert(node.arg(0).into(), Arc::new(format)) {
+                return Err(node.error(format!("duplicate \"log_format\" name \"{}\"", known.name)));
+            }
+        }
+        Ok(logs)
+    }
+
+    pub fn into_files(self) -> Vec<PathBuf> {
+        self.files.into_inner()
+    }
+
+    /// The logs that hold for a block.
+    pub fn of(&self, scope: &Scope<'_>, http: &Node) -> Result<Arc<[AccessLog]>> {
+        let given = scope.nearest("access_log");
+        if given.is_empty() {
+            let (file, format) = (self.file(FILE_DEFAULT), self.format("combined", http)?);
+            let default = AccessLog { file, format, buffer_len: None, flush: None, condition: None };
+            return Ok([default].into());
+        }
+        let mut logs = Vec::new();
+        for node in given {
+            if node.arg(0) == "off" {
+                if node.args.len() > 1 {
+                    return Err(node.invalid(node.arg(1)));
+                }
+                return Ok([].into());
+            }
+            logs.push(self.access_log(node)?);
+        }
+        Ok(logs.into())
+    }
+
+    fn access_log(&self, node: &Node) -> Result<AccessLog> {
+        let path = node.arg(0);
+        if path.contains('$') || path.starts_with("syslog:") {
+            return Err(node.error(format!("access_log to \"{path}\" is not supported yet: name a file")));
+        }
+        let named = node.args.get(1).filter(|word| !word.text.contains('='));
+        let options = &node.args[if named.is_some() { 2 } else { 1 }..];
+        let mut log = AccessLog {
+            file: self.file(path),
+            format: self.format(named.map_or("combined", |word| &word.text), node)?,
+            buffer_len: None,
+            flush: None,
+            condition: None,
+        };
+        for word in options {
+            match word.text.split_once('=') {
+                Some(("buffer", size)) => {
+                    log.buffer_len = value::size(size).filter(|size| *size > 0).map(|size| size as usize);
+                    log.buffer_len.ok_or_else(|| node.error(format!("invalid buffer size \"{size}\"")))?;
+                }
+                Some(("flush", time)) => {
+                    log.flush = value::millis(time).filter(|time| !time.is_zero());
+                    log.flush.ok_or_else(|| node.error(format!("invalid flush time \"{time}\"")))?;
+                }
+                Some(("if", text)) => log.condition = Some(self.names.template(text, node)?),
+                _ => return Err(node.invalid(&word.text)),
+            }
+        }
+        if log.flush.is_some() && log.buffer_len.is_none() {
+            return Err(node.error(format!("no buffer is defined for access_log \"{path}\"")));
+        }
+        Ok(log)
+    }
+
+    fn file(&self, path: &str) -> LogFileId {
+        let path = full_path(self.world, path);
+        let mut files = self.files.borrow_mut();
+        let known = files.iter().position(|known| *known == path);
+        LogFileId(known.unwrap_or_else(|| {
+            files.push(path);
+            files.len() - 1
+        }))
+    }
+
+    fn format(&self, name: &str, node: &Node) -> Result<Arc<LogFormat>> {
+        if let Some(format) = self.formats.get(name) {
+            return Ok(format.clone());
+        }
+        if name != "combined" {
+            return Err(node.error(format!("unknown log format \"{name}\"")));
+        }
+        let line = self.names.template(COMBINED, node)?;
+        Ok(Arc::new(LogFormat { name: name.into(), escape: Escape::Default, line }))
+    }
+}
+
+fn read_format(node: &Node, names: &Names<'_>) -> Result<LogFormat> {
+    let mut texts = &node.args[1..];
+    let mut escape = Escape::Default;
+    if let Some(kind) = texts[0].text.strip_prefix("escape=") {
+        escape = match kind {
+            "default" => Escape::Default,
+            "json" => Escape::Json,
+            "none" => Escape::None,
+            other => return Err(node.error(format!("unknown log format escaping \"{other}\""))),
+        };
+        texts = &texts[1..];
+    }
+    let text: String = texts.iter().map(|word| &word.text[..]).collect();
+    let line: Template = names.template(&text, node)?;
+    Ok(LogFormat { name: node.arg(0).into(), escape, line })
+}

@@ -1,0 +1,97 @@
+//! The main and events contexts.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::{Scope, World, full_path, missing_section};
+use crate::conf::blocks::Node;
+use crate::conf::error::Result;
+use crate::conf::settings::{ErrorLevel, ErrorLog, ErrorTarget, Events, Main, User};
+use crate::conf::table::Context;
+use crate::conf::value;
+
+/// Where the process id goes when no `pid` says otherwise.
+const PID_DEFAULT: &str = "logs/nginx.pid";
+
+pub(super) fn main_settings(scope: &Scope<'_>, world: &dyn World) -> Result<Main> {
+    let alone = !scope.flag("master_process");
+    let timeout = |node: &Node| value::millis(node.arg(0)).unwrap_or(Duration::ZERO);
+    Ok(Main {
+        worker_processes: if alone { 1 } else { worker_processes(scope, world)? },
+        worker_rlimit_nofile: scope.given("worker_rlimit_nofile").and_then(|node| value::count(node.arg(0))),
+        worker_shutdown_timeout: scope.given("worker_shutdown_timeout").map(timeout),
+        pid: full_path(world, scope.given("pid").map_or(PID_DEFAULT, |node| node.arg(0))),
+        error_logs: error_logs(scope, world)?,
+        daemon: scope.flag("daemon"),
+        user: scope.given("user").map(user),
+        ops_listen: scope.given("ops_listen").map(ops_listen).transpose()?,
+    })
+}
+
+fn worker_processes(scope: &Scope<'_>, world: &dyn World) -> Result<usize> {
+    let Some(node) = scope.given("worker_processes") else { return Ok(1) };
+    if node.arg(0) == "auto" {
+        return Ok(world.cores().max(1));
+    }
+    match value::count(node.arg(0)) {
+        Some(count @ 1..=1024) => Ok(count as usize),
+        _ => Err(node.directive_error("invalid value")),
+    }
+}
+
+fn error_logs(scope: &Scope<'_>, world: &dyn World) -> Result<Vec<ErrorLog>> {
+    let mut logs = Vec::new();
+    for node in scope.own("error_log") {
+        logs.push(ErrorLog { target: error_target(node, world)?, level: error_level(node)? });
+    }
+    if logs.is_empty() {
+        let target = match world.error_log() {
+            Some(path) => ErrorTarget::File(full_path(world, &path.to_string_lossy())),
+            None => ErrorTarget::Stderr,
+        };
+        logs.push(ErrorLog { target, level: ErrorLevel::Error });
+    }
+    Ok(logs)
+}
+
+fn error_target(node: &Node, world: &dyn World) -> Result<ErrorTarget> {
+    match node.arg(0) {
+        "stderr" => Ok(ErrorTarget::Stderr),
+        text if text.starts_with("syslog:") || text.starts_with("memory:") => {
+            Err(node.error(format!("error_log to \"{text}\" is not supported: name a file or stderr")))
+        }
+        path => Ok(ErrorTarget::File(PathBuf::from(full_path(world, path)))),
+    }
+}
+
+fn error_level(node: &Node) -> Result<ErrorLevel> {
+    Ok(match node.args.get(1).map_or("error", |word| &word.text) {
+        "debug" => ErrorLevel::Debug,
+        "info" => ErrorLevel::Info,
+        "notice" => ErrorLevel::Notice,
+        "warn" => ErrorLevel::Warn,
+        "error" => ErrorLevel::Error,
+        "crit" => ErrorLevel::Crit,
+        "alert" => ErrorLevel::Alert,
+        "emerg" => ErrorLevel::Emerg,
+        other => return Err(node.error(format!("invalid log level \"{other}\""))),
+    })
+}
+
+fn user(node: &Node) -> User {
+    User { name: node.arg(0).into(), group: node.args.get(1).map(|word| word.text.clone()) }
+}
+
+fn ops_listen(node: &Node) -> Result<SocketAddr> {
+    node.arg(0).parse().map_err(|_| node.error(format!("\"{}\" is not ADDRESS:PORT", node.arg(0))))
+}
+
+pub(super) fn events_settings(scope: &Scope<'_>) -> Result<Events> {
+    let Some(node) = scope.own("events").next() else { return Err(missing_section("events")) };
+    let scope = Scope::alone(node, Context::EVENTS);
+    Ok(Events {
+        worker_connections: scope.count("worker_connections") as usize,
+        multi_accept: scope.flag("multi_accept"),
+    })
+}

@@ -1,0 +1,253 @@
+//! `proxy_*` directives → [`Proxy`] and [`ProxyPass`].
+
+use super::World;
+use super::names::Names;
+use super::scope::Scope;
+use super::upstreams::{Endpoint, Groups};
+use crate::conf::blocks::Node;
+use crate::conf::error::Result;
+use crate::conf::location::LocationKind;
+use crate::conf::proxy::{
+    HeaderSet, NextUpstream, Proxy, ProxyPass, RedirectRule, Redirects, RetryStatuses, SetHeader, Target,
+    UriForm, Version,
+};
+use crate::conf::template::{Part, Template};
+use crate::conf::variables::{Variable, name_hash};
+
+/// Headers that a request to an upstream does not take over from the client's, unless `proxy_set_header` sends them.
+const OWN_HEADERS: [&str; 9] = [
+    "Host",
+    "Connection",
+    "Proxy-Connection",
+    "Content-Length",
+    "Transfer-Encoding",
+    "TE",
+    "Keep-Alive",
+    "Expect",
+    "Upgrade",
+];
+
+/// Headers of an answer that stay here unless `proxy_pass_header` says otherwise.
+const HIDDEN_HEADERS: [&str; 8] = [
+    "Date",
+    "Server",
+    "X-Pad",
+    "X-Accel-Expires",
+    "X-Accel-Redirect",
+    "X-Accel-Limit-Rate",
+    "X-Accel-Buffering",
+    "X-Accel-Charset",
+];
+
+pub(super) fn proxy(scope: &Scope<'_>, names: &Names<'_>) -> Result<Proxy> {
+    let (set_headers, replaced) = request_headers(scope, names)?;
+    let (number, len) = scope.buffers("proxy_buffers")?;
+    let optional = |name: &str| -> Result<Option<Template>> {
+        scope.given(name).map(|node| names.template(node.arg(0), node)).transpose()
+    };
+    Ok(Proxy {
+        connect_timeout: scope.duration("proxy_connect_timeout"),
+        send_timeout: scope.duration("proxy_send_timeout"),
+        read_timeout: scope.duration("proxy_read_timeout"),
+        version: if scope.text("proxy_http_version") == "1.0" { Version::Http10 } else { Version::Http11 },
+        buffering: scope.flag("proxy_buffering"),
+        request_buffering: scope.flag("proxy_request_buffering"),
+        buffer_len: scope.len("proxy_buffer_size"),
+        buffers_len: number.saturating_mul(len),
+        next: next_upstream(scope)?,
+        set_headers,
+        replaced,
+        hidden: hidden_headers(scope),
+        ignored: scope.nearest("proxy_ignore_headers").iter().flat_map(|node| &node.args).fold(
+            HeaderSet::default(),
+            |mut set, word| {
+                set.insert(word.text.as_bytes());
+                set
+            },
+        ),
+        pass_request_headers: scope.flag("proxy_pass_request_headers"),
+        pass_request_body: scope.flag("proxy_pass_request_body"),
+        method: optional("proxy_method")?,
+        body: optional("proxy_set_body")?,
+        intercept_errors: scope.flag("proxy_intercept_errors"),
+        ignore_client_abort: scope.flag("proxy_ignore_client_abort"),
+        redirects: redirects(scope, names)?,
+        cookie_domains: replacements(scope, names, "proxy_cookie_domain")?,
+        cookie_paths: replacements(scope, names, "proxy_cookie_path")?,
+        bind: scope
+            .given("proxy_bind")
+            .filter(|node| node.arg(0) != "off")
+            .map(|node| names.template(node.arg(0), node))
+            .transpose()?,
+        socket_keepalive: scope.flag("proxy_socket_keepalive"),
+        limit_rate: scope.bytes("proxy_limit_rate"),
+        force_ranges: scope.flag("proxy_force_ranges"),
+    })
+}
+
+/// Host comes first, then what the configuration sets, in its order. Empty constants only suppress.
+fn request_headers(scope: &Scope<'_>, names: &Names<'_>) -> Result<(Box<[SetHeader]>, HeaderSet)> {
+    let mut replaced: HeaderSet = OWN_HEADERS.into_iter().collect();
+    let mut host = Template::new([Part::Variable(Variable::ProxyHost)]);
+    let mut others = Vec::new();
+    for node in scope.nearest("proxy_set_header") {
+        let (name, value) = (node.arg(0).as_bytes(), names.template(node.arg(1), node)?);
+        replaced.insert(name);
+        if name.eq_ignore_ascii_case(b"host") {
+            host = value;
+        } else if value.constant() != Some(b"") {
+            others.push(set_header(name, value));
+        }
+    }
+    let headers = [set_header(b"Host", host)].into_iter().filter(|host| host.value.constant() != Some(b""));
+    Ok((headers.chain(others).collect(), replaced))
+}
+
+fn set_header(name: &[u8], value: Template) -> SetHeader {
+    SetHeader { name: name.into(), hash: name_hash(name), value }
+}
+
+fn hidden_headers(scope: &Scope<'_>) -> HeaderSet {
+    let mut set: HeaderSet = HIDDEN_HEADERS.into_iter().collect();
+    scope.nearest("proxy_hide_header").iter().for_each(|node| set.insert(node.arg(0).as_bytes()));
+    scope.nearest("proxy_pass_header").iter().for_each(|node| set.remove(node.arg(0).as_bytes()));
+    set
+}
+
+fn next_upstream(scope: &Scope<'_>) -> Result<NextUpstream> {
+    let mut next = NextUpstream {
+        error: false,
+        timeout: false,
+        invalid_header: false,
+        non_idempotent: false,
+        statuses: RetryStatuses::default(),
+        tries_max: u32::try_from(scope.count("proxy_next_upstream_tries")).unwrap_or(u32::MAX),
+        time_max: scope.duration("proxy_next_upstream_timeout"),
+    };
+    let Some(node) = scope.given("proxy_next_upstream") else {
+        return Ok(NextUpstream { error: true, timeout: true, ..next });
+    };
+    for word in &node.args {
+        let status = |text: &str| text.strip_prefix("http_").and_then(|status| status.parse().ok());
+        match &word.text[..] {
+            "error" => next.error = true,
+            "timeout" => next.timeout = true,
+            "invalid_header" => next.invalid_header = true,
+            "non_idempotent" => next.non_idempotent = true,
+            "off" => {}
+            text if status(text).is_some_and(|status| next.statuses.add(status)) => {}
+            other => return Err(node.error(format!("invalid value \"{other}\""))),
+        }
+    }
+    if node.args.iter().any(|word| word.text == "off") {
+        next = NextUpstream { error: false, timeout: false, invalid_header: false, ..next };
+        next.statuses = RetryStatuses::default();
+    }
+    Ok(next)
+}
+
+fn redirects(scope: &Scope<'_>, names: &Names<'_>) -> Result<Redirects> {
+    let given = scope.nearest("proxy_redirect");
+    let mut rules = Vec::new();
+    if given.is_empty() {
+        return Ok(Redirects::Rules { rules, default: true });
+    }
+    let mut default = false;
+    for node in given {
+        match (node.arg(0), node.args.len()) {
+            ("off", 1) => return Ok(Redirects::Off),
+            ("default", 1) => default = true,
+            (other, 1) => return Err(node.invalid(other)),
+            (pattern, _) if pattern.starts_with('~') => {
+                return Err(node.error("proxy_redirect with a pattern is not supported yet"));
+            }
+            (from, _) => rules.push(RedirectRule {
+                from: names.template(from, node)?,
+                to: names.template(node.arg(1), node)?,
+            }),
+        }
+    }
+    Ok(Redirects::Rules { rules, default })
+}
+
+fn replacements(scope: &Scope<'_>, names: &Names<'_>, directive: &str) -> Result<Vec<(Template, Template)>> {
+    let mut pairs = Vec::new();
+    for node in scope.nearest(directive) {
+        match (node.arg(0), node.args.len()) {
+            ("off", 1) => return Ok(Vec::new()),
+            (other, 1) => return Err(node.invalid(other)),
+            (pattern, _) if pattern.starts_with('~') => {
+                return Err(node.error(format!("{directive} with a pattern is not supported yet")));
+            }
+            (from, _) => pairs.push((names.template(from, node)?, names.template(node.arg(1), node)?)),
+        }
+    }
+    Ok(pairs)
+}
+
+/// Where a location's `proxy_pass` leads.
+pub(super) struct Passing<'a, 'n> {
+    pub names: &'a Names<'n>,
+    pub world: &'a dyn World,
+    pub kind: LocationKind,
+    pub path: &'a str,
+}
+
+pub(super) fn proxy_pass(node: &Node, groups: &mut Groups, passing: &Passing<'_, '_>) -> Result<ProxyPass> {
+    let url = node.arg(0);
+    if url.contains('$') {
+        let target = Target::Dynamic(passing.names.template(url, node)?);
+        let (host, port) = ([].into(), [].into());
+        return Ok(ProxyPass { target, uri: UriForm::OfUrl, host, port, default_redirect: None });
+    }
+    let lower = url.to_ascii_lowercase();
+    if lower.starts_with("https://") {
+        return Err(node.error("https towards upstreams is not supported yet"));
+    }
+    if !lower.starts_with("http://") {
+        return Err(node.error("invalid URL prefix"));
+    }
+    let (authority, uri) = split_url(&url["http://".len()..]);
+    let endpoint = Endpoint::read(authority)
+        .ok_or_else(|| node.error(format!("invalid host or port in upstream \"{authority}\"")))?;
+    let id = match groups.find(authority) {
+        Some(id) => id,
+        None => groups.implicit(&endpoint, node, passing.world)?,
+    };
+    let fixed =
+        matches!(passing.kind, LocationKind::Exact | LocationKind::Prefix | LocationKind::PrefixFinal);
+    let default_redirect = Some(match uri {
+        "" => (format!("{url}/").into_bytes().into(), Box::from(&b"/"[..])),
+        _ => (url.as_bytes().into(), passing.path.as_bytes().into()),
+    });
+    let uri = match (uri, fixed) {
+        ("", _) => UriForm::AsReceived,
+        (uri, true) => UriForm::Replace { with: uri.as_bytes().into(), prefix_len: passing.path.len() },
+        (_, false) => {
+            return Err(node.error(
+                "\"proxy_pass\" cannot have URI part in location given by regular expression, \
+                 or inside named location, or inside \"if\" statement, or inside \"limit_except\" block",
+            ));
+        }
+    };
+    let is_unix = endpoint.host.starts_with("unix:");
+    let shown = match (is_unix, endpoint.port) {
+        (true, _) => "localhost",
+        (false, Some(80) | None) => endpoint.host,
+        (false, Some(_)) => authority,
+    };
+    let port = if is_unix { String::new() } else { endpoint.port_or_default().to_string() };
+    let (host, port) = (shown.as_bytes().into(), port.into_bytes().into());
+    Ok(ProxyPass { target: Target::Group(id), uri, host, port, default_redirect })
+}
+
+/// Authority and URI of a URL whose scheme is off; a unix path ends at a `:`.
+fn split_url(rest: &str) -> (&str, &str) {
+    if let Some(path) = rest.strip_prefix("unix:") {
+        return match path.find(':') {
+            Some(colon) => (&rest[.."unix:".len() + colon], &path[colon + 1..]),
+            None => (rest, ""),
+        };
+    }
+    rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()))
+}

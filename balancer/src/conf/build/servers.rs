@@ -1,0 +1,109 @@
+//! `server` blocks: their names, limits and locations.
+
+use std::sync::Arc;
+
+use super::http::Shared;
+use super::listens::{ListenLine, listen_lines};
+use super::locations::{Site, location, locations, return_of};
+use super::names::{Case, Names};
+use super::scope::Scope;
+use crate::conf::blocks::Node;
+use crate::conf::error::Result;
+use crate::conf::location::{HeadLimits, LocationKind, Pattern, Server};
+
+/// A server block and what leads to it.
+pub(super) struct Built<'a> {
+    pub server: Arc<Server>,
+    pub names: Vec<ServerName>,
+    pub listens: Vec<ListenLine<'a>>,
+}
+
+/// One argument of `server_name`, lower-case.
+pub(super) enum ServerName {
+    Exact(String),
+    /// With the leading dot.
+    Suffix(String),
+    /// With the trailing dot.
+    Prefix(String),
+    Pattern(Arc<Pattern>),
+}
+
+pub(super) fn server<'a>(scope: &Scope<'a>, node: &'a Node, shared: &mut Shared<'_>) -> Result<Built<'a>> {
+    let names = server_names(scope, shared.names)?;
+    let site = Site { kind: LocationKind::Root, path: "" };
+    let server = Server {
+        name: shown_name(scope),
+        head: head_limits(scope)?,
+        answer: return_of(scope, shared.names)?,
+        locations: locations(scope, &site, shared)?,
+        root: Arc::new(location(scope, &site, shared)?),
+    };
+    let listens = listen_lines(scope, node, shared.world)?;
+    Ok(Built { server: Arc::new(server), names, listens })
+}
+
+fn head_limits(scope: &Scope<'_>) -> Result<HeadLimits> {
+    let (large_buffers, large_buffer_len) = scope.buffers("large_client_header_buffers")?;
+    Ok(HeadLimits {
+        header_timeout: scope.duration("client_header_timeout"),
+        header_buffer_len: scope.len("client_header_buffer_size"),
+        large_buffers,
+        large_buffer_len,
+        headers_max: scope.count("max_headers") as usize,
+        ignore_invalid_headers: scope.flag("ignore_invalid_headers"),
+        underscores_in_headers: scope.flag("underscores_in_headers"),
+        merge_slashes: scope.flag("merge_slashes"),
+    })
+}
+
+/// `$server_name`: the first name, without the dot of `.example.com`.
+fn shown_name(scope: &Scope<'_>) -> Box<str> {
+    let first = scope.own("server_name").next().map_or("", |node| node.arg(0));
+    first.strip_prefix('.').unwrap_or(first).into()
+}
+
+fn server_names(scope: &Scope<'_>, names: &Names<'_>) -> Result<Vec<ServerName>> {
+    let mut found = Vec::new();
+    for node in scope.own("server_name") {
+        for word in &node.args {
+            server_name(&word.text, node, names, &mut found)?;
+        }
+    }
+    if found.is_empty() {
+        found.push(ServerName::Exact(String::new()));
+    }
+    Ok(found)
+}
+
+fn server_name(text: &str, node: &Node, names: &Names<'_>, found: &mut Vec<ServerName>) -> Result<()> {
+    if let Some(pattern) = text.strip_prefix('~') {
+        if pattern.is_empty() {
+            return Err(node.error("empty regex in server name \"~\""));
+        }
+        found.push(ServerName::Pattern(Arc::new(names.pattern(pattern, Case::Ignored, node)?)));
+        return Ok(());
+    }
+    let lower = text.to_ascii_lowercase();
+    let invalid = || node.error(format!("server name \"{text}\" is invalid"));
+    if lower.contains('/') {
+        return Err(invalid());
+    }
+    if let Some(rest) = lower.strip_prefix('.') {
+        if rest.is_empty() || rest.contains('*') {
+            return Err(invalid());
+        }
+        found.push(ServerName::Exact(rest.into()));
+        found.push(ServerName::Suffix(lower));
+    } else if let Some(rest) = lower.strip_prefix("*.").filter(|rest| !rest.is_empty() && !rest.contains('*'))
+    {
+        found.push(ServerName::Suffix(format!(".{rest}")));
+    } else if let Some(rest) = lower.strip_suffix(".*").filter(|rest| !rest.is_empty() && !rest.contains('*'))
+    {
+        found.push(ServerName::Prefix(format!("{rest}.")));
+    } else if lower.contains('*') {
+        return Err(invalid());
+    } else {
+        found.push(ServerName::Exact(lower));
+    }
+    Ok(())
+}

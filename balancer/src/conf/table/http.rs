@@ -1,0 +1,90 @@
+//! Rows of the http, server and location contexts, but for proxying.
+
+use super::{ANY, Context, Directive, Kind, one, words};
+
+const HTTP: Context = Context::HTTP;
+const SERVER: Context = Context::SERVER;
+const LOCATION: Context = Context::LOCATION;
+const REQUEST: Context = Context::REQUEST;
+const HEAD: Context = HTTP.or(SERVER);
+const INNER: Context = SERVER.or(LOCATION);
+
+pub const ROWS: &[Directive] = &[
+    words("server", HTTP, 0..=0, "", "a virtual server").opening(SERVER).many(),
+    words("location", INNER, 1..=2, "", "settings for some paths: prefix, `=`, `^~`, `~`, `~*`, `@name`")
+        .opening(LOCATION)
+        .many(),
+    words("map", HTTP, 2..=2, "", "a variable looked up by another").opening(Context::FREE).many(),
+    words("log_format", HTTP, 2..=ANY, "", "a format of access logs: name, `escape=`, text").many(),
+    words(
+        "access_log",
+        REQUEST,
+        1..=ANY,
+        "logs/access.log combined",
+        "file, format, `buffer=`, `flush=`, `if=`; or `off`",
+    )
+    .many(),
+    words("listen", SERVER, 1..=ANY, "*:80", "address and port with options").many(),
+    words("server_name", SERVER, 1..=ANY, "", "host names: exact, `*.x`, `.x`, `x.*`, `~pattern`").many(),
+    words("return", INNER, 1..=2, "", "answer at once: status, text or URL").many(),
+    one("internal", LOCATION, Kind::Words, "", "only for redirects inside").args(0),
+    // heads
+    one("client_header_timeout", HEAD, Kind::Millis, "60s", "for the whole head of a request"),
+    one("client_header_buffer_size", HEAD, Kind::Size, "1k", "first buffer of a head"),
+    words("large_client_header_buffers", HEAD, 2..=2, "4 8k", "number and size of further buffers of a head"),
+    one("max_headers", HEAD, Kind::Count, "1000", "most header fields of a request"),
+    one("ignore_invalid_headers", HEAD, Kind::Flag, "on", "drop header fields with odd names"),
+    one("underscores_in_headers", HEAD, Kind::Flag, "off", "take underscores in header names as valid"),
+    one("merge_slashes", HEAD, Kind::Flag, "on", "take several slashes for one"),
+    // bodies and connections of clients
+    one("client_max_body_size", REQUEST, Kind::Offset, "1m", "longest body of a request; 0: any"),
+    one("client_body_timeout", REQUEST, Kind::Millis, "60s", "longest pause while a body is read"),
+    one("client_body_buffer_size", REQUEST, Kind::Size, "16k", "buffer for a body"),
+    one("send_timeout", REQUEST, Kind::Millis, "60s", "longest pause while an answer is written"),
+    words(
+        "keepalive_timeout",
+        REQUEST,
+        1..=2,
+        "75s",
+        "how long an idle client connection stays; second: what the header says",
+    ),
+    one("keepalive_requests", REQUEST, Kind::Count, "1000", "requests over one client connection"),
+    one("keepalive_time", REQUEST, Kind::Millis, "1h", "longest life of a client connection"),
+    one(
+        "lingering_close",
+        REQUEST,
+        Kind::Choice(&["off", "on", "always"]),
+        "on",
+        "read what a client still sends before closing",
+    ),
+    one("lingering_time", REQUEST, Kind::Millis, "30s", "longest lingering"),
+    one("lingering_timeout", REQUEST, Kind::Millis, "5s", "longest pause while lingering"),
+    one("reset_timedout_connection", REQUEST, Kind::Flag, "off", "reset connections that timed out"),
+    one("tcp_nodelay", REQUEST, Kind::Flag, "on", "send small pieces at once"),
+    // answers
+    one("default_type", REQUEST, Kind::Words, "text/plain", "Content-Type of answers made here"),
+    words("add_header", REQUEST, 2..=3, "", "a header for answers; `always`: for errors too").many(),
+    words("error_page", REQUEST, 2..=ANY, "", "what to answer in place of an error").many(),
+    one(
+        "server_tokens",
+        REQUEST,
+        Kind::Choice(&["on", "off"]),
+        "on",
+        "name the version in `Server` and on error pages",
+    ),
+    one("absolute_redirect", REQUEST, Kind::Flag, "on", "redirect to a full URL"),
+    one("server_name_in_redirect", REQUEST, Kind::Flag, "off", "use the first server_name in redirects"),
+    one("port_in_redirect", REQUEST, Kind::Flag, "on", "name the port in redirects"),
+    // who may come in
+    one("allow", REQUEST, Kind::Words, "", "an address, network, `unix:` or `all` that may").many(),
+    one("deny", REQUEST, Kind::Words, "", "an address, network, `unix:` or `all` that may not").many(),
+    one("set_real_ip_from", REQUEST, Kind::Words, "", "a proxy that is trusted to name its client").many(),
+    one(
+        "real_ip_header",
+        REQUEST,
+        Kind::Words,
+        "X-Real-IP",
+        "the header that names the client, or `proxy_protocol`",
+    ),
+    one("real_ip_recursive", REQUEST, Kind::Flag, "off", "pass over trusted addresses in the header"),
+];

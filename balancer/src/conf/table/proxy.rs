@@ -1,0 +1,70 @@
+//! Rows of `proxy_*`.
+
+use super::{ANY, Context, Directive, Kind, one, words};
+
+const REQUEST: Context = Context::REQUEST;
+
+pub const ROWS: &[Directive] = &[
+    words(
+        "proxy_pass",
+        Context::LOCATION,
+        1..=1,
+        "",
+        "the upstream: http://group, http://address:port, unix:, with or without URI",
+    ),
+    one("proxy_http_version", REQUEST, Kind::Choice(&["1.0", "1.1"]), "1.1", "version towards upstreams"),
+    words("proxy_set_header", REQUEST, 2..=2, "", "a header of the request to the upstream; empty: none")
+        .many(),
+    one("proxy_hide_header", REQUEST, Kind::Words, "", "a header of the answer that is not passed on").many(),
+    one("proxy_pass_header", REQUEST, Kind::Words, "", "a header of the answer that is passed on after all")
+        .many(),
+    words(
+        "proxy_ignore_headers",
+        REQUEST,
+        1..=ANY,
+        "",
+        "X-Accel-* headers of the answer that are not obeyed",
+    )
+    .many(),
+    one("proxy_pass_request_headers", REQUEST, Kind::Flag, "on", "pass the client's headers on"),
+    one("proxy_pass_request_body", REQUEST, Kind::Flag, "on", "pass the client's body on"),
+    one("proxy_method", REQUEST, Kind::Words, "", "method in place of the client's"),
+    one("proxy_set_body", REQUEST, Kind::Words, "", "body in place of the client's"),
+    one("proxy_connect_timeout", REQUEST, Kind::Millis, "60s", "longest wait for a connection"),
+    one("proxy_send_timeout", REQUEST, Kind::Millis, "60s", "longest pause while the request is written"),
+    one("proxy_read_timeout", REQUEST, Kind::Millis, "60s", "longest pause while the answer is read"),
+    one(
+        "proxy_buffering",
+        REQUEST,
+        Kind::Flag,
+        "on",
+        "gather the answer in buffers; off: pass each piece at once",
+    ),
+    one("proxy_request_buffering", REQUEST, Kind::Flag, "on", "read the body before the upstream is asked"),
+    one("proxy_buffer_size", REQUEST, Kind::Size, "8k", "buffer for the head of the answer"),
+    words("proxy_buffers", REQUEST, 2..=2, "8 8k", "number and size of buffers for the answer"),
+    words(
+        "proxy_next_upstream",
+        REQUEST,
+        1..=ANY,
+        "error timeout",
+        "what sends a request to the next server",
+    ),
+    one("proxy_next_upstream_tries", REQUEST, Kind::Count, "0", "most servers asked; 0: all"),
+    one("proxy_next_upstream_timeout", REQUEST, Kind::Millis, "0", "longest time for trying; 0: any"),
+    one("proxy_intercept_errors", REQUEST, Kind::Flag, "off", "let error_page answer for upstream errors"),
+    one(
+        "proxy_ignore_client_abort",
+        REQUEST,
+        Kind::Flag,
+        "off",
+        "go on with the upstream when the client left",
+    ),
+    words("proxy_redirect", REQUEST, 1..=2, "default", "how Location and Refresh are rewritten").many(),
+    words("proxy_cookie_domain", REQUEST, 1..=2, "off", "how the domain of cookies is rewritten").many(),
+    words("proxy_cookie_path", REQUEST, 1..=2, "off", "how the path of cookies is rewritten").many(),
+    one("proxy_bind", REQUEST, Kind::Words, "off", "local address for upstream connections"),
+    one("proxy_socket_keepalive", REQUEST, Kind::Flag, "off", "TCP keep-alive towards upstreams"),
+    one("proxy_limit_rate", REQUEST, Kind::Size, "0", "bytes per second read from an upstream; 0: any"),
+    one("proxy_force_ranges", REQUEST, Kind::Flag, "off", "ranges whatever the upstream says"),
+];
