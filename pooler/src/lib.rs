@@ -1,3 +1,4 @@
 //! (being built)
+pub mod admin;
 pub mod logic;
 pub mod settings;

@@ -1,8 +1,15 @@
 //! Everything the configuration files say, as one plain value. Reading them: settings/load.rs; the keys: settings/table.rs.
 
+mod check;
+mod connstr;
 mod database;
+mod entries;
+mod hba_file;
+mod ini;
+mod load;
 mod problem;
 mod table;
+mod userlist;
 mod values;
 
 use std::collections::BTreeMap;
