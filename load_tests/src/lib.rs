@@ -1,3 +1,42 @@
 //! Load generator and checks of a running stack. Drives services by socket and process; links none of them.
 
+pub mod accounts;
+pub mod args;
+pub mod generator;
+pub mod http;
+pub mod load;
 pub mod logic;
+pub mod recorder;
+pub mod run;
+pub mod users;
+pub mod verify;
+pub mod ws;
+
+use args::{Cli, Verb};
+use chassis::signals::Signals;
+use std::process::ExitCode;
+use tokio_util::sync::CancellationToken;
+
+/// Does what the command line asks; must be called within a `LocalSet`.
+pub async fn run(cli: Cli, lookup: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<ExitCode> {
+    let files = chassis::listen::raise_open_files()?;
+    let stop = CancellationToken::new();
+    let mut signals = Signals::new()?;
+    let work = async {
+        match cli.verb {
+            None => load::run(&cli.load, files, &stop).await,
+            Some(Verb::Verify(args)) => verify::run(&args, lookup, &stop).await,
+        }
+    };
+    tokio::pin!(work);
+    loop {
+        tokio::select! {
+            done = &mut work => return done,
+            // The first signal ends the run in order, the second one at once.
+            _ = signals.next() => {
+                anyhow::ensure!(!stop.is_cancelled(), "interrupted");
+                stop.cancel();
+            }
+        }
+    }
+}

@@ -6,6 +6,7 @@ pub mod csv;
 pub mod durations;
 pub mod fault;
 pub mod fleet;
+pub mod frames;
 pub mod mix;
 pub mod own_session;
 pub mod plan;

@@ -32,6 +32,11 @@ impl OwnSession {
         self.stored
     }
 
+    /// The newest message that was sent is known to be stored.
+    pub fn is_known(&self) -> bool {
+        self.post == Post::Known
+    }
+
     /// Key and text of message `n` (from 1).
     pub fn message(&self, n: u64) -> (String, String) {
         (format!("{}-{n}", self.user), content::message(self.seed, self.user, n))
