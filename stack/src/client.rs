@@ -1,0 +1,306 @@
+//! The verbs of `stack`, seen from the caller's side: they ask the supervisor and print what it says.
+
+use std::fs::OpenOptions;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::cli::UpArgs;
+use crate::control::{Caller, Reply, Request};
+use crate::dirs::Dirs;
+use crate::identity::RunAs;
+use crate::logic::plan::Plan;
+use crate::logic::report::Report;
+use crate::settings::Settings;
+use crate::spawn::log_tail;
+use crate::supervisor::{end_left_over, plan_of, todays_name};
+use crate::{Site, overrides, record, release};
+
+/// How often a supervisor that has just been started is looked for.
+const LOOK: Duration = Duration::from_millis(20);
+/// For leftovers of a supervisor that was killed: the settings' value is not needed for those.
+const LEFT_OVER_PATIENCE: Duration = Duration::from_secs(30);
+
+type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// `stack up`.
+///
+/// # Errors
+/// The start fails; the text says why.
+pub async fn up(site: &Site, how: UpArgs, environment: Environment<'_>) -> Result<ExitCode> {
+    if let Some(report) = ask_status(site).await? {
+        println!("the stack runs already (supervisor pid {}):", report.stack.pid);
+        println!("{}", report.table());
+        return Ok(ExitCode::SUCCESS);
+    }
+    let dirs = prepare(site, how, environment)?;
+    let mut supervisor = start_supervisor(site, how, &dirs)?;
+    let mut caller = first_contact(&mut supervisor, &dirs).await?;
+    let log = dirs.log_of("stack");
+    print_replies(&mut caller)
+        .await
+        .with_context(|| format!("the stack did not start; more in {}", log.display()))?;
+    let report = ask_status(site).await?.context("the supervisor has gone")?;
+    print_places(&report);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Checks the settings, makes the folders and installs the programs.
+///
+/// # Errors
+/// The settings are wrong, or something cannot be written.
+pub fn prepare(site: &Site, how: UpArgs, environment: Environment<'_>) -> Result<Dirs> {
+    let file = match &site.config {
+        Some(path) => chassis::settings::read_env_file(path)?,
+        None => std::collections::BTreeMap::new(),
+    };
+    let settings = Settings::read(&file, environment, overrides(how))?;
+    let run_as = RunAs::find(settings.user.as_deref())?;
+    let dirs = Dirs::prepare(&site.dir, &run_as)?;
+    let source = release::Source { programs: site.programs.clone(), texts: site.home.join("deploy") };
+    release::install(&dirs, &source)?;
+    Ok(dirs)
+}
+
+fn start_supervisor(site: &Site, how: UpArgs, dirs: &Dirs) -> Result<Child> {
+    let path = dirs.log_of("stack");
+    let log = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(&path)
+        .with_context(|| format!("{}", path.display()))?;
+    let mut command = Command::new(&site.program);
+    command.arg("supervise").arg("--home").arg(&site.home).arg("--dir").arg(&site.dir);
+    command.arg("--programs").arg(&site.programs);
+    if let Some(config) = &site.config {
+        command.arg("--config").arg(config);
+    }
+    if let Some(replicas) = how.replicas {
+        command.arg("--replicas").arg(replicas.to_string());
+    }
+    command.args(how.direct.then_some("--direct")).args(how.read_replica.then_some("--read-replica"));
+    // The folder of the caller may go away while the stack runs.
+    command.current_dir(dirs.root());
+    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    command.spawn().context("starting the supervisor")
+}
+
+/// Waits until the new supervisor answers.
+async fn first_contact(supervisor: &mut Child, dirs: &Dirs) -> Result<Caller> {
+    loop {
+        if let Some(caller) = Caller::ask(dirs, &Request::Follow).await? {
+            return Ok(caller);
+        }
+        if let Some(status) = supervisor.try_wait()? {
+            bail!("the supervisor ended with {status}\n{}", log_tail(&dirs.log_of("stack")));
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Prints lines until the answer is over.
+async fn print_replies(caller: &mut Caller) -> Result<()> {
+    loop {
+        match caller.next().await? {
+            Some(Reply::Line { text }) => println!("{text}"),
+            Some(Reply::Status { report }) => println!("{}", report.table()),
+            Some(Reply::Done) => return Ok(()),
+            Some(Reply::Failed { why }) => bail!("{why}"),
+            None => bail!("the supervisor hung up"),
+        }
+    }
+}
+
+fn print_places(report: &Report) {
+    let places = &report.places;
+    println!("chat          {}/", places.url);
+    println!("status        {}/status/", places.url);
+    println!("connections   {}/db/connections/", places.url);
+    println!("balancer      {}", places.balancer_metrics);
+    if let Some(pooler) = &places.pooler {
+        println!(
+            "pooler        psql -h {} -p {} -U {} pgbouncer -c 'SHOW POOLS'   (PGPASSFILE={})",
+            pooler.host, pooler.port, places.database.user, places.pgpass_file
+        );
+    }
+    println!("logs          {}/logs", report.stack.dir);
+}
+
+/// `stack down`.
+///
+/// # Errors
+/// Something does not end or cannot be removed.
+pub async fn down(site: &Site, purge: bool) -> Result<ExitCode> {
+    let dirs = Dirs::at(&site.dir);
+    match Caller::ask(&dirs, &Request::Stop).await? {
+        Some(mut caller) => {
+            print_replies(&mut caller).await?;
+            println!("the stack has stopped");
+        }
+        None => {
+            let left = record::left_over(&dirs);
+            if left.is_empty() {
+                println!("no stack runs in {}", dirs.root().display());
+            } else {
+                println!("ending {} parts that a killed supervisor left behind", left.len());
+                end_left_over(&left, LEFT_OVER_PATIENCE).await;
+            }
+        }
+    }
+    wait_for_supervisor(&dirs).await?;
+    if purge {
+        remove_all(&site.dir, &dirs)?;
+        println!("{} is removed", site.dir.display());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The supervisor answers before its own end; its lock tells when that has come.
+async fn wait_for_supervisor(dirs: &Dirs) -> Result<()> {
+    use nix::fcntl::{Flock, FlockArg};
+    let Ok(mut file) = std::fs::File::open(dirs.run().join("stack.lock")) else { return Ok(()) };
+    let free = async {
+        loop {
+            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(_) => return,
+                Err((same, _)) => file = same,
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    tokio::time::timeout(LEFT_OVER_PATIENCE, free).await.context("the supervisor does not end")
+}
+
+fn remove_all(dir: &Path, dirs: &Dirs) -> Result<()> {
+    if dirs.root().exists() {
+        std::fs::remove_dir_all(dirs.root())
+            .with_context(|| format!("removing {}", dirs.root().display()))?;
+    }
+    // Where the folder stands elsewhere, the link to it goes too.
+    match std::fs::symlink_metadata(dir) {
+        Ok(meta) if meta.is_symlink() => {
+            std::fs::remove_file(dir).with_context(|| format!("removing {}", dir.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// `stack status`.
+///
+/// # Errors
+/// The supervisor cannot be asked.
+pub async fn status(site: &Site, json: bool) -> Result<ExitCode> {
+    let Some(report) = ask_status(site).await? else {
+        let left = record::left_over(&Dirs::at(&site.dir));
+        let names: Vec<&str> = left.iter().map(|(name, _)| name.as_str()).collect();
+        let more =
+            if names.is_empty() { String::new() } else { format!("; left behind: {}", names.join(", ")) };
+        eprintln!("no stack runs in {}{more}", site.dir.display());
+        return Ok(ExitCode::FAILURE);
+    };
+    if json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        println!("{}", report.table());
+    }
+    Ok(if report.all_healthy() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn ask_status(site: &Site) -> Result<Option<Report>> {
+    let Some(mut caller) = Caller::ask(&Dirs::at(&site.dir), &Request::Status).await? else {
+        return Ok(None);
+    };
+    match caller.next().await? {
+        Some(Reply::Status { report }) => Ok(Some(*report)),
+        Some(Reply::Failed { why }) => bail!("{why}"),
+        _ => bail!("the supervisor does not answer"),
+    }
+}
+
+/// A verb that the supervisor carries out.
+///
+/// # Errors
+/// No stack runs, or the supervisor refuses or fails.
+pub async fn command(site: &Site, request: &Request) -> Result<ExitCode> {
+    let caller = Caller::ask(&Dirs::at(&site.dir), request).await?;
+    let mut caller = caller.with_context(|| format!("no stack runs in {}", site.dir.display()))?;
+    print_replies(&mut caller).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `stack upgrade`.
+///
+/// # Errors
+/// The programs cannot be installed, or a part does not become healthy with them.
+pub async fn upgrade(site: &Site) -> Result<ExitCode> {
+    let dirs = Dirs::at(&site.dir);
+    let source = release::Source { programs: site.programs.clone(), texts: site.home.join("deploy") };
+    if release::install(&dirs, &source)? == release::Installed::AlreadyCurrent {
+        println!("these programs are in use already");
+        return Ok(ExitCode::SUCCESS);
+    }
+    command(site, &Request::Roll).await
+}
+
+/// `stack rollback`.
+///
+/// # Errors
+/// There is no release before this one, or a part does not become healthy with it.
+pub async fn roll_back(site: &Site) -> Result<ExitCode> {
+    let before = release::roll_back(&Dirs::at(&site.dir))?;
+    println!("going back to {}; the database keeps its shape", before.display());
+    if ask_status(site).await?.is_none() {
+        println!("no stack runs: the next start uses it");
+        return Ok(ExitCode::SUCCESS);
+    }
+    command(site, &Request::Roll).await
+}
+
+/// `stack exec`: replaces this process by the command.
+///
+/// # Errors
+/// The stack was never started here, the part is not known, or the command cannot be started.
+pub fn exec(
+    site: &Site,
+    service: &str,
+    command: &[String],
+    environment: Environment<'_>,
+) -> Result<ExitCode> {
+    let origin = site.origin(crate::settings::Overrides::default());
+    let (plan, nest) = plan_of(&origin, environment)?;
+    let (program, args) = command.split_first().context("no command")?;
+    let mut run = Command::new(program);
+    run.args(args).env("PGPASSFILE", nest.dirs.pgpass());
+    let programs = [plan.files.programs.clone(), site.programs.clone(), plan.files.postgres_bin.clone()];
+    let path = programs.into_iter().chain(std::env::split_paths(&site.search_path));
+    run.env("PATH", std::env::join_paths(path)?);
+    run.envs(exec_env(&plan, todays_name(service))?);
+    Err(run.exec()).with_context(|| format!("starting {program}"))
+}
+
+fn exec_env(plan: &Plan, service: &str) -> Result<Vec<(String, String)>> {
+    let settings = &plan.settings;
+    let (primary, pooler) = (plan.primary(), plan.database());
+    let (place, database, user) = match service {
+        "pooler" => (pooler, "pgbouncer", "pgbouncer_admin"),
+        _ => (primary, settings.database.name.as_str(), settings.database.user.as_str()),
+    };
+    let pairs = [
+        ("PGHOST", place.host.as_str()),
+        ("PGPORT", &place.port.to_string()),
+        ("PGDATABASE", database),
+        ("PGUSER", user),
+    ];
+    let mut env: Vec<(String, String)> =
+        pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+    match service.strip_prefix("web-").map(str::parse) {
+        Some(Ok(number)) => env.extend(plan.replica(number).env),
+        Some(Err(_)) => bail!("replicas are named web-1, web-2 and so on"),
+        None if ["pooler", "postgres", "standby", "redis", "balancer"].contains(&service) => {}
+        None => bail!("no part is named {service}: balancer, web-N, pooler, postgres, standby, redis"),
+    }
+    Ok(env)
+}

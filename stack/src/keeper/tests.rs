@@ -1,0 +1,149 @@
+use super::*;
+use crate::dirs::Dirs;
+use crate::identity::RunAs;
+use crate::logic::addresses::Endpoint;
+use crate::logic::plan::{Identity, Trust};
+
+/// A part that is a shell script; its health check asks a port that the test answers on.
+struct World {
+    _dir: tempfile::TempDir,
+    nest: Rc<Nest>,
+    board: Rc<Board>,
+    tasks: Tasks,
+    port: u16,
+}
+
+impl World {
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let dirs = Dirs::prepare(&dir.path().join("stack"), &RunAs::Starter).unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let tasks = Tasks::new();
+        tasks.spawn_local("healthy answers", async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                use tokio::io::AsyncWriteExt as _;
+                let _ = stream.write_all(b"+PONG\r\n").await;
+            }
+        });
+        let nest = Rc::new(Nest { dirs, run_as: RunAs::Starter });
+        Self { _dir: dir, nest, board: Rc::new(Board::new(Instant::now())), tasks, port }
+    }
+
+    fn part(&self, name: &str, script: &str) -> Part {
+        Part {
+            name: name.to_owned(),
+            program: "/bin/sh".into(),
+            args: vec!["-c".to_owned(), script.to_owned()],
+            env: std::collections::BTreeMap::new(),
+            trust: Trust::NoSecrets,
+            identity: Identity::Unprivileged,
+            address: Endpoint::local(self.port),
+            probe: Probe::Redis { port: self.port },
+            stop: Stop {
+                first: StopSignal::Terminate,
+                then: StopSignal::Quit,
+                patience: Duration::from_millis(300),
+            },
+        }
+    }
+
+    fn keep(&self, part: Part) -> Keeper {
+        Keeper::start(part, Rc::clone(&self.nest), Rc::clone(&self.board), &self.tasks)
+    }
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(20)
+}
+
+async fn in_world(test: impl AsyncFnOnce(World)) {
+    tokio::task::LocalSet::new().run_until(async { test(World::new().await).await }).await;
+}
+
+async fn pid_other_than(keeper: &Keeper, old: Option<u32>) -> u32 {
+    let mut sight = keeper.sight.clone();
+    let other = sight.wait_for(|seen| seen.state == State::Healthy && seen.pid.is_some() && seen.pid != old);
+    let seen = tokio::time::timeout_at(soon().into(), other).await.unwrap().unwrap().clone();
+    seen.pid.unwrap()
+}
+
+#[tokio::test]
+async fn a_child_that_dies_is_started_again_and_it_is_said() {
+    in_world(async |world| {
+        let keeper = world.keep(world.part("web-1", "exec sleep 600"));
+        let first = pid_other_than(&keeper, None).await;
+        kill(Pid::from_raw(first.cast_signed()), Signal::SIGKILL).unwrap();
+        let second = pid_other_than(&keeper, Some(first)).await;
+        assert_ne!(first, second);
+        assert_eq!(world.board.rows()[0].restarts, 1);
+        let said = world.board.lines_from(0).0.join("\n");
+        assert!(
+            said.contains(&format!("web-1 (pid {first}) died")) && said.contains("started again"),
+            "{said}"
+        );
+        keeper.stop().await;
+        assert_eq!(world.board.rows()[0].state, State::Stopped);
+        assert!(crate::record::left_over(&world.nest.dirs).is_empty());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_part_that_never_runs_is_given_up_with_the_end_of_its_log() {
+    in_world(async |world| {
+        let mut part = world.part("pooler", "echo the reason; exit 3");
+        // Nobody answers there, so it cannot look healthy while it dies.
+        part.probe = Probe::Redis { port: 1 };
+        let keeper = world.keep(part);
+        let error = keeper.healthy(soon()).await.unwrap_err().to_string();
+        assert!(
+            error.contains("pooler ended before it was healthy") && error.contains("the reason"),
+            "{error}"
+        );
+        assert_eq!(world.board.rows()[0].state, State::Failed);
+        keeper.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_program_that_is_not_there_is_named() {
+    in_world(async |world| {
+        let mut part = world.part("balancer", "");
+        part.program = "/nowhere/balancer".into();
+        let keeper = world.keep(part);
+        let error = keeper.healthy(soon()).await.unwrap_err().to_string();
+        assert!(error.contains("/nowhere/balancer"), "{error}");
+        keeper.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_child_that_does_not_listen_is_killed_and_it_is_said() {
+    in_world(async |world| {
+        let deaf = "trap '' TERM QUIT; while :; do sleep 0.05; done";
+        let keeper = world.keep(world.part("web-2", deaf));
+        let pid = pid_other_than(&keeper, None).await;
+        // The shell may be asked to end before its trap stands; then it ends by itself, which is no fault.
+        keeper.stop().await;
+        assert!(crate::record::Process::running(pid).is_none());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_replaced_part_runs_the_new_program() {
+    in_world(async |world| {
+        let keeper = world.keep(world.part("web-3", "exec sleep 600"));
+        let first = pid_other_than(&keeper, None).await;
+        keeper.replace(world.part("web-3", "exec sleep 601")).await;
+        keeper.healthy(soon()).await.unwrap();
+        let second = pid_other_than(&keeper, Some(first)).await;
+        let command = std::fs::read_to_string(format!("/proc/{second}/cmdline")).unwrap();
+        assert!(command.contains("601"), "{command}");
+        keeper.stop().await;
+    })
+    .await;
+}

@@ -1,0 +1,9 @@
+//! What the stack decides without touching anything: plan, configuration texts, restarts, shapes of reports.
+
+pub mod addresses;
+pub mod balancer_conf;
+pub mod plan;
+pub mod report;
+pub mod restart;
+pub mod template;
+pub mod url;

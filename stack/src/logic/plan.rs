@@ -1,0 +1,448 @@
+//! What runs, with which arguments, environment, address, health check and way of stopping. Starts nothing.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::addresses::{Endpoint, Place, Route, Standby};
+use super::url::DatabaseUrl;
+use crate::settings::{Settings, secret_names};
+
+/// Ports below this need a privilege to listen on, unless the system says otherwise.
+const PRIVILEGED_BELOW: u16 = 1024;
+
+/// One long-running part of the stack.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    pub name: String,
+    pub program: PathBuf,
+    pub args: Vec<String>,
+    /// On top of what the stack itself was started with.
+    pub env: BTreeMap<String, String>,
+    pub trust: Trust,
+    pub identity: Identity,
+    pub address: Endpoint,
+    pub probe: Probe,
+    pub stop: Stop,
+}
+
+/// What a part may know of the operator's settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trust {
+    /// All of `config.env`, secrets too: the web service.
+    Everything,
+    /// Nothing that is secret: it reads its secrets from its own files, if it has any.
+    NoSecrets,
+}
+
+/// Who a part runs as when root starts the stack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Identity {
+    Unprivileged,
+    /// Only for a port that needs it.
+    Starter,
+}
+
+/// How to find out whether a part is healthy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Probe {
+    Http {
+        port: u16,
+        path: &'static str,
+    },
+    /// A startup packet that is answered by a question for the password.
+    Postgres {
+        port: u16,
+        user: String,
+        database: String,
+    },
+    /// Any answer to PING, be it a demand for a password.
+    Redis {
+        port: u16,
+    },
+}
+
+/// How a part is told to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stop {
+    pub first: StopSignal,
+    /// After the patience is over; then it is killed.
+    pub then: StopSignal,
+    pub patience: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopSignal {
+    Terminate,
+    Interrupt,
+    Quit,
+}
+
+/// Where the stack's files are, as its parts see them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Files {
+    /// The programs of the release in use.
+    pub programs: PathBuf,
+    pub conf: PathBuf,
+    pub data: PathBuf,
+    pub postgres_bin: PathBuf,
+    pub redis_server: PathBuf,
+}
+
+/// The secrets by name, all of them present.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secrets(pub BTreeMap<&'static str, String>);
+
+impl Secrets {
+    pub fn get(&self, name: &str) -> &str {
+        self.0.get(name).unwrap_or_else(|| panic!("{name} is among the secrets that are kept or made"))
+    }
+}
+
+impl std::fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+/// Everything that the plan depends on.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub settings: Settings,
+    pub secrets: Secrets,
+    pub files: Files,
+}
+
+/// Names of web replicas: `web-1`, `web-2`, …
+pub fn replica_name(number: u32) -> String {
+    format!("web-{number}")
+}
+
+impl Plan {
+    /// Postgres itself, private or the operator's.
+    pub fn primary(&self) -> Endpoint {
+        match &self.settings.topology.primary {
+            Place::Ours => Endpoint::local(self.settings.ports.postgres),
+            Place::Theirs(place) => place.clone(),
+        }
+    }
+
+    /// What the replicas dial: the pooler, or Postgres itself.
+    pub fn database(&self) -> Endpoint {
+        match self.settings.topology.route {
+            Route::Pooled => Endpoint::local(self.settings.ports.pooler),
+            Route::Direct => self.primary(),
+        }
+    }
+
+    /// The standby behind the pooler's second pool.
+    pub fn pooled_standby(&self) -> Option<Endpoint> {
+        match &self.settings.topology.standby {
+            Standby::Ours => Some(Endpoint::local(self.settings.ports.standby)),
+            Standby::TheirsPooled(place) => Some(place.clone()),
+            Standby::None | Standby::Theirs => None,
+        }
+    }
+
+    pub fn standby_name(&self) -> String {
+        format!("{}_standby", self.settings.database.name)
+    }
+
+    /// The address that a browser on this machine uses.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.settings.ports.http)
+    }
+
+    /// The database without the pooler, for migrations.
+    pub fn direct_url(&self) -> String {
+        let primary = self.primary();
+        let database = &self.settings.database;
+        let url = DatabaseUrl {
+            user: database.user.clone(),
+            password: self.secrets.get("DB_PASSWORD").to_owned(),
+            host: primary.host,
+            port: primary.port,
+            name: database.name.clone(),
+            parameters: String::new(),
+        };
+        url.to_text()
+    }
+
+    pub fn redis(&self) -> Option<Part> {
+        let port = self.settings.ports.redis;
+        (self.settings.topology.redis == Place::Ours).then(|| Part {
+            args: vec![text_of(&self.files.conf.join("redis.conf"))],
+            probe: Probe::Redis { port },
+            ..self.part("redis", self.files.redis_server.clone(), Endpoint::local(port))
+        })
+    }
+
+    pub fn postgres(&self) -> Option<Part> {
+        let ours = self.settings.topology.primary == Place::Ours;
+        ours.then(|| self.cluster("postgres", self.settings.ports.postgres))
+    }
+
+    pub fn standby(&self) -> Option<Part> {
+        let ours = self.settings.topology.standby == Standby::Ours;
+        ours.then(|| self.cluster("standby", self.settings.ports.standby))
+    }
+
+    /// A Postgres cluster on loopback. No unix socket: its path could be too long for one.
+    fn cluster(&self, name: &str, port: u16) -> Part {
+        let data = text_of(&self.files.data.join(name));
+        let config = format!("config_file={}", text_of(&self.files.conf.join("postgresql.conf")));
+        let args = ["-D", &data, "-p", &port.to_string(), "-c", &config, "-c", "listen_addresses=127.0.0.1"];
+        let args = args.into_iter().chain(["-c", "unix_socket_directories="]).map(str::to_owned).collect();
+        let database = &self.settings.database;
+        Part {
+            args,
+            probe: Probe::Postgres { port, user: database.user.clone(), database: "postgres".to_owned() },
+            // SIGINT is Postgres' fast shutdown, SIGQUIT its immediate one.
+            stop: self.stop(StopSignal::Interrupt, StopSignal::Quit),
+            ..self.part(name, self.files.postgres_bin.join("postgres"), Endpoint::local(port))
+        }
+    }
+
+    pub fn pooler(&self) -> Option<Part> {
+        let ports = self.settings.ports;
+        (self.settings.topology.route == Route::Pooled).then(|| Part {
+            args: vec![text_of(&self.files.conf.join("pgbouncer.ini"))],
+            probe: Probe::Http { port: ports.pooler_metrics, path: "/health/ready" },
+            // SIGINT waits for transactions and not, as SIGTERM does, for clients to go away.
+            stop: self.stop(StopSignal::Interrupt, StopSignal::Quit),
+            ..self.part("pooler", self.files.programs.join("pooler"), Endpoint::local(ports.pooler))
+        })
+    }
+
+    pub fn balancer(&self) -> Part {
+        let ports = self.settings.ports;
+        let conf = text_of(&self.files.conf.join("nginx.conf"));
+        let args = ["-c", &conf, "-g", "daemon off;"].map(str::to_owned).to_vec();
+        let needs_root = ports.http < PRIVILEGED_BELOW;
+        Part {
+            args,
+            env: self.open_env_and("BALANCER_OPS_PORT", ports.balancer_ops),
+            identity: if needs_root { Identity::Starter } else { Identity::Unprivileged },
+            probe: Probe::Http { port: ports.balancer_ops, path: "/health/ready" },
+            // SIGQUIT drains, SIGTERM ends at once: nginx's meanings.
+            stop: self.stop(StopSignal::Quit, StopSignal::Terminate),
+            ..self.part("balancer", self.files.programs.join("balancer"), Endpoint::local(ports.http))
+        }
+    }
+
+    pub fn replicas(&self, count: u32) -> Vec<Part> {
+        (1..=count).map(|number| self.replica(number)).collect()
+    }
+
+    pub fn replica(&self, number: u32) -> Part {
+        let name = replica_name(number);
+        let address = self.replica_address(number);
+        let mut env = self.web_env();
+        env.extend([
+            ("CONTAINER_NAME".to_owned(), name.clone()),
+            ("LISTEN_ADDR".to_owned(), address.host.clone()),
+            ("PORT".to_owned(), address.port.to_string()),
+            ("OPS_PORT".to_owned(), port_of(self.settings.ports.web_ops_base, number).to_string()),
+        ]);
+        Part {
+            args: vec!["serve".to_owned()],
+            env,
+            trust: Trust::Everything,
+            probe: Probe::Http { port: address.port, path: "/health" },
+            ..self.part(&name, self.files.programs.join("web"), address)
+        }
+    }
+
+    pub fn replica_address(&self, number: u32) -> Endpoint {
+        Endpoint::local(port_of(self.settings.ports.web_base, number))
+    }
+
+    /// The lines of `config.env` without the secrets among them, and one more.
+    fn open_env_and(&self, name: &str, value: impl ToString) -> BTreeMap<String, String> {
+        let mut env = self.settings.passed_on.0.clone();
+        env.retain(|name, _| !secret_names().any(|secret| secret == name || is_file_of(name, secret)));
+        env.insert(name.to_owned(), value.to_string());
+        env
+    }
+
+    /// What every run of the web program gets: replicas, `web migrate`, `web seed`.
+    pub fn web_env(&self) -> BTreeMap<String, String> {
+        let (database, primary) = (self.database(), self.primary());
+        let known = &self.settings.database;
+        let password = self.secrets.get("DB_PASSWORD");
+        let pooled = self.settings.topology.route == Route::Pooled;
+        let mut env = self.settings.passed_on.0.clone();
+        let mut set = |name: &str, value: &str| env.insert(name.to_owned(), value.to_owned());
+        set("DB_HOST", &database.host);
+        set("DB_PORT", &database.port.to_string());
+        set("DB_NAME", &known.name);
+        set("DB_USER", &known.user);
+        set("DB_PASSWORD", password);
+        set("ACTUAL_DB_HOST", &primary.host);
+        set("ACTUAL_DB_PORT", &primary.port.to_string());
+        set("DATABASE_URL", &self.rewritten_url(&database));
+        set("DATABASE_POOLER", if pooled { "on" } else { "off" });
+        if !known.direct_url_given {
+            set("DATABASE_URL_DIRECT", &self.direct_url());
+        }
+        set("SECRET_KEY", self.secrets.get("SECRET_KEY"));
+        set("PGBOUNCER_ADMIN_PASSWORD", self.secrets.get("PGBOUNCER_ADMIN_PASSWORD"));
+        if self.settings.topology.redis == Place::Ours {
+            set("REDIS_HOST", "127.0.0.1");
+            set("REDIS_PORT", &self.settings.ports.redis.to_string());
+            set("REDIS_PASSWORD", self.secrets.get("REDIS_PASSWORD"));
+        }
+        env.extend(self.read_env());
+        env
+    }
+
+    /// `DATABASE_URL` with our addresses and the operator's parameters; empty, which counts as unset, when none was given.
+    fn rewritten_url(&self, database: &Endpoint) -> String {
+        let known = &self.settings.database;
+        let Some(parameters) = &known.url_parameters else { return String::new() };
+        let url = DatabaseUrl {
+            user: known.user.clone(),
+            password: self.secrets.get("DB_PASSWORD").to_owned(),
+            host: database.host.clone(),
+            port: database.port,
+            name: known.name.clone(),
+            parameters: parameters.clone(),
+        };
+        url.to_text()
+    }
+
+    /// Reads by our own standby: through the pooler's pool of it, or straight to it where no pooler runs.
+    fn read_env(&self) -> Vec<(String, String)> {
+        let Some(standby) = self.pooled_standby() else { return Vec::new() };
+        let (place, name) = match self.settings.topology.route {
+            Route::Pooled => (self.database(), self.standby_name()),
+            Route::Direct => (standby, self.settings.database.name.clone()),
+        };
+        let pairs =
+            [("DB_READ_HOST", place.host), ("DB_READ_PORT", place.port.to_string()), ("DB_READ_NAME", name)];
+        pairs.map(|(key, value)| (key.to_owned(), value)).to_vec()
+    }
+
+    /// The placeholders of `deploy/pgbouncer.ini`.
+    pub fn pooler_value(&self, name: &str) -> Option<String> {
+        let settings = &self.settings;
+        let (primary, standby) = (self.primary(), self.pooled_standby());
+        let value = match name {
+            "POOLER_LISTEN_ADDR" | "POOLER_METRICS_ADDR" => "127.0.0.1".to_owned(),
+            "DB_PORT" => settings.ports.pooler.to_string(),
+            "POOLER_METRICS_PORT" => settings.ports.pooler_metrics.to_string(),
+            "DB_NAME" => settings.database.name.clone(),
+            "DB_USER" => settings.database.user.clone(),
+            "ACTUAL_DB_HOST" => primary.host,
+            "ACTUAL_DB_PORT" => primary.port.to_string(),
+            "ACTUAL_DB_READ_HOST" => standby?.host,
+            "ACTUAL_DB_READ_PORT" => standby?.port.to_string(),
+            "USERLIST" => text_of(&self.files.conf.join("userlist.txt")),
+            _ => return pooler_figure(&settings.pooler, name),
+        };
+        Some(value)
+    }
+
+    fn part(&self, name: &str, program: PathBuf, address: Endpoint) -> Part {
+        Part {
+            name: name.to_owned(),
+            program,
+            args: Vec::new(),
+            env: BTreeMap::new(),
+            trust: Trust::NoSecrets,
+            identity: Identity::Unprivileged,
+            probe: Probe::Http { port: address.port, path: "/health" },
+            address,
+            stop: self.stop(StopSignal::Terminate, StopSignal::Quit),
+        }
+    }
+
+    fn stop(&self, first: StopSignal, then: StopSignal) -> Stop {
+        Stop { first, then, patience: self.settings.stop_timeout }
+    }
+}
+
+/// `NAME_FILE` names a file with the secret in it.
+fn is_file_of(name: &str, secret: &str) -> bool {
+    name.strip_suffix("_FILE") == Some(secret)
+}
+
+/// The pooler's figures by the names of their settings.
+pub fn pooler_figure(pooler: &crate::settings::Pooler, name: &str) -> Option<String> {
+    let value = match name {
+        "POOLER_POOL_MODE" => return Some(pooler.pool_mode.clone()),
+        "POOLER_DEFAULT_POOL_SIZE" => pooler.default_pool_size,
+        "POOLER_MIN_POOL_SIZE" => pooler.min_pool_size,
+        "POOLER_RESERVE_POOL_SIZE" => pooler.reserve_pool_size,
+        "POOLER_MAX_DB_CONNECTIONS" => pooler.max_db_connections,
+        "POOLER_MAX_CLIENT_CONN" => pooler.max_client_conn,
+        _ => return None,
+    };
+    Some(value.to_string())
+}
+
+/// The port of the replica with this number, counted from 1; the range is checked before anything starts.
+fn port_of(base: u16, number: u32) -> u16 {
+    u16::try_from(u32::from(base) + number - 1).unwrap_or(u16::MAX)
+}
+
+/// One TCP port of the stack and the setting that moves it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listening {
+    pub port: u16,
+    pub part: String,
+    pub setting: &'static str,
+}
+
+impl Plan {
+    /// Every port that the stack will listen on with this many replicas.
+    pub fn listening(&self, replicas: u32) -> Vec<Listening> {
+        let ports = self.settings.ports;
+        let topology = &self.settings.topology;
+        let mut found = Vec::new();
+        let mut add =
+            |port, part: &str, setting| found.push(Listening { port, part: part.to_owned(), setting });
+        add(ports.http, "balancer", "HTTP_PORT");
+        add(ports.balancer_ops, "balancer", "BALANCER_OPS_PORT");
+        if topology.route == Route::Pooled {
+            add(ports.pooler, "pooler", "DB_PORT");
+            add(ports.pooler_metrics, "pooler", "POOLER_METRICS_PORT");
+        }
+        if topology.primary == Place::Ours {
+            add(ports.postgres, "postgres", "STACK_POSTGRES_PORT");
+        }
+        if topology.standby == Standby::Ours {
+            add(ports.standby, "standby", "STACK_STANDBY_PORT");
+        }
+        if topology.redis == Place::Ours {
+            add(ports.redis, "redis", "STACK_REDIS_PORT");
+        }
+        for number in 1..=replicas {
+            add(port_of(ports.web_base, number), &replica_name(number), "WEB_PORT_BASE");
+            add(port_of(ports.web_ops_base, number), &replica_name(number), "WEB_OPS_PORT_BASE");
+        }
+        found
+    }
+}
+
+/// Ports that two parts want, before anything is started.
+pub fn clashes(listening: &[Listening]) -> Vec<String> {
+    let mut by_port: BTreeMap<u16, &Listening> = BTreeMap::new();
+    let mut found = Vec::new();
+    for one in listening {
+        if let Some(other) = by_port.insert(one.port, one) {
+            found.push(format!(
+                "port {} is wanted by {} and {}: change {} or {}",
+                one.port, other.part, one.part, other.setting, one.setting
+            ));
+        }
+    }
+    found
+}
+
+fn text_of(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,222 @@
+//! What the operator asked for, as one plain value. The names are in settings/table.rs.
+
+mod table;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use chassis::settings::{Values, read};
+
+use crate::logic::addresses::{Asked, Endpoint, Topology};
+use crate::logic::url::DatabaseUrl;
+
+pub use table::SETTINGS;
+
+/// The port of the balancer when nobody names one: above 1024, so that a user may start the stack too.
+const NATIVE_HTTP_PORT: u16 = 8080;
+
+/// What `config.env`, the environment and the command line say together.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub ports: Ports,
+    pub replicas: u32,
+    pub start_timeout: Duration,
+    pub stop_timeout: Duration,
+    pub log_bytes_max: u64,
+    pub user: Option<String>,
+    pub postgres_bin: Option<PathBuf>,
+    pub database: Database,
+    pub pooler: Pooler,
+    pub topology: Topology,
+    pub secrets: GivenSecrets,
+    /// Every line of `config.env` that the environment does not override: what the web service gets.
+    pub passed_on: PassedOn,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ports {
+    pub http: u16,
+    pub web_base: u16,
+    pub web_ops_base: u16,
+    pub balancer_ops: u16,
+    pub pooler: u16,
+    pub pooler_metrics: u16,
+    pub postgres: u16,
+    pub standby: u16,
+    pub redis: u16,
+}
+
+/// Which database, as whom; where it is stands in the topology.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Database {
+    pub name: String,
+    pub user: String,
+    /// The parameters of `DATABASE_URL`, when that was given.
+    pub url_parameters: Option<String>,
+    /// `DATABASE_URL_DIRECT` was given: migrations go where it says.
+    pub direct_url_given: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pooler {
+    pub pool_mode: String,
+    pub default_pool_size: u64,
+    pub min_pool_size: u64,
+    pub reserve_pool_size: u64,
+    pub max_db_connections: u64,
+    pub max_client_conn: u64,
+}
+
+/// Secrets that the operator gave; those that are missing are made, see secrets.rs.
+#[derive(Clone, Default)]
+pub struct GivenSecrets(pub BTreeMap<&'static str, String>);
+
+impl std::fmt::Debug for GivenSecrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+/// Lines of `config.env`, secrets among them.
+#[derive(Clone, Default)]
+pub struct PassedOn(pub BTreeMap<String, String>);
+
+impl std::fmt::Debug for PassedOn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+/// What the command line adds to the settings.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Overrides {
+    pub replicas: Option<u32>,
+    /// Option 2 of the documents: no pooler.
+    pub direct: bool,
+    /// Option 3 of the documents: a private standby for reads.
+    pub read_replica: bool,
+}
+
+/// Placeholders that documents and examples put where a secret belongs: as good as nothing.
+const PLACEHOLDERS: [&str; 6] =
+    ["your_password", "password", "secret", "changeme", "change-me", "secure_password"];
+
+/// The settings' secrets, by the name under which they are kept.
+const SECRETS: [&str; 5] =
+    ["DB_PASSWORD", "SECRET_KEY", "REDIS_PASSWORD", "PGBOUNCER_ADMIN_PASSWORD", "PGBOUNCER_STATS_PASSWORD"];
+
+impl Settings {
+    /// Reads the table; the environment (`outer`) wins over the lines of `config.env`.
+    ///
+    /// # Errors
+    /// Everything that is wrong, each with the setting's name.
+    pub fn read(
+        file: &BTreeMap<String, String>,
+        outer: &dyn Fn(&str) -> Option<String>,
+        overrides: Overrides,
+    ) -> anyhow::Result<Self> {
+        let from_outer = |name: &str| outer(name).filter(|text| !text.is_empty());
+        let lookup = |name: &str| from_outer(name).or_else(|| file.get(name).cloned());
+        let values = read(SETTINGS, &lookup)?;
+        let url = database_url(&values)?;
+        let asked = asked(&values, url.as_ref(), overrides);
+        let topology = Topology::decide(&asked).map_err(anyhow::Error::msg)?;
+        let replicas = u32::try_from(values.count("STACK_REPLICAS")).expect("the table's limit is far below");
+        let passed_on = file.iter().filter(|(name, _)| from_outer(name).is_none());
+        Ok(Self {
+            ports: ports(&values, asked.db_host_is_pooler().then_some(asked.db.port)),
+            replicas: overrides.replicas.unwrap_or(replicas),
+            start_timeout: values.duration("STACK_START_TIMEOUT"),
+            stop_timeout: values.duration("STACK_STOP_TIMEOUT"),
+            log_bytes_max: values.count("STACK_LOG_MEGABYTES") * 1024 * 1024,
+            user: values.opt("STACK_USER").map(str::to_owned),
+            postgres_bin: values.opt("STACK_POSTGRES_BIN").map(PathBuf::from),
+            database: database(&values, url.as_ref()),
+            pooler: pooler(&values),
+            topology,
+            secrets: given_secrets(&values, url),
+            passed_on: PassedOn(passed_on.map(|(name, value)| (name.clone(), value.clone())).collect()),
+        })
+    }
+}
+
+/// The secret settings of the table: what a part that has no use for them is not given.
+pub fn secret_names() -> impl Iterator<Item = &'static str> {
+    use chassis::settings::Kind;
+    SETTINGS.iter().filter(|s| matches!(s.kind, Kind::Secret | Kind::Url)).map(|s| s.name)
+}
+
+fn database_url(values: &Values) -> anyhow::Result<Option<DatabaseUrl>> {
+    let Some(text) = values.opt("DATABASE_URL") else { return Ok(None) };
+    let url = DatabaseUrl::parse(text).map_err(|cause| anyhow::anyhow!("DATABASE_URL: {cause}"))?;
+    Ok(Some(url))
+}
+
+fn asked(values: &Values, url: Option<&DatabaseUrl>, overrides: Overrides) -> Asked {
+    let at = |host: &str, port: &str| Endpoint::new(values.text(host), values.port(port));
+    Asked {
+        db: url.map_or_else(|| at("DB_HOST", "DB_PORT"), |url| Endpoint::new(&url.host, url.port)),
+        actual: at("ACTUAL_DB_HOST", "ACTUAL_DB_PORT"),
+        redis: at("REDIS_HOST", "REDIS_PORT"),
+        redis_url_given: values.given("REDIS_URL"),
+        read_host: values.text("DB_READ_HOST").to_owned(),
+        actual_read: at("ACTUAL_DB_READ_HOST", "ACTUAL_DB_READ_PORT"),
+        direct: overrides.direct,
+        read_replica: overrides.read_replica,
+    }
+}
+
+fn ports(values: &Values, pooler: Option<u16>) -> Ports {
+    Ports {
+        http: values.opt("HTTP_PORT").map_or(NATIVE_HTTP_PORT, |_| values.port("HTTP_PORT")),
+        web_base: values.port("WEB_PORT_BASE"),
+        web_ops_base: values.port("WEB_OPS_PORT_BASE"),
+        balancer_ops: values.port("BALANCER_OPS_PORT"),
+        pooler: pooler.unwrap_or_else(|| values.port("DB_PORT")),
+        pooler_metrics: values.port("POOLER_METRICS_PORT"),
+        postgres: values.port("STACK_POSTGRES_PORT"),
+        standby: values.port("STACK_STANDBY_PORT"),
+        redis: values.port("STACK_REDIS_PORT"),
+    }
+}
+
+fn database(values: &Values, url: Option<&DatabaseUrl>) -> Database {
+    let or_setting = |part: Option<&String>, name: &str| {
+        part.filter(|text| !text.is_empty()).map_or_else(|| values.text(name).to_owned(), Clone::clone)
+    };
+    Database {
+        name: or_setting(url.map(|url| &url.name), "DB_NAME"),
+        user: or_setting(url.map(|url| &url.user), "DB_USER"),
+        url_parameters: url.map(|url| url.parameters.clone()),
+        direct_url_given: values.given("DATABASE_URL_DIRECT"),
+    }
+}
+
+fn pooler(values: &Values) -> Pooler {
+    Pooler {
+        pool_mode: values.text("POOLER_POOL_MODE").to_owned(),
+        default_pool_size: values.count("POOLER_DEFAULT_POOL_SIZE"),
+        min_pool_size: values.count("POOLER_MIN_POOL_SIZE"),
+        reserve_pool_size: values.count("POOLER_RESERVE_POOL_SIZE"),
+        max_db_connections: values.count("POOLER_MAX_DB_CONNECTIONS"),
+        max_client_conn: values.count("POOLER_MAX_CLIENT_CONN"),
+    }
+}
+
+fn given_secrets(values: &Values, url: Option<DatabaseUrl>) -> GivenSecrets {
+    let mut given = BTreeMap::new();
+    for name in SECRETS {
+        let text = values.text(name);
+        if !text.is_empty() && !PLACEHOLDERS.contains(&text.to_lowercase().as_str()) {
+            given.insert(name, text.to_owned());
+        }
+    }
+    if let Some(url) = url.filter(|url| !url.password.is_empty()) {
+        given.insert("DB_PASSWORD", url.password);
+    }
+    GivenSecrets(given)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,144 @@
+//! Every setting that the stack tool itself reads: name, kind, default, meaning.
+//!
+//! The whole `config.env` reaches the web service besides; what that reads is in the web service's table.
+
+use chassis::settings::{Kind, Setting};
+
+const fn fixed(name: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Setting {
+    Setting { name, kind, default, live: false, doc }
+}
+
+const COUNT: Kind = Kind::Count { min: 1, max: 1_000_000 };
+
+/// The table; from it come parsing, error messages and the section of config.env.example.
+pub static SETTINGS: &[Setting] = &[
+    // Where things listen
+    fixed("HTTP_PORT", Kind::Port, "", "port of the balancer; empty: 8080 natively, 80 under docker-compose"),
+    fixed("WEB_PORT_BASE", Kind::Port, "8001", "port of web-1 natively; web-2 has the next one, and so on"),
+    fixed(
+        "WEB_OPS_PORT_BASE",
+        Kind::Port,
+        "9201",
+        "port of web-1's /metrics natively; web-2 has the next one",
+    ),
+    fixed("BALANCER_OPS_PORT", Kind::Port, "9113", "port of the balancer's /metrics and health"),
+    fixed("POOLER_METRICS_PORT", Kind::Port, "9127", "port of the pooler's /metrics and health"),
+    fixed("STACK_POSTGRES_PORT", Kind::Port, "15432", "port of the private Postgres of the native stack"),
+    fixed(
+        "STACK_STANDBY_PORT",
+        Kind::Port,
+        "15433",
+        "port of the private standby that --read-replica starts",
+    ),
+    fixed("STACK_REDIS_PORT", Kind::Port, "16379", "port of the private Redis of the native stack"),
+    // How much, how long, as whom
+    fixed("STACK_REPLICAS", Kind::Count { min: 1, max: 200 }, "10", "web replicas of the native stack"),
+    fixed("STACK_START_TIMEOUT", Kind::Seconds, "90", "time that the native stack gets to become healthy"),
+    fixed(
+        "STACK_STOP_TIMEOUT",
+        Kind::Seconds,
+        "40",
+        "time that each part of the native stack gets to end by itself",
+    ),
+    fixed(
+        "STACK_LOG_MEGABYTES",
+        COUNT,
+        "100",
+        "size at which a log of the native stack is kept as .1 and begun anew",
+    ),
+    fixed(
+        "STACK_USER",
+        Kind::Text,
+        "",
+        "user that runs the parts when root starts the stack; empty: postgres, else nobody",
+    ),
+    fixed(
+        "STACK_POSTGRES_BIN",
+        Kind::Path,
+        "",
+        "folder of Postgres' programs; empty: PATH, then Debian's newest",
+    ),
+    // The database, as the pooler and the replicas find it
+    fixed(
+        "DB_HOST",
+        Kind::Text,
+        "pgbouncer",
+        "pgbouncer: through the pooler; another host: straight to that Postgres",
+    ),
+    fixed(
+        "DB_PORT",
+        Kind::Port,
+        "6432",
+        "port of DB_HOST; with DB_HOST=pgbouncer the port that the pooler listens on",
+    ),
+    fixed("DB_NAME", Kind::Text, "arena_db", "name of the database"),
+    fixed("DB_USER", Kind::Text, "arena_user", "user of the database"),
+    fixed(
+        "DB_PASSWORD",
+        Kind::Secret,
+        "",
+        "password of DB_USER; empty: made at the first start of the native stack",
+    ),
+    fixed("DATABASE_URL", Kind::Url, "", "the database, usually through the pooler; wins over DB_*"),
+    fixed("DATABASE_URL_DIRECT", Kind::Url, "", "the database without pooler, for migrations"),
+    fixed(
+        "ACTUAL_DB_HOST",
+        Kind::Text,
+        "",
+        "host of your own Postgres; empty or postgres: the stack brings a private one",
+    ),
+    fixed("ACTUAL_DB_PORT", Kind::Port, "5432", "port of your own Postgres"),
+    fixed(
+        "DB_READ_HOST",
+        Kind::Text,
+        "",
+        "a read replica, HOST or HOST:PORT; pgbouncer: the pooler's pool of it",
+    ),
+    fixed(
+        "ACTUAL_DB_READ_HOST",
+        Kind::Text,
+        "",
+        "host of the read replica that the pooler's pool DB_NAME_standby dials",
+    ),
+    fixed("ACTUAL_DB_READ_PORT", Kind::Port, "5432", "port of that read replica"),
+    // The pooler
+    fixed(
+        "POOLER_POOL_MODE",
+        Kind::Choice(&["transaction", "session", "statement"]),
+        "transaction",
+        "when a server connection goes back to the pool",
+    ),
+    fixed("POOLER_DEFAULT_POOL_SIZE", COUNT, "25", "server connections of a pool"),
+    fixed(
+        "POOLER_MIN_POOL_SIZE",
+        Kind::Count { min: 0, max: 1_000_000 },
+        "5",
+        "server connections kept open",
+    ),
+    fixed("POOLER_RESERVE_POOL_SIZE", Kind::Count { min: 0, max: 1_000_000 }, "5", "more of them for bursts"),
+    fixed("POOLER_MAX_DB_CONNECTIONS", COUNT, "50", "server connections to one database, at most"),
+    fixed("POOLER_MAX_CLIENT_CONN", COUNT, "1000", "client connections, at most"),
+    fixed(
+        "PGBOUNCER_ADMIN_PASSWORD",
+        Kind::Secret,
+        "",
+        "password of pgbouncer_admin; empty: made at the first start",
+    ),
+    fixed(
+        "PGBOUNCER_STATS_PASSWORD",
+        Kind::Secret,
+        "",
+        "password of pgbouncer_stats; empty: made at the first start",
+    ),
+    // Redis and the replicas' common secret
+    fixed("REDIS_URL", Kind::Url, "", "your own Redis; wins over REDIS_HOST and its like"),
+    fixed("REDIS_HOST", Kind::Text, "redis", "host of your own Redis; redis: the stack brings a private one"),
+    fixed("REDIS_PORT", Kind::Port, "6379", "port of your own Redis"),
+    fixed("REDIS_PASSWORD", Kind::Secret, "", "password at Redis; empty: made for the private one"),
+    fixed(
+        "SECRET_KEY",
+        Kind::Secret,
+        "",
+        "signs tokens, the same on all replicas; empty: made at the first start",
+    ),
+];

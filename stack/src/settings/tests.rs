@@ -1,0 +1,73 @@
+use super::*;
+use crate::logic::addresses::{Place, Route, Standby};
+
+fn read_with(pairs: &[(&str, &str)], overrides: Overrides) -> anyhow::Result<Settings> {
+    let file = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    Settings::read(&file, &|_| None, overrides)
+}
+
+#[test]
+fn without_a_config_env_the_stack_is_private_and_pooled() {
+    let settings = read_with(&[], Overrides::default()).unwrap();
+    assert_eq!(settings.ports.http, 8080);
+    assert_eq!(settings.ports.pooler, 6432);
+    assert_eq!(settings.replicas, 10);
+    assert_eq!(settings.topology.primary, Place::Ours);
+    assert_eq!(settings.topology.redis, Place::Ours);
+    assert_eq!(settings.topology.route, Route::Pooled);
+    assert_eq!(settings.topology.standby, Standby::None);
+    assert!(settings.secrets.0.is_empty());
+}
+
+#[test]
+fn the_environment_wins_over_the_file_and_is_not_passed_on_twice() {
+    let file = [("HTTP_PORT", "8081"), ("LOG_LEVEL", "debug"), ("DEBUG", "True")];
+    let file = file.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    let outer = |name: &str| match name {
+        "HTTP_PORT" => Some("8082".to_owned()),
+        "DEBUG" => Some(String::new()),
+        "LOG_LEVEL" => Some("warn".to_owned()),
+        _ => None,
+    };
+    let settings = Settings::read(&file, &outer, Overrides::default()).unwrap();
+    assert_eq!(settings.ports.http, 8082);
+    let passed: Vec<&str> = settings.passed_on.0.keys().map(String::as_str).collect();
+    assert_eq!(passed, ["DEBUG"], "an empty variable counts as unset");
+}
+
+#[test]
+fn a_placeholder_is_no_secret() {
+    let pairs =
+        [("DB_PASSWORD", "your_password"), ("SECRET_KEY", "a-key-of-one's-own"), ("REDIS_PASSWORD", "")];
+    let settings = read_with(&pairs, Overrides::default()).unwrap();
+    assert_eq!(settings.secrets.0.keys().copied().collect::<Vec<_>>(), ["SECRET_KEY"]);
+    assert!(!format!("{settings:?}").contains("a-key-of"), "secrets are not shown");
+}
+
+#[test]
+fn the_url_names_database_user_and_password() {
+    let url = "postgresql://u:p%40ss@pgbouncer:6444/other?pgbouncer=true";
+    let settings = read_with(&[("DATABASE_URL", url)], Overrides::default()).unwrap();
+    assert_eq!((settings.database.user.as_str(), settings.database.name.as_str()), ("u", "other"));
+    assert_eq!(settings.ports.pooler, 6444);
+    assert_eq!(settings.topology.route, Route::Pooled);
+    assert_eq!(settings.secrets.0["DB_PASSWORD"], "p@ss");
+}
+
+#[test]
+fn wrong_settings_are_named() {
+    let error = read_with(&[("HTTP_PORT", "many"), ("REDIS_PORT", "x")], Overrides::default()).unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("HTTP_PORT") && text.contains("REDIS_PORT"), "{text}");
+    let error = read_with(&[("DATABASE_URL", "mysql://u:hunter2@h/d")], Overrides::default()).unwrap_err();
+    let text = error.to_string();
+    assert!(text.starts_with("DATABASE_URL: ") && !text.contains("hunter2"), "{text}");
+}
+
+#[test]
+fn the_table_has_sound_defaults() {
+    for setting in SETTINGS.iter().filter(|setting| !setting.default.is_empty()) {
+        let given = |name: &str| (name == setting.name).then(|| setting.default.to_owned());
+        assert!(read(SETTINGS, &given).is_ok(), "{}", setting.name);
+    }
+}

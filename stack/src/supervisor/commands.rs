@@ -1,0 +1,199 @@
+//! What a running stack can be asked to do: another number of replicas, a restart, another release.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+
+use super::{Stack, make_plan, read_settings};
+use crate::control::{Command, Reply, Request};
+use crate::keeper::Keeper;
+use crate::logic::addresses::Place;
+use crate::logic::plan::Part;
+use crate::release;
+use crate::{conf, postgres};
+
+/// More replicas than this have no ports between the two bases of the defaults.
+const REPLICAS_MAX: u32 = 200;
+/// The balancer reads its file within this after a signal; until then a replica that goes would be missed.
+const RELOAD_TIME: Duration = Duration::from_millis(500);
+/// Names of the documents for parts of ours.
+const OLD_NAMES: [(&str, &str); 2] = [("pgbouncer", "pooler"), ("nginx", "balancer")];
+
+/// The part's name of today.
+pub fn todays_name(name: &str) -> &str {
+    OLD_NAMES.iter().find(|(old, _)| *old == name).map_or(name, |(_, new)| *new)
+}
+
+impl Stack {
+    pub(super) async fn carry_out(
+        &mut self,
+        command: &Command,
+        outer: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<()> {
+        match &command.request {
+            Request::Scale { replicas } => self.scale(*replicas, command).await,
+            Request::Restart { service } => self.restart(todays_name(service), command, outer).await,
+            Request::Roll => self.roll(command, outer).await,
+            Request::Status | Request::Follow | Request::Stop => bail!("the request came the wrong way"),
+        }
+    }
+
+    /// New replicas are healthy before the balancer learns of them; those that go are forgotten by it first.
+    async fn scale(&mut self, replicas: u32, command: &Command) -> Result<()> {
+        if replicas == 0 || replicas > REPLICAS_MAX {
+            bail!("the number of replicas is from 1 to {REPLICAS_MAX}");
+        }
+        let now = u32::try_from(self.replicas.len()).unwrap_or(u32::MAX);
+        let deadline = self.start_deadline();
+        let fresh: Vec<Keeper> =
+            (now + 1..=replicas).map(|number| self.keep(self.plan.replica(number))).collect();
+        let first_fresh = self.replicas.len();
+        self.replicas.extend(fresh);
+        for keeper in &self.replicas[first_fresh..] {
+            keeper.healthy(deadline).await?;
+            command.reply(Reply::Line { text: format!("{} is healthy", keeper.name()) }).await;
+        }
+        conf::write_balancer(&self.plan, &self.nest, replicas)?;
+        if let Some(balancer) = &self.balancer {
+            balancer.hang_up().await;
+        }
+        let kept = usize::try_from(replicas).unwrap_or(usize::MAX).min(self.replicas.len());
+        let surplus = self.replicas.split_off(kept);
+        if !surplus.is_empty() {
+            tokio::time::sleep(RELOAD_TIME).await;
+            super::fall::stop_all(&surplus).await;
+            for keeper in &surplus {
+                self.board.remove(keeper.name());
+                command.reply(Reply::Line { text: format!("{} has ended", keeper.name()) }).await;
+            }
+        }
+        self.board.say(&format!("{replicas} replicas"));
+        Ok(())
+    }
+
+    /// One part, or all replicas one after the other (`web`), with `config.env` read again.
+    async fn restart(
+        &mut self,
+        service: &str,
+        command: &Command,
+        outer: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<()> {
+        self.plan_again(outer).await?;
+        let names: Vec<String> = match service {
+            "web" => self.replicas.iter().map(|keeper| keeper.name().to_owned()).collect(),
+            name => vec![name.to_owned()],
+        };
+        for name in names {
+            self.replace(&name, command).await?;
+        }
+        Ok(())
+    }
+
+    /// Goes over to the current release: what changed is replaced, replicas one at a time.
+    async fn roll(&mut self, command: &Command, outer: &dyn Fn(&str) -> Option<String>) -> Result<()> {
+        let before = self.plan.files.programs.clone();
+        self.plan_again(outer).await?;
+        let changed = release::differing(&before, &self.plan.files.programs)?;
+        if changed.is_empty() {
+            command.reply(Reply::Line { text: "nothing has changed".to_owned() }).await;
+            return Ok(());
+        }
+        command.reply(Reply::Line { text: format!("changed: {}", changed.join(", ")) }).await;
+        if changed.contains(&"web") {
+            self.migrate().await?;
+            let names: Vec<String> = self.replicas.iter().map(|keeper| keeper.name().to_owned()).collect();
+            for name in names {
+                self.replace(&name, command).await?;
+            }
+        }
+        if self.pooler.is_some() && (changed.contains(&"pooler") || changed.contains(&"pgbouncer.ini")) {
+            self.replace("pooler", command).await?;
+        }
+        if changed.contains(&"balancer") {
+            self.replace("balancer", command).await?;
+        } else if let (true, Some(balancer)) = (changed.contains(&"nginx.conf"), &self.balancer) {
+            conf::write_balancer(&self.plan, &self.nest, self.replica_count())?;
+            balancer.hang_up().await;
+            command.reply(Reply::Line { text: "balancer has read its configuration again".to_owned() }).await;
+        }
+        if changed.contains(&"postgresql.conf") {
+            let text =
+                "postgresql.conf has changed: restart postgres to use it (restart postgres)".to_owned();
+            command.reply(Reply::Line { text }).await;
+        }
+        Ok(())
+    }
+
+    async fn replace(&mut self, name: &str, command: &Command) -> Result<()> {
+        let deadline = self.start_deadline();
+        let part = self.part(name)?;
+        let keeper = self.keeper(name)?;
+        keeper.replace(part).await;
+        keeper.healthy(deadline).await?;
+        command.reply(Reply::Line { text: format!("{name} was restarted and is healthy") }).await;
+        Ok(())
+    }
+
+    /// The part as the settings and the release have it now, its configuration file written.
+    fn part(&self, name: &str) -> Result<Part> {
+        let (plan, nest) = (&self.plan, &self.nest);
+        let part = match name {
+            "balancer" => {
+                conf::write_balancer(plan, nest, self.replica_count())?;
+                Some(plan.balancer())
+            }
+            "pooler" => {
+                conf::write_pooler(plan, nest)?;
+                plan.pooler()
+            }
+            "redis" | "postgres" | "standby" => {
+                conf::write_stores(plan, nest)?;
+                match name {
+                    "redis" => plan.redis(),
+                    "postgres" => plan.postgres(),
+                    _ => plan.standby(),
+                }
+            }
+            _ => {
+                let number = name.strip_prefix("web-").and_then(|number| number.parse().ok());
+                number
+                    .filter(|number| (1..=self.replica_count()).contains(number))
+                    .map(|number| plan.replica(number))
+            }
+        };
+        part.with_context(|| {
+            let names: Vec<String> = self.board.rows().into_iter().map(|row| row.name).collect();
+            format!(
+                "no part of this stack is named {name}; there are: {}, and web for all replicas",
+                names.join(", ")
+            )
+        })
+    }
+
+    fn keeper(&self, name: &str) -> Result<&Keeper> {
+        let mut all = self.stores.iter().chain(&self.pooler).chain(&self.replicas).chain(&self.balancer);
+        all.find(|keeper| keeper.name() == name).with_context(|| format!("{name} is not kept by this stack"))
+    }
+
+    fn replica_count(&self) -> u32 {
+        u32::try_from(self.replicas.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Reads `config.env` again. What decides which parts there are, and where, is for a restart of the whole.
+    async fn plan_again(&mut self, outer: &dyn Fn(&str) -> Option<String>) -> Result<()> {
+        let settings = read_settings(&self.origin, outer)?;
+        if settings.topology != self.plan.settings.topology || settings.ports != self.plan.settings.ports {
+            bail!(
+                "config.env now names other ports, stores or ways: stop and start the stack to go over to them"
+            );
+        }
+        let plan = make_plan(&self.origin, settings, &self.nest.dirs, &self.nest.run_as)?;
+        postgres::write_pgpass(&plan, &self.nest)?;
+        // A new password is the role's password too; new connections use it, open ones live on.
+        if plan.secrets != self.plan.secrets && plan.settings.topology.primary == Place::Ours {
+            postgres::set_up(&plan, &self.nest).await?;
+        }
+        self.plan = plan;
+        Ok(())
+    }
+}
