@@ -1,0 +1,160 @@
+//! The stack is told to end while requests, streams and sockets are in flight: none of them may be lost.
+
+use super::site::{Keeper, Site};
+use crate::accounts::Account;
+use crate::http::{Call, Client};
+use crate::logic::fault::Fault;
+use crate::logic::shape::Session;
+use crate::logic::tokens::Answer;
+use crate::users::{Until, follow};
+use crate::ws::{Incoming, Socket};
+use anyhow::Context;
+use hyper::StatusCode;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::json;
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::process::Command;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+const CLIENTS: u32 = 10;
+const BEAT: Duration = Duration::from_millis(50);
+const STREAMS: usize = 3;
+const STOP_AFTER: Duration = Duration::from_secs(2);
+/// The streams begin this long before the stop, to be in the middle of their answers at it.
+const STREAM_LEAD: Duration = Duration::from_millis(200);
+const GONE_LIMIT: Duration = Duration::from_secs(90);
+
+/// A request and when it was sent.
+struct Sent {
+    at: Instant,
+    fault: Option<Fault>,
+}
+
+pub async fn check(site: &Site, stop_command: Option<&str>) -> anyhow::Result<String> {
+    let account = site.accounts(1).await?.remove(0);
+    let session = open_session(site, &account).await?;
+    let (socket, _) = Socket::open(&site.dialer, &session, &account.token(), None).await?;
+    let ended = CancellationToken::new();
+    let began = Instant::now();
+    let mut clients = JoinSet::new();
+    for n in 0..CLIENTS {
+        clients.spawn_local(beat(site.client(), account.token(), began + BEAT * n / CLIENTS, ended.clone()));
+    }
+    sleep_until(began + STOP_AFTER - STREAM_LEAD).await;
+    let mut streams = JoinSet::new();
+    for _ in 0..STREAMS {
+        let session = open_session(site, &account).await?;
+        streams.spawn_local(stream(site.client(), account.token(), session));
+    }
+    sleep_until(began + STOP_AFTER).await;
+    let stopped = Instant::now();
+    let goodbye = tokio::task::spawn_local(goodbye(socket));
+    end(site, stop_command).await?;
+    ended.cancel();
+    let took = stopped.elapsed();
+    let mut sent = Vec::new();
+    while let Some(done) = clients.join_next().await {
+        sent.extend(done?);
+    }
+    while let Some(done) = streams.join_next().await {
+        done?.context("a stream that was in flight was lost")?;
+    }
+    let code = goodbye.await?.context("a socket was not told to go")?;
+    judge(&sent, stopped)?;
+    let before = sent.iter().filter(|request| request.at < stopped).count();
+    Ok(format!(
+        "{before} GETs sent before the stop all answered, {STREAMS} streams in flight ended whole, the socket closed with {code}, \
+         the stack gone after {:.1} s",
+        took.as_secs_f64()
+    ))
+}
+
+fn judge(sent: &[Sent], stopped: Instant) -> anyhow::Result<()> {
+    let lost = |request: &&Sent| match &request.fault {
+        None => false,
+        Some(_) if request.at < stopped => true,
+        // Afterwards a stack may refuse, but not break off what it began to answer.
+        Some(fault) => matches!(fault, Fault::Cut(_)),
+    };
+    let lost: Vec<&Sent> = sent.iter().filter(lost).collect();
+    match lost.first().and_then(|request| request.fault.as_ref()) {
+        Some(first) => anyhow::bail!("{} of {} requests were lost, first: {first}", lost.len(), sent.len()),
+        None => Ok(()),
+    }
+}
+
+async fn beat(mut client: Client, token: Rc<str>, first: Instant, ended: CancellationToken) -> Vec<Sent> {
+    let call = Call::get("/api/users", "/api/users?limit=10").bearer(&token);
+    let mut sent = Vec::new();
+    let mut due = first;
+    while !ended.is_cancelled() {
+        sleep_until(due).await;
+        due += BEAT;
+        // A new connection each time: an idle one may be closed at the very moment it is used, and that is no loss.
+        client.close();
+        let at = Instant::now();
+        let fault = match client.call(&call).await {
+            Ok(answer) => answer.expect(StatusCode::OK).err(),
+            Err(fault) => Some(fault),
+        };
+        sent.push(Sent { at, fault });
+    }
+    sent
+}
+
+async fn open_session(site: &Site, account: &Account) -> anyhow::Result<String> {
+    let body = json!({"title": "verify shutdown", "visibility": "private"});
+    let call = Call::post("/api/sessions", "/api/sessions", &body).bearer(&account.token());
+    let session: Session = site.client().call(&call).await?.expect(StatusCode::CREATED)?.json()?;
+    Ok(session.id)
+}
+
+async fn stream(mut client: Client, token: Rc<str>, session: String) -> Result<(), Fault> {
+    let question = "What becomes of a stream when the stack is told to end?".to_owned();
+    let body = json!({"session_id": session, "content": question, "client_msg_id": "verify-stop"});
+    let call = Call::post("/messages/stream/", "/messages/stream/", &body).bearer(&token);
+    follow(&mut client, &call, &mut Answer::to(question, 0), Until::Done, |_| {}).await
+}
+
+/// The close code a member gets.
+async fn goodbye(mut socket: Socket) -> anyhow::Result<u16> {
+    let deadline = Instant::now() + GONE_LIMIT;
+    loop {
+        match socket.next(deadline).await? {
+            Incoming::Closed(code @ (1001 | 1012)) => return Ok(code),
+            Incoming::Closed(code) => anyhow::bail!("closed with {code}, which does not ask to come back"),
+            Incoming::Nothing => anyhow::bail!("no close frame"),
+            Incoming::Frame(_) => {}
+        }
+    }
+}
+
+/// Ends the stack and waits until it is gone.
+async fn end(site: &Site, stop_command: Option<&str>) -> anyhow::Result<()> {
+    if let Some(command) = stop_command {
+        let status =
+            Command::new("sh").args(["-c", command]).stdout(std::process::Stdio::null()).status().await?;
+        anyhow::ensure!(status.success(), "the stop command ended with {status}");
+        return Ok(());
+    }
+    anyhow::ensure!(site.keeper == Keeper::Supervisor, "under docker the stop needs --stop-command");
+    let pid = site.supervisor_pid.context("the status names no supervisor_pid")?;
+    let command = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    anyhow::ensure!(command.trim() == "stack", "process {pid} is not the stack any more: take a new status");
+    kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGTERM).context("cannot tell the stack to end")?;
+    let began = Instant::now();
+    while Path::new(&format!("/proc/{pid}")).exists() {
+        anyhow::ensure!(
+            began.elapsed() < GONE_LIMIT,
+            "the stack was still there after {} s",
+            GONE_LIMIT.as_secs()
+        );
+        sleep(Duration::from_millis(50)).await;
+    }
+    Ok(())
+}

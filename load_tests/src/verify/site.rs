@@ -1,0 +1,193 @@
+//! Where the stack under check is, put together from its status, the command line and, under docker, the engine.
+
+use crate::accounts::{self, Account};
+use crate::args::VerifyArgs;
+use crate::http::{Client, Dialer};
+use crate::logic::fleet::{self, Address, Fleet, Replica};
+use crate::logic::target::Target;
+use anyhow::{Context, anyhow};
+use chassis::settings::{Kind, Setting, Values};
+use std::io::Read;
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::process::Command;
+
+/// The settings that passwords and names may come from; none of them may stand on a command line.
+static SETTINGS: &[Setting] = &[
+    Setting {
+        name: "DB_NAME",
+        kind: Kind::Text,
+        default: "arena_db",
+        live: false,
+        doc: "name of the database",
+    },
+    Setting {
+        name: "DB_USER",
+        kind: Kind::Text,
+        default: "arena_user",
+        live: false,
+        doc: "user of database and console",
+    },
+    Setting { name: "DB_PASSWORD", kind: Kind::Secret, default: "", live: false, doc: "password of DB_USER" },
+    Setting { name: "PGPASSFILE", kind: Kind::Text, default: "", live: false, doc: "libpq password file" },
+];
+
+/// Time within which any one answer must come.
+pub const ANSWER_LIMIT: Duration = Duration::from_secs(15);
+/// Replicas that the compose file has.
+const COMPOSE_REPLICAS: usize = 10;
+
+/// The stack under check.
+pub struct Site {
+    pub balancer: Target,
+    pub dialer: Rc<Dialer>,
+    pub replicas: Vec<Replica>,
+    pub pooler: Option<Address>,
+    pub postgres: Option<Address>,
+    pub database: String,
+    pub user: String,
+    pub supervisor_pid: Option<u32>,
+    pub keeper: Keeper,
+    passwords: Passwords,
+}
+
+/// Who starts a killed replica again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keeper {
+    /// The stack's own supervisor does.
+    Supervisor,
+    /// We do, through the engine.
+    Docker,
+}
+
+struct Passwords {
+    given: Option<String>,
+    pgpass: String,
+}
+
+impl Site {
+    pub async fn find(args: &VerifyArgs, lookup: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<Self> {
+        let values = chassis::settings::read(SETTINGS, lookup)?;
+        let fleet = args.status.as_deref().map(read_status).transpose()?.unwrap_or_default();
+        let balancer = match (&args.balancer, &fleet.url) {
+            (Some(target), _) => target.clone(),
+            (None, Some(url)) => url.parse().map_err(|error: String| anyhow!(error))?,
+            (None, None) => anyhow::bail!("where is the stack? give --status FILE or --balancer URL"),
+        };
+        let dialer = Rc::new(Dialer::resolve(&balancer, ANSWER_LIMIT).await?);
+        let mut replicas =
+            if args.replicas.is_empty() { fleet.replicas.clone() } else { args.replicas.clone() };
+        if replicas.is_empty() && args.docker {
+            replicas = docker_replicas().await?;
+        }
+        let direct = fleet.database.as_ref().map(|db| Address { host: db.host.clone(), port: db.port });
+        let named = |flag: &Option<String>, status: Option<&String>, setting: &str| {
+            flag.clone().or_else(|| status.cloned()).unwrap_or_else(|| values.text(setting).to_owned())
+        };
+        Ok(Self {
+            balancer,
+            dialer,
+            replicas,
+            pooler: args.pooler.clone().or_else(|| fleet.pooler.clone()),
+            postgres: args.postgres.clone().or(direct),
+            database: named(&args.database, fleet.database.as_ref().map(|db| &db.name), "DB_NAME"),
+            user: named(&args.user, fleet.database.as_ref().map(|db| &db.user), "DB_USER"),
+            supervisor_pid: fleet.supervisor_pid,
+            keeper: if args.docker { Keeper::Docker } else { Keeper::Supervisor },
+            passwords: Passwords::find(&values, &fleet)?,
+        })
+    }
+
+    /// A client of the balancer.
+    pub fn client(&self) -> Client {
+        Client::new(self.dialer.clone())
+    }
+
+    /// A client of one replica, past the balancer.
+    pub async fn dialer_of(&self, replica: &Replica) -> anyhow::Result<Rc<Dialer>> {
+        let target: Target = replica.url.parse().map_err(|error: String| anyhow!(error))?;
+        Ok(Rc::new(Dialer::resolve(&target, ANSWER_LIMIT).await?))
+    }
+
+    /// New accounts, registered through the balancer.
+    pub async fn accounts(&self, count: u32) -> anyhow::Result<Vec<Rc<Account>>> {
+        let run = uuid::Uuid::new_v4().simple().to_string()[..8].to_owned();
+        accounts::register(&mut self.client(), &run, count).await.context("cannot register")
+    }
+
+    /// A database connection; `database` is also `pgbouncer`, the console.
+    pub async fn connect(&self, address: &Address, database: &str) -> anyhow::Result<tokio_postgres::Client> {
+        let mut config = tokio_postgres::Config::new();
+        config
+            .host(&address.host)
+            .port(address.port)
+            .dbname(database)
+            .user(&self.user)
+            .connect_timeout(ANSWER_LIMIT);
+        config.application_name("load_tests verify");
+        if let Some(password) = self.passwords.of(address, database, &self.user) {
+            config.password(password);
+        }
+        let connected = config.connect(tokio_postgres::NoTls).await;
+        let (client, connection) = connected
+            .with_context(|| format!("cannot log in to {database} at {}:{}", address.host, address.port))?;
+        tokio::task::spawn_local(async move {
+            // Whoever uses the client is told by its own query.
+            let _ = connection.await;
+        });
+        Ok(client)
+    }
+}
+
+impl Passwords {
+    fn find(values: &Values, fleet: &Fleet) -> anyhow::Result<Self> {
+        let given = values.opt("DB_PASSWORD").map(str::to_owned);
+        let file = values.opt("PGPASSFILE").or(fleet.pgpass_file.as_deref());
+        let pgpass = match file {
+            Some(path) => std::fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?,
+            None => String::new(),
+        };
+        Ok(Self { given, pgpass })
+    }
+
+    fn of(&self, address: &Address, database: &str, user: &str) -> Option<String> {
+        self.given.clone().or_else(|| fleet::password(&self.pgpass, address, database, user))
+    }
+}
+
+/// Runs a command of the docker engine and gives what it printed.
+pub async fn docker(args: &[&str]) -> anyhow::Result<String> {
+    let output = Command::new("docker").args(args).output().await.context("cannot run docker")?;
+    let told = String::from_utf8_lossy(&output.stderr);
+    anyhow::ensure!(output.status.success(), "docker {}: {}", args.join(" "), told.trim());
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// The name of a replica's container.
+pub fn container_of(replica: &str) -> String {
+    format!("arena-{replica}")
+}
+
+async fn docker_replicas() -> anyhow::Result<Vec<Replica>> {
+    let mut replicas = Vec::new();
+    for number in 1..=COMPOSE_REPLICAS {
+        let name = format!("web-{number}");
+        let format = "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}";
+        let addresses = docker(&["inspect", "-f", format, &container_of(&name)]).await?;
+        let address =
+            addresses.split_whitespace().next().with_context(|| format!("{name} has no address"))?;
+        replicas.push(Replica { name, url: format!("http://{address}:8000"), pid: None });
+    }
+    Ok(replicas)
+}
+
+fn read_status(path: &Path) -> anyhow::Result<Fleet> {
+    let mut text = String::new();
+    let read = match path.as_os_str() == "-" {
+        true => std::io::stdin().read_to_string(&mut text).map(drop),
+        false => std::fs::read_to_string(path).map(|read| text = read),
+    };
+    read.with_context(|| format!("cannot read the status {}", path.display()))?;
+    Fleet::parse(&text).map_err(|error| anyhow!("{}: {error}", path.display()))
+}
