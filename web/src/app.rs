@@ -12,6 +12,7 @@ use crate::auth::Auth;
 use crate::chat::Chat;
 use crate::fleet::Fleet;
 use crate::metrics::Metrics;
+use crate::monitoring::console::Console;
 use crate::redis_link::RedisLink;
 use crate::replicas::Databases;
 use crate::settings::Settings;
@@ -43,6 +44,8 @@ pub struct Handles {
     pub streams: Streams,
     /// What the other replicas say about themselves.
     pub fleet: Fleet,
+    /// What the pooler says about itself.
+    pub console: Console,
     /// Counters and gauges.
     pub metrics: Arc<Metrics>,
     /// Background tasks; they end on drain.

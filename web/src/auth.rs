@@ -146,8 +146,9 @@ impl Auth {
         let (value,): (Option<String>,) = self.shared.redis.ask(&pipeline).await.map_err(|_| {
             Error::unavailable("tickets cannot be checked now; connect with the access token")
         })?;
-        let value =
-            value.ok_or_else(|| Error::unauthorized("the ticket is unknown, used or older than 30 s; get a new one"))?;
+        let value = value.ok_or_else(|| {
+            Error::unauthorized("the ticket is unknown, used or older than 30 s; get a new one")
+        })?;
         self.still_logged_in(self.shared.keys.check(Purpose::Ticket, &value, now_s())?)
     }
 

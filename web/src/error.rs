@@ -97,6 +97,20 @@ impl Error {
         Self::Unprocessable(vec![FieldError { field: field.into(), detail: detail.into() }])
     }
 
+    /// All fields that are wrong at once, so that a form can show them.
+    ///
+    /// # Errors
+    /// At least one check failed.
+    pub fn unless_fit<const N: usize>(
+        checks: [(&'static str, Result<(), &'static str>); N],
+    ) -> Result<(), Self> {
+        let wrong = checks.into_iter().filter_map(|(field, check)| {
+            check.err().map(|detail| FieldError { field: field.into(), detail: detail.into() })
+        });
+        let wrong: Vec<FieldError> = wrong.collect();
+        if wrong.is_empty() { Ok(()) } else { Err(Self::Unprocessable(wrong)) }
+    }
+
     pub fn too_many(retry_after: Duration) -> Self {
         Self::TooMany { retry_after }
     }
@@ -156,7 +170,9 @@ impl Error {
 
     fn into_pending(self) -> Pending {
         let status = self.status();
-        let cause = status.is_server_error().then(|| Arc::from(self.to_string()));
+        // To be busy, starting or draining is no fault: whoever decides so tells the log where that is worth a line.
+        let faulty = status.is_server_error() && !matches!(self, Self::Unavailable(_));
+        let cause = faulty.then(|| Arc::from(self.to_string()));
         let mut problem = problem_of(status, self.detail());
         problem.kind = kind_of(self.code());
         if let Self::Unprocessable(errors) = self {

@@ -26,16 +26,19 @@ impl<T: DeserializeOwned> FromRequest<App> for Body<T> {
         if !is_json(&request) {
             return Err(Error::NotJson("send the body with Content-Type: application/json".into()));
         }
-        let bytes = Bytes::from_request(request, app).await.map_err(|refused| match refused.status().as_u16() {
-            413 => Error::TooLarge { limit: BODY_LEN_MAX },
-            _ => Error::unprocessable("body", "it could not be read to its end"),
-        })?;
+        let bytes =
+            Bytes::from_request(request, app).await.map_err(|refused| match refused.status().as_u16() {
+                413 => Error::TooLarge { limit: BODY_LEN_MAX },
+                _ => Error::unprocessable("body", "it could not be read to its end"),
+            })?;
         serde_json::from_slice(&bytes).map(Self).map_err(|cause| json_error(&cause))
     }
 }
 
 fn is_json(request: &Request) -> bool {
-    let Some(kind) = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()) else { return false };
+    let Some(kind) = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()) else {
+        return false;
+    };
     let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     kind == "application/json" || (kind.starts_with("application/") && kind.ends_with("+json"))
 }
@@ -81,8 +84,9 @@ impl Page {
 /// It is not one of ours.
 pub fn id_mark(mark: Option<&str>) -> Result<Option<Uuid>, Error> {
     let read = |mark| {
-        pages::read_mark(mark)
-            .ok_or_else(|| Error::unprocessable("after", "not a mark of ours; take it from `next` of the page before"))
+        pages::read_mark(mark).ok_or_else(|| {
+            Error::unprocessable("after", "not a mark of ours; take it from `next` of the page before")
+        })
     };
     mark.map(read).transpose()
 }
@@ -112,7 +116,8 @@ impl FromRequestParts<App> for Origin {
         let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
         let text = |name| parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
         // The last one was added by the balancer; those before it may be the client's invention.
-        let forwarded = text(FORWARDED_FOR).rsplit(',').next().and_then(|last| last.trim().parse::<IpAddr>().ok());
+        let forwarded =
+            text(FORWARDED_FOR).rsplit(',').next().and_then(|last| last.trim().parse::<IpAddr>().ok());
         let trusted = forwarded.filter(|_| app.settings.service.trust_forwarded);
         let address = trusted.or(peer).map_or_else(|| "unknown".to_owned(), |ip| ip.to_string());
         let user_agent = text(USER_AGENT).chars().take(USER_AGENT_LEN_MAX).collect();

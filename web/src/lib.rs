@@ -1,1 +1,221 @@
-//! (being built)
+//! The web service: chat over HTTP, server-sent events and WebSockets, on any of many replicas.
+//!
+//! [`run`] is what `main` and the tests call; the way of a message is told in ARCHITECTURE.md.
+
+pub mod api;
+pub mod app;
+pub mod auth;
+pub mod chat;
+pub mod cli;
+pub mod error;
+pub mod extract;
+pub mod fleet;
+pub mod layers;
+pub mod logic;
+pub mod metrics;
+pub mod monitoring;
+pub mod redis_link;
+pub mod replicas;
+pub mod responder;
+pub mod router;
+pub mod schema;
+pub mod seed;
+mod serve;
+pub mod settings;
+pub mod store;
+pub mod stream;
+pub mod ui;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use chassis::listen::{self, Tcp};
+use chassis::ops::{self, Ops};
+use chassis::tasks::Tasks;
+use tokio_util::sync::CancellationToken;
+
+use crate::app::{App, Handles, Life, Phase};
+use crate::auth::Auth;
+use crate::chat::{Chat, ChatSettings};
+use crate::fleet::Fleet;
+use crate::logic::watermark::TokenKeys;
+use crate::metrics::Metrics;
+use crate::monitoring::console::Console;
+use crate::redis_link::RedisLink;
+use crate::replicas::Databases;
+use crate::settings::Settings;
+use crate::store::{Db, Store};
+use crate::stream::{StreamSettings, Streams};
+
+/// Where the service listens; opened by the caller, so that tests can let the system choose ports.
+pub struct Listeners {
+    pub http: std::net::TcpListener,
+    pub ops: std::net::TcpListener,
+}
+
+impl Listeners {
+    /// # Errors
+    /// An address is taken or not ours; the error names it.
+    pub fn open(settings: &Settings) -> std::io::Result<Self> {
+        let options = Tcp::default();
+        Ok(Self {
+            http: listen::tcp(settings.service.listen, options)?,
+            ops: listen::tcp(settings.service.ops_listen, options)?,
+        })
+    }
+}
+
+/// The time that background tasks get to end after everything else has.
+const TASKS_END: Duration = Duration::from_secs(2);
+
+/// Serves until `shutdown` comes back, then drains: no new work, what is in flight ends, everything is closed.
+///
+/// # Errors
+/// A part cannot be made from the settings. What may come later (the database, Redis) is waited for instead.
+pub async fn run(
+    settings: Settings,
+    listeners: Listeners,
+    shutdown: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
+    // Whoever installed another one before us keeps it.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let app = assemble(settings)?;
+    // Apart from the other tasks: requests in flight end before that on which they stand.
+    let connections = Tasks::new();
+    let stop = CancellationToken::new();
+    let http = serve::serve(listeners.http, router::router(app.clone()), connections.clone(), stop.clone());
+    connections.spawn("http listener", http);
+    start_background(&app, listeners.ops);
+    let service = &app.settings.service;
+    tracing::info!(
+        container = %service.container,
+        "{} serves on {}, metrics on {}, database {:?}, Redis {}",
+        service.container,
+        service.listen,
+        service.ops_listen,
+        app.settings.database.primary,
+        app.redis.address(),
+    );
+    shutdown.await;
+    drain(&app, &connections, &stop).await;
+    Ok(())
+}
+
+/// Makes every handle; nothing is dialled yet.
+fn assemble(settings: Settings) -> anyhow::Result<App> {
+    let metrics = Arc::new(Metrics::new());
+    let served_by = Arc::clone(&settings.service.container);
+    let application = format!("arena {served_by}");
+    let open = |target| Db::open(target, &settings.database, &application, metrics.pool_wait.clone());
+    let store = Store::new(open(&settings.database.primary));
+    let reads = settings.database.reads.iter().map(open).collect();
+    let databases = Databases::new(store.as_read(), reads, token_keys(&settings.auth));
+    let redis = RedisLink::new(&settings.redis).map_err(anyhow::Error::msg)?;
+    let auth = Auth::new(&settings.auth, redis.clone());
+    let tasks = Tasks::new();
+    let chat = Chat::start(chat::Parts {
+        store: store.clone(),
+        redis: redis.clone(),
+        tasks: tasks.clone(),
+        served_by: Arc::clone(&served_by),
+        settings: ChatSettings::new(&settings.values),
+    });
+    let streams = Streams::new(stream::Parts {
+        store: store.clone(),
+        redis: redis.clone(),
+        responder: responder::from_settings(&settings.values).context("the responder")?,
+        chat: chat.clone(),
+        tasks: tasks.clone(),
+        settings: StreamSettings::new(&settings.values),
+    });
+    metrics.register(|registry| chat.metrics(registry));
+    let life = Arc::new(Life::new());
+    let fleet = Fleet::new(redis.clone());
+    Ok(App::new(Handles {
+        settings,
+        served_by,
+        store,
+        databases,
+        redis,
+        auth,
+        chat,
+        streams,
+        fleet,
+        console: Console::default(),
+        metrics,
+        tasks,
+        life,
+    }))
+}
+
+fn token_keys(auth: &settings::Auth) -> TokenKeys {
+    let secrets = std::iter::once(&auth.secret).chain(&auth.previous);
+    TokenKeys::new(secrets.map(|secret| secret.reveal().as_bytes().to_vec()).collect())
+}
+
+fn start_background(app: &App, ops_listener: std::net::TcpListener) {
+    let (rendered, asked) = (app.clone(), app.clone());
+    let ops = Ops {
+        metrics: Arc::new(move || {
+            monitoring::gauges(&rendered);
+            rendered.metrics.render()
+        }),
+        ready: Arc::new(move || asked.life.is_serving()),
+    };
+    let tasks = &app.tasks;
+    tasks.spawn("ops port", ops::serve(ops_listener, ops, tasks.clone()));
+    tasks.spawn("start", begin_serving(app.clone()));
+    tasks.spawn("heartbeat", fleet::beat(app.clone()));
+    tasks.spawn("pool metrics log", monitoring::log_block::keep_logging(app.clone()));
+    let following = app.clone();
+    tasks.spawn("ended logins", async move { following.auth.revoked().follow(&following.tasks).await });
+    app.databases.watch(tasks);
+}
+
+/// Waits for the database and its schema, then lets traffic come.
+async fn begin_serving(app: App) {
+    for warning in &app.settings.warnings {
+        tracing::warn!("{warning}");
+    }
+    if let Err(cause) = app.redis.ping().await {
+        tracing::warn!(%cause, "Redis at {} does not answer; chat is stored and read without it", app.redis.address());
+    }
+    if !schema::wait(&app.store, &app.tasks).await {
+        return;
+    }
+    match app.store.users().make_admins(&app.settings.auth.admins).await {
+        Ok(0) => {}
+        Ok(count) => tracing::info!(count, "{count} users of ADMIN_USERNAMES are admins now"),
+        Err(cause) => tracing::warn!(%cause, "ADMIN_USERNAMES could not be applied: {cause}"),
+    }
+    app.life.advance(Phase::Serving);
+    tracing::info!("{} is ready", app.served_by);
+}
+
+/// First no new work, then the end of the old, then of what it stood on.
+async fn drain(app: &App, connections: &Tasks, stop: &CancellationToken) {
+    let service = &app.settings.service;
+    app.life.advance(Phase::Draining);
+    tracing::info!("{} drains: health says so, connections end with their next answer", app.served_by);
+    fleet::tell(app).await;
+    tokio::time::sleep(service.drain_delay).await;
+    stop.cancel();
+    let (_, _, cut) = tokio::join!(
+        app.chat.drain(service.drain_timeout),
+        app.streams.drain(service.drain_timeout),
+        connections.drain(service.drain_timeout),
+    );
+    if cut > 0 {
+        tracing::warn!(cut, "{cut} connections did not end within DRAIN_TIMEOUT and were cut");
+    }
+    let left = app.tasks.drain(TASKS_END).await;
+    if left > 0 {
+        tracing::warn!(left, "{left} background tasks did not end in time");
+    }
+    app.fleet.leave(&app.served_by).await;
+    app.databases.close().await;
+    app.redis.quit().await;
+    tracing::info!("{} has drained", app.served_by);
+}

@@ -150,7 +150,9 @@ mod tests {
         let metrics = Metrics::new();
         metrics.on_answer("GET", "/api/sessions/{id}", 200, Duration::from_millis(3));
         let text = metrics.render();
-        assert!(text.contains("web_http_requests_total{method=\"GET\",route=\"/api/sessions/{id}\",status=\"200\"} 1"));
+        assert!(text.contains(
+            "web_http_requests_total{method=\"GET\",route=\"/api/sessions/{id}\",status=\"200\"} 1"
+        ));
         assert!(text.contains("web_http_request_duration_seconds_bucket"));
     }
 }

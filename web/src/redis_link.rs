@@ -25,7 +25,8 @@ impl RedisLink {
     /// # Errors
     /// The URL is not understood; it is not repeated, as it may hold a password.
     pub fn new(settings: &settings::Redis) -> Result<Self, String> {
-        let refused = |_| "REDIS_URL: not understood; write redis://[[USER]:PASSWORD@]HOST[:PORT][/DB]".to_owned();
+        let refused =
+            |_| "REDIS_URL: not understood; write redis://[[USER]:PASSWORD@]HOST[:PORT][/DB]".to_owned();
         let client = Client::open(settings.url.reveal()).map_err(refused)?;
         // One try per question: whoever asks while Redis is away learns it at once, and the next question tries again.
         let config = ConnectionManagerConfig::new()
@@ -66,5 +67,12 @@ impl RedisLink {
         let asked = tokio::time::Instant::now();
         let () = self.ask(redis::pipe().cmd("PING").ignore()).await?;
         Ok(asked.elapsed())
+    }
+
+    /// Takes leave.
+    pub async fn quit(&self) {
+        if let Err(cause) = self.ask::<()>(redis::pipe().cmd("QUIT").ignore()).await {
+            tracing::debug!(%cause, "Redis was away at the end: {cause}");
+        }
     }
 }

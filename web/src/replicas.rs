@@ -154,16 +154,21 @@ impl Databases {
 
     /// Adds the token of a write that has just been committed to its answer.
     pub async fn stamp(&self, answer: impl IntoResponse) -> Response {
-        let mut response = answer.into_response();
-        if let Some(token) = self.token().await {
-            let cookie =
-                format!("{TOKEN_COOKIE}={token}; Path=/; Max-Age={TOKEN_COOKIE_AGE_S}; HttpOnly; SameSite=Lax");
-            let headers = response.headers_mut();
-            headers.insert(TOKEN_HEADER, HeaderValue::from_str(&token).expect("base64url is a header value"));
-            headers.append(SET_COOKIE, HeaderValue::from_str(&cookie).expect("a cookie is a header value"));
-        }
-        response
+        stamped(answer, self.token().await.as_deref())
     }
+}
+
+/// Adds a token that is at hand already.
+pub fn stamped(answer: impl IntoResponse, token: Option<&str>) -> Response {
+    let mut response = answer.into_response();
+    if let Some(token) = token {
+        let cookie =
+            format!("{TOKEN_COOKIE}={token}; Path=/; Max-Age={TOKEN_COOKIE_AGE_S}; HttpOnly; SameSite=Lax");
+        let headers = response.headers_mut();
+        headers.insert(TOKEN_HEADER, HeaderValue::from_str(token).expect("base64url is a header value"));
+        headers.append(SET_COOKIE, HeaderValue::from_str(&cookie).expect("a cookie is a header value"));
+    }
+    response
 }
 
 /// Whether to go on after a pause; `false` when draining.
@@ -211,7 +216,10 @@ impl FromRequestParts<App> for Reading {
         let need = match carried(&parts.headers) {
             None => None,
             Some(Carried::Header(token)) => Some(keys.read(token).ok_or_else(|| {
-                Error::unprocessable("X-Consistency-Token", "not one of ours; send the one of your last write")
+                Error::unprocessable(
+                    "X-Consistency-Token",
+                    "not one of ours; send the one of your last write",
+                )
             })?),
             // A cookie outlives the key that signed it; nobody can mend it by hand.
             Some(Carried::Cookie(token)) => keys.read(token),

@@ -273,7 +273,8 @@ fn redis(values: &Values) -> Redis {
     }
     let address = format!("{}:{}", values.text("REDIS_HOST"), values.port("REDIS_PORT"));
     let encode = |name| {
-        percent_encoding::utf8_percent_encode(values.text(name), percent_encoding::NON_ALPHANUMERIC).to_string()
+        percent_encoding::utf8_percent_encode(values.text(name), percent_encoding::NON_ALPHANUMERIC)
+            .to_string()
     };
     let login = match (values.opt("REDIS_USER"), values.opt("REDIS_PASSWORD")) {
         (None, None) => String::new(),

@@ -33,7 +33,7 @@ impl Revoked {
     /// Ends the access tokens of these logins: here at once, elsewhere within a second or when Redis is back.
     pub async fn add(&self, logins: &[Uuid]) {
         let ended: Vec<(Uuid, i64)> = logins.iter().map(|&login| (login, now_s())).collect();
-        self.logins.write().expect("nobody panics while holding it").extend(&ended);
+        self.logins.write().expect("nobody panics while holding it").extend(ended.iter().copied());
         if let Err(cause) = self.tell(&ended).await {
             tracing::warn!(%cause, "other replicas learn of an ended login when Redis is back: {cause}");
         }
@@ -59,9 +59,13 @@ impl Revoked {
         let oldest = now_s() - seconds(KEEP);
         let in_redis: HashSet<Uuid> = known.iter().map(|&(login, _)| login).collect();
         let mut logins = self.logins.write().expect("nobody panics while holding it");
-        logins.extend(known);
+        logins.extend(known.iter().copied());
         logins.retain(|_, since| *since >= oldest);
-        logins.iter().filter(|(login, _)| !in_redis.contains(login)).map(|(&login, &since)| (login, since)).collect()
+        logins
+            .iter()
+            .filter(|(login, _)| !in_redis.contains(login))
+            .map(|(&login, &since)| (login, since))
+            .collect()
     }
 
     async fn ask(&self) -> redis::RedisResult<Vec<(Uuid, i64)>> {

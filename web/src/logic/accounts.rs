@@ -68,7 +68,11 @@ mod tests {
             assert!(check_username(wrong).is_err(), "{wrong}");
         }
         assert!(check_password("12345678").is_ok() && check_password("1234567").is_err());
-        assert!(check_title("Hello, world").is_ok() && check_title(" \t").is_err() && check_title("a\nb").is_err());
+        assert!(
+            check_title("Hello, world").is_ok()
+                && check_title(" \t").is_err()
+                && check_title("a\nb").is_err()
+        );
         assert!(check_display_name("Älice").is_ok() && check_display_name("").is_err());
     }
 

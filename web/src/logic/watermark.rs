@@ -61,7 +61,8 @@ impl TokenKeys {
 
     /// The state a token asks for; `None` when it is not one of ours.
     pub fn read(&self, token: &str) -> Option<Watermark> {
-        let bytes = URL_SAFE_NO_PAD.decode(token).ok().filter(|bytes| bytes.len() == BODY_LEN + SIGNATURE_LEN)?;
+        let bytes =
+            URL_SAFE_NO_PAD.decode(token).ok().filter(|bytes| bytes.len() == BODY_LEN + SIGNATURE_LEN)?;
         let (body, signature) = bytes.split_at(BODY_LEN);
         let ours = self.keys.iter().any(|key| mac(key, body).verify_truncated_left(signature).is_ok());
         let (timeline, lsn) = body.split_at(4);
@@ -102,7 +103,12 @@ pub const STANDING_AGE_MAX: Duration = Duration::from_secs(1);
 /// Picks the next replica in turn that is known to have what the read must see; the primary where there is none.
 ///
 /// `timeline` is the primary's: positions of another timeline cannot be compared, so such a read goes to the primary.
-pub fn choose(need: Option<Watermark>, timeline: Option<u32>, standings: &[Standing], turn: usize) -> Answerer {
+pub fn choose(
+    need: Option<Watermark>,
+    timeline: Option<u32>,
+    standings: &[Standing],
+    turn: usize,
+) -> Answerer {
     if need.is_some_and(|need| Some(need.timeline) != timeline) {
         return Answerer::Primary;
     }

@@ -75,11 +75,13 @@ fn migrations_bypass_the_pooler() {
 
 #[test]
 fn read_replicas_come_alone_numbered_or_by_url() {
-    let one = read_with(&[("SECRET_KEY", KEY), ("DB_READ_HOST", "standby:5433"), ("DB_READ_USER", "ro")]).unwrap();
+    let one =
+        read_with(&[("SECRET_KEY", KEY), ("DB_READ_HOST", "standby:5433"), ("DB_READ_USER", "ro")]).unwrap();
     assert_eq!(format!("{:?}", one.database.reads), "[ro@standby:5433/arena_db]");
     let two = read_with(&[("SECRET_KEY", KEY), ("DB_READ_HOST_1", "a"), ("DB_READ_HOST_3", "b")]).unwrap();
     assert_eq!(two.database.reads.len(), 2);
-    let url = read_with(&[("SECRET_KEY", KEY), ("DATABASE_READ_URL", "postgres://pooler:6432/arena_db_standby")]);
+    let url =
+        read_with(&[("SECRET_KEY", KEY), ("DATABASE_READ_URL", "postgres://pooler:6432/arena_db_standby")]);
     assert_eq!(format!("{:?}", url.unwrap().database.reads), "[arena_user@pooler:6432/arena_db_standby]");
 }
 

@@ -71,11 +71,10 @@ impl<'a> Figures<'a> {
     pub async fn watermark(&self) -> Result<Watermark, Error> {
         // The insert position, not the flushed one: it covers commits with synchronous_commit = off too.
         // The first eight digits of a log file's name are its timeline.
-        let (lsn, file): (String, String) = sqlx::query_as(
-            "SELECT lsn::text, pg_walfile_name(lsn) FROM pg_current_wal_insert_lsn() AS lsn",
-        )
-        .fetch_one(&mut *self.db.connection().await?)
-        .await?;
+        let (lsn, file): (String, String) =
+            sqlx::query_as("SELECT lsn::text, pg_walfile_name(lsn) FROM pg_current_wal_insert_lsn() AS lsn")
+                .fetch_one(&mut *self.db.connection().await?)
+                .await?;
         let timeline = file.get(..8).and_then(|digits| u32::from_str_radix(digits, 16).ok());
         match (Lsn::parse(&lsn), timeline) {
             (Some(lsn), Some(timeline)) => Ok(Watermark { timeline, lsn }),
@@ -107,15 +106,12 @@ impl<'a> Figures<'a> {
     }
 
     /// Statements whose mean time is at least `threshold_ms`, slowest first; `None` without pg_stat_statements.
-    pub async fn slow_queries(
-        &self,
-        threshold_ms: f64,
-        limit: i64,
-    ) -> Result<Option<Vec<SlowQuery>>, Error> {
-        let there: bool =
-            sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM pg_extension WHERE extname = 'pg_stat_statements')")
-                .fetch_one(&mut *self.db.connection().await?)
-                .await?;
+    pub async fn slow_queries(&self, threshold_ms: f64, limit: i64) -> Result<Option<Vec<SlowQuery>>, Error> {
+        let there: bool = sqlx::query_scalar(
+            "SELECT EXISTS (SELECT 1 FROM pg_extension WHERE extname = 'pg_stat_statements')",
+        )
+        .fetch_one(&mut *self.db.connection().await?)
+        .await?;
         if !there {
             return Ok(None);
         }

@@ -83,7 +83,12 @@ impl<'a> Logins<'a> {
     }
 
     /// Puts a new refresh token in the place of `old`, once: of two that bring the same one, one wins.
-    pub async fn rotate(&self, old: &[u8], new: &[u8], expires_at: OffsetDateTime) -> Result<Rotation, Error> {
+    pub async fn rotate(
+        &self,
+        old: &[u8],
+        new: &[u8],
+        expires_at: OffsetDateTime,
+    ) -> Result<Rotation, Error> {
         let rotated: Option<Rotated> = sqlx::query_as(
             "WITH login AS (
                  UPDATE logins SET token_hash = $2, expires_at = $3, refreshed_at = now()

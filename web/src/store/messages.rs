@@ -106,8 +106,10 @@ impl<'a> MessageReads<'a> {
         let sql = format!(
             "SELECT {COLUMNS} FROM messages m LEFT JOIN users u ON u.id = m.author_id WHERE m.id = $1"
         );
-        let row: Option<MessageRow> =
-            sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(id).fetch_optional(&mut *self.db.connection().await?).await?;
+        let row: Option<MessageRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+            .bind(id)
+            .fetch_optional(&mut *self.db.connection().await?)
+            .await?;
         Ok(row.map(|row| row.0))
     }
 
@@ -233,8 +235,7 @@ impl FromRow<'_, PgRow> for MessageRow {
             id: row.try_get("id")?,
             session_id: row.try_get("session_id")?,
             offset: row.try_get("offset")?,
-            role: Role::from_word(&word)
-                .ok_or_else(|| sqlx::Error::Decode(format!("role {word}").into()))?,
+            role: Role::from_word(&word).ok_or_else(|| sqlx::Error::Decode(format!("role {word}").into()))?,
             author,
             content: row.try_get("content")?,
             created_at,

@@ -104,13 +104,11 @@ impl<'a> SessionReads<'a> {
     }
 
     pub async fn is_member(&self, session: Uuid, user: Uuid) -> Result<bool, Error> {
-        Ok(sqlx::query_scalar(
-            "SELECT EXISTS (SELECT 1 FROM members WHERE session_id = $1 AND user_id = $2)",
-        )
-        .bind(session)
-        .bind(user)
-        .fetch_one(&mut *self.db.connection().await?)
-        .await?)
+        Ok(sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM members WHERE session_id = $1 AND user_id = $2)")
+            .bind(session)
+            .bind(user)
+            .fetch_one(&mut *self.db.connection().await?)
+            .await?)
     }
 
     /// The sessions that a user is a member of, newest first, those made before `before`.
@@ -128,7 +126,12 @@ impl<'a> SessionReads<'a> {
     }
 
     /// The members of a session in order of user id, those after `after`.
-    pub async fn members(&self, session: Uuid, after: Option<Uuid>, limit: i64) -> Result<Vec<Author>, Error> {
+    pub async fn members(
+        &self,
+        session: Uuid,
+        after: Option<Uuid>,
+        limit: i64,
+    ) -> Result<Vec<Author>, Error> {
         let rows: Vec<(Uuid, String, String)> = sqlx::query_as(
             "SELECT u.id, u.username, u.display_name FROM members m JOIN users u ON u.id = m.user_id
               WHERE m.session_id = $1 AND m.user_id > $2 ORDER BY m.user_id LIMIT $3",
@@ -138,7 +141,10 @@ impl<'a> SessionReads<'a> {
         .bind(limit)
         .fetch_all(&mut *self.db.connection().await?)
         .await?;
-        Ok(rows.into_iter().map(|(id, username, display_name)| Author { id, username, display_name }).collect())
+        Ok(rows
+            .into_iter()
+            .map(|(id, username, display_name)| Author { id, username, display_name })
+            .collect())
     }
 }
 

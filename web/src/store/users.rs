@@ -168,10 +168,11 @@ impl<'a> Users<'a> {
 
     /// Makes these users admins, where they exist.
     pub async fn make_admins(&self, usernames: &[String]) -> Result<u64, Error> {
-        let done = sqlx::query("UPDATE users SET role = 'admin' WHERE username = ANY($1) AND role <> 'admin'")
-            .bind(usernames)
-            .execute(&mut *self.db.connection().await?)
-            .await?;
+        let done =
+            sqlx::query("UPDATE users SET role = 'admin' WHERE username = ANY($1) AND role <> 'admin'")
+                .bind(usernames)
+                .execute(&mut *self.db.connection().await?)
+                .await?;
         Ok(done.rows_affected())
     }
 }

@@ -1,0 +1,56 @@
+//! The OpenAPI document, made from the handlers, and its rendered page.
+
+use axum::Json;
+use axum::response::{Html, IntoResponse};
+use http::header::CONTENT_SECURITY_POLICY;
+use serde_json::Value;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::{Modify, OpenApi};
+
+use crate::api::{auth, members, messages, sessions, users};
+use crate::monitoring::{admin, connections, health, queries, status, totals};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "Arena", description = "Chat over HTTP, server-sent events and WebSockets. Errors are \
+        application/problem+json. Lists are paged: send `next` of one page as `after` of the next."),
+    paths(
+        auth::register, auth::login, auth::refresh, auth::logout, auth::ws_ticket, auth::logins, auth::end_login,
+        users::list, users::me, users::change, users::remove, users::password,
+        sessions::list, sessions::create, sessions::get, sessions::change, sessions::remove,
+        members::join, members::list, members::add, members::remove,
+        messages::list, messages::create,
+        health::health, health::live, health::ready, status::status, connections::connections,
+        admin::health, admin::pool, admin::alerts, admin::pool_stats,
+        queries::slow, queries::analyze, totals::totals,
+    ),
+    security(("bearer" = [])),
+    modifiers(&Bearer),
+)]
+struct Document;
+
+struct Bearer;
+
+impl Modify for Bearer {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").build();
+        let components = document.components.get_or_insert_with(Default::default);
+        components.add_security_scheme("bearer", SecurityScheme::Http(scheme));
+    }
+}
+
+/// The document as JSON.
+pub fn document() -> Value {
+    serde_json::to_value(Document::openapi()).expect("the document is plain data")
+}
+
+/// `/openapi.json`
+pub async fn openapi() -> Json<Value> {
+    Json(document())
+}
+
+/// `/docs`: made from the document without a script, so that it needs nothing from elsewhere.
+pub async fn page() -> impl IntoResponse {
+    let policy = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'";
+    ([(CONTENT_SECURITY_POLICY, policy)], Html(crate::logic::docs_page::render(&document())))
+}

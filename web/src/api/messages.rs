@@ -1,0 +1,133 @@
+//! Messages: store one, once; read them by offset.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse as _, Response};
+use http::header::HeaderName;
+use http::{HeaderMap, HeaderValue, StatusCode};
+use serde::Deserialize;
+use utoipa::{IntoParams, ToSchema};
+
+use super::sessions::{find, member};
+use crate::app::App;
+use crate::auth::Identity;
+use crate::error::{Error, Problem};
+use crate::extract::{Body, Page, Params};
+use crate::logic::message::{Message, Offset, Role, check_client_msg_id, check_content};
+use crate::logic::pages::List;
+use crate::replicas::{Reading, stamped};
+use crate::store::messages::NewMessage;
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+
+#[derive(Deserialize, ToSchema)]
+pub struct CreateMessage {
+    pub content: String,
+    /// The same message sent again under the same id is stored once. The header `Idempotency-Key` does the same.
+    pub client_msg_id: Option<String>,
+}
+
+#[derive(Deserialize, IntoParams)]
+pub struct MessagesQuery {
+    pub limit: Option<i64>,
+    /// Only messages behind this offset.
+    pub after: Option<Offset>,
+    /// Only messages before this offset: the newest of them.
+    pub before: Option<Offset>,
+}
+
+/// Say something.
+#[utoipa::path(post, path = "/api/sessions/{id}/messages", tag = "messages", request_body = CreateMessage,
+    params(("id" = String, Path, description = "id or slug"), ("Idempotency-Key" = Option<String>, Header)), responses(
+    (status = 201, body = Message),
+    (status = 200, body = Message, description = "stored before under the same key; Idempotency-Replayed: true"),
+    (status = 401, body = Problem), (status = 403, body = Problem), (status = 404, body = Problem),
+    (status = 422, body = Problem, description = "a field is wrong, or the key was used with another body")))]
+pub async fn create(
+    State(app): State<App>,
+    who: Identity,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    Body(new): Body<CreateMessage>,
+) -> Result<Response, Error> {
+    check_content(&new.content).map_err(|detail| Error::unprocessable("content", detail))?;
+    let key = key_of(&headers, new.client_msg_id.as_deref())?;
+    let session = find(&app.store, &id).await?;
+    let appended = app
+        .store
+        .messages()
+        .append(NewMessage {
+            session_id: session.id,
+            author: Some(who.user_id),
+            role: Role::User,
+            content: &new.content,
+            client_msg_id: key,
+        })
+        .await?;
+    let token = app.databases.token().await;
+    let response = match appended.replayed {
+        false => (StatusCode::CREATED, Json(&appended.message)).into_response(),
+        true => {
+            let replayed = [(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"))];
+            (StatusCode::OK, replayed, Json(&appended.message)).into_response()
+        }
+    };
+    let response = stamped(response, token.as_deref());
+    if !appended.replayed {
+        // Members read with the token that comes in the frame: what they just saw, they can read.
+        app.chat.publish(&Message { ct: token, ..appended.message });
+    }
+    Ok(response)
+}
+
+/// The messages of a session in order of their offsets: the first ones, those after or those before an offset.
+#[utoipa::path(get, path = "/api/sessions/{id}/messages", tag = "messages",
+    params(("id" = String, Path, description = "id or slug"), MessagesQuery), responses(
+    (status = 200, body = List<Message>), (status = 401, body = Problem), (status = 403, body = Problem),
+    (status = 404, body = Problem), (status = 422, body = Problem)))]
+pub async fn list(
+    reading: Reading,
+    who: Identity,
+    Path(id): Path<String>,
+    Params(query): Params<MessagesQuery>,
+) -> Result<Response, Error> {
+    let limit = Page { limit: query.limit }.limit()?;
+    let session = find(&reading.store, &id).await?;
+    member(&reading.store, &session, &who).await?;
+    let messages = reading.store.messages();
+    let mark = |message: &Message| message.offset.to_string();
+    let list = match (query.after, query.before) {
+        (Some(_), Some(_)) => return Err(Error::unprocessable("before", "send after or before, not both")),
+        (after, None) => {
+            let rows = messages.after(session.id, after.unwrap_or(0), limit.with_one_more()).await?;
+            List::new(rows, limit, mark)
+        }
+        (None, Some(before)) => {
+            let rows = messages.before(session.id, before, limit.with_one_more()).await?;
+            List::backwards(rows, limit, mark)
+        }
+    };
+    Ok(reading.answer(Json(list)))
+}
+
+/// The key of the body or of the header.
+fn key_of<'a>(headers: &'a HeaderMap, in_body: Option<&'a str>) -> Result<Option<&'a str>, Error> {
+    let in_header = match headers.get(IDEMPOTENCY_KEY) {
+        None => None,
+        Some(value) => Some(value.to_str().map_err(|_| {
+            Error::unprocessable("Idempotency-Key", "only visible ASCII characters are allowed")
+        })?),
+    };
+    if let (Some(header), Some(body)) = (in_header, in_body)
+        && header != body
+    {
+        return Err(Error::unprocessable("Idempotency-Key", "differs from client_msg_id; send one of them"));
+    }
+    let (field, key) = match in_body {
+        Some(key) => ("client_msg_id", Some(key)),
+        None => ("Idempotency-Key", in_header),
+    };
+    key.map_or(Ok(()), check_client_msg_id).map_err(|detail| Error::unprocessable(field, detail))?;
+    Ok(key)
+}

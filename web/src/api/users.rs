@@ -1,0 +1,108 @@
+//! Users: the list, and one's own account.
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::Response;
+use http::StatusCode;
+use serde::Deserialize;
+use utoipa::{IntoParams, ToSchema};
+
+use crate::app::App;
+use crate::auth::Identity;
+use crate::error::{Error, Problem};
+use crate::extract::{Body, Page, Params, id_mark};
+use crate::logic::accounts;
+use crate::logic::pages::{self, List};
+use crate::replicas::Reading;
+use crate::store::users::User;
+
+#[derive(Deserialize, IntoParams)]
+pub struct UsersQuery {
+    pub limit: Option<i64>,
+    /// `next` of the page before.
+    pub after: Option<String>,
+}
+
+#[derive(Deserialize, ToSchema)]
+pub struct ChangeUser {
+    pub display_name: String,
+}
+
+#[derive(Deserialize, ToSchema)]
+pub struct ChangePassword {
+    pub old: String,
+    pub new: String,
+}
+
+/// All users, in order of their making.
+#[utoipa::path(get, path = "/api/users", tag = "users", params(UsersQuery), responses(
+    (status = 200, body = List<User>), (status = 401, body = Problem), (status = 422, body = Problem)))]
+pub async fn list(
+    reading: Reading,
+    _who: Identity,
+    Params(query): Params<UsersQuery>,
+) -> Result<Response, Error> {
+    let limit = Page { limit: query.limit }.limit()?;
+    let after = id_mark(query.after.as_deref())?;
+    let rows = reading.store.users().page(after, limit.with_one_more()).await?;
+    Ok(reading.answer(Json(List::new(rows, limit, |user| pages::mark(user.id)))))
+}
+
+/// Me.
+#[utoipa::path(get, path = "/api/users/me", tag = "users", responses(
+    (status = 200, body = User), (status = 401, body = Problem)))]
+pub async fn me(reading: Reading, who: Identity) -> Result<Response, Error> {
+    let user = reading.store.users().by_id(who.user_id).await?.ok_or_else(gone)?;
+    Ok(reading.answer(Json(user)))
+}
+
+/// Change my display name.
+#[utoipa::path(patch, path = "/api/users/me", tag = "users", request_body = ChangeUser, responses(
+    (status = 200, body = User), (status = 401, body = Problem), (status = 422, body = Problem)))]
+pub async fn change(
+    State(app): State<App>,
+    who: Identity,
+    Body(change): Body<ChangeUser>,
+) -> Result<Response, Error> {
+    accounts::check_display_name(&change.display_name)
+        .map_err(|detail| Error::unprocessable("display_name", detail))?;
+    let user = app.store.users().rename(who.user_id, &change.display_name).await?.ok_or_else(gone)?;
+    Ok(app.databases.stamp(Json(user)).await)
+}
+
+/// Change my password; my other logins end.
+#[utoipa::path(post, path = "/api/users/me/password", tag = "users", request_body = ChangePassword, responses(
+    (status = 204), (status = 401, body = Problem), (status = 422, body = Problem), (status = 429, body = Problem)))]
+pub async fn password(
+    State(app): State<App>,
+    who: Identity,
+    Body(change): Body<ChangePassword>,
+) -> Result<Response, Error> {
+    accounts::check_password(&change.new).map_err(|detail| Error::unprocessable("new", detail))?;
+    // Who holds a stolen access token must not try passwords at leisure: the tries count like logins.
+    let place = format!("account {}", who.user_id);
+    app.auth.limit().check(&who.username, &place).await?;
+    let found = app.store.users().credentials(&who.username).await?.ok_or_else(gone)?;
+    if !app.auth.passwords().matches(change.old, Some(found.password_hash)).await? {
+        app.auth.limit().on_failure(&who.username, &place).await;
+        return Err(Error::unprocessable("old", "this is not your password"));
+    }
+    let hash = app.auth.passwords().hash(change.new).await?;
+    let ended = app.store.users().set_password(who.user_id, &hash, who.login_id).await?;
+    app.auth.revoked().add(&ended).await;
+    Ok(app.databases.stamp(StatusCode::NO_CONTENT).await)
+}
+
+/// Delete my account. My messages stay, without my name.
+#[utoipa::path(delete, path = "/api/users/me", tag = "users", responses(
+    (status = 204), (status = 401, body = Problem)))]
+pub async fn remove(State(app): State<App>, who: Identity) -> Result<Response, Error> {
+    let ended = app.store.users().delete(who.user_id).await?;
+    app.auth.revoked().add(&ended).await;
+    app.auth.revoked().add(&[who.login_id]).await;
+    Ok(app.databases.stamp(StatusCode::NO_CONTENT).await)
+}
+
+fn gone() -> Error {
+    Error::unauthorized("this account was deleted")
+}

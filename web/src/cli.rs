@@ -1,0 +1,124 @@
+//! The command line: `web [serve]`, `web migrate`, `web seed`, `web token`, `web healthcheck`.
+
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use chassis::signals::{Signal, Signals};
+use clap::{Parser, Subcommand};
+
+use crate::auth::Keys;
+use crate::settings::{SETTINGS, Settings};
+use crate::{Listeners, auth, schema, seed};
+
+/// Chat service of the arena; settings come from the environment, see config.env.example.
+#[derive(Parser)]
+#[command(name = "web", version)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand, Clone, Copy)]
+enum Command {
+    /// Serve until SIGTERM or SIGINT, then drain (the default).
+    Serve,
+    /// Apply the database migrations, over a direct connection.
+    Migrate,
+    /// Make demo users (alice, bob, carol, dave) and the public session test-session.
+    Seed,
+    /// Print an access token with admin rights, valid for 15 minutes.
+    Token,
+    /// Ask the service on this machine for its health; exit 0 when it is well.
+    Healthcheck,
+}
+
+/// Threads that serve when nothing else is said: more share the cores with ten other replicas.
+const THREADS_MAX: usize = 4;
+const HEALTH_ANSWER_MAX: Duration = Duration::from_secs(3);
+
+/// Does what the command line says.
+///
+/// # Errors
+/// What went wrong, for people.
+pub fn main(cli: &Cli, lookup: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<()> {
+    let command = cli.command.unwrap_or(Command::Serve);
+    if let Command::Healthcheck = command {
+        return healthcheck(lookup);
+    }
+    let settings = Settings::read(lookup, &host_name())?;
+    chassis::logs::init("web", settings.service.log_format, &settings.service.log_level)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads(settings.service.threads))
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(async {
+        match command {
+            Command::Serve => serve(settings).await,
+            Command::Migrate => schema::migrate(&settings).await.inspect(|()| {
+                tracing::info!("the schema of {:?} is up to date", settings.database.direct);
+            }),
+            Command::Seed => seed::seed(&settings).await.inspect(|()| {
+                tracing::info!("demo users and the session {} are there", seed::DEMO_SESSION);
+            }),
+            Command::Token => print_token(&settings),
+            Command::Healthcheck => Ok(()),
+        }
+    })
+}
+
+async fn serve(settings: Settings) -> anyhow::Result<()> {
+    match chassis::listen::raise_open_files() {
+        Ok(files) => tracing::debug!("{} files may be open: about as many sockets fit", files.soft),
+        Err(cause) => tracing::warn!(%cause, "the limit of open files could not be raised: {cause}"),
+    }
+    let listeners = Listeners::open(&settings)?;
+    let mut signals = Signals::new().context("cannot take signals")?;
+    let shutdown = async move {
+        while !matches!(signals.next().await, Signal::Terminate | Signal::Interrupt | Signal::Quit) {}
+    };
+    crate::run(settings, listeners, shutdown).await
+}
+
+/// For operators and scripts: nobody's account, so it can look but owns nothing.
+fn print_token(settings: &Settings) -> anyhow::Result<()> {
+    let token = Keys::new(&settings.auth).operator_token(auth::ACCESS_LIFETIME);
+    writeln!(std::io::stdout(), "{token}").context("cannot write to the standard output")
+}
+
+fn threads(asked: usize) -> usize {
+    match asked {
+        0 => std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX),
+        asked => asked,
+    }
+}
+
+/// The kernel's name of this machine; in a container, its id.
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    match name.trim() {
+        "" => "web".to_owned(),
+        name => name.to_owned(),
+    }
+}
+
+/// Needs no secret and no runtime, so that it is cheap to run every few seconds.
+fn healthcheck(lookup: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<()> {
+    let values = chassis::settings::read(SETTINGS, lookup)?;
+    let listens: IpAddr = values.text("LISTEN_ADDR").parse().context("LISTEN_ADDR is no IP address")?;
+    let host = if listens.is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { listens };
+    let place = SocketAddr::new(host, values.port("PORT"));
+    let mut stream = TcpStream::connect_timeout(&place, HEALTH_ANSWER_MAX)
+        .with_context(|| format!("nobody answers on {place}"))?;
+    stream.set_read_timeout(Some(HEALTH_ANSWER_MAX))?;
+    stream.write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).with_context(|| format!("{place} does not answer in time"))?;
+    let head = answer.lines().next().unwrap_or_default();
+    if head.split(' ').nth(1) != Some("200") {
+        bail!("{place} is not healthy: {head}");
+    }
+    Ok(())
+}

@@ -1,0 +1,186 @@
+//! What every request passes: its id, the name of this replica, limits of time, counting, and problems made whole.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use http::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderName, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use uuid::Uuid;
+
+use crate::app::App;
+use crate::error::{self, Error, Pending};
+
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub const SERVED_BY: HeaderName = HeaderName::from_static("x-served-by");
+const REQUEST_ID_LEN_MAX: usize = 128;
+
+/// The id of the request that is being answered.
+#[derive(Debug, Clone)]
+pub struct RequestId(pub Arc<str>);
+
+/// The outermost layer: every answer leaves through it.
+pub async fn dress(State(app): State<App>, mut request: Request, next: Next) -> Response {
+    let id = RequestId(request_id(request.headers()));
+    let path = request.uri().path().to_owned();
+    request.extensions_mut().insert(id.clone());
+    let response = match allowed_host(&app, &request) {
+        true => next.run(request).await,
+        false => Error::unprocessable("Host", "this host name is not served here; see ALLOWED_HOSTS")
+            .into_response(),
+    };
+    let mut response = whole_problem(&app, response, &id, &path).await;
+    let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(REQUEST_ID, HeaderValue::from_str(&id.0).expect("the id was checked or made here"));
+    if let Ok(name) = HeaderValue::from_str(&app.served_by) {
+        headers.insert(SERVED_BY, name);
+    }
+    headers.entry(X_CONTENT_TYPE_OPTIONS).or_insert(HeaderValue::from_static("nosniff"));
+    headers.entry(REFERRER_POLICY).or_insert(HeaderValue::from_static("same-origin"));
+    // Connections that the balancer keeps end with their next answer, so that none is cut when the listener closes.
+    if app.life.is_draining() && !upgraded {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// Counts and times the request under its route's template; runs inside the router, where that is known.
+pub async fn count(
+    State(app): State<App>,
+    path: Option<MatchedPath>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let began = Instant::now();
+    let method = request.method().as_str().to_owned();
+    app.metrics.in_flight.inc();
+    let _in_flight = InFlight(&app);
+    let response = next.run(request).await;
+    let route = path.as_ref().map_or("none", MatchedPath::as_str);
+    app.metrics.on_answer(&method, route, response.status().as_u16(), began.elapsed());
+    response
+}
+
+/// Ends requests that take too long; not laid around streams and sockets.
+pub async fn limit_time(State(app): State<App>, request: Request, next: Next) -> Response {
+    match tokio::time::timeout(app.settings.service.request_timeout, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => Error::TimedOut.into_response(),
+    }
+}
+
+/// Counted down however the request ends, also when its client goes away.
+struct InFlight<'a>(&'a App);
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.metrics.in_flight.dec();
+    }
+}
+
+/// A sane id of the client is taken over, so that its logs and ours meet.
+fn request_id(headers: &HeaderMap) -> Arc<str> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:/+=".contains(&byte);
+    let given = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok());
+    match given {
+        Some(id) if (1..=REQUEST_ID_LEN_MAX).contains(&id.len()) && id.bytes().all(plain) => id.into(),
+        _ => Uuid::now_v7().to_string().into(),
+    }
+}
+
+/// Health checks come by address and are let through.
+fn allowed_host(app: &App, request: &Request) -> bool {
+    let allowed = &app.settings.service.allowed_hosts;
+    if allowed.iter().any(|host| host == "*") || request.uri().path().starts_with("/health") {
+        return true;
+    }
+    let named = request.headers().get(HOST).and_then(|value| value.to_str().ok());
+    let host = named.or(request.uri().host()).unwrap_or_default();
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let name = name.to_ascii_lowercase();
+    // As in Django: `.example.com` allows the domain and everything below it.
+    allowed.iter().any(|pattern| match pattern.strip_prefix('.') {
+        Some(domain) => name == domain || name.ends_with(pattern.as_str()),
+        None => name == *pattern,
+    })
+}
+
+/// Adds what only this layer knows to a problem, makes one of a bare error, and logs what is our fault, once.
+async fn whole_problem(app: &App, mut response: Response, id: &RequestId, path: &str) -> Response {
+    let status = response.status();
+    if !status.is_client_error() && !status.is_server_error() {
+        return response;
+    }
+    let pending = match response.extensions_mut().remove::<Pending>() {
+        Some(pending) => pending,
+        None if is_body_of_ours(&response) => return response,
+        None => Pending { problem: error::problem_of(status, bare_detail(status)), cause: None },
+    };
+    let mut problem = pending.problem;
+    if let Some(cause) = &pending.cause {
+        tracing::error!(request_id = %id.0, path, status = status.as_u16(), %cause, "{path} failed: {cause}");
+        if app.settings.service.debug {
+            problem.detail = cause.to_string();
+        }
+    }
+    problem.instance = Some(path.to_owned());
+    problem.request_id = Some(id.0.to_string());
+    let mut whole = error::render(&problem);
+    for (name, value) in response.headers() {
+        if name != CONTENT_TYPE && name != http::header::CONTENT_LENGTH {
+            whole.headers_mut().append(name, value.clone());
+        }
+    }
+    whole
+}
+
+/// A handler that answers an error status with JSON of its own, such as `/health`, meant it.
+fn is_body_of_ours(response: &Response) -> bool {
+    let kind = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    kind.starts_with("application/json")
+}
+
+fn bare_detail(status: StatusCode) -> String {
+    match status {
+        StatusCode::METHOD_NOT_ALLOWED => "this route does not take this method; see the Allow header".into(),
+        StatusCode::INTERNAL_SERVER_ERROR => "an error of ours; it has been logged".into(),
+        _ => format!("{} {}", status.as_u16(), status.canonical_reason().unwrap_or("error")),
+    }
+}
+
+/// The answer in place of a handler that panicked.
+pub fn on_panic(panic: Box<dyn std::any::Any + Send>) -> Response {
+    let text = panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no message".to_owned());
+    Error::internal(format!("a handler panicked: {text}")).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id_of(given: Option<&str>) -> String {
+        let mut headers = HeaderMap::new();
+        if let Some(id) = given {
+            headers.insert(REQUEST_ID, HeaderValue::from_str(id).unwrap());
+        }
+        request_id(&headers).to_string()
+    }
+
+    #[test]
+    fn a_sane_request_id_is_taken_over_and_another_is_replaced() {
+        assert_eq!(id_of(Some("abc-1.2")), "abc-1.2");
+        assert_eq!(Uuid::parse_str(&id_of(Some("a b<c>"))).unwrap().get_version_num(), 7);
+        assert_eq!(Uuid::parse_str(&id_of(Some(&"x".repeat(200)))).unwrap().get_version_num(), 7);
+        assert_eq!(Uuid::parse_str(&id_of(None)).unwrap().get_version_num(), 7);
+    }
+}

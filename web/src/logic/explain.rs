@@ -1,0 +1,152 @@
+//! Which statements may be explained, how their parameters are written, and what a plan suggests. Nothing is run here.
+
+use serde_json::Value;
+
+/// What may be done with a statement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Statement {
+    /// It reads: it may be run to be timed.
+    Reads,
+    /// It writes: its plan may be shown, but it is never run.
+    Writes,
+}
+
+/// Rows that a sequential scan must throw away before an index is worth a word.
+const SCANNED_ROWS: f64 = 1000.0;
+
+/// Judges a statement by its first word.
+///
+/// # Errors
+/// What is allowed.
+pub fn judge(query: &str) -> Result<Statement, &'static str> {
+    let word: String = query.trim_start().chars().take_while(char::is_ascii_alphabetic).collect();
+    if query.contains('\0') {
+        return Err("the query holds a NUL character; remove it");
+    }
+    match word.to_ascii_uppercase().as_str() {
+        "SELECT" | "VALUES" | "TABLE" => Ok(Statement::Reads),
+        // WITH may hide a write; the read-only transaction refuses to run it then.
+        "WITH" => Ok(Statement::Reads),
+        "INSERT" | "UPDATE" | "DELETE" | "MERGE" => Ok(Statement::Writes),
+        _ => Err("only SELECT, WITH, VALUES, TABLE, INSERT, UPDATE, DELETE and MERGE can be explained"),
+    }
+}
+
+/// One parameter as an SQL literal of unknown type: Postgres gives it the type that the statement needs.
+///
+/// # Errors
+/// What is allowed.
+pub fn literal(value: &Value) -> Result<String, &'static str> {
+    let text = match value {
+        Value::Null => return Ok("NULL".to_owned()),
+        Value::Bool(flag) => flag.to_string(),
+        Value::Number(number) => number.to_string(),
+        Value::String(text) => text.clone(),
+        Value::Array(_) | Value::Object(_) => value.to_string(),
+    };
+    if text.contains('\0') {
+        return Err("a parameter holds a NUL character; remove it");
+    }
+    // E'' with doubled backslashes means the same whatever standard_conforming_strings says.
+    Ok(format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''")))
+}
+
+/// What the root of a plan costs.
+pub fn cost(plan: &Value) -> Option<f64> {
+    plan.pointer("/0/Plan/Total Cost").and_then(Value::as_f64)
+}
+
+/// How long the statement ran, where it was run.
+pub fn execution_ms(plan: &Value) -> Option<f64> {
+    plan.pointer("/0/Execution Time").and_then(Value::as_f64)
+}
+
+/// What the plan suggests to whoever wants it faster.
+pub fn suggestions(plan: &Value) -> Vec<String> {
+    let mut found = Vec::new();
+    if let Some(root) = plan.pointer("/0/Plan") {
+        walk(root, &mut found);
+    }
+    found.dedup();
+    found
+}
+
+fn walk(node: &Value, found: &mut Vec<String>) {
+    let text = |key: &str| node.get(key).and_then(Value::as_str).unwrap_or_default();
+    let number = |key: &str| node.get(key).and_then(Value::as_f64).unwrap_or(0.0);
+    let table = text("Relation Name");
+    let scanned = number("Plan Rows").max(number("Rows Removed by Filter"));
+    match text("Node Type") {
+        "Seq Scan"
+            if !text("Filter").is_empty()
+                && (scanned >= SCANNED_ROWS || number("Total Cost") >= SCANNED_ROWS) =>
+        {
+            found.push(format!(
+                "{table} is read from end to end for {}; an index on its columns may help",
+                text("Filter")
+            ));
+        }
+        "Sort" if text("Sort Space Type") == "Disk" => {
+            found.push("a sort spills to disk; raise work_mem or sort by an index".to_owned());
+        }
+        "Nested Loop" if number("Actual Rows") > 100.0 * number("Plan Rows").max(1.0) => {
+            found.push(
+                "a nested loop meets many more rows than planned; run ANALYZE on its tables".to_owned(),
+            );
+        }
+        _ => {}
+    }
+    for child in node.get("Plans").and_then(Value::as_array).into_iter().flatten() {
+        walk(child, found);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn statements_are_told_by_their_first_word() {
+        assert_eq!(judge("  select 1"), Ok(Statement::Reads));
+        assert_eq!(judge("with x as (select 1) table x"), Ok(Statement::Reads));
+        assert_eq!(judge("Delete from t"), Ok(Statement::Writes));
+        for refused in
+            ["", "DROP TABLE t", "EXPLAIN select 1", "/* x */ select 1", "COPY t TO PROGRAM 'x'", "SET x = 1"]
+        {
+            assert!(judge(refused).is_err(), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_big_filtered_scan_suggests_an_index() {
+        let plan = json!([{"Plan": {"Node Type": "Limit", "Total Cost": 12.5, "Plans": [
+            {"Node Type": "Seq Scan", "Relation Name": "messages", "Filter": "(content ~~ 'x'::text)", "Plan Rows": 5000}
+        ]}, "Execution Time": 3.25}]);
+        assert_eq!(cost(&plan), Some(12.5));
+        assert_eq!(execution_ms(&plan), Some(3.25));
+        assert!(suggestions(&plan)[0].contains("index"));
+        assert!(suggestions(&json!([])).is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn a_literal_never_ends_early(text in "[^\\x00]{0,40}") {
+            let literal = literal(&Value::String(text)).unwrap();
+            let inner = literal.strip_prefix("E'").and_then(|rest| rest.strip_suffix('\'')).unwrap();
+            let mut chars = inner.chars();
+            while let Some(c) = chars.next() {
+                if c == '\'' || c == '\\' {
+                    prop_assert_eq!(chars.next(), Some(c), "{}", literal);
+                }
+            }
+        }
+
+        #[test]
+        fn any_query_is_judged_without_panic(query in ".{0,60}") {
+            let _ = judge(&query);
+        }
+    }
+}

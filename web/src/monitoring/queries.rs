@@ -1,0 +1,201 @@
+//! Slow queries from pg_stat_statements, and EXPLAIN of one statement, which never runs a write.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+use tokio::sync::Semaphore;
+use utoipa::{IntoParams, ToSchema};
+
+use crate::app::App;
+use crate::auth::{Admin, Operator};
+use crate::error::{Error, Problem};
+use crate::extract::{Body, Params};
+use crate::logic::explain::{self, Statement};
+use crate::monitoring::timestamp;
+use crate::settings::Database;
+use crate::store::db::connect_options;
+use crate::store::figures::SlowQuery;
+
+const THRESHOLD_MS: f64 = 1000.0;
+const QUERIES_MAX: i64 = 50;
+/// A statement that is being analysed gets this long.
+const ANALYZE_MAX: Duration = Duration::from_secs(5);
+const PARAMS_MAX: usize = 100;
+
+#[derive(Deserialize, IntoParams)]
+pub struct SlowParams {
+    pub threshold_ms: Option<f64>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct SlowQueries {
+    pub threshold_ms: f64,
+    pub queries: Vec<SlowQuery>,
+    pub count: usize,
+    pub timestamp: String,
+    /// Only where they cannot be told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<&'static str>,
+}
+
+#[derive(Deserialize, ToSchema)]
+pub struct Analyze {
+    pub query: String,
+    #[schema(value_type = Option<Vec<Object>>)]
+    pub params: Option<Vec<Value>>,
+    /// Run it too, in a read-only transaction; needs `params` where the query has `$1`.
+    #[serde(default)]
+    pub analyze: bool,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct Analyzed {
+    #[schema(value_type = Object)]
+    pub plan: Value,
+    pub cost: Option<f64>,
+    /// Only with `analyze`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub execution_ms: Option<f64>,
+    /// Whether the plan was made without knowing the parameters.
+    pub generic_plan: bool,
+    pub suggestions: Vec<String>,
+}
+
+/// Statements that are slow on average, slowest first.
+#[utoipa::path(get, path = "/api/v1/monitoring/slow-queries", tag = "monitoring", params(SlowParams), responses(
+    (status = 200, body = SlowQueries), (status = 401, body = Problem), (status = 403, body = Problem),
+    (status = 422, body = Problem)))]
+pub async fn slow(
+    State(app): State<App>,
+    _operator: Operator,
+    Params(query): Params<SlowParams>,
+) -> Result<Json<SlowQueries>, Error> {
+    let threshold_ms = query.threshold_ms.unwrap_or(THRESHOLD_MS);
+    if !threshold_ms.is_finite() || threshold_ms < 0.0 {
+        return Err(Error::unprocessable("threshold_ms", "must be a number from 0"));
+    }
+    let found = app.store.figures().slow_queries(threshold_ms, QUERIES_MAX).await?;
+    let note = found.is_none().then_some(
+        "pg_stat_statements is not installed; a superuser can: CREATE EXTENSION pg_stat_statements",
+    );
+    let queries = found.unwrap_or_default();
+    Ok(Json(SlowQueries { threshold_ms, count: queries.len(), queries, timestamp: timestamp(), note }))
+}
+
+/// Explain one statement. Without `params` the plan is the one that fits any parameters.
+#[utoipa::path(post, path = "/api/v1/monitoring/analyze-query", tag = "monitoring", request_body = Analyze, responses(
+    (status = 200, body = Analyzed), (status = 401, body = Problem), (status = 403, body = Problem),
+    (status = 422, body = Problem), (status = 503, body = Problem)))]
+pub async fn analyze(
+    State(app): State<App>,
+    _admin: Admin,
+    Body(asked): Body<Analyze>,
+) -> Result<Json<Analyzed>, Error> {
+    let statement = explain::judge(&asked.query).map_err(|detail| Error::unprocessable("query", detail))?;
+    if asked.analyze && statement == Statement::Writes {
+        return Err(Error::unprocessable(
+            "analyze",
+            "a statement that writes is never run; leave analyze out",
+        ));
+    }
+    let params = asked.params.as_deref().map(literals).transpose()?;
+    let _one = ONE_AT_A_TIME
+        .try_acquire()
+        .map_err(|_| Error::unavailable("another statement is being analysed; try again when it is done"))?;
+    let explained = explain_in(&app.settings.database, &asked, params);
+    let (plan, generic_plan) =
+        tokio::time::timeout(ANALYZE_MAX * 2, explained).await.map_err(|_| Error::TimedOut)??;
+    Ok(Json(Analyzed {
+        cost: explain::cost(&plan),
+        execution_ms: explain::execution_ms(&plan),
+        generic_plan,
+        suggestions: explain::suggestions(&plan),
+        plan,
+    }))
+}
+
+/// An admin's analysis must not crowd out chat.
+static ONE_AT_A_TIME: Semaphore = Semaphore::const_new(1);
+
+fn literals(params: &[Value]) -> Result<Vec<String>, Error> {
+    if params.len() > PARAMS_MAX {
+        return Err(Error::unprocessable("params", "at most 100"));
+    }
+    let written: Result<Vec<String>, _> = params.iter().map(explain::literal).collect();
+    written.map_err(|detail| Error::unprocessable("params", detail))
+}
+
+/// Over a connection of its own to Postgres itself: what is prepared here must never stay in a pooled connection.
+/// Gives the plan and whether it is the generic one.
+async fn explain_in(
+    database: &Database,
+    asked: &Analyze,
+    params: Option<Vec<String>>,
+) -> Result<(Value, bool), Error> {
+    let limits = Database { statement_timeout: ANALYZE_MAX, ..database.clone() };
+    let options = connect_options(&database.direct, &limits, "arena analyze")
+        .options([("default_transaction_read_only", "on")]);
+    let mut connection = PgConnection::connect_with(&options).await?;
+    let explained = explain_with(&mut connection, asked, params).await;
+    // Only a courtesy: the server ends with its connection anyway.
+    let _ = connection.close().await;
+    explained
+}
+
+async fn explain_with(
+    connection: &mut PgConnection,
+    asked: &Analyze,
+    params: Option<Vec<String>>,
+) -> Result<(Value, bool), Error> {
+    // Sent as one extended-protocol statement: Postgres itself refuses a second one behind a semicolon.
+    let prepare = format!("PREPARE analysed AS {}", asked.query);
+    sqlx::query(AssertSqlSafe(prepare))
+        .persistent(false)
+        .execute(&mut *connection)
+        .await
+        .map_err(of_query)?;
+    let needed: i32 = sqlx::query_scalar(
+        "SELECT coalesce(array_length(parameter_types, 1), 0) FROM pg_prepared_statements WHERE name = 'analysed'",
+    )
+    .fetch_one(&mut *connection)
+    .await?;
+    let needed = usize::try_from(needed).unwrap_or(0);
+    let generic = needed > 0 && params.is_none();
+    if generic && asked.analyze {
+        return Err(Error::unprocessable("params", "needed to run a query with parameters"));
+    }
+    let values = params.unwrap_or_else(|| vec!["NULL".to_owned(); needed]);
+    if values.len() != needed {
+        return Err(Error::unprocessable(
+            "params",
+            format!("the query has {needed}, given are {}", values.len()),
+        ));
+    }
+    let mode = if generic { "force_generic_plan" } else { "force_custom_plan" };
+    sqlx::query("SELECT set_config('plan_cache_mode', $1, false)")
+        .bind(mode)
+        .execute(&mut *connection)
+        .await?;
+    let arguments = if values.is_empty() { String::new() } else { format!("({})", values.join(", ")) };
+    let options = if asked.analyze { "ANALYZE, BUFFERS, FORMAT JSON" } else { "FORMAT JSON" };
+    let explain = format!("EXPLAIN ({options}) EXECUTE analysed{arguments}");
+    let plan: Value = sqlx::query_scalar(AssertSqlSafe(explain))
+        .persistent(false)
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(of_query)?;
+    Ok((plan, generic))
+}
+
+/// What Postgres says about the admin's own statement is for the admin to read.
+fn of_query(error: sqlx::Error) -> Error {
+    let said = error.as_database_error().map(|answer| answer.message().to_owned());
+    match said {
+        Some(message) => Error::unprocessable("query", message),
+        None => error.into(),
+    }
+}

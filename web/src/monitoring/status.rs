@@ -1,0 +1,117 @@
+//! `/status/`: this replica, what it stands on, and the whole fleet.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::State;
+use futures_util::future::join_all;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::app::App;
+use crate::fleet::{self, Summary};
+use crate::monitoring::checks::{self, millis, replica_key};
+
+#[derive(Serialize, ToSchema)]
+pub struct Status {
+    pub container: String,
+    pub version: String,
+    pub uptime_s: u64,
+    pub healthy: bool,
+    pub draining: bool,
+    pub checks: Checks,
+    pub websocket: WebSockets,
+    pub replicas: Vec<Summary>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct Checks {
+    /// `default`, and `read_replica` or `read_replica_1` …
+    pub database: BTreeMap<String, DatabaseCheck>,
+    pub redis: RedisCheck,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct DatabaseCheck {
+    pub healthy: bool,
+    /// Null when it did not answer.
+    pub response_ms: Option<f64>,
+    pub host: String,
+    pub port: String,
+    /// Connections of this replica's pool.
+    pub pool_size: u32,
+    pub pool_in_use: u32,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct RedisCheck {
+    pub healthy: bool,
+    pub response_ms: Option<f64>,
+    pub detail: &'static str,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct WebSockets {
+    pub connections: usize,
+    pub rooms: usize,
+}
+
+/// This replica, its databases, Redis and the fleet.
+#[utoipa::path(get, path = "/status/", tag = "health", security(()), responses((status = 200, body = Status)))]
+pub async fn status(State(app): State<App>) -> Json<Status> {
+    let (database, redis) = tokio::join!(databases(&app), checks::redis(&app));
+    let counts = app.chat.counts();
+    let own = fleet::own_summary(&app);
+    // Redis away is no illness: chat is still stored and read.
+    let healthy = own.healthy && database.get("default").is_some_and(|check| check.healthy);
+    let detail = match redis {
+        Some(_) => "ready",
+        None => "away: messages are stored and read, but arrive late on other replicas",
+    };
+    Json(Status {
+        container: own.container.clone(),
+        version: own.version.clone(),
+        uptime_s: own.uptime_s,
+        healthy,
+        draining: own.draining,
+        checks: Checks {
+            database,
+            redis: RedisCheck { healthy: redis.is_some(), response_ms: redis.map(millis), detail },
+        },
+        websocket: WebSockets { connections: counts.connections, rooms: counts.rooms },
+        replicas: replicas(&app, own).await,
+    })
+}
+
+/// The fleet as Redis knows it, this replica as it is now.
+async fn replicas(app: &App, own: Summary) -> Vec<Summary> {
+    let mut fleet = app.fleet.list().await.unwrap_or_default();
+    match fleet.iter_mut().find(|summary| summary.container == own.container) {
+        Some(remembered) => *remembered = own,
+        None => fleet.push(own),
+    }
+    fleet
+}
+
+async fn databases(app: &App) -> BTreeMap<String, DatabaseCheck> {
+    let replicas = app.databases.replicas();
+    let named = replicas
+        .iter()
+        .enumerate()
+        .map(|(index, replica)| (replica_key(index, replicas.len()), &replica.store, replica.is_healthy()));
+    let all = std::iter::once(("default".to_owned(), app.store.as_read(), true)).chain(named);
+    let asked = all.map(async |(key, store, follows)| {
+        let checked = checks::database(store).await;
+        let (db, figures) = (store.db(), store.db().figures());
+        let check = DatabaseCheck {
+            healthy: checked.is_some() && follows,
+            response_ms: checked.map(|checked| millis(checked.took)),
+            host: db.target.host.clone(),
+            port: db.target.port.to_string(),
+            pool_size: figures.size,
+            pool_in_use: figures.in_use,
+        };
+        (key, check)
+    });
+    join_all(asked).await.into_iter().collect()
+}
