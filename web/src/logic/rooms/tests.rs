@@ -278,7 +278,12 @@ fn apply(world: &mut World, members: &mut Vec<Seen>, event: Event) {
             let id = members.len() as MemberId;
             let log = Log::default();
             let joined = world.room.join(id, log.clone(), since);
-            members.push(Seen { id, start: since.unwrap_or(joined.offset).min(joined.offset), log, gone: false });
+            members.push(Seen {
+                id,
+                start: since.unwrap_or(joined.offset).min(joined.offset),
+                log,
+                gone: false,
+            });
         }
         Event::Leave(index) if !members.is_empty() => {
             let member = index.get(members).id;

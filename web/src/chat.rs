@@ -1,0 +1,199 @@
+//! Live chat: rooms and their members on this replica, and the bus over which replicas tell each other.
+//!
+//! A message is stored first and published then; nobody delivers locally, so every replica learns of it the same way.
+//! What the bus loses is read from Postgres: see `logic/rooms.rs`.
+
+mod bus;
+mod hub;
+mod keeper;
+mod metrics;
+mod presence;
+pub mod socket;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chassis::settings::Values;
+use chassis::tasks::Tasks;
+use prometheus_client::registry::Registry;
+use uuid::Uuid;
+
+use crate::logic::envelope::Envelope;
+use crate::logic::frames::ServerFrame;
+use crate::logic::message::{Author, Message, Offset};
+use crate::logic::outbox::End;
+use crate::redis_link::RedisLink;
+use crate::store::Store;
+
+use bus::Bus;
+use hub::Hub;
+use metrics::ChatMetrics;
+
+pub use hub::{Busy, Seat, StreamWatch};
+
+/// What the operator may set about chat.
+#[derive(Debug, Clone)]
+pub struct ChatSettings {
+    /// Bytes that may wait for one member.
+    pub queue_bytes: usize,
+    /// How often the offsets of the rooms are compared with the database.
+    pub compare_period: Duration,
+    /// How long a jump of offsets waits for what is missing.
+    pub gap_wait: Duration,
+    pub ping_period: Duration,
+    pub pong_wait: Duration,
+    pub rate_per_s: u32,
+    pub rate_burst: u32,
+}
+
+impl ChatSettings {
+    pub fn new(values: &Values) -> Self {
+        let small = |name| u32::try_from(values.count(name)).unwrap_or(u32::MAX);
+        Self {
+            queue_bytes: usize::try_from(values.count("CHAT_QUEUE_BYTES")).unwrap_or(usize::MAX),
+            compare_period: values.duration("CHAT_COMPARE_PERIOD"),
+            gap_wait: values.duration("CHAT_GAP_WAIT"),
+            ping_period: values.duration("CHAT_PING_PERIOD"),
+            pong_wait: values.duration("CHAT_PONG_WAIT"),
+            rate_per_s: small("CHAT_RATE_PER_S"),
+            rate_burst: small("CHAT_RATE_BURST"),
+        }
+    }
+}
+
+/// What chat stands on.
+pub struct Parts {
+    pub store: Store,
+    pub redis: RedisLink,
+    pub tasks: Tasks,
+    pub served_by: Arc<str>,
+    pub settings: ChatSettings,
+}
+
+/// How many are here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counts {
+    pub connections: usize,
+    pub rooms: usize,
+}
+
+/// The handle of the rest of the service; clones share one hub and one bus.
+#[derive(Clone)]
+pub struct Chat {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    hub: Arc<Hub>,
+    bus: Bus,
+    served_by: Arc<str>,
+    settings: ChatSettings,
+    metrics: ChatMetrics,
+}
+
+impl Chat {
+    /// Starts the bus and the keepers. They end on drain, once the last member has gone.
+    pub fn start(parts: Parts) -> Chat {
+        let Parts { store, redis, tasks, served_by, settings } = parts;
+        let metrics = ChatMetrics::default();
+        let hub = Arc::new(Hub::new(hub::Parts {
+            store,
+            tasks: tasks.clone(),
+            metrics: metrics.clone(),
+            gap_wait: settings.gap_wait,
+            queue_bytes: settings.queue_bytes,
+        }));
+        let bus = bus::start(&hub, &redis, &tasks, &served_by);
+        keeper::start(&hub, &bus, &tasks, settings.compare_period);
+        presence::start(&hub, &bus, &redis, &tasks);
+        Chat { shared: Arc::new(Shared { hub, bus, served_by, settings, metrics }) }
+    }
+
+    /// Tells every replica of a stored message; called after its commit. Never waits: what the bus cannot take
+    /// is found by the comparison of offsets.
+    pub fn publish(&self, message: &Message) {
+        let frame = ServerFrame::Message(message).encode();
+        self.send(Envelope::Message { session: message.session_id, offset: message.offset, frame: &frame });
+    }
+
+    /// Closes the sockets of somebody who is no member any more, on every replica.
+    pub fn member_removed(&self, session: Uuid, user: Uuid) {
+        self.send(Envelope::Removed { session, user: Some(user) });
+    }
+
+    /// Closes all sockets of a session that is gone, on every replica.
+    pub fn session_closed(&self, session: Uuid) {
+        self.send(Envelope::Removed { session, user: None });
+    }
+
+    /// Shows the room that somebody writes.
+    pub fn typing(&self, session: Uuid, author: &Author) {
+        let frame = ServerFrame::Typing { author }.encode();
+        self.send(Envelope::Passing { session, frame: &frame });
+    }
+
+    /// Shows the room, and whoever serves the stream, token `i` of an answer.
+    pub fn token(&self, session: Uuid, stream: Uuid, i: usize, text: &str) {
+        let frame = ServerFrame::Token { stream_id: stream, i, text }.encode();
+        self.send(Envelope::Token { session, stream, frame: &frame });
+    }
+
+    /// Tells the room, and whoever serves the stream, that the answer is stored.
+    pub fn stream_done(&self, session: Uuid, stream: Uuid, offset: Offset) {
+        let frame = ServerFrame::StreamDone { stream_id: stream, offset }.encode();
+        self.send(Envelope::Token { session, stream, frame: &frame });
+    }
+
+    /// Tells the room, and whoever serves the stream, that there will be no answer.
+    pub fn stream_failed(&self, session: Uuid, stream: Uuid, code: &str, detail: &str) {
+        let frame = ServerFrame::Error { code, detail, client_msg_id: None }.encode();
+        self.send(Envelope::Token { session, stream, frame: &frame });
+    }
+
+    /// Wakes up whenever a token of this stream is published by any replica.
+    pub fn watch_stream(&self, stream: Uuid) -> StreamWatch {
+        self.shared.hub.watch_stream(stream)
+    }
+
+    /// Keeps the bus alive during a drain while the holder still has something to say.
+    pub fn hold(&self) -> Busy {
+        self.shared.hub.hold()
+    }
+
+    pub fn counts(&self) -> Counts {
+        self.shared.hub.counts()
+    }
+
+    /// Whether messages travel over Redis now, out and in.
+    pub fn redis_up(&self) -> bool {
+        self.shared.bus.is_up()
+    }
+
+    /// Closes all sockets, spread over `over`: clients that come back all at once would drown their new replica.
+    /// Comes back when the last is gone, or a little after `over`.
+    pub async fn drain(&self, over: Duration) {
+        const LAST_WORDS: Duration = Duration::from_secs(3);
+        // A few sockets need not wait for the whole drain.
+        const STEP_MAX: Duration = Duration::from_millis(50);
+        let members = self.shared.hub.start_drain();
+        let count = u32::try_from(members.len()).unwrap_or(u32::MAX).max(1);
+        let step = (over * 3 / 4 / count).clamp(Duration::from_micros(1), STEP_MAX);
+        let mut turn = tokio::time::interval(step);
+        for (index, member) in members.into_iter().enumerate() {
+            turn.tick().await;
+            // 197 is prime to 1000: neighbours come back at different times.
+            let retry_after_ms = 50 + (index as u64 * 197) % 1000;
+            member.close(End::GoingAway { retry_after_ms });
+        }
+        let _ = tokio::time::timeout(LAST_WORDS, self.shared.hub.emptied()).await;
+    }
+
+    /// Adds the counters of chat to the metrics of the service.
+    pub fn metrics(&self, registry: &mut Registry) {
+        self.shared.metrics.register(registry);
+    }
+
+    fn send(&self, envelope: Envelope<'_>) {
+        self.shared.bus.publish(&envelope);
+    }
+}

@@ -1,0 +1,363 @@
+//! Rooms and members of this replica. Takes in what the bus, the database and the sockets bring, and fills the
+//! members' queues. What to deliver and what is missing is decided in `logic/rooms.rs`.
+
+mod member;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::time::{Duration, Instant};
+
+use axum::extract::ws::Utf8Bytes;
+use chassis::tasks::Tasks;
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use crate::error::Error;
+use crate::logic::envelope::Envelope;
+use crate::logic::frames::ServerFrame;
+use crate::logic::message::{Author, Message, Offset};
+use crate::logic::outbox::End;
+use crate::logic::rooms::Room;
+use crate::store::Store;
+
+use super::Counts;
+use super::metrics::ChatMetrics;
+use super::presence::Changes;
+
+pub use member::{Member, Seat};
+
+/// Rows of one range read: about 100 KiB of usual messages.
+const PAGE_LEN: i64 = 200;
+/// The pause after a range read that failed: the database is away, and all rooms ask.
+const READ_PAUSE: Duration = Duration::from_millis(500);
+
+/// What the hub stands on.
+pub struct Parts {
+    pub store: Store,
+    pub tasks: Tasks,
+    pub metrics: ChatMetrics,
+    pub gap_wait: Duration,
+    pub queue_bytes: usize,
+}
+
+pub struct Hub {
+    parts: Parts,
+    rooms: Mutex<HashMap<Uuid, Arc<RoomCell>>>,
+    streams: Mutex<HashMap<Uuid, Weak<Notify>>>,
+    pub(super) changes: Changes,
+    next_member: AtomicU64,
+    connections: AtomicUsize,
+    holds: AtomicUsize,
+    emptied: Notify,
+    draining: AtomicBool,
+}
+
+/// One room with its seats; it leaves the hub with its last seat.
+pub struct RoomCell {
+    pub session: Uuid,
+    /// Counts seats that are taken or reserved. Changed only under the lock of the hub's map.
+    seats: AtomicUsize,
+    room: Mutex<Room<Arc<Member>, Utf8Bytes>>,
+    users: Mutex<HashMap<Uuid, u32>>,
+}
+
+/// Keeps the bus alive during a drain.
+pub struct Busy {
+    hub: Arc<Hub>,
+}
+
+/// Wakes up those who serve a stream on this replica.
+pub struct StreamWatch {
+    hub: Arc<Hub>,
+    stream: Uuid,
+    news: Arc<Notify>,
+}
+
+impl Hub {
+    pub fn new(parts: Parts) -> Self {
+        Self {
+            parts,
+            rooms: Mutex::default(),
+            streams: Mutex::default(),
+            changes: Changes::default(),
+            next_member: AtomicU64::new(1),
+            connections: AtomicUsize::new(0),
+            holds: AtomicUsize::new(0),
+            emptied: Notify::new(),
+            draining: AtomicBool::new(false),
+        }
+    }
+
+    pub fn metrics(&self) -> &ChatMetrics {
+        &self.parts.metrics
+    }
+
+    /// Reserves a seat: from now on the room takes in what is published, and opens where the database stands.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn open(self: &Arc<Self>, session: Uuid, last_offset: Offset) -> Result<Seat, Error> {
+        let cell = self.reserve(session);
+        let seat = Seat::new(Arc::clone(self), cell);
+        let mut last = last_offset;
+        if !seat.cell().is_open() {
+            // What was published between the caller's look and the reservation would be missed: look again.
+            let found = self.parts.store.messages().last_offsets(&[session]).await?;
+            let (_, offset) = *found.first().ok_or_else(|| Error::not_found("there is no such session"))?;
+            last = offset;
+        }
+        self.on_position(seat.cell(), last);
+        Ok(seat)
+    }
+
+    /// Takes in what a replica, perhaps this one, has published.
+    pub fn on_envelope(self: &Arc<Self>, envelope: &Envelope<'_>) {
+        self.parts.metrics.received.inc();
+        if let Envelope::Token { stream, .. } = envelope {
+            self.wake_stream(*stream);
+        }
+        let Some(cell) = self.room(envelope.session()) else { return };
+        match *envelope {
+            Envelope::Message { offset, frame, .. } => {
+                let frame = Utf8Bytes::from(frame);
+                let metrics = &self.parts.metrics;
+                let wake = cell.lock().on_message(offset, frame, Instant::now(), &mut |member, frame| {
+                    metrics.deliveries.inc();
+                    member.push(frame.clone());
+                });
+                self.repair_at(&cell, wake);
+            }
+            Envelope::Passing { frame, .. } | Envelope::Token { frame, .. } => {
+                let frame = Utf8Bytes::from(frame);
+                cell.lock().handles().for_each(|member| member.push_passing(frame.clone()));
+            }
+            Envelope::Removed { user, .. } => {
+                let concerned = |member: &&Arc<Member>| user.is_none_or(|user| member.user.id == user);
+                cell.lock().handles().filter(concerned).for_each(|member| member.close(End::Removed));
+            }
+        }
+    }
+
+    /// Compares all rooms with the database; what the bus lost is found here.
+    pub async fn compare(self: &Arc<Self>) {
+        const CHUNK_LEN: usize = 500;
+        let cells: Vec<Arc<RoomCell>> = self.lock_rooms().values().cloned().collect();
+        for chunk in cells.chunks(CHUNK_LEN) {
+            let sessions: Vec<Uuid> = chunk.iter().map(|cell| cell.session).collect();
+            match self.parts.store.messages().last_offsets(&sessions).await {
+                Ok(found) => {
+                    let found: HashMap<Uuid, Offset> = found.into_iter().collect();
+                    for cell in chunk {
+                        match found.get(&cell.session) {
+                            Some(last) => self.on_position(cell, *last),
+                            // The session is gone, and the bus did not tell us.
+                            None => cell.lock().handles().for_each(|member| member.close(End::Removed)),
+                        }
+                    }
+                }
+                Err(cause) => {
+                    tracing::warn!(%cause, rooms = chunk.len(), "offsets could not be compared: {cause}");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Every room with the distinct users that it has here.
+    pub fn users_by_room(&self) -> Vec<(Uuid, Vec<Uuid>)> {
+        let cells: Vec<Arc<RoomCell>> = self.lock_rooms().values().cloned().collect();
+        cells.iter().map(|cell| (cell.session, cell.users().keys().copied().collect())).collect()
+    }
+
+    pub fn watch_stream(self: &Arc<Self>, stream: Uuid) -> StreamWatch {
+        let mut streams = self.streams.lock().expect("nobody panics while holding it");
+        let news = match streams.get(&stream).and_then(Weak::upgrade) {
+            Some(news) => news,
+            None => {
+                let news = Arc::new(Notify::new());
+                streams.insert(stream, Arc::downgrade(&news));
+                news
+            }
+        };
+        StreamWatch { hub: Arc::clone(self), stream, news }
+    }
+
+    pub fn hold(self: &Arc<Self>) -> Busy {
+        self.holds.fetch_add(1, Ordering::AcqRel);
+        Busy { hub: Arc::clone(self) }
+    }
+
+    pub fn counts(&self) -> Counts {
+        Counts { connections: self.connections.load(Ordering::Relaxed), rooms: self.lock_rooms().len() }
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// From now on no seat is given; those who have one are told.
+    pub fn start_drain(&self) -> Vec<Arc<Member>> {
+        self.draining.store(true, Ordering::Release);
+        let cells: Vec<Arc<RoomCell>> = self.lock_rooms().values().cloned().collect();
+        cells.iter().flat_map(|cell| cell.lock().handles().cloned().collect::<Vec<_>>()).collect()
+    }
+
+    /// Comes back when no member is left and nobody holds the bus.
+    pub async fn emptied(&self) {
+        loop {
+            let news = self.emptied.notified();
+            if self.is_empty() {
+                return;
+            }
+            news.await;
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.connections.load(Ordering::Acquire) == 0 && self.holds.load(Ordering::Acquire) == 0
+    }
+
+    fn room(&self, session: Uuid) -> Option<Arc<RoomCell>> {
+        self.lock_rooms().get(&session).cloned()
+    }
+
+    fn reserve(&self, session: Uuid) -> Arc<RoomCell> {
+        let mut rooms = self.lock_rooms();
+        let cell =
+            rooms.entry(session).or_insert_with(|| Arc::new(RoomCell::new(session, self.parts.gap_wait)));
+        cell.seats.fetch_add(1, Ordering::Relaxed);
+        let cell = Arc::clone(cell);
+        self.parts.metrics.rooms.set(i64::try_from(rooms.len()).unwrap_or(i64::MAX));
+        cell
+    }
+
+    fn release(&self, cell: &RoomCell) {
+        let mut rooms = self.lock_rooms();
+        if cell.seats.fetch_sub(1, Ordering::Relaxed) == 1 {
+            rooms.remove(&cell.session);
+        }
+        self.parts.metrics.rooms.set(i64::try_from(rooms.len()).unwrap_or(i64::MAX));
+    }
+
+    fn on_position(self: &Arc<Self>, cell: &Arc<RoomCell>, last: Offset) {
+        let wake = cell.lock().on_position(last, Instant::now(), &mut deliver);
+        self.repair_at(cell, wake);
+    }
+
+    /// Reads what is missing in a room from `wake` on, until nothing is.
+    fn repair_at(self: &Arc<Self>, cell: &Arc<RoomCell>, wake: Option<Instant>) {
+        let Some(mut wake) = wake else { return };
+        let (hub, cell) = (Arc::clone(self), Arc::clone(cell));
+        self.parts.tasks.spawn("room repair", async move {
+            loop {
+                tokio::time::sleep_until(wake.into()).await;
+                let Some(after) = cell.lock().next_read(Instant::now()) else { return };
+                match hub.repair(&cell, after).await {
+                    Some(next) => wake = next,
+                    None => return,
+                }
+            }
+        });
+    }
+
+    async fn repair(&self, cell: &RoomCell, after: Offset) -> Option<Instant> {
+        self.parts.metrics.repairs.inc();
+        match self.parts.store.messages().after(cell.session, after, PAGE_LEN).await {
+            Ok(messages) => {
+                tracing::debug!(session = %cell.session, after, found = messages.len(), "repaired a room");
+                cell.lock().on_rows(messages.iter().map(encoded), Instant::now(), &mut deliver)
+            }
+            Err(cause) => {
+                tracing::warn!(%cause, session = %cell.session, "missing messages could not be read: {cause}");
+                cell.lock().on_read_failed(Instant::now(), READ_PAUSE)
+            }
+        }
+    }
+
+    fn wake_stream(&self, stream: Uuid) {
+        let streams = self.streams.lock().expect("nobody panics while holding it");
+        if let Some(news) = streams.get(&stream).and_then(Weak::upgrade) {
+            news.notify_waiters();
+        }
+    }
+
+    fn lock_rooms(&self) -> MutexGuard<'_, HashMap<Uuid, Arc<RoomCell>>> {
+        self.rooms.lock().expect("nobody panics while holding it")
+    }
+}
+
+impl RoomCell {
+    fn new(session: Uuid, gap_wait: Duration) -> Self {
+        Self {
+            session,
+            seats: AtomicUsize::new(0),
+            room: Mutex::new(Room::new(gap_wait)),
+            users: Mutex::default(),
+        }
+    }
+
+    fn is_open(&self) -> bool {
+        self.lock().position().is_some()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Room<Arc<Member>, Utf8Bytes>> {
+        self.room.lock().expect("nobody panics while holding it")
+    }
+
+    fn users(&self) -> MutexGuard<'_, HashMap<Uuid, u32>> {
+        self.users.lock().expect("nobody panics while holding it")
+    }
+
+    /// Whether this is the user's first connection to the room on this replica.
+    fn on_user_joined(&self, user: &Author) -> bool {
+        let mut users = self.users();
+        let connections = users.entry(user.id).or_insert(0);
+        *connections += 1;
+        *connections == 1
+    }
+
+    /// Whether this was the user's last connection to the room on this replica.
+    fn on_user_left(&self, user: &Author) -> bool {
+        let mut users = self.users();
+        let Some(connections) = users.get_mut(&user.id) else { return false };
+        *connections -= 1;
+        let last = *connections == 0;
+        if last {
+            users.remove(&user.id);
+        }
+        last
+    }
+}
+
+impl StreamWatch {
+    /// A wake-up for news that come after this call: take it, look, then wait.
+    pub fn news(&self) -> tokio::sync::futures::Notified<'_> {
+        self.news.notified()
+    }
+}
+
+impl Drop for StreamWatch {
+    fn drop(&mut self) {
+        let mut streams = self.hub.streams.lock().expect("nobody panics while holding it");
+        // The last watch: the map's own reference is weak.
+        if Arc::strong_count(&self.news) == 1 {
+            streams.remove(&self.stream);
+        }
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.hub.holds.fetch_sub(1, Ordering::AcqRel);
+        self.hub.emptied.notify_waiters();
+    }
+}
+
+fn deliver(member: &Arc<Member>, frame: &Utf8Bytes) {
+    member.push(frame.clone());
+}
+
+fn encoded(message: &Message) -> (Offset, Utf8Bytes) {
+    (message.offset, ServerFrame::Message(message).encode().into())
+}

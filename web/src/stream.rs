@@ -1,0 +1,225 @@
+//! Streamed answers: one maker per question in the whole fleet, readable from every replica.
+//!
+//! A stream has the id of its question, and its answer is stored under a key made from it: whoever makes it, it is
+//! stored once. Tokens go into a buffer for readers on this replica, into a record in Redis for those on others, and
+//! to the room. `serve.rs` is the way out to clients.
+
+mod live;
+mod maker;
+mod reader;
+mod record;
+mod serve;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use chassis::settings::Values;
+use chassis::tasks::Tasks;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::chat::Chat;
+use crate::error::Error;
+use crate::logic::message::{self, Message, Role};
+use crate::redis_link::RedisLink;
+use crate::responder::Responder;
+use crate::store::Store;
+use crate::store::messages::Appended;
+
+use live::Live;
+use record::Record;
+
+pub use serve::{ask, resume};
+
+/// How often each replica looks for answers whose maker has died.
+const SWEEP_PERIOD: Duration = Duration::from_secs(1);
+
+/// What the operator may set about streams.
+#[derive(Debug, Clone)]
+pub struct StreamSettings {
+    pub heartbeat: Duration,
+    /// How long a stream can be resumed after its end.
+    pub keep: Duration,
+}
+
+impl StreamSettings {
+    pub fn new(values: &Values) -> Self {
+        Self { heartbeat: values.duration("STREAM_HEARTBEAT"), keep: values.duration("STREAM_KEEP") }
+    }
+}
+
+/// What streams stand on.
+pub struct Parts {
+    pub store: Store,
+    pub redis: RedisLink,
+    pub responder: Responder,
+    pub chat: Chat,
+    pub tasks: Tasks,
+    pub settings: StreamSettings,
+}
+
+/// The answers that are being made here, and the way to those made elsewhere. Clones share them.
+#[derive(Clone)]
+pub struct Streams {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    store: Store,
+    record: Record,
+    responder: Responder,
+    chat: Chat,
+    tasks: Tasks,
+    settings: StreamSettings,
+    live: Mutex<HashMap<Uuid, Arc<Live>>>,
+    /// An answer has left `live`.
+    ended: Notify,
+    draining: CancellationToken,
+}
+
+impl Streams {
+    /// Starts looking for answers whose maker has died.
+    pub fn new(parts: Parts) -> Streams {
+        let Parts { store, redis, responder, chat, tasks, settings } = parts;
+        let record = Record::new(redis, settings.keep);
+        let streams = Streams {
+            shared: Arc::new(Shared {
+                store,
+                record,
+                responder,
+                chat,
+                tasks: tasks.clone(),
+                settings,
+                live: Mutex::default(),
+                ended: Notify::new(),
+                draining: CancellationToken::new(),
+            }),
+        };
+        let sweeping = streams.clone();
+        tasks.spawn("stream sweep", async move { sweeping.sweep().await });
+        streams
+    }
+
+    /// Sends readers elsewhere after a moment, and waits up to `over` for the answers that are being made here.
+    pub async fn drain(&self, over: Duration) {
+        self.shared.draining.cancel();
+        let emptied = async {
+            loop {
+                let news = self.shared.ended.notified();
+                if self.is_empty() {
+                    return;
+                }
+                news.await;
+            }
+        };
+        if tokio::time::timeout(over, emptied).await.is_err() {
+            tracing::warn!(
+                answers = self.len(),
+                "answers did not end in time; another replica takes them over"
+            );
+        }
+    }
+
+    /// Makes the answer to a stored question, unless it is made or being made already.
+    pub async fn begin(&self, question: Appended) {
+        let Appended { message: question, replayed } = question;
+        if replayed && !self.is_left_alone(&question).await {
+            return;
+        }
+        self.make(question, 0).await;
+    }
+
+    /// How many answers are being made here.
+    pub fn len(&self) -> usize {
+        self.lock_live().len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.lock_live().is_empty()
+    }
+
+    /// Whether a question that was sent again has neither an answer nor anybody who makes it.
+    async fn is_left_alone(&self, question: &Message) -> bool {
+        if self.lock_live().contains_key(&question.id) {
+            return false;
+        }
+        match self.answer(question).await {
+            Ok(None) => self.shared.record.claim(question.id).await.unwrap_or(true),
+            Ok(Some(_)) | Err(_) => false,
+        }
+    }
+
+    /// The stored answer to a question.
+    async fn answer(&self, question: &Message) -> Result<Option<Message>, Error> {
+        let key = message::answer_key(question.id);
+        self.shared.store.messages().by_key(question.session_id, None, &key).await
+    }
+
+    async fn make(&self, question: Message, known_len: usize) {
+        let live = Arc::new(Live::new(question.session_id));
+        {
+            let mut all = self.lock_live();
+            if all.contains_key(&question.id) {
+                return;
+            }
+            all.insert(question.id, Arc::clone(&live));
+        }
+        // Before anybody is told the stream's id: a reader on another replica must find it.
+        self.shared.record.open(question.id, question.session_id).await;
+        let streams = self.clone();
+        let busy = self.shared.chat.hold();
+        self.shared.tasks.spawn("answer", async move {
+            let stream = question.id;
+            maker::run(&streams, &live, question, known_len).await;
+            streams.lock_live().remove(&stream);
+            streams.shared.ended.notify_waiters();
+            drop(busy);
+        });
+    }
+
+    async fn sweep(&self) {
+        loop {
+            tokio::select! {
+                () = self.shared.draining.cancelled() => return,
+                () = self.shared.tasks.drain_started() => return,
+                () = tokio::time::sleep(SWEEP_PERIOD) => {}
+            }
+            for stream in self.shared.record.abandoned().await {
+                self.take_over(stream).await;
+            }
+        }
+    }
+
+    /// Goes on where a maker that died left off.
+    async fn take_over(&self, stream: Uuid) {
+        if self.lock_live().contains_key(&stream) || self.shared.record.claim(stream).await != Some(true) {
+            return;
+        }
+        let question = match self.shared.store.messages().by_id(stream).await {
+            Ok(Some(question)) if question.role == Role::User => question,
+            Ok(_) => return self.shared.record.forget(stream).await,
+            Err(_) => return,
+        };
+        let known = self.shared.record.read(stream, 0).await.map_or(0, |page| page.tokens.len());
+        match self.answer(&question).await {
+            Ok(Some(answer)) => {
+                self.shared.record.finish(stream, &live::Outcome::Done(Box::new(answer))).await;
+            }
+            Ok(None) => {
+                tracing::info!(%stream, known, "taking over an answer whose maker is gone");
+                self.make(question, known).await;
+            }
+            Err(_) => {}
+        }
+    }
+
+    fn find_live(&self, stream: Uuid) -> Option<Arc<Live>> {
+        self.lock_live().get(&stream).cloned()
+    }
+
+    fn lock_live(&self) -> MutexGuard<'_, HashMap<Uuid, Arc<Live>>> {
+        self.shared.live.lock().expect("nobody panics while holding it")
+    }
+}

@@ -1,0 +1,180 @@
+//! Makes one answer: asks the responder, cuts what comes into tokens, stores the whole; and beside it records and
+//! shows the tokens. Both go on when the client that asked has gone.
+
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::Streams;
+use super::live::{Live, Outcome};
+use super::record::LEASE_RENEWAL;
+use crate::error::Error;
+use crate::logic::message::{self, ANSWER_LEN_MAX, Message, Role};
+use crate::logic::tokens_out::Splitter;
+use crate::responder::{Prompt, ResponderError, Turn};
+use crate::store::messages::NewMessage;
+
+/// The messages before the question that the responder is told.
+const HISTORY_LEN: i64 = 20;
+/// An answer that was made is stored even if the database is away for some time.
+const STORE_TRIES: u32 = 8;
+const STORE_PAUSE: Duration = Duration::from_millis(250);
+
+/// Runs one answer from the question to the stored message.
+pub async fn run(streams: &Streams, live: &Live, question: Message, known_len: usize) {
+    let stream = question.id;
+    tokio::join!(produce(streams, live, question, known_len), tell(streams, live, stream, known_len));
+}
+
+async fn produce(streams: &Streams, live: &Live, question: Message, known_len: usize) {
+    let outcome = match make(streams, live, &question, known_len).await {
+        Ok(answer) => {
+            streams.shared.chat.publish(&answer);
+            Outcome::Done(Box::new(answer))
+        }
+        Err(failure) => {
+            tracing::warn!(stream = %question.id, "no answer: {}", failure.cause);
+            Outcome::Failed { code: failure.code.into(), detail: failure.detail }
+        }
+    };
+    live.finish(outcome);
+}
+
+/// Why there is no answer, for clients and for the log.
+struct Failure {
+    code: &'static str,
+    detail: String,
+    cause: String,
+}
+
+impl From<ResponderError> for Failure {
+    fn from(error: ResponderError) -> Self {
+        let detail = "the responder did not give a whole answer; ask again".into();
+        Self { code: "responder-failed", detail, cause: error.to_string() }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self { code: error.code(), detail: error.detail(), cause: error.to_string() }
+    }
+}
+
+async fn make(
+    streams: &Streams,
+    live: &Live,
+    question: &Message,
+    known_len: usize,
+) -> Result<Message, Failure> {
+    let responder = &streams.shared.responder;
+    if known_len > 0 && !responder.is_repeatable() {
+        return Err(Failure {
+            code: "responder-failed",
+            detail: "the replica that made this answer is gone; ask again".into(),
+            cause: "its maker died, and the responder would say something else now".into(),
+        });
+    }
+    let turns = history(streams, question).await?;
+    let mut pieces = responder.answer(Prompt { turns, known_len });
+    let mut splitter = Splitter::default();
+    let mut text = String::new();
+    while let Some(piece) = pieces.next().await {
+        // Postgres cannot store NUL, and a token must be the same in the stream and in the stored answer.
+        let mut piece = piece?.replace('\0', "");
+        let cut_off = text.len() + piece.len() > ANSWER_LEN_MAX;
+        if cut_off {
+            piece.truncate(floor_char_boundary(&piece, ANSWER_LEN_MAX - text.len()));
+        }
+        text.push_str(&piece);
+        splitter.push(&piece).into_iter().for_each(|token| live.push(token));
+        if cut_off {
+            break;
+        }
+    }
+    if let Some(token) = splitter.finish() {
+        live.push(token);
+    }
+    if text.trim().is_empty() {
+        return Err(ResponderError::Empty.into());
+    }
+    Ok(store(streams, question, &text).await?)
+}
+
+fn floor_char_boundary(text: &str, at: usize) -> usize {
+    (0..=at.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
+}
+
+async fn history(streams: &Streams, question: &Message) -> Result<Vec<Turn>, Error> {
+    let before = question.offset + 1;
+    let messages = streams.shared.store.messages().before(question.session_id, before, HISTORY_LEN).await?;
+    let mut turns: Vec<Turn> =
+        messages.into_iter().map(|message| Turn { role: message.role, content: message.content }).collect();
+    // Pruned or not, the question itself is what is answered.
+    if turns.last().is_none_or(|turn| turn.content != question.content) {
+        turns.push(Turn { role: Role::User, content: question.content.clone() });
+    }
+    Ok(turns)
+}
+
+/// Stores the answer under the question's key. Doing it twice stores it once, so it may be tried again.
+async fn store(streams: &Streams, question: &Message, text: &str) -> Result<Message, Error> {
+    let key = message::answer_key(question.id);
+    let new = NewMessage {
+        session_id: question.session_id,
+        author: None,
+        role: Role::Assistant,
+        content: text,
+        client_msg_id: Some(&key),
+    };
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match streams.shared.store.messages().append(new).await {
+            Ok(appended) => return Ok(appended.message),
+            // Another maker was faster, and its responder says other things: its answer counts.
+            Err(Error::IdempotencyMismatch) => {
+                let stored = streams.shared.store.messages().by_key(question.session_id, None, &key).await?;
+                return stored.ok_or_else(|| Error::not_found("the answer was removed"));
+            }
+            Err(error) if error.status().is_server_error() && tries < STORE_TRIES => {
+                tokio::time::sleep(STORE_PAUSE * tries).await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Records tokens in Redis and shows them to the room as they come; those that come while Redis is asked share the
+/// next question.
+async fn tell(streams: &Streams, live: &Live, stream: Uuid, known_len: usize) {
+    let (record, chat) = (&streams.shared.record, &streams.shared.chat);
+    let (mut recorded, mut shown) = (known_len, known_len);
+    let mut renewed = Instant::now();
+    loop {
+        let news = live.news();
+        let (tokens, outcome) = live.page(recorded);
+        if !tokens.is_empty() {
+            let start = recorded;
+            recorded = record.append(stream, start, &tokens).await.map_or(start, |len| len.max(start));
+            for (token, i) in tokens.iter().zip(start..).filter(|(_, i)| *i >= shown) {
+                chat.token(live.session, stream, i, token);
+            }
+            shown = shown.max(start + tokens.len());
+        }
+        if let Some(outcome) = outcome {
+            record.finish(stream, &outcome).await;
+            match outcome {
+                Outcome::Done(answer) => chat.stream_done(live.session, stream, answer.offset),
+                Outcome::Failed { code, detail } => chat.stream_failed(live.session, stream, &code, &detail),
+            }
+            return;
+        }
+        let waited = tokio::time::timeout_at(renewed + LEASE_RENEWAL, news).await;
+        if waited.is_err() || renewed.elapsed() >= LEASE_RENEWAL {
+            record.renew(stream).await;
+            renewed = Instant::now();
+        }
+    }
+}

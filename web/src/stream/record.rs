@@ -1,0 +1,201 @@
+//! The record of a stream in Redis, from which every replica can serve it: its tokens, how it ended, and a lease that
+//! shows that its maker lives. All keys of a stream are in one hash slot. Redis away costs the others the live tokens,
+//! never the answer.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use redis::{FromRedisValue, Pipeline, RedisResult, Script};
+use uuid::Uuid;
+
+use super::live::Outcome;
+use crate::redis_link::RedisLink;
+
+/// A maker that does not renew its lease for this long is dead.
+const LEASE: Duration = Duration::from_millis(2500);
+/// How often a maker renews it.
+pub const LEASE_RENEWAL: Duration = Duration::from_millis(700);
+/// A record that nobody finishes is forgotten after this time.
+const UNFINISHED_KEPT: Duration = Duration::from_secs(900);
+/// Streams that one sweep looks at.
+const SWEEP_LEN: usize = 16;
+/// Streams that are being made anywhere, by the time at which their lease ends, in ms.
+const RUNNING: &str = "arena:streams:running";
+
+/// Appends only where the record ends: of two makers, one that was thought dead, each token is recorded once.
+const APPEND: &str = r"
+local at, start = redis.call('LLEN', KEYS[1]), tonumber(ARGV[1])
+for i = 2, #ARGV do
+  if start + i - 2 == at then redis.call('RPUSH', KEYS[1], ARGV[i]); at = at + 1 end
+end
+redis.call('PEXPIRE', KEYS[1], 900000)
+return at
+";
+
+#[derive(Clone)]
+pub struct Record {
+    redis: RedisLink,
+    append: Arc<Script>,
+    kept: Duration,
+}
+
+/// What the record holds.
+#[derive(Debug, Default)]
+pub struct Page {
+    pub tokens: Vec<String>,
+    pub state: State,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+pub enum State {
+    /// There is no such record, or no more.
+    #[default]
+    Unknown,
+    Making,
+    Done,
+    Failed {
+        code: String,
+        detail: String,
+    },
+}
+
+impl Record {
+    pub fn new(redis: RedisLink, kept: Duration) -> Self {
+        Self { redis, append: Arc::new(Script::new(APPEND)), kept }
+    }
+
+    /// Enters a stream and takes its lease.
+    pub async fn open(&self, stream: Uuid, session: Uuid) {
+        let mut pipeline = redis::pipe();
+        pipeline
+            .hset_multiple(
+                key(stream, "meta"),
+                &[("session", session.to_string()), ("state", "making".into())],
+            )
+            .ignore()
+            .pexpire(key(stream, "meta"), millis(UNFINISHED_KEPT))
+            .ignore();
+        renew(&mut pipeline, stream);
+        self.tell(&pipeline).await;
+    }
+
+    pub async fn renew(&self, stream: Uuid) {
+        let mut pipeline = redis::pipe();
+        renew(&mut pipeline, stream);
+        self.tell(&pipeline).await;
+    }
+
+    /// Records tokens `start…`; gives how many the record has, `None` when Redis is away.
+    pub async fn append(&self, stream: Uuid, start: usize, tokens: &[Arc<str>]) -> Option<usize> {
+        const PATIENCE: Duration = Duration::from_secs(1);
+        let mut call = self.append.key(key(stream, "tokens"));
+        call.arg(start);
+        for token in tokens {
+            call.arg(&**token);
+        }
+        let mut connection = self.redis.connection();
+        tokio::time::timeout(PATIENCE, call.invoke_async(&mut connection)).await.ok()?.ok()
+    }
+
+    /// Notes the end; from now on the record lives as long as a stream can be resumed.
+    pub async fn finish(&self, stream: Uuid, outcome: &Outcome) {
+        let fields = match outcome {
+            Outcome::Done(answer) => vec![("state", "done".into()), ("offset", answer.offset.to_string())],
+            Outcome::Failed { code, detail } => {
+                vec![("state", "failed".into()), ("code", code.clone()), ("detail", detail.clone())]
+            }
+        };
+        let mut pipeline = redis::pipe();
+        pipeline
+            .hset_multiple(key(stream, "meta"), &fields)
+            .ignore()
+            .pexpire(key(stream, "meta"), millis(self.kept))
+            .ignore()
+            .pexpire(key(stream, "tokens"), millis(self.kept))
+            .ignore()
+            .del(key(stream, "lease"))
+            .ignore()
+            .zrem(RUNNING, stream.to_string())
+            .ignore();
+        self.tell(&pipeline).await;
+    }
+
+    /// Forgets a stream that cannot be.
+    pub async fn forget(&self, stream: Uuid) {
+        let mut pipeline = redis::pipe();
+        pipeline.zrem(RUNNING, stream.to_string()).ignore().del(key(stream, "lease")).ignore();
+        self.tell(&pipeline).await;
+    }
+
+    /// What is recorded from token `from` on; `None` when Redis is away.
+    pub async fn read(&self, stream: Uuid, from: usize) -> Option<Page> {
+        let mut pipeline = redis::pipe();
+        // The state first: tokens that come between the two are in the second answer.
+        pipeline.hgetall(key(stream, "meta")).lrange(
+            key(stream, "tokens"),
+            isize::try_from(from).unwrap_or(isize::MAX),
+            -1,
+        );
+        let (mut meta, tokens): (HashMap<String, String>, Vec<String>) = self.ask(&pipeline).await.ok()?;
+        let mut field = |name| meta.remove(name).unwrap_or_default();
+        let state = match field("state").as_str() {
+            "making" => State::Making,
+            "done" => State::Done,
+            "failed" => State::Failed { code: field("code"), detail: field("detail") },
+            _ => State::Unknown,
+        };
+        Some(Page { tokens, state })
+    }
+
+    /// Takes the lease of a stream if nobody has it; `None` when Redis is away.
+    pub async fn claim(&self, stream: Uuid) -> Option<bool> {
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("SET").arg(key(stream, "lease")).arg(1).arg("NX").arg("PX").arg(millis(LEASE));
+        let (taken,): (Option<String>,) = self.ask(&pipeline).await.ok()?;
+        Some(taken.is_some())
+    }
+
+    /// Streams whose lease has ended before their answer.
+    pub async fn abandoned(&self) -> Vec<Uuid> {
+        let mut pipeline = redis::pipe();
+        let limit = isize::try_from(SWEEP_LEN).unwrap_or(isize::MAX);
+        pipeline.zrangebyscore_limit(RUNNING, "-inf", now_ms().to_string(), 0, limit);
+        let found: RedisResult<(Vec<String>,)> = self.ask(&pipeline).await;
+        found.map(|(ids,)| ids.iter().filter_map(|id| Uuid::try_parse(id).ok()).collect()).unwrap_or_default()
+    }
+
+    async fn ask<T: FromRedisValue>(&self, pipeline: &Pipeline) -> RedisResult<T> {
+        self.redis.ask(pipeline).await
+    }
+
+    async fn tell(&self, pipeline: &Pipeline) {
+        if let Err(cause) = self.ask::<()>(pipeline).await {
+            tracing::debug!(%cause, "a stream could not be recorded: {cause}");
+        }
+    }
+}
+
+fn renew(pipeline: &mut Pipeline, stream: Uuid) {
+    pipeline
+        .cmd("SET")
+        .arg(key(stream, "lease"))
+        .arg(1)
+        .arg("PX")
+        .arg(millis(LEASE))
+        .ignore()
+        .zadd(RUNNING, stream.to_string(), now_ms() + millis(LEASE))
+        .ignore();
+}
+
+fn key(stream: Uuid, part: &str) -> String {
+    format!("arena:{{{stream}}}:{part}")
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn now_ms() -> i64 {
+    millis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
+}

@@ -1,0 +1,136 @@
+//! Streams on the wire: `text/event-stream`, sent as made. A client that breaks off resumes with `Last-Event-ID`.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::extract::{Path, State};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures_util::{Stream, StreamExt as _, stream};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::reader::{Item, Reader};
+use crate::app::App;
+use crate::auth::Identity;
+use crate::error::{self, Error, Problem};
+use crate::extract::Body;
+use crate::logic::message::{self, Role};
+use crate::logic::tokens_out;
+use crate::store::messages::NewMessage;
+
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+/// nginx and its kin would otherwise gather the tokens.
+const NO_BUFFERING: (HeaderName, HeaderValue) =
+    (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+/// A client that is sent elsewhere comes back after this time.
+const RETRY_AFTER: Duration = Duration::from_millis(300);
+
+/// A question to the responder.
+#[derive(Debug, Deserialize, ToSchema)]
+pub struct Question {
+    /// The session's UUID or slug.
+    session_id: String,
+    content: String,
+    /// Sent again with the same id, the question is stored once and its one answer is streamed.
+    client_msg_id: Option<String>,
+}
+
+/// `POST /messages/stream/`: stores the question, streams the answer.
+pub async fn ask(
+    State(app): State<App>,
+    identity: Identity,
+    Body(question): Body<Question>,
+) -> Result<Response, Error> {
+    if app.life.is_draining() || app.tasks.draining() {
+        return Err(Error::unavailable("this replica is going away; ask again"));
+    }
+    message::check_content(&question.content).map_err(|advice| Error::unprocessable("content", advice))?;
+    if let Some(id) = &question.client_msg_id {
+        message::check_client_msg_id(id).map_err(|advice| Error::unprocessable("client_msg_id", advice))?;
+    }
+    let session = app.store.sessions().find(&question.session_id).await?;
+    let session = session.ok_or_else(|| Error::not_found("there is no such session"))?;
+    let new = NewMessage {
+        session_id: session.id,
+        author: Some(identity.user_id),
+        role: Role::User,
+        content: &question.content,
+        client_msg_id: question.client_msg_id.as_deref(),
+    };
+    let mut appended = app.store.messages().append(new).await?;
+    appended.message.ct = app.databases.token().await;
+    app.chat.publish(&appended.message);
+    let question = appended.message.clone();
+    app.streams.begin(appended).await;
+    let opening = [event("message", &question), event("start", &json!({ "stream_id": question.id }))];
+    let reader = Reader::new(&app.streams, question, 0);
+    let events = stream::iter(opening).chain(following(reader));
+    Ok(app.databases.stamp(respond(&app, events)).await)
+}
+
+/// `GET /messages/stream/{stream_id}`: goes on after the event that `Last-Event-ID` names.
+pub async fn resume(
+    State(app): State<App>,
+    identity: Identity,
+    Path(stream_id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Error> {
+    let gone = || Error::not_found("there is no such stream, or it ended more than 10 minutes ago");
+    let stream_id = Uuid::try_parse(&stream_id).map_err(|_| gone())?;
+    let next = match headers.get(LAST_EVENT_ID) {
+        None => 0,
+        Some(value) => {
+            let id = value.to_str().unwrap_or_default();
+            tokens_out::resume_index(stream_id, id)
+                .map_err(|advice| Error::unprocessable("Last-Event-ID", advice))?
+        }
+    };
+    let question = app.store.messages().by_id(stream_id).await?.filter(|found| found.role == Role::User);
+    let question = question.ok_or_else(gone)?;
+    if !app.store.sessions().is_member(question.session_id, identity.user_id).await? {
+        return Err(Error::forbidden("you are no member of this session"));
+    }
+    let reader = Reader::resume(&app.streams, question, next).await?;
+    Ok(respond(&app, following(reader)))
+}
+
+fn respond(app: &App, events: impl Stream<Item = Event> + Send + 'static) -> Response {
+    let alive = KeepAlive::new().interval(app.streams.shared.settings.heartbeat).text("alive");
+    ([NO_BUFFERING], Sse::new(events.map(Ok::<_, Infallible>)).keep_alive(alive)).into_response()
+}
+
+fn following(reader: Reader) -> impl Stream<Item = Event> {
+    let stream_id = reader.stream_id();
+    stream::unfold(reader, |mut reader| async move { reader.next().await.map(|item| (item, reader)) })
+        .map(move |item| to_event(stream_id, item))
+}
+
+fn to_event(stream: Uuid, item: Item) -> Event {
+    match item {
+        Item::Token { i, text } => {
+            event("token", &json!({ "i": i, "text": text })).id(tokens_out::event_id(stream, i))
+        }
+        // Its id is one beyond the last token's: who resumes after it gets it again, and nothing else.
+        Item::Done { token_count, answer } => {
+            event("done", &answer).id(tokens_out::event_id(stream, token_count))
+        }
+        Item::Failed { code, detail } => event("error", &problem(&code, detail)),
+        Item::Handover => {
+            Event::default().retry(RETRY_AFTER).comment("going away; resume with Last-Event-ID")
+        }
+    }
+}
+
+fn problem(code: &str, detail: String) -> Problem {
+    let mut problem = error::problem_of(StatusCode::BAD_GATEWAY, detail);
+    problem.kind = format!("urn:arena:problem:{code}").into();
+    problem
+}
+
+fn event(name: &str, data: &impl Serialize) -> Event {
+    Event::default().event(name).json_data(data).expect("events are plain data with string keys")
+}
