@@ -3,3 +3,5 @@
 pub mod choose;
 pub mod h1;
 pub mod health;
+pub mod retry;
+pub mod upstreams;

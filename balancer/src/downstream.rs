@@ -1,0 +1,232 @@
+//! One client's connection: waits for requests without holding memory, reads their heads, hands each to the relay,
+//! and closes in a way that lets the client read the last answer.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::buffer::{BUFFER_LEN, Buffer};
+use crate::conf::listen::Listen;
+use crate::conf::location::{HeadLimits, Lingering, LingeringMode, Server};
+use crate::deadline::Deadline;
+use crate::error::Error;
+use crate::logic::h1::Limits;
+use crate::relay::scratch::Scratch;
+use crate::relay::{self, After};
+use crate::running::Running;
+use crate::wire::Wire;
+use crate::worker::Worker;
+
+#[derive(Debug)]
+pub struct Downstream {
+    pub wire: Wire,
+    pub deadline: Deadline,
+    /// The address the connection came from; none on a unix socket.
+    pub peer: Option<SocketAddr>,
+    /// `$remote_addr`, rendered once.
+    pub peer_text: Box<[u8]>,
+    /// Which of the listening sockets it came in on; a reload may renumber them.
+    pub listen: Rc<Cell<usize>>,
+    pub serial: u64,
+    pub opened: Instant,
+    /// Requests so far, the present one included.
+    pub requests: u64,
+    place: usize,
+    worker: Rc<Worker>,
+}
+
+/// Serves one connection to its end.
+pub async fn serve(worker: Rc<Worker>, wire: Wire, peer: Option<SocketAddr>, listen: Rc<Cell<usize>>) {
+    let place = poll_fn(|cx| Poll::Ready(worker.connections().enter(cx.waker()))).await;
+    let now = Instant::now();
+    let mut down = Downstream {
+        wire,
+        deadline: Deadline::new(now),
+        peer,
+        peer_text: peer
+            .map_or_else(|| b"unix:".to_vec(), |peer| peer.ip().to_canonical().to_string().into_bytes())
+            .into(),
+        listen,
+        serial: worker.next_serial(),
+        opened: now,
+        requests: 0,
+        place,
+        worker: worker.clone(),
+    };
+    let mut idle_timeout = None;
+    while down.wait_for_request(idle_timeout).await {
+        let mut scratch = worker.spare.take();
+        let after = down.serve_burst(&mut scratch).await;
+        match after {
+            After::KeepAlive { timeout } => idle_timeout = Some(timeout),
+            After::Linger(lingering) => {
+                worker.spare.give_back(scratch);
+                return down.linger(&lingering).await;
+            }
+            After::Close => return worker.spare.give_back(scratch),
+            After::Abort => {
+                down.wire.reset_on_close();
+                return worker.spare.give_back(scratch);
+            }
+        }
+        worker.spare.give_back(scratch);
+    }
+}
+
+impl Downstream {
+    /// Holds no buffer while it waits. False when the connection is over.
+    async fn wait_for_request(&mut self, idle_timeout: Option<Duration>) -> bool {
+        let timeout = idle_timeout.unwrap_or_else(|| {
+            let generation = self.worker.generation();
+            self.default_server(&generation.running).head.header_timeout
+        });
+        self.deadline.set(Instant::now(), timeout);
+        let is_first = idle_timeout.is_none();
+        poll_fn(|cx| {
+            if let Poll::Ready(readable) = self.wire.poll_readable(cx) {
+                return Poll::Ready(readable.is_ok());
+            }
+            if !is_first && self.worker.is_draining() || self.deadline.poll(cx).is_ready() {
+                return Poll::Ready(false);
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Serves requests as long as the next one is already here.
+    async fn serve_burst(&mut self, scratch: &mut Scratch) -> After {
+        let worker = self.worker.clone();
+        loop {
+            let generation = worker.generation();
+            let limits = &self.default_server(&generation.running).head;
+            scratch.story.is_pipelined = !scratch.inbound.is_empty();
+            match self.read_head(scratch, limits).await {
+                Ok(true) => {}
+                Ok(false) => return After::Close,
+                Err(error) => {
+                    self.requests += 1;
+                    return relay::refuse(&worker, &generation, self, scratch, error).await;
+                }
+            }
+            self.requests += 1;
+            let after = relay::relay(&worker, &generation, self, scratch).await;
+            let After::KeepAlive { .. } = after else { return after };
+            let head_len = scratch.story.request.len;
+            scratch.inbound.consume(head_len);
+            scratch.clear();
+            if scratch.inbound.is_empty() {
+                return after;
+            }
+        }
+    }
+
+    /// Reads one head. `Ok(false)`: the client left, or said nothing, between two requests.
+    async fn read_head(&mut self, scratch: &mut Scratch, head: &HeadLimits) -> Result<bool, Error> {
+        let limits = Limits {
+            line_len_max: head.large_buffer_len.max(head.header_buffer_len),
+            head_len_max: (head.large_buffer_len * head.large_buffers).max(head.header_buffer_len),
+            fields_max: head.headers_max,
+            underscores: head.underscores_in_headers,
+            ignore_invalid: head.ignore_invalid_headers,
+        };
+        let mut deadline = None;
+        loop {
+            if !scratch.inbound.is_empty() {
+                let now = *scratch.story.started.get_or_insert_with(std::time::Instant::now);
+                if scratch.story.request.parse(scratch.inbound.unread(), &limits)? {
+                    return Ok(true);
+                }
+                // One deadline for the whole head, from its first byte: dripping bytes gains nothing.
+                deadline.get_or_insert(Instant::from_std(now) + head.header_timeout);
+            }
+            if let Some(deadline) = deadline {
+                self.deadline.set_at(deadline);
+            }
+            match self.read_into(&mut scratch.inbound, limits.head_len_max.max(BUFFER_LEN) + 1).await {
+                Ok(()) => {}
+                Err(_) if scratch.inbound.is_empty() => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    pub fn listen<'a>(&self, running: &'a Running) -> &'a Listen {
+        let listens = &running.settings.http.listens;
+        &listens[self.listen.get().min(listens.len() - 1)]
+    }
+
+    fn default_server<'a>(&self, running: &'a Running) -> &'a Server {
+        &self.listen(running).names.default
+    }
+
+    /// Reads once, under the deadline.
+    pub async fn read_into(&mut self, buffer: &mut Buffer, len_max: usize) -> Result<(), Error> {
+        poll_fn(|cx| match self.wire.poll_read(cx, buffer.space(len_max)) {
+            Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(Err(Error::ClientGone)),
+            Poll::Ready(Ok(len)) => {
+                buffer.fill(len);
+                Poll::Ready(Ok(()))
+            }
+            Poll::Pending => self.deadline.poll(cx).map(|()| Err(Error::ClientTimeout)),
+        })
+        .await
+    }
+
+    /// Writes all of it. The deadline moves on with each write that gets through.
+    pub async fn write_all(&mut self, mut data: &[u8]) -> Result<(), Error> {
+        while !data.is_empty() {
+            let written = poll_fn(|cx| match self.wire.poll_write(cx, data) {
+                Poll::Ready(result) => Poll::Ready(result.map_err(|_| Error::ClientGone)),
+                Poll::Pending => self.deadline.poll(cx).map(|()| Err(Error::ClientTimeout)),
+            })
+            .await?;
+            data = &data[written..];
+        }
+        Ok(())
+    }
+
+    /// While an answer is awaited: has the client left? Bytes of a next request are taken in, as far as there is room.
+    pub fn poll_gone(&mut self, cx: &mut Context<'_>, inbound: &mut Buffer, len_max: usize) -> bool {
+        loop {
+            let space = inbound.space(len_max);
+            if space.is_empty() {
+                return false;
+            }
+            match self.wire.poll_read(cx, space) {
+                Poll::Ready(Ok(0) | Err(_)) => return true,
+                Poll::Ready(Ok(len)) => inbound.fill(len),
+                Poll::Pending => return false,
+            }
+        }
+    }
+
+    /// Closes our side and reads on for a while: closed at once, with bytes of the client unread, the kernel would
+    /// send a reset that can destroy the answer on its way.
+    async fn linger(mut self, lingering: &Lingering) {
+        if lingering.mode == LingeringMode::Off {
+            return;
+        }
+        self.wire.shutdown_write();
+        let end = Instant::now() + lingering.time;
+        let mut bin = self.worker.spare.take();
+        loop {
+            self.deadline.set_at(end.min(Instant::now() + lingering.timeout));
+            bin.inbound.clear();
+            if self.read_into(&mut bin.inbound, BUFFER_LEN).await.is_err() || Instant::now() >= end {
+                return self.worker.spare.give_back(bin);
+            }
+        }
+    }
+}
+
+impl Drop for Downstream {
+    fn drop(&mut self) {
+        self.worker.connections().leave(self.place);
+    }
+}

@@ -1,0 +1,87 @@
+//! What can go wrong with one request: whose fault it is, what the client is told, and whether another server may be
+//! asked.
+
+use std::io;
+
+use crate::logic::h1::{BadBody, BadResponse, Refusal};
+use crate::logic::retry::Failure;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    Downstream,
+    Upstream,
+    Us,
+}
+
+/// The words are nginx's where operators grep for them.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("connect() failed ({0}) while connecting to upstream")]
+    Connect(io::Error),
+    #[error("upstream timed out while connecting to upstream")]
+    ConnectTimeout,
+    #[error("upstream timed out while sending request to upstream")]
+    SendTimeout,
+    #[error("upstream timed out while reading response header from upstream")]
+    HeadTimeout,
+    #[error("upstream timed out while reading upstream")]
+    BodyTimeout,
+    #[error("recv() failed ({0}) while reading response from upstream")]
+    Read(io::Error),
+    #[error("upstream prematurely closed connection while reading response header from upstream")]
+    ClosedBeforeHead,
+    #[error("upstream sent {0} while reading response header from upstream")]
+    Head(#[from] BadResponse),
+    #[error("upstream sent an invalid body: {0}")]
+    UpstreamBody(BadBody),
+    #[error("no live upstreams while connecting to upstream")]
+    NoLiveUpstreams,
+    #[error("client closed connection")]
+    ClientGone,
+    #[error("client timed out")]
+    ClientTimeout,
+    #[error("client sent an invalid body: {0}")]
+    ClientBody(BadBody),
+    #[error("client intended to send too large body")]
+    BodyTooLarge,
+    #[error("client sent an invalid request: {0}")]
+    Refused(#[from] Refusal),
+}
+
+impl Error {
+    pub fn side(&self) -> Side {
+        match self {
+            Error::ClientGone
+            | Error::ClientTimeout
+            | Error::ClientBody(_)
+            | Error::BodyTooLarge
+            | Error::Refused(_) => Side::Downstream,
+            Error::NoLiveUpstreams => Side::Us,
+            _ => Side::Upstream,
+        }
+    }
+
+    /// As `proxy_next_upstream` counts it; `None` where asking another server makes no sense.
+    pub fn retry(&self) -> Option<Failure> {
+        match self {
+            Error::ConnectTimeout | Error::SendTimeout | Error::HeadTimeout | Error::BodyTimeout => {
+                Some(Failure::Timeout)
+            }
+            Error::Head(_) => Some(Failure::InvalidHeader),
+            Error::Connect(_) | Error::Read(_) | Error::ClosedBeforeHead => Some(Failure::Error),
+            _ => None,
+        }
+    }
+
+    /// 499 is nginx's mark for a client that left: it is logged, never sent.
+    pub fn status(&self) -> u16 {
+        match self {
+            Error::ClientGone => 499,
+            Error::ClientTimeout => 408,
+            Error::ClientBody(_) => 400,
+            Error::BodyTooLarge => 413,
+            Error::Refused(refusal) => refusal.status(),
+            _ => self.retry().map_or(502, Failure::status),
+        }
+    }
+}

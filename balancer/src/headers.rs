@@ -1,0 +1,460 @@
+//! Heads on their way through: what is taken off because it concerns one hop only, what is put on because the
+//! configuration says so, and all else as it came, in order and case.
+
+use std::time::Duration;
+
+use crate::conf::location::{Action, AddHeader, ServerTokens};
+use crate::conf::proxy::{ProxyPass, RedirectRule, Redirects, SetHeader, UriForm, Version as ProxyVersion};
+use crate::logic::h1::{Field, Framing, Known, Version, fields, hash, write};
+use crate::relay::Exchange;
+
+const CONNECTION: u32 = hash(b"connection");
+const UPGRADE: u32 = hash(b"upgrade");
+const CONTENT_LENGTH: u32 = hash(b"content-length");
+const TRANSFER_ENCODING: u32 = hash(b"transfer-encoding");
+const LOCATION: u32 = hash(b"location");
+const REFRESH: u32 = hash(b"refresh");
+
+/// Headers of the client that `Connection: name` cannot take away: what they say about the client, or about the
+/// request's end, is not the client's to remove (CVE-2024-45410 and its kin).
+const PROTECTED: &[&[u8]] = &[
+    b"authorization",
+    b"content-length",
+    b"content-type",
+    b"cookie",
+    b"forwarded",
+    b"host",
+    b"via",
+    b"x-forwarded-for",
+    b"x-forwarded-host",
+    b"x-forwarded-port",
+    b"x-forwarded-prefix",
+    b"x-forwarded-proto",
+    b"x-forwarded-server",
+    b"x-real-ip",
+    b"x-request-id",
+];
+
+/// How an answer is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Delivery {
+    pub framing: Framing,
+    /// How long to wait for the client's next request; `None` closes.
+    pub keep_alive: Option<Duration>,
+}
+
+impl Exchange<'_> {
+    /// Writes the request as the upstream gets it, with the body that is at hand, into `to_upstream`.
+    pub fn write_request(&mut self, pass: &ProxyPass) {
+        let mut out = std::mem::take(&mut self.scratch.to_upstream.data);
+        self.write_request_line(pass, &mut out);
+        let (mut asks_upgrade, mut names_protocol, mut closes) = (false, false, false);
+        for header in &self.location.proxy.set_headers {
+            let Some(value_at) = self.write_set_header(header, &mut out) else { continue };
+            let value = &out[value_at..out.len() - 2];
+            match header.hash {
+                CONNECTION => {
+                    asks_upgrade |= fields::list_members(value).any(|m| m.eq_ignore_ascii_case(b"upgrade"));
+                    closes |= fields::list_members(value).any(|m| m.eq_ignore_ascii_case(b"close"));
+                }
+                UPGRADE => names_protocol = true,
+                _ => {}
+            }
+        }
+        match self.scratch.upload.framing {
+            Framing::Length(len) => write::content_length(&mut out, len),
+            Framing::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
+            Framing::None | Framing::UntilClose => {}
+        }
+        if self.location.proxy.pass_request_headers {
+            self.write_clients_own(&mut out);
+        }
+        out.extend_from_slice(b"\r\n");
+        let upload = &self.scratch.upload;
+        match upload.framing {
+            Framing::Chunked if !upload.kept.is_empty() => write::chunk(&mut out, &upload.kept),
+            Framing::Length(_) => out.extend_from_slice(&upload.kept),
+            _ => {}
+        }
+        let story = &mut self.scratch.story;
+        // A request with a body cannot switch protocols: its body could be read as the new protocol's first bytes.
+        story.is_upgrade_sent = asks_upgrade && names_protocol && story.request.framing == Framing::None;
+        story.is_close_sent = closes;
+        self.scratch.to_upstream.data = out;
+    }
+
+    fn write_request_line(&self, pass: &ProxyPass, out: &mut Vec<u8>) {
+        let story = &self.scratch.story;
+        let head = self.scratch.inbound.unread();
+        let from = out.len();
+        match &self.location.proxy.method {
+            Some(method) => method.render(&self.facts(), out),
+            None if story.method() != story.request.method => out.extend_from_slice(b"GET"),
+            None => out.extend_from_slice(story.request.method_span.of(head)),
+        }
+        out.push(b' ');
+        match &pass.uri {
+            UriForm::Replace { with, prefix_len } => {
+                out.extend_from_slice(with);
+                let rest = story.path.get(*prefix_len..).unwrap_or_default();
+                self.write_path(rest, out);
+                self.write_args(out);
+            }
+            UriForm::OfUrl if self.scratch.story.dynamic_uri.is_some() => {
+                out.extend_from_slice(self.scratch.story.dynamic_uri.as_deref().unwrap_or_default());
+            }
+            _ if story.is_internal => {
+                self.write_path(&story.path, out);
+                self.write_args(out);
+            }
+            _ => {
+                let target = story.request.target;
+                if target.path.is_empty() {
+                    out.push(b'/');
+                }
+                out.extend_from_slice(target.origin_form().of(head));
+            }
+        }
+        write::clean(&mut out[from..]);
+        out.extend_from_slice(match self.location.proxy.version {
+            ProxyVersion::Http10 => b" HTTP/1.0\r\n",
+            ProxyVersion::Http11 => b" HTTP/1.1\r\n",
+        });
+    }
+
+    /// A normalised path, escaped again where it had been decoded.
+    fn write_path(&self, path: &[u8], out: &mut Vec<u8>) {
+        if !self.scratch.story.request.target.is_complex && !self.scratch.story.is_internal {
+            out.extend_from_slice(path);
+            return;
+        }
+        for &byte in path {
+            match byte {
+                0..=0x20 | b'"' | b'#' | b'%' | b'?' | 0x7f.. => {
+                    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+                    out.extend_from_slice(&[b'%', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+                }
+                _ => out.push(byte),
+            }
+        }
+    }
+
+    fn write_args(&self, out: &mut Vec<u8>) {
+        let args = self.args();
+        if !args.is_empty() {
+            out.push(b'?');
+            out.extend_from_slice(args);
+        }
+    }
+
+    /// The query string, as sent or as an internal move left it.
+    pub fn args(&self) -> &[u8] {
+        let story = &self.scratch.story;
+        match &story.args {
+            Some(args) => args,
+            None => story.request.target.query.map_or(b"", |query| query.of(self.scratch.inbound.unread())),
+        }
+    }
+
+    /// Where the value begins; `None` when nothing is sent because the value is empty.
+    fn write_set_header(&self, header: &SetHeader, out: &mut Vec<u8>) -> Option<usize> {
+        // Where the body ends is ours to say: a second opinion in the head is how requests are smuggled.
+        if matches!(header.hash, CONTENT_LENGTH | TRANSFER_ENCODING) {
+            return None;
+        }
+        let from = out.len();
+        out.extend_from_slice(&header.name);
+        out.extend_from_slice(b": ");
+        let value_at = out.len();
+        match header.value.constant() {
+            Some(value) => out.extend_from_slice(value),
+            None => header.value.render(&self.facts(), out),
+        }
+        write::clean(&mut out[value_at..]);
+        let is_h2c = header.hash == UPGRADE && fields::list_members(&out[value_at..]).any(is_h2c);
+        if out.len() == value_at || is_h2c {
+            out.truncate(from);
+            return None;
+        }
+        out.extend_from_slice(b"\r\n");
+        Some(value_at)
+    }
+
+    /// The client's own headers, less those of its hop and those that the configuration sets.
+    fn write_clients_own(&self, out: &mut Vec<u8>) {
+        let story = &self.scratch.story;
+        let head = self.scratch.inbound.unread();
+        let replaced = &self.location.proxy.replaced;
+        let nominates =
+            story.request.fields.known(Known::Connection).any(|field| {
+                fields::list_members(field.value.of(head)).any(|name| !is_ordinary_option(name))
+            });
+        for field in &story.request.fields.list {
+            let name = field.name.of(head);
+            let is_of_hop = !matches!(
+                field.known,
+                Known::Other | Known::Host | Known::Date | Known::Server | Known::XForwardedFor
+            );
+            if is_of_hop || replaced.contains_hashed(field.hash, name) {
+                continue;
+            }
+            if nominates && self.is_nominated(name) {
+                continue;
+            }
+            // Name and value were parsed out of one line: copying the line copies their form too.
+            out.extend_from_slice(name);
+            out.extend_from_slice(b": ");
+            out.extend_from_slice(field.value.of(head));
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+
+    fn is_nominated(&self, name: &[u8]) -> bool {
+        let head = self.scratch.inbound.unread();
+        let protected = PROTECTED.iter().any(|protected| name.eq_ignore_ascii_case(protected));
+        !protected
+            && self
+                .scratch
+                .story
+                .request
+                .fields
+                .known(Known::Connection)
+                .any(|field| fields::list_members(field.value.of(head)).any(|m| m.eq_ignore_ascii_case(name)))
+    }
+
+    /// Writes the head of the upstream's answer as the client gets it into `to_downstream`.
+    pub fn write_response(&mut self) -> Delivery {
+        let delivery = self.delivery();
+        let mut out = std::mem::take(&mut self.scratch.to_downstream.data);
+        let story = &self.scratch.story;
+        if story.request.version == Version::Http09 {
+            self.scratch.to_downstream.data = out;
+            return delivery;
+        }
+        let head = self.scratch.from_upstream.unread();
+        out.extend_from_slice(b"HTTP/1.1 ");
+        match story.status_override {
+            Some(status) => write_status(status, &mut out),
+            None => out.extend_from_slice(story.response.status_text.of(head)),
+        }
+        out.extend_from_slice(b"\r\n");
+        let hidden = &self.location.proxy.hidden;
+        self.write_own_server_and_date(hidden.contains(b"server"), hidden.contains(b"date"), &mut out);
+        let keeps_length = delivery.framing != Framing::Chunked && story.response.status != 204;
+        for field in &story.response.fields.list {
+            let name = field.name.of(head);
+            match field.known {
+                Known::Connection | Known::KeepAlive | Known::ProxyConnection | Known::TransferEncoding => {
+                    continue;
+                }
+                Known::Upgrade | Known::Te | Known::Trailer | Known::Http2Settings => continue,
+                Known::ContentLength if !keeps_length => continue,
+                _ if hidden.contains_hashed(field.hash, name) => continue,
+                _ => self.write_response_field(field, head, &mut out),
+            }
+        }
+        self.write_framing(&delivery, &mut out);
+        let sent_len = out.len() as u64;
+        self.scratch.to_downstream.data = out;
+        self.scratch.story.sent_head_len = sent_len;
+        self.scratch.story.kept_alive = delivery.keep_alive.is_some();
+        delivery
+    }
+
+    fn write_response_field(&self, field: &Field, head: &[u8], out: &mut Vec<u8>) {
+        let (name, value) = (field.name.of(head), field.value.of(head));
+        out.extend_from_slice(name);
+        out.extend_from_slice(b": ");
+        let value_at = out.len();
+        let is_rewritten = match field.hash {
+            LOCATION => self.write_redirect(value, out),
+            REFRESH => self.write_refresh(value, out),
+            _ => false,
+        };
+        if is_rewritten {
+            write::clean(&mut out[value_at..]);
+        } else {
+            out.extend_from_slice(value);
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+
+    /// `proxy_redirect`: false when no rule fits.
+    fn write_redirect(&self, value: &[u8], out: &mut Vec<u8>) -> bool {
+        let Redirects::Rules { rules, default } = &self.location.proxy.redirects else { return false };
+        let fits = |rule: &RedirectRule, out: &mut Vec<u8>| {
+            let from = rule.from.to_bytes(&self.facts());
+            let Some(rest) = value.strip_prefix(&from[..]) else { return false };
+            rule.to.render(&self.facts(), out);
+            out.extend_from_slice(rest);
+            true
+        };
+        rules.iter().any(|rule| fits(rule, out)) || *default && self.write_default_redirect(value, out)
+    }
+
+    /// What `proxy_pass` names becomes the location's path.
+    fn write_default_redirect(&self, value: &[u8], out: &mut Vec<u8>) -> bool {
+        let Action::Proxy(pass) = &self.location.action else { return false };
+        let (base, path): (&[u8], &[u8]) = match &pass.uri {
+            UriForm::Replace { with, .. } => (with, &self.location.path),
+            UriForm::AsReceived => (b"/", b"/"),
+            UriForm::OfUrl => return false,
+        };
+        let rest = value
+            .strip_prefix(b"http://")
+            .and_then(|rest| rest.strip_prefix(&pass.host[..]))
+            .and_then(|rest| rest.strip_prefix(base));
+        let Some(rest) = rest else { return false };
+        out.extend_from_slice(path);
+        out.extend_from_slice(rest);
+        true
+    }
+
+    fn write_refresh(&self, value: &[u8], out: &mut Vec<u8>) -> bool {
+        let lower = value.to_ascii_lowercase();
+        let Some(at) = memchr::memmem::find(&lower, b"url=").map(|at| at + 4) else { return false };
+        let from = out.len();
+        out.extend_from_slice(&value[..at]);
+        if self.write_redirect(&value[at..], out) {
+            return true;
+        }
+        out.truncate(from);
+        false
+    }
+
+    /// `Server` and `Date`, unless the upstream's own are passed on.
+    pub fn write_own_server_and_date(&self, server: bool, date: bool, out: &mut Vec<u8>) {
+        if server {
+            out.extend_from_slice(b"Server: ");
+            out.extend_from_slice(self.software());
+            out.extend_from_slice(b"\r\n");
+        }
+        if date {
+            out.extend_from_slice(b"Date: ");
+            self.worker.clock.write_date(self.now, out);
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+
+    /// What we call ourselves: with `server_tokens off` without the version.
+    pub fn software(&self) -> &'static [u8] {
+        match self.location.server_tokens {
+            ServerTokens::On => concat!("balancer/", env!("CARGO_PKG_VERSION")).as_bytes(),
+            ServerTokens::Off => b"balancer",
+        }
+    }
+
+    /// How the client learns where the body ends, whether the connection stays, `add_header`, and the blank line.
+    pub fn write_framing(&self, delivery: &Delivery, out: &mut Vec<u8>) {
+        if delivery.framing == Framing::Chunked {
+            out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+        }
+        match delivery.keep_alive {
+            Some(_) => out.extend_from_slice(b"Connection: keep-alive\r\n"),
+            None => out.extend_from_slice(b"Connection: close\r\n"),
+        }
+        if let (Some(_), Some(timeout)) = (delivery.keep_alive, self.location.keepalive.header_timeout) {
+            out.extend_from_slice(b"Keep-Alive: timeout=");
+            write::decimal(out, timeout.as_secs());
+            out.extend_from_slice(b"\r\n");
+        }
+        let status = self.scratch.story.status_override.unwrap_or(self.scratch.story.status);
+        for header in self.location.headers.iter().filter(|header| applies(header, status)) {
+            let from = out.len();
+            out.extend_from_slice(&header.name);
+            out.extend_from_slice(b": ");
+            let value_at = out.len();
+            header.value.render(&self.facts(), out);
+            write::clean(&mut out[value_at..]);
+            match out.len() == value_at {
+                true => out.truncate(from),
+                false => out.extend_from_slice(b"\r\n"),
+            }
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+
+    fn delivery(&self) -> Delivery {
+        let story = &self.scratch.story;
+        let is_11 = story.request.version == Version::Http11;
+        let framing = match story.response.framing(story.request.method) {
+            Framing::Chunked | Framing::UntilClose if is_11 => Framing::Chunked,
+            Framing::Chunked | Framing::UntilClose => Framing::UntilClose,
+            framing => framing,
+        };
+        Delivery { framing, keep_alive: self.keep_alive().filter(|_| framing != Framing::UntilClose) }
+    }
+
+    /// How long the connection may wait for another request after this one; `None` when it must close.
+    pub fn keep_alive(&self) -> Option<Duration> {
+        let terms = &self.location.keepalive;
+        let may = self.scratch.story.request.keep_alive
+            && !self.worker.is_draining()
+            && !terms.timeout.is_zero()
+            && self.down.requests < terms.requests_max
+            && self.now.saturating_duration_since(self.down.opened.into_std()) < terms.time;
+        may.then_some(terms.timeout)
+    }
+
+    /// An interim answer (102, 103) as the client gets it.
+    pub fn write_interim(&mut self) {
+        let story = &self.scratch.story;
+        let head = self.scratch.from_upstream.unread();
+        let out = &mut self.scratch.to_downstream.data;
+        out.extend_from_slice(b"HTTP/1.1 ");
+        out.extend_from_slice(story.response.status_text.of(head));
+        out.extend_from_slice(b"\r\n");
+        for field in story.response.fields.list.iter().filter(|field| field.known == Known::Other) {
+            write::field(out, field.name.of(head), field.value.of(head));
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+
+    /// The 101 by which both sides leave HTTP.
+    pub fn write_switch(&mut self) {
+        let hidden = &self.location.proxy.hidden;
+        let mut out = std::mem::take(&mut self.scratch.to_downstream.data);
+        let head = self.scratch.from_upstream.unread();
+        let story = &self.scratch.story;
+        out.extend_from_slice(b"HTTP/1.1 ");
+        out.extend_from_slice(story.response.status_text.of(head));
+        out.extend_from_slice(b"\r\n");
+        self.write_own_server_and_date(hidden.contains(b"server"), hidden.contains(b"date"), &mut out);
+        out.extend_from_slice(b"Connection: upgrade\r\n");
+        for field in &story.response.fields.list {
+            let name = field.name.of(head);
+            let is_framing = matches!(
+                field.known,
+                Known::Connection | Known::KeepAlive | Known::ContentLength | Known::TransferEncoding
+            );
+            if !is_framing && !hidden.contains_hashed(field.hash, name) {
+                write::field(&mut out, name, field.value.of(head));
+            }
+        }
+        out.extend_from_slice(b"\r\n");
+        self.scratch.to_downstream.data = out;
+    }
+}
+
+/// Connection options that name no header of their own.
+fn is_ordinary_option(name: &[u8]) -> bool {
+    [&b"close"[..], b"keep-alive", b"upgrade", b"te", b"http2-settings"]
+        .iter()
+        .any(|known| name.eq_ignore_ascii_case(known))
+}
+
+/// Upgrading to HTTP/2 in clear text would carry requests past every rule here (CVE-2026-88008).
+fn is_h2c(protocol: &[u8]) -> bool {
+    protocol.get(..3).is_some_and(|start| start.eq_ignore_ascii_case(b"h2c"))
+        || protocol.eq_ignore_ascii_case(b"h2")
+}
+
+fn applies(header: &AddHeader, status: u16) -> bool {
+    header.always || matches!(status, 200 | 201 | 204 | 206 | 301 | 302 | 303 | 304 | 307 | 308)
+}
+
+pub fn write_status(status: u16, out: &mut Vec<u8>) {
+    write::decimal(out, u64::from(status));
+    out.push(b' ');
+    out.extend_from_slice(crate::relay::pages::reason(status).as_bytes());
+}

@@ -1,0 +1,363 @@
+//! The phases of one request, top to bottom: admit, route, choose, connect, send, receive, stream, record. The only
+//! way back up is from a failure before an answer began to the next server, and `logic::retry` guards it.
+
+mod answer;
+mod attempt;
+mod download;
+pub mod pages;
+mod record;
+mod route;
+pub mod scratch;
+pub mod story;
+mod upload;
+
+use std::time::{Duration, Instant};
+
+use self::answer::Answer;
+use self::scratch::Scratch;
+use self::story::{Asked, Attempt};
+use crate::conf::location::{Action, Lingering, Location, Server};
+use crate::conf::proxy::{ProxyPass, Target};
+use crate::conf::upstream::UpstreamId;
+use crate::downstream::Downstream;
+use crate::error::{Error, Side};
+use crate::facts::Told;
+use crate::logic::choose::{Attempts, Key, Method};
+use crate::logic::retry::{Failure, Situation, Verdict, verdict};
+use crate::logic::upstreams::{Group, Lease};
+use crate::running::Running;
+use crate::upstream_conns::{Place, UpstreamConn};
+use crate::worker::{Generation, Worker};
+
+/// What becomes of the client's connection.
+#[derive(Debug)]
+pub enum After {
+    KeepAlive {
+        timeout: Duration,
+    },
+    /// Closed, but read from for a while, so that the answer arrives.
+    Linger(Lingering),
+    Close,
+    /// Closed with a reset: the answer was cut and must not look whole.
+    Abort,
+}
+
+/// One request with everything that its phases need.
+#[derive(Debug)]
+pub struct Exchange<'a> {
+    pub worker: &'a Worker,
+    pub running: &'a Running,
+    generation: &'a Generation,
+    pub down: &'a mut Downstream,
+    pub scratch: &'a mut Scratch,
+    pub server: &'a Server,
+    pub location: &'a Location,
+    /// The clock as it was read last: once per event.
+    pub now: Instant,
+}
+
+/// How a phase ended that could end the request.
+enum Step {
+    Answer(Answer),
+    Ended(After),
+}
+
+/// Relays the request whose head is in `scratch`.
+pub async fn relay(
+    worker: &Worker,
+    generation: &Generation,
+    down: &mut Downstream,
+    scratch: &mut Scratch,
+) -> After {
+    let running: &Running = &generation.running;
+    let names = route::names(down, running);
+    let server: &Server = route::server(names, scratch);
+    let now = scratch.story.started.unwrap_or_else(Instant::now);
+    let mut x = Exchange { worker, running, generation, down, scratch, server, location: &server.root, now };
+    let mut routed = x.route();
+    let mut moves = 0;
+    let after = loop {
+        let step = match routed {
+            Ok(()) => x.act().await,
+            Err(answer) => Step::Answer(answer),
+        };
+        match step {
+            Step::Ended(after) => break after,
+            Step::Answer(answer) => match x.error_page(answer, &mut moves) {
+                Ok(moved) => routed = moved,
+                Err(answer) => break x.answer(answer).await,
+            },
+        }
+    };
+    x.record();
+    after
+}
+
+/// Answers a request whose head could not be read.
+pub async fn refuse(
+    worker: &Worker,
+    generation: &Generation,
+    down: &mut Downstream,
+    scratch: &mut Scratch,
+    error: Error,
+) -> After {
+    let running: &Running = &generation.running;
+    let server: &Server = &route::names(down, running).default;
+    let now = Instant::now();
+    let mut x = Exchange { worker, running, generation, down, scratch, server, location: &server.root, now };
+    x.scratch.story.request.keep_alive = false;
+    x.log(&error, None);
+    let after = match error {
+        Error::ClientGone | Error::ClientTimeout => {
+            x.scratch.story.status = if matches!(error, Error::ClientTimeout) { 408 } else { 400 };
+            After::Close
+        }
+        _ => x.answer(Answer::page(error.status())).await,
+    };
+    x.record();
+    after
+}
+
+impl<'a> Exchange<'a> {
+    /// Runs the location that was found.
+    async fn act(&mut self) -> Step {
+        if let Err(answer) = self.admit() {
+            return Step::Answer(answer);
+        }
+        match &self.location.action {
+            Action::Proxy(pass) => self.proxy(pass).await,
+            Action::Return(answer) => Step::Answer(self.returned(answer)),
+            Action::Nothing => Step::Answer(Answer::page(404)),
+        }
+    }
+
+    /// Refuses what may not come in here, before anything is read or asked.
+    fn admit(&mut self) -> Result<(), Answer> {
+        if !route::is_allowed(self.location, self.down.peer.map(|peer| peer.ip())) {
+            return Err(Answer::page(403));
+        }
+        let story = &self.scratch.story;
+        let len_max = self.location.body.len_max;
+        match story.request.framing {
+            crate::logic::h1::Framing::Length(len) if len_max > 0 && len > len_max => {
+                self.log(&Error::BodyTooLarge, None);
+                Err(Answer::page(413))
+            }
+            framing => {
+                if !self.scratch.upload.has_begun() {
+                    self.scratch.upload.begin(framing, len_max);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Sends the request to a server of the group and its answer to the client.
+    async fn proxy(&mut self, pass: &'a ProxyPass) -> Step {
+        if let Err(error) = self.read_ahead().await {
+            return self.client_failed(&error);
+        }
+        let own;
+        let (group, id) = match self.target(pass) {
+            Ok(Found::Shared(group, id)) => (group, Some(id)),
+            Ok(Found::Own(group)) => {
+                own = group;
+                (&*own, None)
+            }
+            Err(answer) => return Step::Answer(answer),
+        };
+        match self.ask(group, id, pass).await {
+            Ok((conn, lease)) => self.pass_on(conn, lease, id).await,
+            Err(step) => step,
+        }
+    }
+
+    /// Asks one server after the other until one answers, as `proxy_next_upstream` allows.
+    async fn ask<'g>(
+        &mut self,
+        group: &'g Group,
+        id: Option<UpstreamId>,
+        pass: &'a ProxyPass,
+    ) -> Result<(UpstreamConn, Lease<'g>), Step> {
+        let mut attempts = self.attempts_in(group, id);
+        let mut tries =
+            Tries { left: if group.is_single() { 1 } else { group.tries_max() }, began: self.now };
+        let tries_max = self.location.proxy.next.tries_max;
+        if tries_max > 0 {
+            tries.left = tries.left.min(tries_max);
+        }
+        loop {
+            let Some(lease) = group.pick(&mut attempts, self.worker.clock.since_start(self.now)) else {
+                return Err(self.no_live_upstreams(group));
+            };
+            tries.left = tries.left.saturating_sub(1);
+            match self.ask_server(&lease, id, pass, &tries).await {
+                Ok(conn) => return Ok((conn, lease)),
+                Err(NoAnswer::ClientFailed(error)) => return Err(self.client_failed(&error)),
+                Err(NoAnswer::ServerFailed(failure, next)) => {
+                    self.end_lease(lease, failure.is_blamed());
+                    if next == Verdict::GiveUp {
+                        return Err(Step::Answer(Answer::page(failure.status())));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Asks one server; again over a new connection when the one kept from before turned out to be closed.
+    async fn ask_server(
+        &mut self,
+        lease: &Lease<'_>,
+        id: Option<UpstreamId>,
+        pass: &'a ProxyPass,
+        tries: &Tries,
+    ) -> Result<UpstreamConn, NoAnswer> {
+        let mut reuse = true;
+        loop {
+            let asked = match id {
+                Some(group) => Asked::Peer { group, index: lease.index() },
+                None => Asked::Name(lease.peer().name.clone()),
+            };
+            self.scratch.story.attempts.push(Attempt::new(asked, self.now));
+            let place = id.filter(|_| reuse).map(|id| place(id, lease));
+            let failed = match self.attempt(lease, place, pass).await {
+                Ok(conn) => match self.wants_next(tries) {
+                    None => return Ok(conn),
+                    Some(failure) => return Err(NoAnswer::ServerFailed(failure, Verdict::Next)),
+                },
+                Err(failed) => failed,
+            };
+            self.now = Instant::now();
+            self.end_attempt();
+            let Some(failure) = failed.error.retry() else {
+                return Err(NoAnswer::ClientFailed(failed.error));
+            };
+            self.log(&failed.error, Some(lease));
+            let situation = self.situation(tries, failed.was_sent, failed.was_stale);
+            match verdict(&self.location.proxy.next, failure, situation) {
+                Verdict::SameServer if reuse => reuse = false,
+                next => return Err(NoAnswer::ServerFailed(failure, next)),
+            }
+        }
+    }
+
+    /// A whole answer whose status `proxy_next_upstream` lists, with another server to ask.
+    fn wants_next(&mut self, tries: &Tries) -> Option<Failure> {
+        let failure = Failure::Status(self.scratch.story.response.status);
+        let situation = self.situation(tries, true, false);
+        if verdict(&self.location.proxy.next, failure, situation) != Verdict::Next {
+            return None;
+        }
+        self.end_attempt();
+        Some(failure)
+    }
+
+    fn situation(&self, tries: &Tries, was_sent: bool, was_stale: bool) -> Situation {
+        Situation {
+            was_sent,
+            is_non_idempotent: self.scratch.story.request.method.is_non_idempotent(),
+            is_replayable: self.scratch.upload.is_replayable(),
+            was_stale,
+            tries_left: tries.left,
+            elapsed: self.now.duration_since(tries.began),
+        }
+    }
+
+    /// The key by which this group chooses, from this request.
+    fn attempts_in(&self, group: &Group, id: Option<UpstreamId>) -> Attempts {
+        let key = match (group.method(), id.map(|id| &self.running.settings.http.upstream(id).method)) {
+            (Method::IpHash, _) => Key::of_client(self.down.peer.map(|peer| peer.ip())),
+            (Method::Hash | Method::ConsistentHash, Some(method)) => match method {
+                crate::conf::upstream::Method::Hash { key }
+                | crate::conf::upstream::Method::ConsistentHash { key } => {
+                    Key::text(&key.to_bytes(&self.facts()))
+                }
+                _ => Key::None,
+            },
+            _ => Key::None,
+        };
+        Attempts::new(key, self.worker.random())
+    }
+
+    fn target(&mut self, pass: &'a ProxyPass) -> Result<Found<'a>, Answer> {
+        match &pass.target {
+            Target::Group(id) => Ok(Found::Shared(self.running.upstreams.group(*id), *id)),
+            Target::Dynamic(template) => self.dynamic_target(template),
+        }
+    }
+
+    fn no_live_upstreams(&mut self, group: &Group) -> Step {
+        let mut attempt = Attempt::new(Asked::Name(group.name().into()), self.now);
+        attempt.status = 502;
+        attempt.ended = Some(Duration::ZERO);
+        self.scratch.story.attempts.push(attempt);
+        self.log(&Error::NoLiveUpstreams, None);
+        Step::Answer(Answer::page(502))
+    }
+
+    /// The client left, or its body is at fault: no server is to blame and none is asked again.
+    fn client_failed(&mut self, error: &Error) -> Step {
+        debug_assert_eq!(error.side(), Side::Downstream, "other failures go through the retry rules");
+        self.log(error, None);
+        match error {
+            Error::ClientGone => {
+                self.scratch.story.status = 499;
+                Step::Ended(After::Close)
+            }
+            // nginx closes on a client that stops in its body; the log says 408.
+            Error::ClientTimeout => {
+                self.scratch.story.status = 408;
+                Step::Ended(After::Close)
+            }
+            error => Step::Answer(Answer::page(error.status())),
+        }
+    }
+
+    fn end_lease(&self, lease: Lease<'_>, failed: bool) {
+        let peer = lease.peer();
+        if lease.end(failed, self.worker.clock.since_start(self.now)) {
+            tracing::warn!(upstream = %peer.name, "upstream server temporarily disabled: {}", peer.name);
+        }
+    }
+
+    /// Closes the books on the server asked last.
+    fn end_attempt(&mut self) {
+        let now = self.now;
+        if let Some(attempt) = self.scratch.story.attempt() {
+            attempt.ended.get_or_insert(now.duration_since(attempt.started));
+        }
+    }
+
+    pub fn facts(&self) -> Told<'_> {
+        Told {
+            worker: self.worker,
+            running: self.running,
+            down: self.down,
+            scratch: self.scratch,
+            server: self.server,
+            location: self.location,
+            now: self.now,
+        }
+    }
+}
+
+/// What is left of the tries that a request has.
+struct Tries {
+    left: u32,
+    began: Instant,
+}
+
+enum NoAnswer {
+    ClientFailed(Error),
+    ServerFailed(Failure, Verdict),
+}
+
+fn place<'l>(group: UpstreamId, lease: &Lease<'l>) -> Place<'l> {
+    Place { group: group.0, peer: lease.index(), address: &lease.peer().address }
+}
+
+/// Where a request is to go.
+enum Found<'a> {
+    Shared(&'a Group, UpstreamId),
+    Own(Box<Group>),
+}

@@ -1,0 +1,221 @@
+//! Answers of our own: `return`, built-in pages, redirects, and `error_page`, which sends a request elsewhere first.
+
+use super::{After, Exchange, pages};
+use crate::conf::location::{ErrorAnswer, LingeringMode, Return, ReturnBody};
+use crate::error::Error;
+use crate::headers::{Delivery, write_status};
+use crate::logic::h1::{Framing, Method, Version, write};
+
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub body: Body,
+}
+
+#[derive(Debug)]
+pub enum Body {
+    /// The built-in page of the status.
+    Page,
+    Text(Vec<u8>),
+    /// `Location`, with the built-in page.
+    Redirect(Vec<u8>),
+    /// 444: no answer at all.
+    Close,
+}
+
+impl Answer {
+    pub fn page(status: u16) -> Answer {
+        Answer { status, body: Body::Page }
+    }
+
+    pub fn redirect(status: u16, to: Vec<u8>) -> Answer {
+        Answer { status, body: Body::Redirect(to) }
+    }
+}
+
+impl Exchange<'_> {
+    pub(super) fn returned(&self, answer: &Return) -> Answer {
+        let body = match &answer.body {
+            ReturnBody::Page => Body::Page,
+            ReturnBody::Text(text) => Body::Text(text.to_bytes(&self.facts())),
+            ReturnBody::Redirect(to) => Body::Redirect(to.to_bytes(&self.facts())),
+            ReturnBody::Close => Body::Close,
+        };
+        Answer { status: answer.status, body }
+    }
+
+    pub(super) fn has_error_page(&self, status: u16) -> bool {
+        self.location.error_pages.iter().any(|page| page.statuses.contains(&status))
+    }
+
+    /// `error_page`: moves the request to where its page comes from. `Err` gives the answer back to be sent as it is.
+    pub(super) fn error_page(
+        &mut self,
+        answer: Answer,
+        moves: &mut u32,
+    ) -> Result<Result<(), Answer>, Answer> {
+        // nginx: a page that fails itself does not lead to another one (recursive_error_pages off).
+        let is_plain = matches!(answer.body, Body::Page) && *moves == 0;
+        let Some(page) =
+            self.location.error_pages.iter().find(|page| is_plain && page.statuses.contains(&answer.status))
+        else {
+            return Err(answer);
+        };
+        *moves += 1;
+        let target = page.target.to_bytes(&self.facts());
+        let status = match page.answer {
+            ErrorAnswer::Same => Some(answer.status),
+            ErrorAnswer::Status(status) => Some(status),
+            ErrorAnswer::OfTarget => None,
+        };
+        match target.first() {
+            Some(b'@') => {
+                self.scratch.story.status_override = status;
+                Ok(self.route_named(&target[1..]))
+            }
+            Some(b'/') => {
+                self.scratch.story.status_override = status;
+                self.scratch.story.as_get = true;
+                Ok(self.route_inside(&target))
+            }
+            _ => {
+                let status =
+                    status.filter(|status| matches!(status, 301 | 302 | 303 | 307 | 308)).unwrap_or(302);
+                Err(Answer::redirect(status, target))
+            }
+        }
+    }
+
+    /// Sends it, and reads away what is left of the request's body.
+    pub(super) async fn answer(&mut self, answer: Answer) -> After {
+        if matches!(answer.body, Body::Close) {
+            self.scratch.story.status = 444;
+            return After::Close;
+        }
+        self.scratch.to_downstream.clear();
+        let delivery = self.write_answer(answer);
+        let Exchange { down, scratch, location, .. } = self;
+        down.deadline.set(tokio::time::Instant::now(), location.send_timeout);
+        let sent = down.write_all(scratch.to_downstream.unsent()).await;
+        scratch.story.sent_len += scratch.to_downstream.unsent().len() as u64;
+        match sent {
+            Err(error) => {
+                self.log(&error, None);
+                After::Close
+            }
+            Ok(()) => {
+                self.scratch.story.is_complete = true;
+                self.after_answer(&delivery).await
+            }
+        }
+    }
+
+    async fn after_answer(&mut self, delivery: &Delivery) -> After {
+        let Some(timeout) = delivery.keep_alive else { return self.close_gently() };
+        if !self.scratch.upload.has_begun() {
+            self.scratch.upload.begin(self.scratch.story.request.framing, 0);
+        }
+        if self.discard_body().await {
+            After::KeepAlive { timeout }
+        } else {
+            After::Linger(self.location.lingering.clone())
+        }
+    }
+
+    /// Closes at once when nothing of the client's can be under way.
+    pub(super) fn close_gently(&self) -> After {
+        let story = &self.scratch.story;
+        let is_all_read = self.scratch.inbound.len() == story.request.len
+            && (story.request.framing == Framing::None
+                || self.scratch.upload.has_begun() && self.scratch.upload.is_read());
+        match self.location.lingering.mode {
+            LingeringMode::On if is_all_read => After::Close,
+            _ => After::Linger(self.location.lingering.clone()),
+        }
+    }
+
+    fn write_answer(&mut self, answer: Answer) -> Delivery {
+        let status = self.scratch.story.status_override.take().unwrap_or(answer.status);
+        let sent_status = pages::sent_status(status);
+        self.scratch.story.status = sent_status;
+        self.scratch.story.answer.is_ours = true;
+        let mut content_type = self.location.default_type.to_vec();
+        let mut location = Vec::new();
+        let body = match answer.body {
+            Body::Text(text) => text,
+            Body::Page | Body::Close => {
+                content_type = b"text/html".to_vec();
+                self.page_of(status)
+            }
+            Body::Redirect(to) => {
+                content_type = b"text/html".to_vec();
+                location = self.absolute(to);
+                self.page_of(status)
+            }
+        };
+        let has_no_body = matches!(sent_status, 204 | 304);
+        let keep_alive = self.keep_alive().filter(|_| !is_fatal(status));
+        let delivery = Delivery { framing: Framing::Length(body.len() as u64), keep_alive };
+        let mut out = std::mem::take(&mut self.scratch.to_downstream.data);
+        if self.scratch.story.request.version != Version::Http09 {
+            out.extend_from_slice(b"HTTP/1.1 ");
+            write_status(sent_status, &mut out);
+            out.extend_from_slice(b"\r\n");
+            self.write_own_server_and_date(true, true, &mut out);
+            if !has_no_body {
+                if !content_type.is_empty() {
+                    write::field(&mut out, b"Content-Type", &content_type);
+                }
+                write::content_length(&mut out, body.len() as u64);
+            }
+            if !location.is_empty() {
+                write::field(&mut out, b"Location", &location);
+            }
+            self.write_framing(&delivery, &mut out);
+        }
+        let story = &mut self.scratch.story;
+        story.sent_head_len = out.len() as u64;
+        story.kept_alive = delivery.keep_alive.is_some();
+        if story.request.method != Method::Head && !has_no_body {
+            out.extend_from_slice(&body);
+        }
+        story.answer.content_type = content_type;
+        story.answer.location = location;
+        story.answer.content_length = (!has_no_body).then_some(body.len() as u64);
+        self.scratch.to_downstream.data = out;
+        delivery
+    }
+
+    fn page_of(&self, status: u16) -> Vec<u8> {
+        pages::page(status, self.software()).unwrap_or_default()
+    }
+
+    /// nginx completes a redirect that begins with `/` (`absolute_redirect`).
+    fn absolute(&self, to: Vec<u8>) -> Vec<u8> {
+        if !self.location.absolute_redirect || to.first() != Some(&b'/') {
+            return to;
+        }
+        let story = &self.scratch.story;
+        let host: &[u8] = match self.location.server_name_in_redirect || story.host.is_empty() {
+            true => self.server.name.as_bytes(),
+            false => &story.host,
+        };
+        let mut url = [b"http://", host].concat();
+        let port = self.down.wire.local_addr().map_or(80, |local| local.port());
+        if self.location.port_in_redirect && port != 80 {
+            url.push(b':');
+            write::decimal(&mut url, u64::from(port));
+        }
+        url.extend_from_slice(&to);
+        url
+    }
+
+    pub(super) fn log(&self, error: &Error, lease: Option<&crate::logic::upstreams::Lease<'_>>) {
+        super::record::log(self, error, lease);
+    }
+}
+
+/// After these nginx closes the connection: where the next request begins is in doubt, or we are.
+fn is_fatal(status: u16) -> bool {
+    matches!(status, 400 | 413 | 414 | 494..=498 | 500 | 501)
+}

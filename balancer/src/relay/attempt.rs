@@ -1,0 +1,245 @@
+//! One attempt at one server: connect, send the request, receive the head of the answer.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::pin;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
+use tokio::time::Instant as TimerInstant;
+
+use super::Exchange;
+use super::upload::Progress;
+use crate::buffer::BUFFER_LEN;
+use crate::conf::proxy::ProxyPass;
+use crate::conf::upstream::Address;
+use crate::error::Error;
+use crate::logic::h1::{BadResponse, Known, Version, fields};
+use crate::logic::upstreams::Lease;
+use crate::upstream_conns::{Place, UpstreamConn};
+use crate::wire::Wire;
+
+/// So many interim answers (1xx) may come before the final one; past them somebody wastes our time.
+const INTERIM_MAX: u32 = 16;
+
+/// An attempt that brought no answer.
+#[derive(Debug)]
+pub struct Failed {
+    pub error: Error,
+    pub was_sent: bool,
+    /// The connection had been kept, and nothing at all came back on it.
+    pub was_stale: bool,
+}
+
+impl Exchange<'_> {
+    /// On success the head of the answer is in `scratch`, and the connection is where its body comes from.
+    /// `place` is where a kept connection may be taken from.
+    pub async fn attempt(
+        &mut self,
+        lease: &Lease<'_>,
+        place: Option<Place<'_>>,
+        pass: &ProxyPass,
+    ) -> Result<UpstreamConn, Failed> {
+        self.scratch.upload.on_attempt();
+        self.scratch.from_upstream.clear();
+        self.scratch.to_upstream.clear();
+        self.scratch.story.response.clear();
+        let kept = place.and_then(|place| self.worker.idle.take(place));
+        let is_kept = kept.is_some();
+        let mut conn = match kept {
+            Some(conn) => conn,
+            None => self.dial(&lease.peer().address).await.map_err(|error| Failed {
+                error,
+                was_sent: false,
+                was_stale: false,
+            })?,
+        };
+        let connected =
+            if is_kept { Duration::ZERO } else { self.now.duration_since(self.attempt_started()) };
+        if let Some(attempt) = self.scratch.story.attempt() {
+            attempt.connected = Some(connected);
+        }
+        self.write_request(pass);
+        conn.requests += 1;
+        let received = self.receive_head(&mut conn).await;
+        if let Some(attempt) = self.scratch.story.attempts.last_mut() {
+            attempt.status = self.scratch.story.response.status;
+        }
+        match received {
+            Ok(()) => Ok(conn),
+            Err(error) => {
+                let was_stale = is_kept && self.scratch.from_upstream.is_empty();
+                Err(Failed { error, was_sent: true, was_stale })
+            }
+        }
+    }
+
+    fn attempt_started(&self) -> Instant {
+        self.scratch.story.attempts.last().map_or(self.now, |attempt| attempt.started)
+    }
+
+    async fn dial(&mut self, address: &Address) -> Result<UpstreamConn, Error> {
+        let timeout = self.location.proxy.connect_timeout;
+        let mut connecting = pin!(connect(address, self.bound_to()));
+        let ignores_abort = self.location.proxy.ignore_client_abort;
+        let Exchange { down, scratch, .. } = self;
+        down.deadline.set(TimerInstant::now(), timeout);
+        let is_watched = scratch.upload.is_read() && !ignores_abort;
+        let wire = poll_fn(|cx| {
+            if let Poll::Ready(connected) = connecting.as_mut().poll(cx) {
+                return Poll::Ready(connected.map_err(Error::Connect));
+            }
+            if is_watched && down.poll_gone(cx, &mut scratch.inbound, BUFFER_LEN) {
+                return Poll::Ready(Err(Error::ClientGone));
+            }
+            down.deadline.poll(cx).map(|()| Err(Error::ConnectTimeout))
+        })
+        .await?;
+        self.now = Instant::now();
+        Ok(UpstreamConn { wire, opened: self.now, requests: 0 })
+    }
+
+    /// `proxy_bind`: the local address to connect from.
+    fn bound_to(&self) -> Option<std::net::IpAddr> {
+        let text = self.location.proxy.bind.as_ref()?.to_bytes(&self.facts());
+        String::from_utf8(text).ok()?.parse().ok()
+    }
+
+    async fn receive_head(&mut self, conn: &mut UpstreamConn) -> Result<(), Error> {
+        let mut interim = 0;
+        let mut watch = Watch { progress: None, now: self.now };
+        loop {
+            poll_fn(|cx| self.poll_head(cx, conn, &mut watch)).await?;
+            self.now = Instant::now();
+            let now = self.now;
+            let status = self.scratch.story.response.status;
+            if let Some(attempt) = self.scratch.story.attempt() {
+                attempt.head = Some(now.duration_since(attempt.started));
+            }
+            match status {
+                101 if self.is_asked_upgrade() => return Ok(()),
+                101 => return Err(Error::Head(BadResponse::UnaskedUpgrade)),
+                100..=199 => {
+                    interim += 1;
+                    if interim > INTERIM_MAX {
+                        return Err(Error::Head(BadResponse::TooManyInterim));
+                    }
+                    self.pass_interim(status).await?;
+                    watch = Watch { progress: None, now: self.now };
+                }
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    /// Sends and listens at once: the answer may come before the request is out.
+    fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        conn: &mut UpstreamConn,
+        watch: &mut Watch,
+    ) -> Poll<Result<(), Error>> {
+        let Exchange { down, scratch, location, .. } = self;
+        let proxy = &location.proxy;
+        let head_len_max = proxy.buffer_len;
+        if !scratch.from_upstream.is_empty()
+            && scratch.story.response.parse(scratch.from_upstream.unread(), head_len_max)?
+        {
+            return Poll::Ready(Ok(()));
+        }
+        loop {
+            let progress = scratch.poll_upload(cx, down, &mut conn.wire)?;
+            if watch.progress != Some(progress) || scratch.upload.moved && progress != Progress::Sent {
+                let now = if watch.progress.is_none() { watch.now } else { Instant::now() };
+                let timeout = match progress {
+                    Progress::Sent => proxy.read_timeout,
+                    Progress::AwaitsUpstream => proxy.send_timeout,
+                    Progress::AwaitsClient => location.body.timeout,
+                };
+                down.deadline.set(TimerInstant::from_std(now), timeout);
+                watch.progress = Some(progress);
+            }
+            scratch.upload.moved = false;
+            match conn.wire.poll_read(cx, scratch.from_upstream.space(BUFFER_LEN.max(head_len_max))) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(Error::ClosedBeforeHead)),
+                Poll::Ready(Ok(len)) => {
+                    scratch.from_upstream.fill(len);
+                    if let Some(attempt) = scratch.story.attempts.last_mut() {
+                        attempt.received_len += len as u64;
+                    }
+                    if scratch.story.response.parse(scratch.from_upstream.unread(), head_len_max)? {
+                        return Poll::Ready(Ok(()));
+                    }
+                    continue;
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(Error::Read(error))),
+                Poll::Pending => {}
+            }
+            let is_watched =
+                progress == Progress::Sent && scratch.upload.is_read() && !proxy.ignore_client_abort;
+            if is_watched && down.poll_gone(cx, &mut scratch.inbound, BUFFER_LEN) {
+                return Poll::Ready(Err(Error::ClientGone));
+            }
+            ready!(down.deadline.poll(cx));
+            return Poll::Ready(Err(match progress {
+                Progress::Sent => Error::HeadTimeout,
+                Progress::AwaitsUpstream => Error::SendTimeout,
+                Progress::AwaitsClient => Error::ClientTimeout,
+            }));
+        }
+    }
+
+    /// The upstream switches to a protocol that this very request asked for, and the request had no body in which
+    /// a client could hide the first bytes of another.
+    fn is_asked_upgrade(&self) -> bool {
+        let story = &self.scratch.story;
+        let Some(asked) = story.request.upgrade.filter(|_| story.is_upgrade_sent) else { return false };
+        let asked = asked.of(self.scratch.inbound.unread());
+        let head = self.scratch.from_upstream.unread();
+        story.response.fields.known(Known::Upgrade).any(|field| {
+            let granted = field.value.of(head);
+            fields::list_members(asked).any(|member| member.eq_ignore_ascii_case(granted))
+        })
+    }
+
+    /// Passes a 102 or 103 on to a client that knows them; 100 was ours to send. Then forgets it.
+    async fn pass_interim(&mut self, status: u16) -> Result<(), Error> {
+        let is_wanted = status != 100 && self.scratch.story.request.version == Version::Http11;
+        if is_wanted {
+            self.write_interim();
+            let Exchange { down, scratch, location, .. } = self;
+            down.deadline.set(TimerInstant::now(), location.send_timeout);
+            down.write_all(scratch.to_downstream.unsent()).await?;
+            scratch.to_downstream.clear();
+        }
+        let len = self.scratch.story.response.len;
+        self.scratch.from_upstream.consume(len);
+        self.scratch.story.response.clear();
+        Ok(())
+    }
+}
+
+/// What the deadline is set for.
+struct Watch {
+    progress: Option<Progress>,
+    now: Instant,
+}
+
+async fn connect(address: &Address, from: Option<std::net::IpAddr>) -> io::Result<Wire> {
+    match address {
+        Address::Tcp(to) => {
+            let stream = match from {
+                None => TcpStream::connect(to).await?,
+                Some(from) => {
+                    let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+                    socket.bind((from, 0).into())?;
+                    socket.connect(*to).await?
+                }
+            };
+            stream.set_nodelay(true)?;
+            Ok(Wire::Tcp(stream))
+        }
+        Address::Unix(path) => Ok(Wire::Unix(UnixStream::connect(path).await?)),
+    }
+}

@@ -1,0 +1,273 @@
+//! The answer's body on its way down: each piece passes as it comes, a slow reader slows the source, and a body that
+//! was cut never looks whole.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use tokio::time::Instant as TimerInstant;
+
+use super::scratch::Scratch;
+use super::upload::Progress;
+use super::{After, Answer, Exchange, Step, place};
+use crate::buffer::BUFFER_LEN;
+use crate::conf::upstream::UpstreamId;
+use crate::error::{Error, Side};
+use crate::headers::Delivery;
+use crate::logic::h1::{BodyReader, Framing, Piece, write};
+use crate::logic::upstreams::Lease;
+use crate::tunnel;
+use crate::upstream_conns::UpstreamConn;
+
+/// So much of an answer waits for a slow client; then its source is not read on.
+const UNSENT_MAX: usize = 64 * 1024;
+
+/// The state of one body on its way down.
+#[derive(Debug)]
+pub struct Download {
+    reader: BodyReader,
+    /// How the client is told where the body ends.
+    framing: Framing,
+    /// What went wrong on the upstream's side; told to the client by the way the connection ends.
+    failed: Option<Error>,
+    waits: Option<Waits>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Waits {
+    Client,
+    Upstream,
+}
+
+impl Exchange<'_> {
+    /// Sends the answer whose head has come, and gives the connection back if nothing is owed on it.
+    pub(super) async fn pass_on(
+        &mut self,
+        mut conn: UpstreamConn,
+        lease: Lease<'_>,
+        id: Option<UpstreamId>,
+    ) -> Step {
+        let status = self.scratch.story.response.status;
+        if status == 101 {
+            return self.tunnel(conn, lease).await;
+        }
+        if status >= 300 && self.location.proxy.intercept_errors && self.has_error_page(status) {
+            self.end_attempt();
+            self.end_lease(lease, false);
+            return Step::Answer(Answer::page(status));
+        }
+        self.scratch.story.status = status;
+        let delivery = self.write_response();
+        let mut download = Download {
+            reader: BodyReader::new(self.scratch.story.response.framing(self.scratch.story.request.method)),
+            framing: delivery.framing,
+            failed: None,
+            waits: None,
+        };
+        let passed = poll_fn(|cx| self.poll_body(cx, &mut conn, &mut download)).await;
+        self.now = Instant::now();
+        self.end_attempt();
+        if passed.is_ok()
+            && self.is_clean(&download)
+            && let Some(id) = id
+        {
+            let terms = &self.running.settings.http.upstream(id).keepalive;
+            if !self.worker.is_draining() {
+                self.worker.idle.give_back(place(id, &lease), conn, terms, self.now);
+            }
+        }
+        if let Err(error) = &passed {
+            self.log(error, Some(&lease));
+        }
+        let is_upstreams_fault = passed.as_ref().is_err_and(|error| error.side() == Side::Upstream);
+        self.end_lease(lease, is_upstreams_fault);
+        Step::Ended(self.after(passed, &delivery))
+    }
+
+    fn after(&mut self, passed: Result<(), Error>, delivery: &Delivery) -> After {
+        match passed {
+            Err(Error::ClientGone | Error::ClientTimeout) => After::Close,
+            Err(_) => After::Abort,
+            Ok(()) => {
+                self.scratch.story.is_complete = true;
+                match delivery.keep_alive {
+                    _ if !self.scratch.upload.is_read() => After::Linger(self.location.lingering.clone()),
+                    Some(timeout) => After::KeepAlive { timeout },
+                    None => self.close_gently(),
+                }
+            }
+        }
+    }
+
+    /// The upstream owes nothing and is owed nothing: only then another request may use its connection.
+    fn is_clean(&self, download: &Download) -> bool {
+        let scratch = &*self.scratch;
+        let story = &scratch.story;
+        let framing = story.response.framing(story.request.method);
+        story.response.keep_alive
+            && framing != Framing::UntilClose
+            && download.reader.is_ended()
+            && scratch.from_upstream.len() == story.response.len
+            && scratch.upload.is_complete()
+            && scratch.to_upstream.is_empty()
+            && !story.is_upgrade_sent
+            && !story.is_close_sent
+    }
+
+    fn poll_body(
+        &mut self,
+        cx: &mut Context<'_>,
+        conn: &mut UpstreamConn,
+        download: &mut Download,
+    ) -> Poll<Result<(), Error>> {
+        let Exchange { down, scratch, location, .. } = self;
+        loop {
+            let is_uploading = !scratch.upload.is_complete() || !scratch.to_upstream.is_empty();
+            let progress = match is_uploading {
+                true => scratch.poll_upload(cx, down, &mut conn.wire)?,
+                false => Progress::Sent,
+            };
+            let mut moved = std::mem::take(&mut scratch.upload.moved);
+            moved |= download.take_in(cx, conn, scratch);
+            if !scratch.to_downstream.is_empty() {
+                match down.wire.poll_write(cx, scratch.to_downstream.unsent()) {
+                    Poll::Ready(Ok(len)) => {
+                        scratch.to_downstream.advance(len);
+                        scratch.story.sent_len += len as u64;
+                        moved = true;
+                    }
+                    Poll::Ready(Err(_)) => return Poll::Ready(Err(Error::ClientGone)),
+                    Poll::Pending => {}
+                }
+            }
+            if scratch.to_downstream.is_empty() && download.is_over() {
+                return Poll::Ready(download.failed.take().map_or(Ok(()), Err));
+            }
+            let waits = if scratch.to_downstream.is_empty() { Waits::Upstream } else { Waits::Client };
+            if moved || download.waits != Some(waits) {
+                download.waits = Some(waits);
+                let timeout = match waits {
+                    Waits::Client => location.send_timeout,
+                    Waits::Upstream => location.proxy.read_timeout,
+                };
+                down.deadline.set(TimerInstant::now(), timeout);
+                if moved {
+                    continue;
+                }
+            }
+            let is_watched =
+                progress == Progress::Sent && scratch.upload.is_read() && waits == Waits::Upstream;
+            if is_watched
+                && !location.proxy.ignore_client_abort
+                && down.poll_gone(cx, &mut scratch.inbound, BUFFER_LEN)
+            {
+                return Poll::Ready(Err(Error::ClientGone));
+            }
+            ready!(down.deadline.poll(cx));
+            return Poll::Ready(Err(match waits {
+                Waits::Client => Error::ClientTimeout,
+                Waits::Upstream => Error::BodyTimeout,
+            }));
+        }
+    }
+
+    /// The upstream has switched protocols: from here on bytes are bytes.
+    async fn tunnel(&mut self, mut conn: UpstreamConn, lease: Lease<'_>) -> Step {
+        self.scratch.story.status = 101;
+        self.write_switch();
+        let idle_timeout = self.location.proxy.read_timeout;
+        let ended = tunnel::run(self.down, &mut conn, self.scratch, (self.worker, idle_timeout)).await;
+        self.now = Instant::now();
+        self.end_attempt();
+        self.end_lease(lease, false);
+        self.scratch.story.is_complete = ended.is_ok();
+        if let Err(error) = ended {
+            self.log(&error, None);
+        }
+        Step::Ended(After::Close)
+    }
+}
+
+impl Download {
+    fn is_over(&self) -> bool {
+        self.reader.is_ended() || self.failed.is_some()
+    }
+
+    /// Moves body from the upstream into `to_downstream` as long as there is some at once and the client keeps up.
+    fn take_in(&mut self, cx: &mut Context<'_>, conn: &mut UpstreamConn, scratch: &mut Scratch) -> bool {
+        let mut moved = false;
+        while !self.is_over() && scratch.to_downstream.unsent().len() < UNSENT_MAX {
+            if let Err(error) = self.frame(scratch) {
+                self.failed = Some(error);
+                break;
+            }
+            if self.is_over() {
+                break;
+            }
+            let head_len = scratch.story.response.len;
+            match conn.wire.poll_read(cx, scratch.from_upstream.space(head_len + BUFFER_LEN)) {
+                Poll::Ready(Ok(0)) => match self.reader.on_eof() {
+                    Ok(()) => self.finish(scratch),
+                    Err(error) => self.failed = Some(Error::UpstreamBody(error)),
+                },
+                Poll::Ready(Ok(len)) => {
+                    moved = true;
+                    scratch.from_upstream.fill(len);
+                    if let Some(attempt) = scratch.story.attempt() {
+                        attempt.received_len += len as u64;
+                    }
+                }
+                Poll::Ready(Err(error)) => self.failed = Some(Error::Read(error)),
+                Poll::Pending => break,
+            }
+        }
+        moved
+    }
+
+    /// Frames all body bytes that have come for the client.
+    fn frame(&mut self, scratch: &mut Scratch) -> Result<(), Error> {
+        let head_len = scratch.story.response.len;
+        let out = &mut scratch.to_downstream.data;
+        let mut at = head_len;
+        let mut body_len = 0;
+        let result = loop {
+            let body = &scratch.from_upstream.unread()[at..];
+            match self.reader.next(body) {
+                Ok(Piece::Data { start, end }) => {
+                    body_len += (end - start) as u64;
+                    match self.framing {
+                        Framing::Chunked => write::chunk(out, &body[start..end]),
+                        _ => out.extend_from_slice(&body[start..end]),
+                    }
+                    at += end;
+                    if self.reader.is_ended() {
+                        break Ok(());
+                    }
+                }
+                Ok(Piece::More) => {
+                    at = scratch.from_upstream.len();
+                    break Ok(());
+                }
+                Ok(Piece::End { used }) => {
+                    at += used;
+                    break Ok(());
+                }
+                Err(error) => break Err(Error::UpstreamBody(error)),
+            }
+        };
+        scratch.from_upstream.remove(head_len, at);
+        if let Some(attempt) = scratch.story.attempt() {
+            attempt.body_len += body_len;
+        }
+        if result.is_ok() && self.reader.is_ended() {
+            self.finish(scratch);
+        }
+        result
+    }
+
+    fn finish(&mut self, scratch: &mut Scratch) {
+        if self.framing == Framing::Chunked {
+            write::last_chunk(&mut scratch.to_downstream.data, b"");
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! Which server block and which location a request belongs to, and who may come in.
+
+use std::net::IpAddr;
+
+use super::answer::Answer;
+use super::scratch::Scratch;
+use super::story::Story;
+use super::{Exchange, Found};
+use crate::conf::listen::Names;
+use crate::conf::location::{AccessRule, Location, Route, Server, Verdict, Who};
+use crate::conf::template::Template;
+use crate::conf::upstream::Address;
+use crate::downstream::Downstream;
+use crate::error::Error;
+use crate::logic::h1::target::{normalise, split_port};
+use crate::logic::upstreams::Group;
+use crate::running::Running;
+
+/// So often a request may move inside before it is taken for a loop; nginx's number.
+const MOVES_MAX: u32 = 10;
+
+/// The server blocks of the address that the connection came in on.
+pub fn names<'a>(down: &Downstream, running: &'a Running) -> &'a Names {
+    let listen = down.listen(running);
+    let local = listen.needs_local().then(|| down.wire.local_addr()).flatten();
+    listen.names_for(local.map(|local| local.ip().to_canonical()))
+}
+
+/// Finds the server block by host, and notes the host in the story.
+pub fn server<'a>(names: &'a Names, scratch: &mut Scratch) -> &'a Server {
+    let Story { request, host, .. } = &mut scratch.story;
+    let head = scratch.inbound.unread();
+    let named = request.target.authority.or(request.host).map_or(&b""[..], |span| span.of(head));
+    let (name, _) = split_port(named);
+    host.clear();
+    host.extend(name.strip_suffix(b".").unwrap_or(name).iter().map(u8::to_ascii_lowercase));
+    names.find(host)
+}
+
+impl<'a> Exchange<'a> {
+    /// Finds the location of the request as it came.
+    pub(super) fn route(&mut self) -> Result<(), Answer> {
+        let Story { request, path, .. } = &mut self.scratch.story;
+        let raw = request.target.path.of(self.scratch.inbound.unread());
+        path.clear();
+        match request.target.is_complex || raw.is_empty() {
+            false => path.extend_from_slice(raw),
+            true => {
+                if let Err(refusal) = normalise(raw, self.server.head.merge_slashes, path) {
+                    self.log(&Error::Refused(refusal), None);
+                    return Err(Answer::page(refusal.status()));
+                }
+            }
+        }
+        if let Some(answer) = &self.server.answer {
+            return Err(self.returned(answer));
+        }
+        self.find_location()
+    }
+
+    fn find_location(&mut self) -> Result<(), Answer> {
+        let server = self.server;
+        match server.locations.route(&self.scratch.story.path) {
+            Route::Location(location, captures) => {
+                self.location = location;
+                self.scratch.story.captures = captures;
+                if location.internal && !self.scratch.story.is_internal {
+                    return Err(Answer::page(404));
+                }
+                Ok(())
+            }
+            Route::AddSlash(location) => {
+                self.location = location;
+                let mut to = self.scratch.story.path.clone();
+                to.push(b'/');
+                let args = self.args();
+                if !args.is_empty() {
+                    to.push(b'?');
+                    to.extend_from_slice(args);
+                }
+                Err(Answer::redirect(301, to))
+            }
+            Route::Nothing => {
+                self.location = &server.root;
+                Ok(())
+            }
+        }
+    }
+
+    /// Moves the request to another path of the same server.
+    pub(super) fn route_inside(&mut self, target: &[u8]) -> Result<(), Answer> {
+        self.count_move()?;
+        let (path, args) = match memchr::memchr(b'?', target) {
+            Some(at) => (&target[..at], &target[at + 1..]),
+            None => (target, &b""[..]),
+        };
+        let story = &mut self.scratch.story;
+        story.path.clear();
+        story.path.extend_from_slice(path);
+        story.args = Some(args.to_vec());
+        self.find_location()
+    }
+
+    /// Moves the request to a named location; its target stays as it was.
+    pub(super) fn route_named(&mut self, name: &[u8]) -> Result<(), Answer> {
+        self.count_move()?;
+        let server = self.server;
+        let location = std::str::from_utf8(name).ok().and_then(|name| server.locations.named.get(name));
+        match location {
+            Some(location) => {
+                self.location = location;
+                Ok(())
+            }
+            None => Err(Answer::page(500)),
+        }
+    }
+
+    fn count_move(&mut self) -> Result<(), Answer> {
+        let story = &mut self.scratch.story;
+        story.is_internal = true;
+        story.moves += 1;
+        if story.moves > MOVES_MAX { Err(Answer::page(500)) } else { Ok(()) }
+    }
+
+    /// The target of a `proxy_pass` with variables: a group by name, else an address. Names are not looked up here: a
+    /// request must not wait for DNS of a name that a client may have chosen.
+    pub(super) fn dynamic_target(&mut self, template: &Template) -> Result<Found<'a>, Answer> {
+        let url = template.to_bytes(&self.facts());
+        let text = String::from_utf8(url).map_err(|_| Answer::page(500))?;
+        let rest = text.strip_prefix("http://").ok_or_else(|| Answer::page(500))?;
+        let (host, uri) = match rest.find(['/', '?']) {
+            Some(at) => (&rest[..at], Some(&rest[at..])),
+            None => (rest, None),
+        };
+        self.scratch.story.dynamic_uri = uri.map(|uri| uri.as_bytes().to_vec());
+        self.scratch.story.dynamic_host = Some(host.as_bytes().to_vec());
+        if let Some(upstream) = self.running.settings.http.upstream_named(host) {
+            return Ok(Found::Shared(self.running.upstreams.group(upstream.id), upstream.id));
+        }
+        let with_port =
+            if split_port(host.as_bytes()).1.is_some() { host.to_owned() } else { format!("{host}:80") };
+        match with_port.parse() {
+            Ok(address) => Ok(Found::Own(Box::new(Group::single(host, Address::Tcp(address))))),
+            Err(_) => Err(Answer::page(502)),
+        }
+    }
+}
+
+/// `allow` and `deny`: the first rule that fits counts; none means yes.
+pub fn is_allowed(location: &Location, client: Option<IpAddr>) -> bool {
+    let client = client.map(|ip| ip.to_canonical());
+    let fits = |rule: &&AccessRule| match &rule.who {
+        Who::All => true,
+        Who::Unix => client.is_none(),
+        Who::Net(net) => client.is_some_and(|ip| net.contains(&ip)),
+    };
+    location.access.iter().find(fits).is_none_or(|rule| rule.verdict == Verdict::Allow)
+}

@@ -1,0 +1,132 @@
+//! What is known of one request so far: what variables, headers and the log line are made of.
+
+use std::time::{Duration, Instant};
+
+use crate::conf::location::Captures;
+use crate::conf::upstream::UpstreamId;
+use crate::logic::h1::{Method, RequestHead, ResponseHead};
+
+#[derive(Debug, Default)]
+pub struct Story {
+    pub request: RequestHead,
+    pub response: ResponseHead,
+    /// When the first byte of the request came.
+    pub started: Option<Instant>,
+    /// Lower-case, without port: `$host`.
+    pub host: Vec<u8>,
+    /// Decoded and normalised: `$uri`.
+    pub path: Vec<u8>,
+    /// The request was sent on inside (`error_page`, a named location): its target is `path` now.
+    pub is_internal: bool,
+    /// What a `proxy_pass` with variables rendered as the request's target.
+    pub dynamic_uri: Option<Vec<u8>>,
+    /// The host and port that it named.
+    pub dynamic_host: Option<Vec<u8>>,
+    /// How often the request moved inside.
+    pub moves: u32,
+    /// In place of the query string, after such a move.
+    pub args: Option<Vec<u8>>,
+    /// An error page is fetched with GET whatever was asked.
+    pub as_get: bool,
+    pub captures: Option<Captures>,
+    pub attempts: Vec<Attempt>,
+    pub answer: LocalAnswer,
+    pub request_id: Option<[u8; 16]>,
+    /// Of our answer; 0 while there is none.
+    pub status: u16,
+    /// `error_page`: the status that the page's answer is sent with.
+    pub status_override: Option<u16>,
+    /// The upstream was asked to switch protocols.
+    pub is_upgrade_sent: bool,
+    /// The upstream was told to close.
+    pub is_close_sent: bool,
+    /// Body bytes of the request as they came, with their framing.
+    pub request_body_len: u64,
+    pub sent_len: u64,
+    pub sent_head_len: u64,
+    pub is_pipelined: bool,
+    pub is_complete: bool,
+    pub kept_alive: bool,
+}
+
+/// What an answer of our own bears; variables of sent headers tell it.
+#[derive(Debug, Default)]
+pub struct LocalAnswer {
+    pub is_ours: bool,
+    pub content_type: Vec<u8>,
+    pub location: Vec<u8>,
+    pub content_length: Option<u64>,
+}
+
+/// One server asked.
+#[derive(Debug)]
+pub struct Attempt {
+    pub to: Asked,
+    pub started: Instant,
+    pub connected: Option<Duration>,
+    pub head: Option<Duration>,
+    pub ended: Option<Duration>,
+    pub status: u16,
+    pub sent_len: u64,
+    pub received_len: u64,
+    pub body_len: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Asked {
+    Peer {
+        group: UpstreamId,
+        index: usize,
+    },
+    /// An address that only this request knew, or the name of a group without live servers.
+    Name(Box<str>),
+}
+
+impl Attempt {
+    pub fn new(to: Asked, started: Instant) -> Attempt {
+        Attempt {
+            to,
+            started,
+            connected: None,
+            head: None,
+            ended: None,
+            status: 0,
+            sent_len: 0,
+            received_len: 0,
+            body_len: 0,
+        }
+    }
+}
+
+impl Story {
+    /// Forgets the request and keeps the memory.
+    pub fn clear(&mut self) {
+        self.request.clear();
+        self.response.clear();
+        let mut blank = Story::default();
+        std::mem::swap(&mut blank, self);
+        blank.host.clear();
+        blank.path.clear();
+        blank.attempts.clear();
+        blank.answer.content_type.clear();
+        blank.answer.location.clear();
+        self.request = blank.request;
+        self.response = blank.response;
+        self.host = blank.host;
+        self.path = blank.path;
+        self.attempts = blank.attempts;
+        self.answer.content_type = blank.answer.content_type;
+        self.answer.location = blank.answer.location;
+    }
+
+    pub fn method(&self) -> Method {
+        match self.as_get {
+            true if self.request.method != Method::Head => Method::Get,
+            _ => self.request.method,
+        }
+    }
+
+    pub fn attempt(&mut self) -> Option<&mut Attempt> {
+        self.attempts.last_mut()
+    }
+}

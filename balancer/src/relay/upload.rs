@@ -1,0 +1,278 @@
+//! The request's body on its way up. What is read before the first server is asked is kept, so that it can be sent
+//! again to the next one; what is streamed after that is gone once it is sent.
+
+use std::task::{Context, Poll};
+
+use super::Exchange;
+use super::scratch::Scratch;
+use crate::buffer::BUFFER_LEN;
+use crate::downstream::Downstream;
+use crate::error::Error;
+use crate::logic::h1::{BodyReader, Framing, Piece, write};
+use crate::wire::Wire;
+
+/// An unwanted body is read to its end up to this length; past it, closing the connection is cheaper.
+const DISCARD_LEN_MAX: u64 = 1 << 20;
+
+#[derive(Debug, Default)]
+pub struct Upload {
+    reader: BodyReader,
+    /// How the upstream is told where the body ends.
+    pub framing: Framing,
+    /// Decoded body, read before the first attempt.
+    pub kept: Vec<u8>,
+    /// Decoded bytes so far.
+    len: u64,
+    len_max: u64,
+    /// More than what is kept has been sent: an attempt cannot be repeated.
+    is_streamed: bool,
+    /// The upstream of this attempt takes no more; its answer may still come.
+    is_broken: bool,
+    /// The client's own body is not sent.
+    is_replaced: bool,
+    has_begun: bool,
+    /// Bytes moved since the caller looked last: a reason to move the deadline.
+    pub moved: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// All is sent, or the upstream takes no more.
+    Sent,
+    AwaitsClient,
+    AwaitsUpstream,
+}
+
+impl Upload {
+    pub fn clear(&mut self) {
+        self.kept.clear();
+        if self.kept.capacity() > 4 * BUFFER_LEN {
+            self.kept = Vec::new();
+        }
+        let kept = std::mem::take(&mut self.kept);
+        *self = Upload { kept, ..Upload::default() };
+    }
+
+    pub fn begin(&mut self, framing: Framing, len_max: u64) {
+        self.clear();
+        self.reader = BodyReader::new(framing);
+        self.framing = framing;
+        self.len_max = len_max;
+        self.has_begun = true;
+    }
+
+    /// The body is being read: an internal move to another location does not begin it again.
+    pub fn has_begun(&self) -> bool {
+        self.has_begun
+    }
+
+    /// The client's body has come to its end (or there was none).
+    pub fn is_read(&self) -> bool {
+        self.reader.is_ended()
+    }
+
+    pub fn is_replayable(&self) -> bool {
+        !self.is_streamed
+    }
+
+    /// Head and body went out whole.
+    pub fn is_complete(&self) -> bool {
+        self.is_read() && !self.is_broken
+    }
+
+    /// A new attempt begins: what broke was the last one.
+    pub fn on_attempt(&mut self) {
+        self.is_broken = false;
+    }
+
+    /// The body is known to its end: the upstream can be told its length.
+    fn on_all_kept(&mut self) {
+        self.framing = match self.framing {
+            Framing::None => Framing::None,
+            _ => Framing::Length(self.kept.len() as u64),
+        };
+    }
+
+    /// `proxy_set_body`, `proxy_pass_request_body off`: another body is sent than the one that came.
+    fn replace(&mut self, body: Option<Vec<u8>>) {
+        self.framing = body.as_ref().map_or(Framing::None, |body| Framing::Length(body.len() as u64));
+        self.kept = body.unwrap_or_default();
+        self.is_replaced = true;
+    }
+
+    fn count(&mut self, len: usize) -> Result<(), Error> {
+        self.len += len as u64;
+        self.moved = true;
+        if self.len_max > 0 && self.len > self.len_max { Err(Error::BodyTooLarge) } else { Ok(()) }
+    }
+}
+
+impl Scratch {
+    /// Decodes what has come into `kept`. True when the body has ended.
+    fn keep_body(&mut self, len_max: usize) -> Result<bool, Error> {
+        let head_len = self.story.request.len;
+        while self.upload.kept.len() < len_max || self.upload.is_read() {
+            let body = &self.inbound.unread()[head_len..];
+            match self.upload.reader.next(body).map_err(Error::ClientBody)? {
+                Piece::Data { start, end } => {
+                    self.upload.kept.extend_from_slice(&body[start..end]);
+                    self.upload.count(end - start)?;
+                    self.use_body(end);
+                }
+                Piece::More => {
+                    self.use_body(self.inbound.len() - head_len);
+                    return Ok(false);
+                }
+                Piece::End { used } => {
+                    self.use_body(used);
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    fn use_body(&mut self, len: usize) {
+        let head_len = self.story.request.len;
+        self.inbound.remove(head_len, head_len + len);
+        self.story.request_body_len += len as u64;
+    }
+
+    /// Moves the next piece of the body into `to_upstream`. False when more must be read first.
+    fn frame_body(&mut self) -> Result<bool, Error> {
+        let head_len = self.story.request.len;
+        let body = &self.inbound.unread()[head_len..];
+        let chunked = self.upload.framing == Framing::Chunked;
+        match self.upload.reader.next(body).map_err(Error::ClientBody)? {
+            Piece::Data { start, end } => {
+                self.upload.is_streamed = true;
+                match chunked {
+                    true => write::chunk(&mut self.to_upstream.data, &body[start..end]),
+                    false => self.to_upstream.data.extend_from_slice(&body[start..end]),
+                }
+                self.upload.count(end - start)?;
+                self.use_body(end);
+                Ok(true)
+            }
+            Piece::More => {
+                self.use_body(body.len());
+                Ok(false)
+            }
+            Piece::End { used } => {
+                self.use_body(used);
+                if chunked {
+                    write::last_chunk(&mut self.to_upstream.data, b"");
+                }
+                Ok(true)
+            }
+        }
+    }
+
+    /// Sends what it can.
+    pub fn poll_upload(
+        &mut self,
+        cx: &mut Context<'_>,
+        down: &mut Downstream,
+        up: &mut Wire,
+    ) -> Result<Progress, Error> {
+        loop {
+            if self.upload.is_broken {
+                return Ok(Progress::Sent);
+            }
+            if !self.to_upstream.is_empty() {
+                match up.poll_write(cx, self.to_upstream.unsent()) {
+                    Poll::Ready(Ok(len)) => {
+                        self.to_upstream.advance(len);
+                        self.upload.moved = true;
+                        if let Some(attempt) = self.story.attempt() {
+                            attempt.sent_len += len as u64;
+                        }
+                    }
+                    // It may have answered before it closed: that answer counts.
+                    Poll::Ready(Err(_)) => self.upload.is_broken = true,
+                    Poll::Pending => return Ok(Progress::AwaitsUpstream),
+                }
+                continue;
+            }
+            if self.upload.is_read() || self.upload.is_replaced {
+                return Ok(Progress::Sent);
+            }
+            if !self.frame_body()? {
+                match down.wire.poll_read(cx, self.inbound.space(BUFFER_LEN + self.story.request.len)) {
+                    Poll::Ready(Ok(0) | Err(_)) => return Err(Error::ClientGone),
+                    Poll::Ready(Ok(len)) => self.inbound.fill(len),
+                    Poll::Pending => return Ok(Progress::AwaitsClient),
+                }
+            }
+        }
+    }
+}
+
+impl Exchange<'_> {
+    /// Before the first server is asked: answers `Expect`, and reads the body as far as it is kept. A slow upload of
+    /// ordinary size so holds no upstream, and a retry can send it again.
+    pub async fn read_ahead(&mut self) -> Result<(), Error> {
+        let location = self.location;
+        if !location.proxy.pass_request_body || location.proxy.body.is_some() {
+            let body = location.proxy.body.as_ref().map(|template| template.to_bytes(&self.facts()));
+            self.scratch.upload.replace(body);
+            return Ok(());
+        }
+        if self.scratch.story.request.framing == Framing::None {
+            return Ok(());
+        }
+        let kept_max = if location.proxy.request_buffering { location.body.buffer_len } else { 1 };
+        if self.scratch.keep_body(kept_max)? {
+            self.scratch.upload.on_all_kept();
+            return Ok(());
+        }
+        self.invite_body().await?;
+        while location.proxy.request_buffering && self.scratch.upload.kept.len() < kept_max {
+            self.read_more_body().await?;
+            if self.scratch.keep_body(kept_max)? {
+                self.scratch.upload.on_all_kept();
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// `100 Continue`, when the client waits for it before it sends its body.
+    async fn invite_body(&mut self) -> Result<(), Error> {
+        let Exchange { down, scratch, .. } = self;
+        if !scratch.story.request.expects_continue || scratch.inbound.len() > scratch.story.request.len {
+            return Ok(());
+        }
+        down.deadline.set(tokio::time::Instant::now(), self.location.send_timeout);
+        down.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await
+    }
+
+    /// Reads the next bytes of the body into `inbound`.
+    pub async fn read_more_body(&mut self) -> Result<(), Error> {
+        let Exchange { down, scratch, location, .. } = self;
+        down.deadline.set(tokio::time::Instant::now(), location.body.timeout);
+        let len_max = BUFFER_LEN + scratch.story.request.len;
+        down.read_into(&mut scratch.inbound, len_max).await
+    }
+
+    /// Reads and forgets the rest of a body that nobody wants, so that the next request can be found. False when it
+    /// is not worth while or does not end in time.
+    pub async fn discard_body(&mut self) -> bool {
+        self.scratch.upload.len_max = DISCARD_LEN_MAX;
+        let awaited = self.scratch.story.request.expects_continue && self.scratch.story.request_body_len == 0;
+        loop {
+            let before = self.scratch.upload.len;
+            self.scratch.upload.kept.clear();
+            match self.scratch.keep_body(BUFFER_LEN) {
+                Ok(true) => return true,
+                Ok(false) if self.scratch.upload.len > before => continue,
+                Ok(false) if awaited => return false,
+                Ok(false) => {}
+                Err(_) => return false,
+            }
+            if self.read_more_body().await.is_err() {
+                return false;
+            }
+        }
+    }
+}

@@ -1,0 +1,384 @@
+//! One worker thread: a current-thread runtime, its own idle upstream connections, its own spare memory. Tasks never
+//! leave it; what workers share is in `Running`.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, mpsc};
+use tokio::task::LocalSet;
+
+use crate::access_log::Journal;
+use crate::clock::Clock;
+use crate::conf::upstream::Upstream;
+use crate::downstream;
+use crate::metrics::PeerMetrics;
+use crate::relay::scratch::Spare;
+use crate::running::{Listener, Running, Socket};
+use crate::upstream_conns::UpstreamConns;
+use crate::wire::Wire;
+
+/// Commands wait here while a worker is busy; the master sends a handful in its life.
+const COMMANDS_MAX: usize = 64;
+/// How often idle upstream connections are looked through.
+const TIDY_INTERVAL: Duration = Duration::from_secs(1);
+/// Pause after an accept that failed for lack of descriptors or memory: trying again at once would only burn time.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+#[derive(Debug)]
+pub enum Command {
+    /// From the next request on, this generation counts.
+    Reload(Arc<Running>),
+    /// No new connections; idle ones close now, busy ones after their answer; what is left at the deadline is cut.
+    Drain { deadline: Option<Duration> },
+    /// Everything ends now.
+    Stop,
+}
+
+/// The master's end of a worker.
+#[derive(Debug)]
+pub struct WorkerHandle {
+    commands: mpsc::Sender<Command>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl WorkerHandle {
+    pub async fn send(&self, command: Command) {
+        // A worker that has ended needs no command.
+        let _ = self.commands.send(command).await;
+    }
+
+    pub fn is_finished(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// Blocks until the worker has ended. False when it panicked.
+    pub fn join(self) -> bool {
+        self.thread.join().is_ok()
+    }
+}
+
+/// Starts worker number `index`.
+pub fn spawn(index: usize, running: Arc<Running>) -> io::Result<WorkerHandle> {
+    let (commands, mailbox) = mpsc::channel(COMMANDS_MAX);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+        let tasks = LocalSet::new();
+        let worker = Worker::new(index, running);
+        tasks.block_on(&runtime, worker.run(mailbox));
+    })?;
+    Ok(WorkerHandle { commands, thread })
+}
+
+/// The present configuration as one worker holds it. Requests keep the one they began with.
+#[derive(Debug)]
+pub struct Generation {
+    pub running: Arc<Running>,
+    /// By group and server.
+    pub peers: Vec<Vec<Arc<PeerMetrics>>>,
+}
+
+impl Generation {
+    fn new(running: Arc<Running>) -> Rc<Generation> {
+        let of_group = |upstream: &Arc<Upstream>| {
+            upstream.peers.iter().map(|peer| running.metrics.peer(&upstream.name, &peer.name)).collect()
+        };
+        let peers = running.settings.http.upstreams.iter().map(of_group).collect();
+        Rc::new(Generation { running, peers })
+    }
+}
+
+/// What the tasks of one worker share.
+#[derive(Debug)]
+pub struct Worker {
+    pub index: usize,
+    pub clock: Clock,
+    pub spare: Spare,
+    pub idle: UpstreamConns,
+    generation: RefCell<Rc<Generation>>,
+    journal: Journal,
+    draining: Cell<bool>,
+    connections: Connections,
+    /// Rises with each connection: `$connection`.
+    serial: Cell<u64>,
+    random: Cell<u64>,
+    seed: u64,
+}
+
+impl Worker {
+    fn new(index: usize, running: Arc<Running>) -> Rc<Worker> {
+        let mut seed = [0u8; 8];
+        // The seed spreads load and request ids; without the kernel's randomness the clock must do.
+        if getrandom::fill(&mut seed).is_err() {
+            seed = (running.started.elapsed().as_nanos() as u64).to_ne_bytes();
+        }
+        let worker = Worker {
+            index,
+            clock: Clock::new(running.started),
+            spare: Spare::default(),
+            idle: UpstreamConns::default(),
+            journal: Journal::new(running.logs.clone()),
+            generation: RefCell::new(Generation::new(running)),
+            draining: Cell::new(false),
+            connections: Connections::default(),
+            serial: Cell::new(0),
+            random: Cell::new(u64::from_ne_bytes(seed) | 1),
+            seed: u64::from_ne_bytes(seed),
+        };
+        worker.arrange_idle();
+        Rc::new(worker)
+    }
+
+    /// The generation that counts for a request that begins now.
+    pub fn generation(&self) -> Rc<Generation> {
+        self.generation.borrow().clone()
+    }
+
+    pub fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// 128 bits that no other request of this process has, the same each time they are asked for.
+    pub fn request_id(&self, connection: u64, request: u64) -> [u8; 16] {
+        let mix = |mut x: u64| {
+            x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+            x ^ x >> 31
+        };
+        let high = mix(self.seed ^ connection.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let low = mix(high ^ request.wrapping_mul(0xd1b5_4a32_d192_ed03));
+        (u128::from(high) << 64 | u128::from(low)).to_be_bytes()
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    pub fn next_serial(&self) -> u64 {
+        self.serial.set(self.serial.get() + 1);
+        self.serial.get()
+    }
+
+    pub fn connections(&self) -> &Connections {
+        &self.connections
+    }
+
+    /// xorshift64: for choices and ids, not for secrets.
+    pub fn random(&self) -> u64 {
+        let mut x = self.random.get();
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        self.random.set(x);
+        x
+    }
+
+    async fn run(self: Rc<Worker>, mut mailbox: mpsc::Receiver<Command>) {
+        let mut doors = Doors::default();
+        doors.open(&self);
+        tokio::task::spawn_local(tidy(self.clone()));
+        let scribe = self.clone();
+        tokio::task::spawn_local(async move { scribe.journal.run().await });
+        let deadline = loop {
+            match mailbox.recv().await {
+                Some(Command::Reload(running)) => {
+                    *self.generation.borrow_mut() = Generation::new(running);
+                    self.journal.forget_unused();
+                    self.arrange_idle();
+                    doors.open(&self);
+                }
+                Some(Command::Drain { deadline }) => break deadline,
+                Some(Command::Stop) | None => return,
+            }
+        };
+        doors.close();
+        self.draining.set(true);
+        self.idle.close_all();
+        self.connections.wake_all();
+        let deadline = deadline.unwrap_or(Duration::from_secs(365 * 24 * 3600));
+        tokio::select! {
+            () = self.connections.all_closed() => {}
+            () = tokio::time::sleep(deadline) => {}
+            () = stopped(&mut mailbox) => {}
+        }
+    }
+
+    fn arrange_idle(&self) {
+        let generation = self.generation();
+        let groups: Vec<_> = generation
+            .running
+            .settings
+            .http
+            .upstreams
+            .iter()
+            .map(|upstream| {
+                let addresses = upstream.peers.iter().map(|peer| peer.address.clone()).collect();
+                (&*upstream.name, addresses)
+            })
+            .collect();
+        self.idle.arrange(&groups);
+    }
+}
+
+/// While draining only the order to stop counts.
+async fn stopped(mailbox: &mut mpsc::Receiver<Command>) {
+    while let Some(command) = mailbox.recv().await {
+        if matches!(command, Command::Stop) {
+            return;
+        }
+    }
+    std::future::pending().await
+}
+
+async fn tidy(worker: Rc<Worker>) {
+    let mut ticks = tokio::time::interval(TIDY_INTERVAL);
+    loop {
+        ticks.tick().await;
+        let generation = worker.generation();
+        let upstreams = &generation.running.settings.http.upstreams;
+        worker.idle.tidy(|group| upstreams[group].keepalive.timeout, Instant::now());
+    }
+}
+
+/// The open connections of clients: who to wake when the worker drains.
+#[derive(Debug, Default)]
+pub struct Connections {
+    wakers: RefCell<Vec<Option<Waker>>>,
+    free: RefCell<Vec<usize>>,
+    len: Cell<usize>,
+    closed: Notify,
+}
+
+impl Connections {
+    pub fn len(&self) -> usize {
+        self.len.get()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Enters the task that polls; its waker stays the same for its life.
+    pub fn enter(self: &Connections, waker: &Waker) -> usize {
+        self.len.set(self.len.get() + 1);
+        let mut wakers = self.wakers.borrow_mut();
+        let place = self.free.borrow_mut().pop().unwrap_or(wakers.len());
+        if place == wakers.len() {
+            wakers.push(None);
+        }
+        wakers[place] = Some(waker.clone());
+        place
+    }
+
+    pub fn leave(&self, place: usize) {
+        self.wakers.borrow_mut()[place] = None;
+        self.free.borrow_mut().push(place);
+        self.len.set(self.len.get() - 1);
+        if self.is_empty() {
+            self.closed.notify_waiters();
+        }
+    }
+
+    fn wake_all(&self) {
+        self.wakers.borrow().iter().flatten().for_each(Waker::wake_by_ref);
+    }
+
+    async fn all_closed(&self) {
+        while !self.is_empty() {
+            self.closed.notified().await;
+        }
+    }
+}
+
+/// The listening sockets of a worker, each with the task that accepts from it.
+#[derive(Debug, Default)]
+struct Doors {
+    open: Vec<(Arc<Listener>, Rc<Cell<usize>>, tokio::task::JoinHandle<()>)>,
+}
+
+impl Doors {
+    /// Opens what is new in the current generation, closes what is gone; sockets that stay are not touched.
+    fn open(&mut self, worker: &Rc<Worker>) {
+        let running = worker.generation().running.clone();
+        let mut before = std::mem::take(&mut self.open);
+        for (position, listener) in running.listeners.iter().enumerate() {
+            match before.iter().position(|(known, ..)| Arc::ptr_eq(known, listener)) {
+                Some(found) => {
+                    let door = before.swap_remove(found);
+                    door.1.set(position);
+                    self.open.push(door);
+                }
+                None => self.open.extend(open_door(worker, listener, position)),
+            }
+        }
+        before.into_iter().for_each(|(_, _, task)| task.abort());
+    }
+
+    fn close(&mut self) {
+        self.open.drain(..).for_each(|(_, _, task)| task.abort());
+    }
+}
+
+type Door = (Arc<Listener>, Rc<Cell<usize>>, tokio::task::JoinHandle<()>);
+
+fn open_door(worker: &Rc<Worker>, listener: &Arc<Listener>, position: usize) -> Option<Door> {
+    let position = Rc::new(Cell::new(position));
+    let acceptor = match listener.socket(worker.index).and_then(Acceptor::new) {
+        Ok(acceptor) => acceptor,
+        Err(cause) => {
+            tracing::error!(address = %listener.listen.address, %cause, "cannot accept on {}: {cause}", listener.listen.address);
+            return None;
+        }
+    };
+    let task = tokio::task::spawn_local(accept(worker.clone(), acceptor, position.clone()));
+    Some((listener.clone(), position, task))
+}
+
+enum Acceptor {
+    Tcp(tokio::net::TcpListener),
+    Unix(tokio::net::UnixListener),
+}
+
+impl Acceptor {
+    fn new(socket: Socket) -> io::Result<Acceptor> {
+        Ok(match socket {
+            Socket::Tcp(listener) => Acceptor::Tcp(tokio::net::TcpListener::from_std(listener)?),
+            Socket::Unix(listener) => Acceptor::Unix(tokio::net::UnixListener::from_std(listener)?),
+        })
+    }
+
+    async fn accept(&self) -> io::Result<(Wire, Option<std::net::SocketAddr>)> {
+        match self {
+            Acceptor::Tcp(listener) => {
+                let (tcp, peer) = listener.accept().await?;
+                tcp.set_nodelay(true)?;
+                Ok((Wire::Tcp(tcp), Some(peer)))
+            }
+            Acceptor::Unix(listener) => Ok((Wire::Unix(listener.accept().await?.0), None)),
+        }
+    }
+}
+
+async fn accept(worker: Rc<Worker>, acceptor: Acceptor, position: Rc<Cell<usize>>) {
+    loop {
+        match acceptor.accept().await {
+            Ok((wire, peer)) => {
+                let connection = downstream::serve(worker.clone(), wire, peer, position.clone());
+                tokio::task::spawn_local(connection);
+            }
+            // The client left before we came to it.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
+                ) => {}
+            Err(cause) => {
+                tracing::error!(%cause, "accept failed: {cause}");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
