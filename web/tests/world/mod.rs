@@ -1,0 +1,203 @@
+//! A world for tests: one private Postgres per test process, and for each test its own database, its own Redis and
+//! as many replicas of the web service as it asks for.
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+pub mod http;
+pub mod programs;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use web::Listeners;
+use web::settings::Settings;
+
+#[allow(unused_imports, reason = "each test file uses a part of it")]
+pub use http::{Answer, Client};
+use programs::{Postgres, Redis, Standby};
+
+pub const SECRET_KEY: &str = "a secret key of the tests, 32 characters or more";
+pub const PASSWORD: &str = "correct horse battery";
+const READY_MAX: Duration = Duration::from_secs(30);
+
+/// One test's surroundings. Everything ends when it is dropped.
+pub struct World {
+    pub postgres: &'static Postgres,
+    pub database: String,
+    pub redis: Redis,
+    replicas: std::sync::Mutex<Vec<SocketAddr>>,
+}
+
+/// One running replica of the web service, in this process.
+pub struct Replica {
+    pub name: String,
+    pub addr: SocketAddr,
+    pub ops_addr: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    ended: JoinHandle<anyhow::Result<()>>,
+}
+
+/// A registered user.
+#[derive(Debug, Clone)]
+pub struct User {
+    pub id: String,
+    pub username: String,
+    pub token: String,
+    pub refresh_token: String,
+}
+
+static DATABASES: AtomicU32 = AtomicU32::new(1);
+
+impl World {
+    /// A migrated, empty database and an empty Redis.
+    pub async fn start() -> Self {
+        let world = Self::without_schema().await;
+        web::schema::migrate(&world.settings("migrate", &[])).await.expect("the migrations apply");
+        world
+    }
+
+    /// The same without tables.
+    pub async fn without_schema() -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let postgres = Postgres::shared();
+        let database = format!("arena_{}", DATABASES.fetch_add(1, Ordering::Relaxed));
+        postgres.create_database(&database).await;
+        Self { postgres, database, redis: Redis::start().await, replicas: std::sync::Mutex::default() }
+    }
+
+    /// What a replica of this world is set to, with `more` on top.
+    pub fn settings(&self, name: &str, more: &[(&str, &str)]) -> Settings {
+        let mut map: BTreeMap<String, String> = BTreeMap::new();
+        let mut set = |name: &str, value: &str| map.insert(name.to_owned(), value.to_owned());
+        set("CONTAINER_NAME", name);
+        set("LISTEN_ADDR", "127.0.0.1");
+        set("PORT", "0");
+        set("OPS_PORT", "0");
+        set("SECRET_KEY", SECRET_KEY);
+        set("DB_HOST", "127.0.0.1");
+        set("DB_PORT", &self.postgres.port.to_string());
+        set("DB_NAME", &self.database);
+        set("DB_USER", programs::USER);
+        set("DB_PASSWORD", programs::PASSWORD);
+        set("REDIS_HOST", "127.0.0.1");
+        set("REDIS_PORT", &self.redis.port.to_string());
+        set("DRAIN_DELAY", "0");
+        set("DRAIN_TIMEOUT", "5");
+        for (name, value) in more {
+            set(name, value);
+        }
+        Settings::read(&|name| map.get(name).cloned(), "test").expect("the settings of the tests are sound")
+    }
+
+    /// A replica that serves.
+    pub async fn replica(&self, name: &str) -> Replica {
+        self.replica_with(name, &[]).await
+    }
+
+    pub async fn replica_with(&self, name: &str, more: &[(&str, &str)]) -> Replica {
+        let replica = self.replica_that_starts(name, more);
+        replica.wait_until_ready().await;
+        replica
+    }
+
+    /// A replica that may not be ready yet, or never.
+    pub fn replica_that_starts(&self, name: &str, more: &[(&str, &str)]) -> Replica {
+        let settings = self.settings(name, more);
+        let listeners = Listeners::open(&settings).expect("the system has free ports");
+        let addr = listeners.http.local_addr().expect("a listener has an address");
+        let ops_addr = listeners.ops.local_addr().expect("a listener has an address");
+        let (stop, stopped) = oneshot::channel::<()>();
+        let run = web::run(settings, listeners, async move {
+            let _ = stopped.await;
+        });
+        self.replicas.lock().unwrap().push(addr);
+        Replica { name: name.to_owned(), addr, ops_addr, stop: Some(stop), ended: tokio::spawn(run) }
+    }
+
+    /// Registers a user at the newest replica.
+    pub async fn user(&self, username: &str) -> User {
+        let addr = *self.replicas.lock().unwrap().last().expect("start a replica first");
+        let body = json!({"username": username, "password": PASSWORD});
+        let answer = Client::new(addr).post("/api/auth/register", &body).await;
+        assert_eq!(answer.status, 201, "{answer:?}");
+        User::of(&answer.json)
+    }
+
+    pub async fn redis_kill(&mut self) {
+        self.redis.kill().await;
+    }
+
+    /// Starts Redis again on the same port, empty.
+    pub async fn redis_restart(&mut self) {
+        self.redis.restart().await;
+    }
+
+    /// A standby of this process' Postgres.
+    pub async fn standby(&self) -> Standby {
+        self.postgres.standby().await
+    }
+}
+
+impl User {
+    /// From the answer of a login or a registration.
+    pub fn of(logged_in: &Value) -> Self {
+        let text = |pointer: &str| logged_in.pointer(pointer).and_then(Value::as_str).unwrap().to_owned();
+        Self {
+            id: text("/user/id"),
+            username: text("/user/username"),
+            token: text("/access_token"),
+            refresh_token: text("/refresh_token"),
+        }
+    }
+}
+
+impl Replica {
+    /// A client without a token.
+    pub fn client(&self) -> Client {
+        Client::new(self.addr)
+    }
+
+    /// A client that sends this user's token.
+    pub fn client_of(&self, user: &User) -> Client {
+        Client::new(self.addr).with_token(&user.token)
+    }
+
+    pub async fn wait_until_ready(&self) {
+        let client = self.client();
+        programs::until("the replica is ready", READY_MAX, async || {
+            assert!(!self.ended.is_finished(), "{} has ended instead of serving", self.name);
+            matches!(client.try_get("/health").await, Some(answer) if answer.status == 200)
+        })
+        .await;
+    }
+
+    /// Asks the replica to drain, and gives a handle on its end.
+    pub fn begin_stop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
+    }
+
+    /// Drains the replica and waits for its end.
+    pub async fn stop(mut self) {
+        self.begin_stop();
+        self.ended().await;
+    }
+
+    pub async fn ended(self) {
+        let ended = tokio::time::timeout(Duration::from_secs(20), self.ended).await;
+        ended
+            .expect("a replica drains in time")
+            .expect("a replica does not panic")
+            .expect("a replica ends well");
+    }
+
+    /// Ends the replica at once, as kill -9 would: nothing is drained.
+    pub fn kill(self) {
+        self.ended.abort();
+    }
+}

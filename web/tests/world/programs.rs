@@ -1,0 +1,264 @@
+//! Private Postgres and Redis servers. Each is started under a shell that waits on a pipe held by the test process:
+//! when that ends, in whatever way, the shell ends the server and removes its files.
+
+use std::io::{BufRead as _, BufReader};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+
+pub const USER: &str = "arena_user";
+pub const PASSWORD: &str = "arena password";
+const START_MAX: Duration = Duration::from_secs(60);
+
+/// Waits until `holds` says so; fails loudly, naming what did not come.
+pub async fn until(what: &str, at_most: Duration, holds: impl AsyncFn() -> bool) {
+    let began = Instant::now();
+    while !holds().await {
+        assert!(began.elapsed() < at_most, "waited {at_most:?} in vain until {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// A server under its shell.
+struct Guarded {
+    shell: Child,
+    /// The server's own process.
+    pid: u32,
+}
+
+impl Guarded {
+    /// `server` runs in the background of a shell that prints its process id; `after` runs when the pipe closes.
+    fn start(server: &str, after: &str) -> Self {
+        let script =
+            format!("{server} & pid=$!; echo $pid; cat >/dev/null; kill -9 $pid; wait $pid; {after}");
+        let mut shell = Command::new("sh")
+            .args(["-c", &script])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("sh is there");
+        let mut line = String::new();
+        let stdout = shell.stdout.take().expect("stdout is piped");
+        BufReader::new(stdout).read_line(&mut line).expect("the shell prints a process id");
+        Self { pid: line.trim().parse().expect("a process id"), shell }
+    }
+
+    fn end(&mut self) {
+        drop(self.shell.stdin.take());
+        let _ = self.shell.wait();
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Where Debian puts the programs, else wherever PATH finds them.
+fn postgres_program(name: &str) -> String {
+    let found = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let mut versions: Vec<PathBuf> = found.map(|entry| entry.path().join("bin").join(name)).collect();
+    versions.retain(|path| path.exists());
+    versions.sort();
+    versions.last().map_or_else(|| name.to_owned(), |path| path.display().to_string())
+}
+
+/// Postgres refuses root.
+fn unprivileged() -> &'static str {
+    static PREFIX: OnceLock<&'static str> = OnceLock::new();
+    PREFIX.get_or_init(|| {
+        let answers = |program: &str, arguments: &[&str]| {
+            let output = Command::new(program).args(arguments).output().expect("a basic program is there");
+            (output.status.success(), String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        };
+        match answers("id", &["-u"]).1.as_str() {
+            "0" if answers("id", &["postgres"]).0 => "runuser -u postgres --",
+            "0" => "runuser -u nobody --",
+            _ => "",
+        }
+    })
+}
+
+fn shell(script: &str) {
+    let output = Command::new("sh").args(["-c", script]).output().expect("sh is there");
+    assert!(
+        output.status.success(),
+        "{script}\n{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+fn new_dir(kind: &str) -> PathBuf {
+    let dir = tempfile::Builder::new().prefix(&format!("arena-{kind}-")).tempdir().unwrap().keep();
+    shell(&format!("chmod 0777 {}", dir.display()));
+    dir
+}
+
+/// A server with superuser [`USER`].
+pub struct Postgres {
+    pub port: u16,
+    dir: PathBuf,
+    _server: Guarded,
+}
+
+/// A standby that follows it.
+pub struct Standby {
+    pub port: u16,
+    _server: Guarded,
+}
+
+fn start_postgres(dir: &Path, port: u16) -> Guarded {
+    let (dir, postgres) = (dir.display(), postgres_program("postgres"));
+    let server = format!(
+        "{} {postgres} -D {dir}/data -p {port} -k {dir} -c listen_addresses=127.0.0.1 \
+         -c fsync=off -c full_page_writes=off -c max_connections=300 -c shared_buffers=64MB \
+         -c shared_preload_libraries=pg_stat_statements -c wal_receiver_status_interval=1s >{dir}/log 2>&1",
+        unprivileged()
+    );
+    // runuser stays between the shell and the server: the postmaster's own pid is in its file.
+    let after = format!("kill -9 $(head -1 {dir}/data/postmaster.pid) 2>/dev/null; sleep 0.2; rm -rf {dir}");
+    Guarded::start(&server, &after)
+}
+
+fn wait_for_postgres(port: u16, dir: &Path) {
+    let began = Instant::now();
+    let ready = || {
+        let program = postgres_program("pg_isready");
+        let asked = Command::new(program).args(["-q", "-h", "127.0.0.1", "-p", &port.to_string()]).status();
+        asked.expect("pg_isready is there").success()
+    };
+    while !ready() {
+        let log = std::fs::read_to_string(dir.join("log")).unwrap_or_default();
+        assert!(began.elapsed() < START_MAX, "Postgres does not start:\n{log}");
+    }
+}
+
+impl Postgres {
+    /// The one of this process.
+    pub fn shared() -> &'static Self {
+        static SHARED: OnceLock<Postgres> = OnceLock::new();
+        SHARED.get_or_init(Self::start)
+    }
+
+    fn start() -> Self {
+        let (dir, port) = (new_dir("postgres"), free_port());
+        std::fs::write(dir.join("password"), PASSWORD).unwrap();
+        shell(&format!("chmod 0644 {}/password", dir.display()));
+        shell(&format!(
+            "{} {} -D {dir}/data -U {USER} --pwfile={dir}/password --auth=scram-sha-256 -E UTF8 --locale=C --no-sync",
+            unprivileged(),
+            postgres_program("initdb"),
+            dir = dir.display()
+        ));
+        let server = start_postgres(&dir, port);
+        wait_for_postgres(port, &dir);
+        Self { port, dir, _server: server }
+    }
+
+    pub fn url(&self, database: &str) -> String {
+        format!("postgres://{USER}:arena%20password@127.0.0.1:{}/{database}", self.port)
+    }
+
+    pub async fn connect(&self, database: &str) -> PgConnection {
+        PgConnection::connect(&self.url(database)).await.expect("Postgres answers")
+    }
+
+    pub async fn create_database(&self, name: &str) {
+        let mut connection = self.connect("postgres").await;
+        sqlx::raw_sql(AssertSqlSafe(format!("CREATE DATABASE {name}")))
+            .execute(&mut connection)
+            .await
+            .unwrap();
+    }
+
+    pub async fn standby(&self) -> Standby {
+        let (dir, port) = (new_dir("standby"), free_port());
+        shell(&format!(
+            "PGPASSWORD='{PASSWORD}' {} {} -h 127.0.0.1 -p {} -U {USER} -D {}/data -R -X stream --checkpoint=fast --no-sync",
+            unprivileged(),
+            postgres_program("pg_basebackup"),
+            self.port,
+            dir.display()
+        ));
+        let server = start_postgres(&dir, port);
+        wait_for_postgres(port, &dir);
+        Standby { port, _server: server }
+    }
+}
+
+impl Standby {
+    async fn run(&self, sql: &'static str) {
+        let url = format!("postgres://{USER}:arena%20password@127.0.0.1:{}/postgres", self.port);
+        let mut connection = PgConnection::connect(&url).await.expect("the standby answers");
+        sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
+    }
+
+    /// From now on the standby stays where it is.
+    pub async fn pause_replay(&self) {
+        self.run("SELECT pg_wal_replay_pause()").await;
+    }
+
+    pub async fn resume_replay(&self) {
+        self.run("SELECT pg_wal_replay_resume()").await;
+    }
+}
+
+/// A Redis of one test.
+pub struct Redis {
+    pub port: u16,
+    server: Option<Guarded>,
+}
+
+impl Redis {
+    pub async fn start() -> Self {
+        let mut redis = Self { port: free_port(), server: None };
+        redis.restart().await;
+        redis
+    }
+
+    pub async fn restart(&mut self) {
+        let dir = new_dir("redis");
+        let server = format!(
+            "redis-server --port {} --bind 127.0.0.1 --save '' --appendonly no --dir {dir} >{dir}/log 2>&1",
+            self.port,
+            dir = dir.display()
+        );
+        self.server = Some(Guarded::start(&server, &format!("rm -rf {}", dir.display())));
+        let port = self.port;
+        until("Redis answers", START_MAX, async || {
+            tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok()
+        })
+        .await;
+    }
+
+    pub async fn kill(&mut self) {
+        if let Some(mut server) = self.server.take() {
+            tokio::task::spawn_blocking(move || server.end()).await.unwrap();
+        }
+    }
+
+    /// Stops the process without ending it: connections stay open and nothing is answered.
+    pub fn freeze(&self) {
+        self.signal("STOP");
+    }
+
+    pub fn thaw(&self) {
+        self.signal("CONT");
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.server.as_ref().expect("Redis runs").pid;
+        shell(&format!("kill -{name} {pid}"));
+    }
+}
