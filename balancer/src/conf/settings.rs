@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -82,8 +82,8 @@ pub struct Http {
     /// Indexed by [`UpstreamId`]; `proxy_pass http://address` makes an implicit group, as in nginx.
     pub upstreams: Vec<Arc<Upstream>>,
     pub upstream_names: HashMap<Box<str>, UpstreamId>,
-    /// The distinct files that access logs are written to; [`AccessLog::file`] is an index into it.
-    pub log_files: Vec<PathBuf>,
+    /// The distinct files that access logs are written to.
+    pub log_files: Vec<Arc<Path>>,
     /// What `$hostname` says.
     pub hostname: Box<str>,
 }
@@ -117,7 +117,7 @@ pub enum Escape {
 /// One `access_log` line of a location. Written by `access_log.rs`.
 #[derive(Debug, Clone)]
 pub struct AccessLog {
-    pub file: LogFileId,
+    pub file: Arc<Path>,
     pub format: Arc<LogFormat>,
     /// `buffer=`: bytes gathered before a write; `None` leaves it to the worker's own batch.
     pub buffer_len: Option<usize>,
@@ -125,7 +125,3 @@ pub struct AccessLog {
     /// `if=`: no line when this is empty or `0`.
     pub condition: Option<Template>,
 }
-
-/// An index into [`Http::log_files`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct LogFileId(pub usize);

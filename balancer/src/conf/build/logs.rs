@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::names::Names;
@@ -10,14 +10,14 @@ use super::scope::Scope;
 use super::{World, full_path};
 use crate::conf::blocks::Node;
 use crate::conf::error::Result;
-use crate::conf::settings::{AccessLog, Escape, LogFileId, LogFormat};
+use crate::conf::settings::{AccessLog, Escape, LogFormat};
 use crate::conf::template::Template;
 use crate::conf::value;
 
 /// The formats by name and the files named so far.
 pub(super) struct Logs<'a> {
     formats: HashMap<String, Arc<LogFormat>>,
-    files: RefCell<Vec<PathBuf>>,
+    files: RefCell<Vec<Arc<Path>>>,
     names: &'a Names<'a>,
     world: &'a dyn World,
 }
@@ -39,7 +39,7 @@ impl<'a> Logs<'a> {
         Ok(logs)
     }
 
-    pub fn into_files(self) -> Vec<PathBuf> {
+    pub fn into_files(self) -> Vec<Arc<Path>> {
         self.files.into_inner()
     }
 
@@ -98,14 +98,15 @@ impl<'a> Logs<'a> {
         Ok(log)
     }
 
-    fn file(&self, path: &str) -> LogFileId {
+    fn file(&self, path: &str) -> Arc<Path> {
         let path = full_path(self.world, path);
         let mut files = self.files.borrow_mut();
-        let known = files.iter().position(|known| *known == path);
-        LogFileId(known.unwrap_or_else(|| {
-            files.push(path);
-            files.len() - 1
-        }))
+        if let Some(known) = files.iter().find(|known| ***known == *path) {
+            return known.clone();
+        }
+        let file: Arc<Path> = path.into();
+        files.push(file.clone());
+        file
     }
 
     fn format(&self, name: &str, node: &Node) -> Result<Arc<LogFormat>> {

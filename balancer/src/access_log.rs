@@ -1,0 +1,262 @@
+//! Access logs: each worker renders its lines into its own buffer and writes them in batches; no lock per request.
+//! Files are opened once per process and opened anew on USR1.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::conf::error::system;
+use crate::conf::settings::{AccessLog, Escape, LogFormat};
+use crate::conf::template::Part;
+use crate::conf::variables::Facts;
+
+/// A worker's lines are written at the latest when they fill this.
+const BATCH_LEN: usize = 16 << 10;
+/// … and this long after the first of them, so that who watches the log sees it live.
+const BATCH_DELAY: Duration = Duration::from_millis(50);
+/// With `buffer=` and without `flush=`: nginx waits for the buffer to fill, which on a quiet host takes for ever.
+const BUFFER_DELAY: Duration = Duration::from_secs(5);
+
+/// The open log files of the process, by path.
+#[derive(Debug, Default)]
+pub struct LogFiles {
+    open: Mutex<HashMap<Arc<Path>, Arc<LogFile>>>,
+}
+
+#[derive(Debug)]
+struct LogFile {
+    path: Arc<Path>,
+    file: Mutex<File>,
+}
+
+impl LogFiles {
+    /// Opens what a configuration names and is not open yet; what it no longer names is let go.
+    pub fn open(&self, paths: &[Arc<Path>]) -> Result<(), String> {
+        let mut opened = Vec::new();
+        for path in paths {
+            if self.find(path).is_none() {
+                let file = append(path).map_err(|error| system("open", path, &error))?;
+                opened.push((path.clone(), Arc::new(LogFile { path: path.clone(), file: Mutex::new(file) })));
+            }
+        }
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|path, _| paths.contains(path));
+        open.extend(opened);
+        Ok(())
+    }
+
+    /// USR1: the names may lead to other files now.
+    pub fn reopen(&self) {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        for log in open.values() {
+            match append(&log.path) {
+                Ok(file) => *log.file.lock().unwrap_or_else(PoisonError::into_inner) = file,
+                Err(error) => tracing::error!("{}", system("open", &log.path, &error)),
+            }
+        }
+    }
+
+    fn find(&self, path: &Path) -> Option<Arc<LogFile>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).get(path).cloned()
+    }
+}
+
+fn append(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).append(true).open(path)
+}
+
+impl LogFile {
+    fn write(&self, lines: &[u8]) {
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = file.write_all(lines) {
+            tracing::error!("{}", system("write", &self.path, &error));
+        }
+    }
+}
+
+/// One worker's lines that are not written yet.
+#[derive(Debug)]
+pub struct Journal {
+    files: Arc<LogFiles>,
+    batches: RefCell<Vec<Batch>>,
+    /// Some batch has got its first line.
+    begun: Notify,
+}
+
+#[derive(Debug)]
+struct Batch {
+    file: Arc<LogFile>,
+    lines: Vec<u8>,
+    len_max: usize,
+    due: Option<Instant>,
+}
+
+impl Journal {
+    pub fn new(files: Arc<LogFiles>) -> Journal {
+        Journal { files, batches: RefCell::default(), begun: Notify::new() }
+    }
+
+    /// One line for each log of the location whose condition holds.
+    pub fn write(&self, logs: &[AccessLog], facts: &dyn Facts) {
+        for log in logs {
+            if log.condition.as_ref().is_none_or(|condition| condition.is_true(facts)) {
+                self.write_line(log, facts);
+            }
+        }
+    }
+
+    fn write_line(&self, log: &AccessLog, facts: &dyn Facts) {
+        let mut batches = self.batches.borrow_mut();
+        let Some(index) = self.batch(&mut batches, log) else { return };
+        let batch = &mut batches[index];
+        render(&log.format, facts, &mut batch.lines);
+        if batch.lines.len() >= batch.len_max {
+            batch.flush();
+        } else if batch.due.is_none() {
+            let delay = match (log.buffer_len, log.flush) {
+                (_, Some(delay)) => delay,
+                (Some(_), None) => BUFFER_DELAY,
+                (None, None) => BATCH_DELAY,
+            };
+            batch.due = Some(Instant::now() + delay);
+            self.begun.notify_one();
+        }
+    }
+
+    /// The batch of a log; the file is looked up when this worker first writes to it. Few: a scan finds it.
+    fn batch(&self, batches: &mut Vec<Batch>, log: &AccessLog) -> Option<usize> {
+        let known = batches
+            .iter()
+            .position(|batch| Arc::ptr_eq(&batch.file.path, &log.file) || batch.file.path == log.file);
+        if known.is_some() {
+            return known;
+        }
+        let file = self.files.find(&log.file)?;
+        batches.push(Batch {
+            file,
+            lines: Vec::new(),
+            len_max: log.buffer_len.unwrap_or(BATCH_LEN),
+            due: None,
+        });
+        Some(batches.len() - 1)
+    }
+
+    /// Writes batches as they come due; a worker runs this for as long as it lives.
+    pub async fn run(&self) {
+        loop {
+            let next = self.batches.borrow().iter().filter_map(|batch| batch.due).min();
+            let Some(due) = next else {
+                self.begun.notified().await;
+                continue;
+            };
+            tokio::select! {
+                () = tokio::time::sleep_until(due) => self.flush_due(),
+                () = self.begun.notified() => {}
+            }
+        }
+    }
+
+    fn flush_due(&self) {
+        let now = Instant::now();
+        let mut batches = self.batches.borrow_mut();
+        batches.iter_mut().filter(|batch| batch.due.is_some_and(|due| due <= now)).for_each(Batch::flush);
+    }
+
+    /// Everything, at once: before the worker ends.
+    pub fn flush(&self) {
+        self.batches.borrow_mut().iter_mut().for_each(Batch::flush);
+    }
+
+    /// After a reload: files that no log names any more are let go.
+    pub fn forget_unused(&self) {
+        self.flush();
+        self.batches.borrow_mut().retain(|batch| {
+            self.files.find(&batch.file.path).is_some_and(|file| Arc::ptr_eq(&file, &batch.file))
+        });
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
+impl Batch {
+    fn flush(&mut self) {
+        self.due = None;
+        if !self.lines.is_empty() {
+            self.file.write(&self.lines);
+            self.lines.clear();
+        }
+    }
+}
+
+/// Appends the line that the format makes, with its end.
+pub fn render(format: &LogFormat, facts: &dyn Facts, out: &mut Vec<u8>) {
+    for part in format.line.parts() {
+        match part {
+            Part::Text(text) => out.extend_from_slice(text),
+            Part::Variable(variable) => {
+                let start = out.len();
+                let found = variable.write(facts, out);
+                if !found && out.len() == start && format.escape == Escape::Default {
+                    out.push(b'-');
+                } else {
+                    escape_from(format.escape, start, out);
+                }
+            }
+        }
+    }
+    out.push(b'\n');
+}
+
+/// Escapes what stands from `start` on. Nearly every value has nothing to escape, so it is looked through first.
+fn escape_from(escape: Escape, start: usize, out: &mut Vec<u8>) {
+    let plain = |byte: &u8| match escape {
+        Escape::Default => (0x20..0x7f).contains(byte) && *byte != b'"' && *byte != b'\\',
+        Escape::Json => *byte >= 0x20 && *byte != b'"' && *byte != b'\\',
+        Escape::None => true,
+    };
+    let Some(first) = out[start..].iter().position(|byte| !plain(byte)) else { return };
+    let rest = out.split_off(start + first);
+    for byte in rest {
+        match (escape, byte) {
+            (_, byte) if plain(&byte) => out.push(byte),
+            (Escape::Json, byte) => escape_json(byte, out),
+            (_, byte) => {
+                out.extend_from_slice(b"\\x");
+                out.push(HEX_UPPER[usize::from(byte >> 4)]);
+                out.push(HEX_UPPER[usize::from(byte & 15)]);
+            }
+        }
+    }
+}
+
+const HEX_UPPER: &[u8; 16] = b"0123456789ABCDEF";
+
+fn escape_json(byte: u8, out: &mut Vec<u8>) {
+    match byte {
+        b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
+        b'\n' => out.extend_from_slice(b"\\n"),
+        b'\r' => out.extend_from_slice(b"\\r"),
+        b'\t' => out.extend_from_slice(b"\\t"),
+        0x08 => out.extend_from_slice(b"\\b"),
+        0x0c => out.extend_from_slice(b"\\f"),
+        byte => {
+            out.extend_from_slice(b"\\u00");
+            out.push(HEX_UPPER[usize::from(byte >> 4)]);
+            out.push(HEX_UPPER[usize::from(byte & 15)]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

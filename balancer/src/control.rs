@@ -1,0 +1,382 @@
+//! The master: opens what the configuration names, starts the workers, and acts on signals until the end.
+
+mod process;
+
+use std::io;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use chassis::listen::OpenFiles;
+use chassis::ops::Ops;
+use chassis::signals::{Signal, Signals};
+use chassis::tasks::Tasks;
+
+use crate::access_log::LogFiles;
+use crate::cli::Order;
+use crate::conf::settings::{Main, Settings};
+use crate::conf::{self, Origin};
+use crate::error_log::ErrorLogs;
+use crate::listeners;
+use crate::logic::upstreams::Set;
+use crate::metrics::Metrics;
+use crate::running::{Listener, Running};
+use crate::worker::{self, Command, WorkerHandle};
+
+/// How often workers are looked after: one that died is replaced.
+const WATCH_INTERVAL: Duration = Duration::from_millis(200);
+/// What a stop waits for connections of the ops port.
+const OPS_DRAIN: Duration = Duration::from_secs(1);
+
+/// Prints as nginx does, to where a person looks while nothing runs yet.
+#[allow(clippy::print_stderr, reason = "the error log is not open yet, or is not where the caller looks")]
+pub fn complain(level: &str, what: &str) {
+    eprintln!("balancer: [{level}] {what}");
+}
+
+/// `-t` and `-T`.
+#[allow(clippy::print_stderr, clippy::print_stdout, reason = "the command's answer")]
+pub fn test(origin: &Origin, dump: bool, quiet: bool) -> ExitCode {
+    let file = origin.file.display();
+    let sources = match conf::load(origin).map_err(|error| error.to_string()).and_then(check_files) {
+        Ok(sources) => sources,
+        Err(what) => {
+            complain("emerg", &what);
+            eprintln!("balancer: configuration file {file} test failed");
+            return ExitCode::FAILURE;
+        }
+    };
+    if !quiet {
+        eprintln!("balancer: the configuration file {file} syntax is ok");
+        eprintln!("balancer: configuration file {file} test is successful");
+    }
+    if dump {
+        for source in sources {
+            println!(
+                "# configuration file {}:\n{}",
+                source.path.display(),
+                String::from_utf8_lossy(&source.text)
+            );
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+/// A configuration whose logs cannot be written would fail at the start: the test says so.
+fn check_files(loaded: (Settings, Vec<conf::blocks::Source>)) -> Result<Vec<conf::blocks::Source>, String> {
+    let (settings, sources) = loaded;
+    ErrorLogs::default().open(&settings.main.error_logs)?;
+    LogFiles::default().open(&settings.http.log_files)?;
+    Ok(sources)
+}
+
+/// `-s`: tells the process whose id the pid file holds.
+pub fn send(origin: &Origin, order: Order) -> ExitCode {
+    let sent = conf::load(origin)
+        .map_err(|error| error.to_string())
+        .and_then(|(settings, _)| process::signal(&settings.main.pid, order));
+    match sent {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(what) => {
+            complain("error", &what);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs until it is told to stop.
+pub fn serve(origin: Origin, ops: Option<std::net::SocketAddr>) -> ExitCode {
+    let error_logs = ErrorLogs::to_stderr();
+    let prepared = match prepare(&origin, &error_logs, ops) {
+        Ok(prepared) => prepared,
+        Err(what) => {
+            complain("emerg", &what);
+            return ExitCode::FAILURE;
+        }
+    };
+    let main = prepared.running.settings.main.clone();
+    error_logs.install();
+    if let Err(what) = process::settle(&main) {
+        complain("emerg", &what);
+        tracing::error!("{what}");
+        return ExitCode::FAILURE;
+    }
+    let ended = run(origin, error_logs, prepared);
+    process::remove_pid_file(&main.pid);
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("the master cannot go on: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// All that can be refused: opened before the process goes to the background, so that its caller learns of it.
+struct Prepared {
+    running: Arc<Running>,
+    ops: Option<std::net::TcpListener>,
+    files: OpenFiles,
+}
+
+fn prepare(
+    origin: &Origin,
+    error_logs: &ErrorLogs,
+    ops: Option<std::net::SocketAddr>,
+) -> Result<Prepared, String> {
+    let (settings, _) = conf::load(origin).map_err(|error| error.to_string())?;
+    error_logs.open(&settings.main.error_logs)?;
+    let files = process::open_files(settings.main.worker_rlimit_nofile);
+    let files = files.map_err(|error| format!("the limit of open files cannot be read: {error}"))?;
+    let logs = Arc::new(LogFiles::default());
+    logs.open(&settings.http.log_files)?;
+    let workers = settings.main.worker_processes;
+    let running = Running {
+        listeners: listeners::open(&settings.http.listens, &[], workers)?,
+        upstreams: Arc::new(Set::new(&settings.http, None)),
+        logs,
+        metrics: Arc::new(Metrics::default()),
+        started: Instant::now(),
+        settings: Arc::new(settings),
+    };
+    let ops = ops.or(running.settings.main.ops_listen);
+    let ops = ops.map(|address| chassis::listen::tcp(address, chassis::listen::Tcp::default())).transpose();
+    let ops = ops.map_err(|error| error.to_string())?;
+    Ok(Prepared { running: Arc::new(running), ops, files })
+}
+
+fn run(origin: Origin, error_logs: ErrorLogs, prepared: Prepared) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let tasks = Tasks::new();
+        let signals = Signals::new()?;
+        let current = Arc::new(RwLock::new(prepared.running.clone()));
+        let mut master = Master {
+            origin,
+            error_logs,
+            current,
+            workers: Vec::new(),
+            retiring: Vec::new(),
+            draining: false,
+        };
+        master.announce(prepared.files);
+        master.start_workers()?;
+        if let Some(listener) = prepared.ops {
+            tasks.spawn("ops", chassis::ops::serve(listener, master.ops(), tasks.clone()));
+        }
+        // Only now: whoever waits for this file may connect at once.
+        if let Err(what) = process::write_pid_file(&prepared.running.settings.main.pid) {
+            tracing::error!("{what}");
+            return Err(io::Error::other(what));
+        }
+        master.watch(signals).await;
+        tasks.drain(OPS_DRAIN).await;
+        Ok(())
+    })
+}
+
+struct Master {
+    origin: Origin,
+    error_logs: ErrorLogs,
+    /// Shared with the ops port.
+    current: Arc<RwLock<Arc<Running>>>,
+    workers: Vec<WorkerHandle>,
+    /// Workers that a smaller `worker_processes` no longer wants, until their connections end.
+    retiring: Vec<WorkerHandle>,
+    draining: bool,
+}
+
+impl Master {
+    fn running(&self) -> Arc<Running> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What the machine gives, in the words of what people ask: how many requests at once.
+    fn announce(&self, files: OpenFiles) {
+        let settings = &self.running().settings;
+        let workers = settings.main.worker_processes;
+        let asked = workers * settings.events.worker_connections;
+        let given = usize::try_from(files.soft).unwrap_or(usize::MAX);
+        tracing::info!(
+            "balancer/{} started: {workers} worker threads x {} connections; {given} open files allow {} proxied \
+             requests at once",
+            env!("CARGO_PKG_VERSION"),
+            settings.events.worker_connections,
+            asked.min(given) / 2
+        );
+        if asked > given {
+            tracing::warn!(
+                "{asked} worker_connections exceed open file resource limit: {given}; raise it or lower them"
+            );
+        }
+    }
+
+    fn start_workers(&mut self) -> io::Result<()> {
+        let running = self.running();
+        for index in self.workers.len()..running.settings.main.worker_processes {
+            self.workers.push(worker::spawn(index, running.clone())?);
+        }
+        Ok(())
+    }
+
+    fn ops(&self) -> Ops {
+        let (current, ready) = (self.current.clone(), self.current.clone());
+        let metrics = self.running().metrics.clone();
+        Ops {
+            metrics: Arc::new(move || metrics.render(&current)),
+            ready: Arc::new(move || !ready.read().is_err()),
+        }
+    }
+
+    async fn watch(&mut self, mut signals: Signals) {
+        let mut ticks = tokio::time::interval(WATCH_INTERVAL);
+        loop {
+            tokio::select! {
+                signal = signals.next() => self.on_signal(signal).await,
+                _ = ticks.tick() => self.look_after().await,
+            }
+            if self.draining && self.workers.is_empty() && self.retiring.is_empty() {
+                tracing::info!("all workers have ended");
+                return;
+            }
+        }
+    }
+
+    async fn on_signal(&mut self, signal: Signal) {
+        match signal {
+            Signal::Hangup if !self.draining => self.reload().await,
+            Signal::Quit => self.quit().await,
+            Signal::Terminate | Signal::Interrupt => self.stop().await,
+            Signal::Usr1 => {
+                tracing::info!("reopening logs");
+                self.error_logs.reopen();
+                self.running().logs.reopen();
+            }
+            Signal::Hangup | Signal::Usr2 | Signal::WindowChange => {}
+        }
+    }
+
+    /// A new configuration takes the place of the old one, or, when anything in it cannot be had, nothing changes.
+    async fn reload(&mut self) {
+        let before = self.running();
+        let metrics = &before.metrics;
+        tracing::info!("reconfiguring");
+        match self.next_generation(&before).await {
+            Ok(next) => {
+                metrics.reloads.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                self.take_over(&before, Arc::new(next)).await;
+            }
+            Err(what) => {
+                metrics.reloads_failed.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                tracing::error!("{what}; the old configuration stays");
+            }
+        }
+    }
+
+    async fn next_generation(&self, before: &Running) -> Result<Running, String> {
+        let origin = self.origin.clone();
+        // Names are looked up while it is read, which may take long.
+        let loaded = tokio::task::spawn_blocking(move || conf::load(&origin)).await;
+        let (settings, _) = loaded.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+        let workers = settings.main.worker_processes;
+        let listeners = listeners::open(&settings.http.listens, &before.listeners, workers)?;
+        before.logs.open(&settings.http.log_files)?;
+        self.error_logs.open(&settings.main.error_logs)?;
+        Ok(Running {
+            listeners,
+            upstreams: Arc::new(Set::new(&settings.http, Some(&before.upstreams))),
+            logs: before.logs.clone(),
+            metrics: before.metrics.clone(),
+            started: before.started,
+            settings: Arc::new(settings),
+        })
+    }
+
+    async fn take_over(&mut self, before: &Running, next: Arc<Running>) {
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = next.clone();
+        let wanted = next.settings.main.worker_processes;
+        let deadline = next.settings.main.worker_shutdown_timeout;
+        for worker in self.workers.split_off(wanted.min(self.workers.len())) {
+            worker.send(Command::Drain { deadline }).await;
+            self.retiring.push(worker);
+        }
+        for worker in &self.workers {
+            worker.send(Command::Reload(next.clone())).await;
+        }
+        if let Err(error) = self.start_workers() {
+            tracing::error!("a worker cannot be started: {error}");
+        }
+        let stays = |listener: &Arc<Listener>| next.listeners.iter().any(|kept| Arc::ptr_eq(kept, listener));
+        before.listeners.iter().filter(|listener| !stays(listener)).for_each(|gone| listeners::close(gone));
+        next.metrics.forget_others(&next);
+        rename_pid_file(&before.settings.main, &next.settings.main);
+        tracing::info!("reconfigured");
+    }
+
+    /// Graceful: what is under way may end, for as long as `worker_shutdown_timeout` says.
+    async fn quit(&mut self) {
+        if std::mem::replace(&mut self.draining, true) {
+            return;
+        }
+        tracing::info!("gracefully shutting down");
+        let running = self.running();
+        let deadline = running.settings.main.worker_shutdown_timeout;
+        for worker in &self.workers {
+            worker.send(Command::Drain { deadline }).await;
+        }
+        running.listeners.iter().for_each(|listener| listeners::close(listener));
+    }
+
+    async fn stop(&mut self) {
+        tracing::info!("stopping");
+        let running = self.running();
+        for worker in self.workers.iter().chain(&self.retiring) {
+            worker.send(Command::Stop).await;
+        }
+        if !std::mem::replace(&mut self.draining, true) {
+            running.listeners.iter().for_each(|listener| listeners::close(listener));
+        }
+    }
+
+    /// Joins workers that have ended; one that ended by itself is replaced.
+    async fn look_after(&mut self) {
+        self.retiring.retain(|worker| !worker.is_finished());
+        let mut at = 0;
+        while at < self.workers.len() {
+            if !self.workers[at].is_finished() {
+                at += 1;
+                continue;
+            }
+            let ended = self.workers.remove(at);
+            let whole = ended.join();
+            if self.draining {
+                continue;
+            }
+            tracing::error!(
+                "worker {at} ended {}; starting it anew",
+                if whole { "by itself" } else { "by a panic" }
+            );
+            match worker::spawn(at, self.running()) {
+                Ok(worker) => self.workers.insert(at, worker),
+                Err(error) => tracing::error!("worker {at} cannot be started: {error}"),
+            }
+            at += 1;
+        }
+    }
+}
+
+fn rename_pid_file(before: &Main, next: &Main) {
+    if before.pid == next.pid {
+        return;
+    }
+    match process::write_pid_file(&next.pid) {
+        Ok(()) => process::remove_pid_file(&before.pid),
+        Err(what) => tracing::error!("{what}"),
+    }
+}
+
+/// For tests and the stack: what a pid file says.
+pub fn pid_of(path: &Path) -> Result<i32, String> {
+    process::read_pid_file(path)
+}

@@ -1,0 +1,84 @@
+//! What belongs to the process as a whole: pid file, background, user, open files, signals to another process.
+
+use std::io;
+use std::path::Path;
+
+use chassis::listen::OpenFiles;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, daemon, geteuid, initgroups, setgid, setuid};
+
+use crate::cli::Order;
+use crate::conf::error::system;
+use crate::conf::settings::{Main, User};
+
+pub fn signal(pid_file: &Path, order: Order) -> Result<(), String> {
+    let pid = read_pid_file(pid_file)?;
+    let signal = match order {
+        Order::Stop => Signal::SIGTERM,
+        Order::Quit => Signal::SIGQUIT,
+        Order::Reload => Signal::SIGHUP,
+        Order::Reopen => Signal::SIGUSR1,
+    };
+    kill(Pid::from_raw(pid), signal).map_err(|error| format!("kill({pid}, {signal}) failed ({error})"))
+}
+
+pub fn read_pid_file(path: &Path) -> Result<i32, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| system("open", path, &error))?;
+    let pid = text.trim().parse().ok().filter(|pid: &i32| *pid > 0);
+    pid.ok_or_else(|| format!("invalid PID number \"{}\" in \"{}\"", text.trim(), path.display()))
+}
+
+/// Written beside and moved into place: who reads it never finds half of it.
+pub fn write_pid_file(path: &Path) -> Result<(), String> {
+    let beside = path.with_extension(format!("{}.new", std::process::id()));
+    let written = std::fs::write(&beside, format!("{}\n", std::process::id()));
+    written.and_then(|()| std::fs::rename(&beside, path)).map_err(|error| system("open", path, &error))
+}
+
+pub fn remove_pid_file(path: &Path) {
+    // Another process may have taken the file over in the meantime.
+    if read_pid_file(path).is_ok_and(|pid| u32::try_from(pid) == Ok(std::process::id())) {
+        let _ = std::fs::remove_file(path);
+    }
+}
+
+/// Goes to the background and becomes another user, as the configuration says. Before any thread is started.
+pub fn settle(main: &Main) -> Result<(), String> {
+    if main.daemon {
+        daemon(true, false).map_err(|error| format!("daemon() failed ({error})"))?;
+    }
+    if geteuid().is_root()
+        && let Some(user) = &main.user
+    {
+        become_user(user)?;
+    }
+    Ok(())
+}
+
+fn become_user(user: &User) -> Result<(), String> {
+    let known = nix::unistd::User::from_name(&user.name).ok().flatten();
+    let known = known.ok_or_else(|| format!("user \"{}\" is not known on this machine", user.name))?;
+    let group = match &user.group {
+        None => known.gid,
+        Some(name) => {
+            let group = nix::unistd::Group::from_name(name).ok().flatten();
+            group.ok_or_else(|| format!("group \"{name}\" is not known on this machine"))?.gid
+        }
+    };
+    let name = std::ffi::CString::new(user.name.as_bytes()).map_err(|error| error.to_string())?;
+    let done = initgroups(&name, group).and_then(|()| setgid(group)).and_then(|()| setuid(known.uid));
+    done.map_err(|error| format!("becoming user \"{}\" failed ({error})", user.name))
+}
+
+/// `worker_rlimit_nofile`, or as many as may be had.
+pub fn open_files(wanted: Option<u64>) -> io::Result<OpenFiles> {
+    let Some(wanted) = wanted else { return chassis::listen::raise_open_files() };
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    // Above the hard limit only root may go.
+    if setrlimit(Resource::RLIMIT_NOFILE, wanted, hard.max(wanted)).is_err() {
+        setrlimit(Resource::RLIMIT_NOFILE, wanted.min(hard), hard)?;
+    }
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    Ok(OpenFiles { soft, hard })
+}

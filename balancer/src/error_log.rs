@@ -1,0 +1,217 @@
+//! `error_log`: events of the whole process in nginx's format, to the files and levels that the configuration names.
+
+use std::fmt::{self, Write as _};
+use std::fs::{File, OpenOptions};
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::conf::error::system;
+use crate::conf::settings::{ErrorLevel, ErrorLog, ErrorTarget};
+
+/// Where events go. Cheap to clone; all clones are one.
+#[derive(Debug, Clone, Default)]
+pub struct ErrorLogs {
+    targets: Arc<Mutex<Vec<Target>>>,
+}
+
+#[derive(Debug)]
+struct Target {
+    level: ErrorLevel,
+    sink: Sink,
+}
+
+#[derive(Debug)]
+enum Sink {
+    Stderr,
+    File(PathBuf, File),
+}
+
+impl ErrorLogs {
+    /// Until a configuration is read: stderr.
+    pub fn to_stderr() -> ErrorLogs {
+        let logs = ErrorLogs::default();
+        logs.replace(vec![Target { level: ErrorLevel::Notice, sink: Sink::Stderr }]);
+        logs
+    }
+
+    /// From now on every event of the process comes here.
+    pub fn install(&self) {
+        // Only a second call in one process could fail, and then the first one stands.
+        let _ = tracing_subscriber::registry().with(Lines(self.clone())).try_init();
+    }
+
+    /// Takes the targets of a configuration, all or none.
+    pub fn open(&self, logs: &[ErrorLog]) -> Result<(), String> {
+        let target = |log: &ErrorLog| {
+            let sink = match &log.target {
+                ErrorTarget::Stderr => Sink::Stderr,
+                ErrorTarget::File(path) => Sink::open(path.clone())?,
+            };
+            Ok(Target { level: log.level, sink })
+        };
+        self.replace(logs.iter().map(target).collect::<Result<Vec<Target>, String>>()?);
+        Ok(())
+    }
+
+    /// USR1.
+    pub fn reopen(&self) {
+        let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        for target in targets.iter_mut() {
+            let Sink::File(path, _) = &target.sink else { continue };
+            // A file that cannot be opened anew: the old one is better than none.
+            if let Ok(sink) = Sink::open(path.clone()) {
+                target.sink = sink;
+            }
+        }
+    }
+
+    fn replace(&self, targets: Vec<Target>) {
+        *self.targets.lock().unwrap_or_else(PoisonError::into_inner) = targets;
+    }
+
+    fn write(&self, level: ErrorLevel, line: &str) {
+        let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        for target in targets.iter_mut().filter(|target| target.level >= level) {
+            // There is no place to say that the place for errors cannot be written to.
+            let _ = match &mut target.sink {
+                Sink::Stderr => std::io::stderr().write_all(line.as_bytes()),
+                Sink::File(_, file) => file.write_all(line.as_bytes()),
+            };
+        }
+    }
+}
+
+impl Sink {
+    fn open(path: PathBuf) -> Result<Sink, String> {
+        let file = OpenOptions::new().create(true).append(true).open(&path);
+        let file = file.map_err(|error| system("open", &path, &error))?;
+        Ok(Sink::File(path, file))
+    }
+}
+
+/// Turns events into lines.
+struct Lines(ErrorLogs);
+
+impl<S: Subscriber> Layer<S> for Lines {
+    fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
+        let meta = event.metadata();
+        let ours = meta.target().starts_with("balancer") || meta.target().starts_with("chassis");
+        // What libraries say below a warning is about themselves.
+        if !ours && *meta.level() > Level::WARN {
+            return;
+        }
+        let level = level_of(*meta.level());
+        let mut words = Words::default();
+        event.record(&mut words);
+        let line = line(SystemTime::now(), level, &words);
+        self.0.write(level, &line);
+    }
+}
+
+fn level_of(level: Level) -> ErrorLevel {
+    match level {
+        Level::ERROR => ErrorLevel::Error,
+        Level::WARN => ErrorLevel::Warn,
+        Level::INFO => ErrorLevel::Notice,
+        Level::DEBUG => ErrorLevel::Info,
+        Level::TRACE => ErrorLevel::Debug,
+    }
+}
+
+fn level_name(level: ErrorLevel) -> &'static str {
+    match level {
+        ErrorLevel::Emerg => "emerg",
+        ErrorLevel::Alert => "alert",
+        ErrorLevel::Crit => "crit",
+        ErrorLevel::Error => "error",
+        ErrorLevel::Warn => "warn",
+        ErrorLevel::Notice => "notice",
+        ErrorLevel::Info => "info",
+        ErrorLevel::Debug => "debug",
+    }
+}
+
+/// The message, and the fields that nginx's lines end with.
+#[derive(Default)]
+struct Words {
+    message: String,
+    fields: String,
+}
+
+/// Fields that stand behind the message, in the order in which they are recorded; others serve programs, not readers.
+const SHOWN_FIELDS: [&str; 6] = ["client", "server", "request", "upstream", "host", "referrer"];
+
+impl Visit for Words {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if field.name() == "message" {
+            let _ = write!(self.message, "{value:?}");
+        } else if SHOWN_FIELDS.contains(&field.name()) {
+            let _ = write!(self.fields, ", {}: {value:?}", field.name());
+        }
+    }
+}
+
+/// `2026/11/21 11:15:10 [error] 7#7: message, client: …`; times are UTC.
+fn line(now: SystemTime, level: ErrorLevel, words: &Words) -> String {
+    let now = time::OffsetDateTime::from(now);
+    let (year, month, day) = now.to_calendar_date();
+    let (hour, minute, second) = now.to_hms();
+    let process = std::process::id();
+    let mut line = format!(
+        "{year:04}/{:02}/{day:02} {hour:02}:{minute:02}:{second:02} [{}] {process}#{process}: ",
+        u8::from(month),
+        level_name(level),
+    );
+    // A value from outside must not begin a line of its own.
+    for letter in words.message.chars().chain(words.fields.chars()) {
+        match letter {
+            letter if letter.is_control() => line.extend(letter.escape_default()),
+            letter => line.push(letter),
+        }
+    }
+    line.push('\n');
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+
+    #[test]
+    fn lines_look_like_nginx() {
+        let words = Words { message: "no live\nupstreams".into(), fields: ", client: 127.0.0.1".into() };
+        let shown = line(UNIX_EPOCH + Duration::from_secs(86_399), ErrorLevel::Error, &words);
+        let process = std::process::id();
+        assert_eq!(
+            shown,
+            format!(
+                "1970/01/01 23:59:59 [error] {process}#{process}: no live\\nupstreams, client: 127.0.0.1\n"
+            )
+        );
+    }
+
+    #[test]
+    fn events_go_where_their_level_is_wanted() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = |name: &str, level| ErrorLog { target: ErrorTarget::File(folder.path().join(name)), level };
+        let logs = ErrorLogs::default();
+        logs.open(&[log("all", ErrorLevel::Debug), log("few", ErrorLevel::Error)]).unwrap();
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(Lines(logs)), || {
+            tracing::warn!("a warning");
+            tracing::error!(upstream = %"a:1", other = 1, "an error");
+        });
+        let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+        assert_eq!(read("all").lines().count(), 2);
+        assert!(read("few").ends_with(": an error, upstream: a:1\n"), "{}", read("few"));
+        assert_eq!(read("few").lines().count(), 1);
+    }
+}

@@ -1,0 +1,104 @@
+//! Opens listening sockets, keeps those that a new configuration still wants, closes the others.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::sys::socket::{Shutdown, shutdown};
+use socket2::{Domain, Protocol, Socket as RawSocket, Type};
+
+use crate::conf::listen::{Listen, SocketOptions};
+use crate::conf::upstream::Address;
+use crate::running::{Listener, Socket};
+
+/// A process that is just ending may still hold the address: nginx tries as often and as long.
+const BIND_TRIES: u32 = 5;
+const BIND_PAUSE: Duration = Duration::from_millis(500);
+
+/// Sockets for all addresses; those of `previous` that fit are taken over.
+pub fn open(
+    listens: &[Arc<Listen>],
+    previous: &[Arc<Listener>],
+    workers: usize,
+) -> Result<Vec<Arc<Listener>>, String> {
+    let mut opened = Vec::new();
+    for listen in listens {
+        let kept = previous.iter().find(|known| fits(known, listen));
+        let listener = match kept {
+            Some(known) => known.clone(),
+            None => Arc::new(open_one(listen, workers)?),
+        };
+        opened.push(listener);
+    }
+    Ok(opened)
+}
+
+fn fits(known: &Listener, listen: &Listen) -> bool {
+    known.listen.address == listen.address && known.listen.options == listen.options
+}
+
+fn open_one(listen: &Arc<Listen>, workers: usize) -> Result<Listener, String> {
+    let count = if listen.options.reuseport { workers } else { 1 };
+    let sockets = (0..count).map(|_| bind_patiently(listen)).collect::<io::Result<Vec<Socket>>>();
+    let sockets = sockets.map_err(|error| format!("bind() to {} failed ({error})", listen.address))?;
+    Ok(Listener { listen: listen.clone(), sockets })
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the master waits for an address before it has anything else to do"
+)]
+fn bind_patiently(listen: &Listen) -> io::Result<Socket> {
+    for _ in 1..BIND_TRIES {
+        match bind(listen) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => std::thread::sleep(BIND_PAUSE),
+            other => return other,
+        }
+    }
+    bind(listen)
+}
+
+fn bind(listen: &Listen) -> io::Result<Socket> {
+    match &listen.address {
+        Address::Tcp(address) => tcp(*address, &listen.options).map(Socket::Tcp),
+        // As nginx: who may connect is for the folder's permissions to say.
+        Address::Unix(path) => chassis::listen::unix(path, 0o666).map(Socket::Unix),
+    }
+}
+
+fn tcp(address: SocketAddr, options: &SocketOptions) -> io::Result<std::net::TcpListener> {
+    let socket = RawSocket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if options.reuseport {
+        socket.set_reuse_port(true)?;
+    }
+    if address.is_ipv6() {
+        socket.set_only_v6(options.ipv6only)?;
+    }
+    options.rcvbuf.map_or(Ok(()), |len| socket.set_recv_buffer_size(len))?;
+    options.sndbuf.map_or(Ok(()), |len| socket.set_send_buffer_size(len))?;
+    options.so_keepalive.map_or(Ok(()), |on| socket.set_keepalive(on))?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
+    Ok(socket.into())
+}
+
+/// No connection comes in here any more, however many duplicates of the sockets are still around.
+pub fn close(listener: &Listener) {
+    for socket in &listener.sockets {
+        let fd = match socket {
+            Socket::Tcp(listener) => listener.as_raw_fd(),
+            Socket::Unix(listener) => listener.as_raw_fd(),
+        };
+        if let Err(error) = shutdown(fd, Shutdown::Both) {
+            tracing::warn!("closing the listener on {} failed: {error}", listener.listen.address);
+        }
+    }
+    if let Address::Unix(path) = &listener.listen.address {
+        // Somebody else may have removed it already.
+        let _ = std::fs::remove_file(path);
+    }
+}

@@ -1,0 +1,316 @@
+//! What configurations mean: inheritance, defaults, names, routes. Through the public face of `conf`.
+
+mod conf_world;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use balancer::conf::Settings;
+use balancer::conf::location::{Action, Location, ReturnBody, Route, Server};
+use balancer::conf::proxy::{Proxy, Target, UriForm};
+use balancer::conf::template::Template;
+use balancer::conf::upstream::{Address, Method};
+use balancer::conf::variables::{Facts, Variable};
+use conf_world::{http, load, settings};
+
+/// A request with a few headers, everything else absent.
+struct Request<'a>(&'a [(&'a str, &'a str)]);
+
+impl Facts for Request<'_> {
+    fn value(&self, variable: &Variable, out: &mut Vec<u8>) -> bool {
+        let name = match variable {
+            Variable::Http(name) => format!("http_{}", String::from_utf8_lossy(&name.lower)),
+            Variable::RequestId => "request_id".into(),
+            Variable::Host => "host".into(),
+            _ => return false,
+        };
+        let found = self.0.iter().find(|(known, _)| *known == name);
+        out.extend_from_slice(found.map_or("", |(_, value)| value).as_bytes());
+        found.is_some()
+    }
+}
+
+fn render(template: &Template, request: &Request<'_>) -> String {
+    String::from_utf8(template.to_bytes(request)).unwrap()
+}
+
+fn only_server(settings: &Settings) -> &Arc<Server> {
+    &settings.http.listens[0].names.default
+}
+
+fn route<'a>(server: &'a Server, path: &str) -> &'a Location {
+    match server.locations.route(path.as_bytes()) {
+        Route::Location(location, _) => location,
+        other => panic!("{path}: {other:?}"),
+    }
+}
+
+fn header(proxy: &Proxy, name: &str) -> Option<Template> {
+    let found = proxy.set_headers.iter().find(|header| header.name.eq_ignore_ascii_case(name.as_bytes()));
+    found.map(|header| header.value.clone())
+}
+
+fn text_of(action: &Action) -> String {
+    let Action::Return(answer) = action else { panic!("{action:?}") };
+    let ReturnBody::Text(text) = &answer.body else { panic!("{answer:?}") };
+    String::from_utf8(text.constant().unwrap().to_vec()).unwrap()
+}
+
+#[test]
+fn the_stack_s_own_configuration_is_understood() {
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/nginx.conf")).unwrap();
+    let settings = settings(&text);
+    let group = |name: &str| settings.http.upstream_named(name).unwrap();
+    for name in ["django_backend", "django_streaming", "django_websocket"] {
+        assert_eq!(group(name).peers.len(), 10, "{name}");
+        assert_eq!(group(name).keepalive.idle_max, 32);
+    }
+    assert!(matches!(group("django_backend").method, Method::RoundRobin));
+    assert!(matches!(group("django_streaming").method, Method::LeastConn));
+    let sockets = group("django_websocket");
+    assert!(matches!(sockets.method, Method::IpHash));
+    let peer = &sockets.peers[9];
+    assert_eq!((&*peer.server, peer.max_conns, peer.max_fails), ("web-10:8000", 1500, 2));
+    assert_eq!(peer.fail_timeout, Duration::from_secs(60));
+    assert_eq!(peer.address, Address::Tcp(([10, 0, 0, 10], 8000).into()));
+    assert_eq!(sockets.keepalive.timeout, Duration::from_secs(300));
+    let server = only_server(&settings);
+    let target = |path: &str| {
+        let Action::Proxy(pass) = &route(server, path).action else { panic!("{path}") };
+        let Target::Group(id) = pass.target else { panic!("{path}") };
+        settings.http.upstream(id).name.to_string()
+    };
+    assert_eq!(target("/"), "django_backend");
+    assert_eq!(target("/api/users"), "django_backend");
+    assert_eq!(target("/messages/stream/"), "django_streaming");
+    assert_eq!(target("/api/messages/stream/x"), "django_streaming");
+    assert_eq!(target("/ws/chat/session/1/"), "django_websocket");
+    let sockets = route(server, "/ws/x");
+    assert!(!sockets.proxy.buffering);
+    let connection = header(&sockets.proxy, "Connection").unwrap();
+    assert_eq!(render(&connection, &Request(&[("http_upgrade", "websocket")])), "upgrade");
+    assert_eq!(render(&connection, &Request(&[])), "");
+    let id = header(&route(server, "/api/").proxy, "X-Request-Id").unwrap();
+    const MADE: (&str, &str) = ("request_id", "0123");
+    assert_eq!(render(&id, &Request(&[("http_x-request-id", "abcdefgh-1"), MADE])), "abcdefgh-1");
+    assert_eq!(render(&id, &Request(&[("http_x-request-id", "a\"b"), MADE])), "0123");
+    let log = &route(server, "/ws/").logs[0];
+    let variables = format!("{:?}", log.format.line);
+    assert!(
+        variables.contains("UpstreamHttp")
+            && !variables.contains("RequestUri")
+            && !variables.contains("Args")
+    );
+}
+
+#[test]
+fn defaults_are_those_of_nginx() {
+    let settings = http("server { location / { proxy_pass http://10.0.0.1; } }");
+    let location = route(only_server(&settings), "/");
+    assert_eq!(location.proxy.connect_timeout, Duration::from_secs(60));
+    assert_eq!(location.body.len_max, 1 << 20);
+    assert_eq!(location.keepalive.timeout, Duration::from_secs(75));
+    assert_eq!(location.keepalive.requests_max, 1000);
+    assert!(location.proxy.next.error && location.proxy.next.timeout && !location.proxy.next.non_idempotent);
+    let host = header(&location.proxy, "Host").unwrap();
+    assert!(matches!(host.parts(), [balancer::conf::template::Part::Variable(Variable::ProxyHost)]));
+    assert!(location.proxy.replaced.contains(b"connection") && location.proxy.replaced.contains(b"Upgrade"));
+    assert!(location.proxy.hidden.contains(b"Server") && !location.proxy.hidden.contains(b"Content-Type"));
+    assert_eq!(location.logs[0].file.to_string_lossy(), "/prefix/logs/access.log");
+    assert_eq!(&*location.logs[0].format.name, "combined");
+    let group = &settings.http.upstreams[0];
+    assert_eq!((group.keepalive.idle_max, group.peers[0].max_fails), (32, 1));
+    let head = &only_server(&settings).head;
+    assert_eq!((head.large_buffers, head.large_buffer_len, head.headers_max), (4, 8192, 1000));
+    assert_eq!(settings.main.worker_processes, 1);
+    assert!(settings.main.daemon);
+}
+
+#[test]
+fn what_a_block_gives_hides_what_is_outside_as_a_whole() {
+    let settings = http(
+        "proxy_set_header A outer; proxy_set_header B outer; proxy_read_timeout 5s; add_header X outer;
+         server { listen 80;
+           proxy_read_timeout 7s;
+           location /same/ { proxy_pass http://10.0.0.1; }
+           location /other/ { proxy_pass http://10.0.0.1; proxy_set_header C inner; add_header Y inner always;
+             location /other/nested/ { proxy_read_timeout 9s; } } }",
+    );
+    let server = only_server(&settings);
+    let same = route(server, "/same/x");
+    assert!(header(&same.proxy, "A").is_some() && header(&same.proxy, "B").is_some());
+    assert_eq!(same.proxy.read_timeout, Duration::from_secs(7));
+    let other = route(server, "/other/x");
+    assert!(header(&other.proxy, "A").is_none() && header(&other.proxy, "C").is_some());
+    assert!(other.headers.len() == 1 && other.headers[0].always);
+    let nested = route(server, "/other/nested/x");
+    assert_eq!(nested.proxy.read_timeout, Duration::from_secs(9));
+    assert!(header(&nested.proxy, "C").is_some());
+    assert!(matches!(nested.action, Action::Nothing), "proxy_pass is not inherited");
+}
+
+#[test]
+fn locations_are_found_in_nginx_s_order() {
+    let settings = http(
+        r#"server { listen 80;
+          location / { return 200 root; }
+          location = /exact { return 200 exact; }
+          location /images/ { return 200 images; }
+          location ^~ /final/ { return 200 final; }
+          location ~* \.(gif|jpg)$ { return 200 pattern; }
+          location ~ ^/user/(?<id>[0-9]+)$ { return 200 user; }
+          location /outer/ { return 200 outer; location /outer/in/ { return 200 inner; }
+            location ~ \.gif$ { return 200 nested; } }
+        }"#,
+    );
+    let server = only_server(&settings);
+    let cases = [
+        ("/", "root"),
+        ("/exact", "exact"),
+        ("/exactly", "root"),
+        ("/images/a.png", "images"),
+        ("/images/a.GIF", "pattern"),
+        ("/final/a.gif", "final"),
+        ("/user/12", "user"),
+        ("/user/x", "root"),
+        ("/outer/x", "outer"),
+        ("/outer/in/x", "inner"),
+        ("/outer/a.gif", "nested"),
+        ("/outer/in/a.jpg", "pattern"),
+    ];
+    for (path, expected) in cases {
+        assert_eq!(text_of(&route(server, path).action), expected, "{path}");
+    }
+    let Route::Location(_, Some(captures)) = server.locations.route(b"/user/12") else { panic!() };
+    assert_eq!(captures.group(1), Some(&b"12"[..]));
+}
+
+#[test]
+fn a_proxied_prefix_without_its_slash_is_redirected() {
+    let settings = http(
+        "server { listen 80; location / { return 200 root; } location /a/ { proxy_pass http://10.0.0.1; }
+           location /b/ { return 200 b; } location /c/ { proxy_pass http://10.0.0.1; } location = /c { return 200 c; } }",
+    );
+    let server = only_server(&settings);
+    assert!(matches!(server.locations.route(b"/a"), Route::AddSlash(_)));
+    assert_eq!(text_of(&route(server, "/b").action), "root");
+    assert_eq!(text_of(&route(server, "/c").action), "c");
+}
+
+#[test]
+fn host_names_find_their_server() {
+    let settings = http(
+        r#"server { listen 80; return 200 first; }
+           server { listen 80; server_name example.com www.example.com; return 200 exact; }
+           server { listen 80; server_name .example.org *.example.com; return 200 suffix; }
+           server { listen 80; server_name www.example.*; return 200 prefix; }
+           server { listen 80; server_name ~^(?<sub>.+)\.pattern$; return 200 pattern; }
+           server { listen 80 default_server; server_name _; return 200 default; }"#,
+    );
+    let names = &settings.http.listens[0].names;
+    let found = |host: &str| {
+        let answer = names.find(host.as_bytes()).answer.clone().unwrap();
+        text_of(&Action::Return(answer))
+    };
+    for (host, expected) in [
+        ("example.com", "exact"),
+        ("a.example.com", "suffix"),
+        ("example.org", "suffix"),
+        ("x.example.org", "suffix"),
+        ("www.example.net", "prefix"),
+        ("a.pattern", "pattern"),
+        ("other", "default"),
+    ] {
+        assert_eq!(found(host), expected, "{host}");
+    }
+    let (_, captures) = names.find_with_groups(b"a.pattern");
+    assert_eq!(captures.unwrap().group(1), Some(&b"a"[..]));
+    assert_eq!(&*names.find(b"example.org").name, "example.org");
+}
+
+#[test]
+fn addresses_of_one_port_share_the_wildcard_s_socket() {
+    let settings = http(
+        "server { listen 8080 backlog=99; return 200 any; } server { listen 127.0.0.1:8080; return 200 local; }
+         server { listen 127.0.0.1:9090; return 200 other; } server { listen [::]:8080; return 200 six; }
+         server { listen unix:/run/x.sock; return 200 unix; }",
+    );
+    let listens = &settings.http.listens;
+    let shown: Vec<String> = listens.iter().map(|listen| listen.address.to_string()).collect();
+    assert_eq!(shown, ["0.0.0.0:8080", "127.0.0.1:9090", "[::]:8080", "unix:/run/x.sock"]);
+    assert_eq!(listens[0].options.backlog, 99);
+    let answer = |ip: [u8; 4]| {
+        let names = listens[0].names_for(Some(ip.into()));
+        text_of(&Action::Return(names.default.answer.clone().unwrap()))
+    };
+    assert_eq!(answer([127, 0, 0, 1]), "local");
+    assert_eq!(answer([10, 0, 0, 1]), "any");
+    assert!(listens[0].needs_local() && !listens[1].needs_local());
+}
+
+#[test]
+fn proxy_pass_says_where_and_what() {
+    let settings = http(
+        "upstream group { server web-1:8000; server twice weight=3 backup; }
+         server { listen 80;
+           location /a/ { proxy_pass http://group; }
+           location /b/ { proxy_pass http://group/base/; }
+           location /c/ { proxy_pass http://10.0.0.1:8080/x?y; }
+           location /d/ { proxy_pass http://unix:/run/app.sock:/z; }
+           location /e/ { proxy_pass http://$host$request_uri; } }",
+    );
+    let server = only_server(&settings);
+    let pass = |path: &str| match &route(server, path).action {
+        Action::Proxy(pass) => pass,
+        other => panic!("{other:?}"),
+    };
+    assert!(matches!(pass("/a/").uri, UriForm::AsReceived));
+    assert!(matches!(&pass("/b/").uri, UriForm::Replace { with, prefix_len: 3 } if **with == *b"/base/"));
+    assert_eq!(&*pass("/c/").host, b"10.0.0.1:8080");
+    assert_eq!((&*pass("/a/").host, &*pass("/a/").port), (&b"group"[..], &b"80"[..]));
+    assert_eq!(&*pass("/d/").host, b"localhost");
+    assert!(matches!(&pass("/d/").uri, UriForm::Replace { with, .. } if **with == *b"/z"));
+    assert!(matches!(pass("/e/").target, Target::Dynamic(_)));
+    let group = settings.http.upstream_named("group").unwrap();
+    let backups: Vec<bool> = group.peers.iter().map(|peer| peer.backup).collect();
+    assert_eq!(backups, [false, true, true], "each address of a name is a server, backups come last");
+    assert_eq!(&*group.peers[2].name, "10.0.1.2:80");
+    let redirect = pass("/b/").default_redirect.clone().unwrap();
+    assert_eq!((&*redirect.0, &*redirect.1), (&b"http://group/base/"[..], &b"/b/"[..]));
+}
+
+#[test]
+fn maps_look_up_exact_names_wildcards_and_patterns() {
+    let settings = http(
+        r#"map $host $kind { hostnames; default other; example.com exact; *.example.com under; .example.org both;
+             mail.* mail; ~^(?<first>\w+)\.re$ "re-$first-$1"; "" none; }
+           map $kind $again { exact yes; default no; }
+           server { listen 80; location / { return 200 "$kind $again"; } }"#,
+    );
+    let Action::Return(answer) = &route(only_server(&settings), "/").action else { panic!() };
+    let ReturnBody::Text(text) = &answer.body else { panic!() };
+    let case = |host: &str| render(text, &Request(&[("host", host)]));
+    assert_eq!(case("EXAMPLE.com"), "exact yes");
+    assert_eq!(case("a.example.com"), "under no");
+    assert_eq!(case("example.org"), "both no");
+    assert_eq!(case("b.example.org"), "both no");
+    assert_eq!(case("mail.net"), "mail no");
+    assert_eq!(case("abc.re"), "re-abc-abc no");
+    assert_eq!(case(""), "none no");
+    assert_eq!(case("x"), "other no");
+}
+
+#[test]
+fn includes_are_put_in_their_place_in_order() {
+    let settings = load(&[
+        ("/etc/nginx.conf", "events {} http { include conf.d/*.conf; include one.inc; }"),
+        ("/etc/conf.d/b.conf", "server { listen 82; }"),
+        ("/etc/conf.d/a.conf", "server { listen 81; include ../etc/inner.inc; }"),
+        ("/etc/../etc/inner.inc", "return 204;"),
+        ("/etc/one.inc", "server { listen 83; }"),
+    ]);
+    // `root.join("../etc/inner.inc")` keeps the dots: the file system resolves them, this world does not.
+    let settings = settings.unwrap();
+    let ports: Vec<String> = settings.http.listens.iter().map(|listen| listen.address.to_string()).collect();
+    assert_eq!(ports, ["0.0.0.0:81", "0.0.0.0:82", "0.0.0.0:83"]);
+}

@@ -1,0 +1,194 @@
+//! What is refused, in nginx's words and with the place.
+
+mod conf_world;
+
+use conf_world::{complaint, load};
+
+/// The complaint about an http block that starts on line 2.
+fn in_http(text: &str) -> String {
+    complaint(&format!("events {{}}\nhttp {{\n{text}\n}}\n"))
+}
+
+fn in_location(text: &str) -> String {
+    in_http(&format!("server {{ listen 80; location / {{\n{text}\n}} }}"))
+}
+
+#[test]
+fn the_form_of_directives_is_checked() {
+    let cases = [
+        ("bogus on;", "unknown directive \"bogus\" in /etc/nginx.conf:3"),
+        ("\n\nlisten 80;", "\"listen\" directive is not allowed here in /etc/nginx.conf:5"),
+        ("server_tokens;", "invalid number of arguments in \"server_tokens\" directive in /etc/nginx.conf:3"),
+        (
+            "merge_slashes maybe;",
+            "invalid value \"maybe\" in \"merge_slashes\" directive, it must be \"on\" or \"off\" in /etc/nginx.conf:3",
+        ),
+        ("server_tokens maybe;", "invalid value \"maybe\" in /etc/nginx.conf:3"),
+        ("send_timeout soon;", "\"send_timeout\" directive invalid value in /etc/nginx.conf:3"),
+        ("keepalive_requests -1;", "\"keepalive_requests\" directive invalid number in /etc/nginx.conf:3"),
+        ("send_timeout 1;\nsend_timeout 2;", "\"send_timeout\" directive is duplicate in /etc/nginx.conf:4"),
+        ("server;", "directive \"server\" has no opening \"{\" in /etc/nginx.conf:3"),
+        ("send_timeout 1 { }", "directive \"send_timeout\" is not terminated by \";\" in /etc/nginx.conf:3"),
+        (";", "unexpected \";\" in /etc/nginx.conf:3"),
+        ("send_timeout 1", "unexpected \"}\" in /etc/nginx.conf:4"),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(in_http(text), expected, "{text}");
+    }
+    assert_eq!(complaint("events {} http {"), "unexpected end of file, expecting \"}\" in /etc/nginx.conf:1");
+    assert_eq!(complaint("events {} }"), "unexpected \"}\" in /etc/nginx.conf:1");
+    assert_eq!(complaint("http {}"), "no \"events\" section in configuration");
+    assert_eq!(complaint("pid"), "unexpected end of file, expecting \";\" or \"}\" in /etc/nginx.conf:1");
+    assert_eq!(
+        complaint("worker_processes many; events {}"),
+        "\"worker_processes\" directive invalid value in /etc/nginx.conf:1"
+    );
+    assert_eq!(
+        complaint("error_log stderr loud; events {}"),
+        "invalid log level \"loud\" in /etc/nginx.conf:1"
+    );
+}
+
+#[test]
+fn names_must_be_known() {
+    let cases = [
+        ("log_format a $nothing;", "unknown \"nothing\" variable in /etc/nginx.conf:3"),
+        ("log_format a '$';", "invalid variable name in \"$\" in /etc/nginx.conf:3"),
+        ("access_log /x unknown; server {}", "unknown log format \"unknown\" in /etc/nginx.conf:3"),
+        ("log_format a b; log_format a c;", "duplicate \"log_format\" name \"a\" in /etc/nginx.conf:3"),
+        ("map $a $a { } server {}", "cycle while evaluating variable \"a\" in /etc/nginx.conf:3"),
+        ("map $host $a { x 1;\n x 2; }", "conflicting parameter \"x\" in /etc/nginx.conf:4"),
+        ("map $host $a { ~( 1; }", "pattern \"(\" cannot be used: unclosed group in /etc/nginx.conf:3"),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(in_http(text), expected, "{text}");
+    }
+}
+
+#[test]
+fn upstreams_must_make_sense() {
+    let cases = [
+        ("upstream u { }", "no servers are inside upstream in /etc/nginx.conf:3"),
+        (
+            "upstream u { server nowhere:80; }",
+            "host not found in upstream \"nowhere:80\" in /etc/nginx.conf:3",
+        ),
+        ("upstream u { server web-1:0; }", "invalid port in upstream \"web-1:0\" in /etc/nginx.conf:3"),
+        ("upstream u { server web-1 weight=0; }", "invalid parameter \"weight=0\" in /etc/nginx.conf:3"),
+        (
+            "upstream u { server web-1 slow_start=3s; }",
+            "parameter \"slow_start=3s\" is not supported yet in /etc/nginx.conf:3",
+        ),
+        (
+            "upstream u { ip_hash; server web-1; server web-2 backup; }",
+            "balancing method does not support parameter \"backup\" in /etc/nginx.conf:3",
+        ),
+        (
+            "upstream u { server web-1; } upstream u { server web-1; }",
+            "duplicate upstream \"u\" in /etc/nginx.conf:3",
+        ),
+        (
+            "upstream u { ip_hash; least_conn; server web-1; }",
+            "load balancing method redefined in /etc/nginx.conf:3",
+        ),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(in_http(text), expected, "{text}");
+    }
+}
+
+#[test]
+fn locations_must_make_sense() {
+    let cases = [
+        ("proxy_pass group;", "invalid URL prefix in /etc/nginx.conf:4"),
+        ("proxy_pass https://web-1;", "https towards upstreams is not supported yet in /etc/nginx.conf:4"),
+        ("proxy_pass http://nowhere;", "host not found in upstream \"nowhere\" in /etc/nginx.conf:4"),
+        ("proxy_next_upstream http_501;", "invalid value \"http_501\" in /etc/nginx.conf:4"),
+        ("return 1000;", "invalid return code \"1000\" in /etc/nginx.conf:4"),
+        ("return text;", "invalid return code \"text\" in /etc/nginx.conf:4"),
+        ("allow 10.0.0.0/33;", "invalid parameter \"10.0.0.0/33\" in /etc/nginx.conf:4"),
+        ("error_page 200 /x;", "value \"200\" must be between 300 and 599 in /etc/nginx.conf:4"),
+        ("location @x { }", "named location \"@x\" can be on the server level only in /etc/nginx.conf:4"),
+        ("add_header A b sometimes;", "invalid parameter \"sometimes\" in /etc/nginx.conf:4"),
+        ("access_log off on;", "invalid parameter \"on\" in /etc/nginx.conf:4"),
+        (
+            "access_log /x combined flush=1s;",
+            "no buffer is defined for access_log \"/x\" in /etc/nginx.conf:4",
+        ),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(in_location(text), expected, "{text}");
+    }
+    let server = |text: &str| in_http(&format!("server {{ listen 80; {text} }}"));
+    assert_eq!(server("location /a { } location /a { }"), "duplicate location \"/a\" in /etc/nginx.conf:3");
+    assert_eq!(
+        server("location =/a { location /a/b { } }"),
+        "location \"/a/b\" cannot be inside the exact location \"/a\" in /etc/nginx.conf:3"
+    );
+    assert_eq!(
+        server("location /a { location /b { } }"),
+        "location \"/b\" is outside location \"/a\" in /etc/nginx.conf:3"
+    );
+    assert!(
+        server("location ~ x { proxy_pass http://web-1/y; }")
+            .contains("cannot have URI part in location given by regular expression")
+    );
+}
+
+#[test]
+fn listens_must_make_sense() {
+    let cases = [
+        ("server { listen 0; }", "invalid port in \"0\" of the \"listen\" directive in /etc/nginx.conf:3"),
+        (
+            "server { listen 80 ssl; }",
+            "parameter \"ssl\" of \"listen\" is not supported yet in /etc/nginx.conf:3",
+        ),
+        ("server { listen 80 fast; }", "invalid parameter \"fast\" in /etc/nginx.conf:3"),
+        ("server { listen 80; listen 80; }", "a duplicate listen 0.0.0.0:80 in /etc/nginx.conf:3"),
+        (
+            "server { listen 80 default_server; }\nserver { listen 80 default_server; }",
+            "a duplicate default server for 0.0.0.0:80 in /etc/nginx.conf:4",
+        ),
+        (
+            "server { listen 80 backlog=1; }\nserver { listen 80 backlog=2; }",
+            "duplicate listen options for 0.0.0.0:80 in /etc/nginx.conf:4",
+        ),
+        ("server { server_name a*b; }", "server name \"a*b\" is invalid in /etc/nginx.conf:3"),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(in_http(text), expected, "{text}");
+    }
+}
+
+#[test]
+fn mistakes_in_included_files_are_found_there() {
+    let error = load(&[
+        ("/etc/nginx.conf", "events {}\nhttp {\n include a.inc;\n}"),
+        ("/etc/a.inc", "server {\n listen 80;\n nonsense;\n}"),
+    ]);
+    assert_eq!(error.unwrap_err(), "unknown directive \"nonsense\" in /etc/a.inc:3");
+    let error = load(&[("/etc/nginx.conf", "events {}\ninclude missing.inc;")]);
+    assert_eq!(
+        error.unwrap_err(),
+        "open() \"/etc/missing.inc\" failed (2: No such file or directory) in /etc/nginx.conf:2"
+    );
+    let error = load(&[("/etc/nginx.conf", "include nginx.conf;")]);
+    assert!(error.unwrap_err().starts_with("more than 32 files include one another"));
+}
+
+proptest::proptest! {
+    /// Whatever an operator types, there is an answer and no panic.
+    #[test]
+    fn any_text_is_understood_or_refused(
+        words in proptest::collection::vec(
+            proptest::sample::select(vec![
+                "http", "events", "server", "location", "upstream", "map", "{", "}", ";", "listen", "80", "/", "~", "(",
+                "$host", "$", "proxy_pass", "http://web-1", "return", "200", "server_name", "a", "\"", "'", "#", "\n",
+                "keepalive", "hash", "zone", "include", "log_format", "access_log", "off", "\\", "=", "^~", "@x",
+            ]),
+            0..40,
+        )
+    ) {
+        let _ = load(&[("/etc/nginx.conf", &words.join(" "))]);
+    }
+}
