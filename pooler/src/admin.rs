@@ -131,7 +131,7 @@ impl Console {
             }
             (Command::Show(show), Outcome::Facts(facts)) => return show::table(*show, facts).to_messages(),
             (Command::Set { key, value }, _) => {
-                backend::command_complete(&mut out, &format!("SET {key}={value}"))
+                backend::command_complete(&mut out, &format!("SET {key}={value}"));
             }
             (other, _) => backend::command_complete(&mut out, tag(other)),
         }

@@ -55,7 +55,7 @@ fn a_whole_file_is_read() {
     let p0 = &read.databases["p0"];
     assert_eq!(p0.hosts, [Host::Tcp("10.0.0.1".into()), Host::Tcp("10.0.0.2".into())]);
     assert_eq!((p0.port, p0.dbname.as_str(), p0.user.as_deref()), (6666, "real", Some("u")));
-    assert_eq!(p0.password.as_ref().map(|p| p.expose()), Some("p w"));
+    assert_eq!(p0.password.as_ref().map(crate::settings::Secret::expose), Some("p w"));
     assert_eq!(read.reserve_pool_size(p0, "x"), 3);
     let p1 = &read.databases["p1"];
     assert_eq!((p1.dbname.as_str(), p1.load_balance_hosts), ("p1", LoadBalanceHosts::Disable));
