@@ -16,6 +16,8 @@ use crate::spawn::Nest;
 /// The cluster's superuser and the standby's login.
 const SUPERUSER: &str = "postgres";
 const REPLICATOR: &str = "arena_replicator";
+/// What the stack calls; a folder that lacks one of them is no installation.
+const PROGRAMS: [&str; 4] = ["postgres", "initdb", "psql", "pg_basebackup"];
 /// Where Debian keeps the programs that are not on the PATH, one folder per version.
 const DEBIAN_VERSIONS: &str = "/usr/lib/postgresql";
 
@@ -24,12 +26,12 @@ const DEBIAN_VERSIONS: &str = "/usr/lib/postgresql";
 /// # Errors
 /// There is none; the text says what to install or to set.
 pub fn find_programs(wanted: Option<&Path>, search_path: &str) -> Result<PathBuf> {
-    let has_server = |folder: &Path| folder.join("postgres").is_file() && folder.join("initdb").is_file();
+    let has_server = |folder: &Path| PROGRAMS.iter().all(|name| folder.join(name).is_file());
     if let Some(folder) = wanted {
         if has_server(folder) {
             return Ok(folder.to_owned());
         }
-        bail!("STACK_POSTGRES_BIN: {} holds no postgres and initdb", folder.display());
+        bail!("STACK_POSTGRES_BIN: {} does not hold all of {}", folder.display(), PROGRAMS.join(", "));
     }
     if let Some(folder) = std::env::split_paths(search_path).find(|folder| has_server(folder)) {
         return Ok(folder);

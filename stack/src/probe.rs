@@ -100,12 +100,13 @@ mod tests {
 
     #[tokio::test]
     async fn only_200_is_healthy() {
-        let path = "/health";
-        let good = Probe::Http { port: answering(b"HTTP/1.1 200 OK\r\n\r\n").await, path };
+        let path = || "/health".into();
+        let good = Probe::Http { port: answering(b"HTTP/1.1 200 OK\r\n\r\n").await, path: path() };
         assert_eq!(ask(&good).await, Ok(()));
-        let bad = Probe::Http { port: answering(b"HTTP/1.1 503 Service Unavailable\r\n\r\n").await, path };
+        let bad =
+            Probe::Http { port: answering(b"HTTP/1.1 503 Service Unavailable\r\n\r\n").await, path: path() };
         assert_eq!(ask(&bad).await, Err("/health answers 503".to_owned()));
-        let dumb = Probe::Http { port: answering(b"").await, path };
+        let dumb = Probe::Http { port: answering(b"").await, path: path() };
         assert_eq!(ask(&dumb).await, Err("/health answers nothing".to_owned()));
     }
 

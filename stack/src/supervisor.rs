@@ -94,14 +94,16 @@ pub async fn run(origin: Origin, outer: &dyn Fn(&str) -> Option<String>) -> Resu
         Ok(Rise::Told(command)) => command,
         Err(cause) => {
             let why = format!("{cause:#}");
-            stack.board.say(&why);
+            // Followers are told why at the end, when nothing is left running.
+            tracing::error!("{why}");
             stack.fall().await?;
             stack.board.set_stage(Stage::Failed(why));
             // The follower's connection is a task: draining waits for it.
             stack.tasks.drain(LAST_WORDS).await;
-            bail!("{cause:#}");
+            bail!("the start has failed");
         }
     };
+    stack.board.set_stage(Stage::Falling);
     let ended = stack.fall().await;
     if let Some(command) = told {
         let reply = match &ended {

@@ -48,7 +48,7 @@ pub enum Identity {
 pub enum Probe {
     Http {
         port: u16,
-        path: &'static str,
+        path: std::borrow::Cow<'static, str>,
     },
     /// A startup packet that is answered by a question for the password.
     Postgres {
@@ -207,7 +207,7 @@ impl Plan {
         let ports = self.settings.ports;
         (self.settings.topology.route == Route::Pooled).then(|| Part {
             args: vec![text_of(&self.files.conf.join("pgbouncer.ini"))],
-            probe: Probe::Http { port: ports.pooler_metrics, path: "/health/ready" },
+            probe: Probe::Http { port: ports.pooler_metrics, path: "/health/ready".into() },
             // SIGINT waits for transactions and not, as SIGTERM does, for clients to go away.
             stop: self.stop(StopSignal::Interrupt, StopSignal::Quit),
             ..self.part("pooler", self.files.programs.join("pooler"), Endpoint::local(ports.pooler))
@@ -223,7 +223,7 @@ impl Plan {
             args,
             env: self.open_env_and("BALANCER_OPS_PORT", ports.balancer_ops),
             identity: if needs_root { Identity::Starter } else { Identity::Unprivileged },
-            probe: Probe::Http { port: ports.balancer_ops, path: "/health/ready" },
+            probe: Probe::Http { port: ports.balancer_ops, path: "/health/ready".into() },
             // SIGQUIT drains, SIGTERM ends at once: nginx's meanings.
             stop: self.stop(StopSignal::Quit, StopSignal::Terminate),
             ..self.part("balancer", self.files.programs.join("balancer"), Endpoint::local(ports.http))
@@ -248,7 +248,7 @@ impl Plan {
             args: vec!["serve".to_owned()],
             env,
             trust: Trust::Everything,
-            probe: Probe::Http { port: address.port, path: "/health" },
+            probe: Probe::Http { port: address.port, path: "/health".into() },
             ..self.part(&name, self.files.programs.join("web"), address)
         }
     }
@@ -351,7 +351,7 @@ impl Plan {
             env: BTreeMap::new(),
             trust: Trust::NoSecrets,
             identity: Identity::Unprivileged,
-            probe: Probe::Http { port: address.port, path: "/health" },
+            probe: Probe::Http { port: address.port, path: "/health".into() },
             address,
             stop: self.stop(StopSignal::Terminate, StopSignal::Quit),
         }

@@ -6,7 +6,6 @@ use anyhow::{Result, bail};
 use nix::sys::signal::Signal;
 
 use super::Stack;
-use crate::board::Stage;
 use crate::keeper::Keeper;
 use crate::record::{self, Process};
 
@@ -24,7 +23,6 @@ impl Stack {
     /// # Errors
     /// Something is left; the text names it.
     pub(super) async fn fall(&mut self) -> Result<()> {
-        self.board.set_stage(Stage::Falling);
         self.board.say("stopping: no new requests are taken, those in flight are finished");
         let balancer = async {
             if let Some(balancer) = &self.balancer {

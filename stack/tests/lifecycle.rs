@@ -1,0 +1,208 @@
+//! The life of a stack, from its first start to its removal, with the real supervisor and its children.
+
+mod world;
+
+use std::os::unix::fs::PermissionsExt as _;
+use world::{Stores, World, is_alive, kill};
+
+fn is_healthy(row: &serde_json::Value) -> bool {
+    row["state"] == "healthy"
+}
+
+#[test]
+fn a_private_stack_comes_up_with_a_standby_and_leaves_nothing_behind() {
+    let world = World::new(Stores::Private);
+    let said = world.ok(&["up", "--replicas", "2", "--read-replica"]);
+    assert!(said.contains("web-2      healthy") && said.contains("all 7 parts are healthy"), "{said}");
+    let again = world.ok(&["up"]);
+    assert!(again.starts_with("the stack runs already"), "{again}");
+
+    let in_recovery = ["exec", "standby", "psql", "-XAt", "-p"];
+    let (primary, standby) = ((world.base + 4).to_string(), (world.base + 5).to_string());
+    let ask =
+        |port: &str| world.ok(&[&in_recovery[..], &[port, "-c", "SELECT pg_is_in_recovery()"]].concat());
+    assert_eq!((ask(&primary).as_str(), ask(&standby).as_str()), ("f\n", "t\n"));
+    let max = world.ok(&["exec", "postgres", "psql", "-XAt", "-c", "SHOW max_connections"]);
+    assert_eq!(max, "200\n", "deploy/postgresql.conf is in use");
+
+    let pids = world.pids();
+    assert_eq!(pids.len(), 8);
+    world.ok(&["down"]);
+    assert!(pids.into_iter().all(|pid| !is_alive(pid)));
+    let left: Vec<_> =
+        std::fs::read_dir(world.stack_path("run")).unwrap().flatten().map(|e| e.path()).collect();
+    assert!(left.iter().all(|path| path.extension().is_none_or(|end| end != "pid")), "{left:?}");
+    assert!(world.stack_path("data/postgres/PG_VERSION").exists(), "data is kept");
+
+    world.ok(&["up", "--replicas", "1"]);
+    let databases = world.ok(&["exec", "postgres", "psql", "-XAt", "-c", "SELECT current_database()"]);
+    assert_eq!(databases, "arena_db\n");
+    world.ok(&["down", "--purge"]);
+    assert!(!world.path(".stack").exists());
+}
+
+#[test]
+fn a_child_that_dies_comes_back_and_the_status_tells() {
+    let world = World::new(Stores::Elsewhere);
+    world.ok(&["up", "--replicas", "2"]);
+    let before = world.part("web-1");
+    kill(&before["pid"]);
+    let after = world.part_until("web-1", |row| is_healthy(row) && row["pid"] != before["pid"]);
+    assert_eq!(after["restarts"], 1);
+    assert!(world.log("stack").contains("web-1 (pid"), "it is said in the log");
+    assert_eq!(world.part("web-2")["restarts"], 0);
+}
+
+#[test]
+fn secrets_are_kept_to_their_owner_and_off_every_command_line() {
+    let world = World::new(Stores::Elsewhere);
+    world.ok(&["up", "--replicas", "1"]);
+    let mut secrets = Vec::new();
+    for entry in std::fs::read_dir(world.stack_path("secrets")).unwrap().flatten() {
+        let mode = entry.metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{:?}", entry.path());
+        secrets.push(std::fs::read_to_string(entry.path()).unwrap());
+    }
+    let mode = std::fs::metadata(world.stack_path("conf/userlist.txt")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    for pid in world.pids() {
+        let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap();
+        assert!(secrets.iter().all(|secret| !line.contains(secret.as_str())), "a secret is on: {line}");
+    }
+    let logs: String = ["stack", "web-1", "pooler", "balancer"].map(|name| world.log(name)).concat();
+    assert!(secrets.iter().all(|secret| !logs.contains(secret.as_str())), "a secret is in a log");
+}
+
+#[test]
+fn a_taken_port_is_named_with_its_setting_and_nothing_is_started() {
+    let world = World::new(Stores::Elsewhere);
+    let _taken = std::net::TcpListener::bind(("127.0.0.1", world.base + 3)).unwrap();
+    let said = world.stack(&["up"]);
+    assert_eq!(said.status, 1);
+    let expected =
+        format!("port {} for pooler is taken by another process: set POOLER_METRICS_PORT", world.base + 3);
+    assert!(said.text.contains(&expected), "{}", said.text);
+    assert_eq!(world.stack(&["status"]).status, 1, "no stack runs");
+}
+
+#[test]
+fn a_failed_migration_ends_the_start_and_shows_its_log() {
+    let world = World::new(Stores::Elsewhere);
+    let out = world.command(&["up"]).env("FAKE_MIGRATION_STATUS", "3").output().unwrap();
+    let text = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(!out.status.success());
+    assert!(
+        text.contains("migrate ended with exit status: 3") && text.contains("migrate for db.invalid:5432"),
+        "{text}"
+    );
+    assert_eq!(world.stack(&["status"]).status, 1, "no stack runs");
+}
+
+#[test]
+fn what_a_killed_supervisor_left_behind_is_ended() {
+    let world = World::new(Stores::Elsewhere);
+    world.ok(&["up", "--replicas", "2"]);
+    let pids = world.pids();
+    kill(&world.status()["stack"]["pid"]);
+    let supervisor = *pids.last().unwrap();
+    while is_alive(supervisor) {
+        std::thread::yield_now();
+    }
+    let status = world.stack(&["status"]);
+    assert!(
+        status.status == 1 && status.text.contains("left behind: balancer, pooler, web-1, web-2"),
+        "{}",
+        status.text
+    );
+    // A new start ends them first, because they hold its ports.
+    let said = world.ok(&["up", "--replicas", "1"]);
+    assert!(said.contains("ending what an earlier supervisor left behind"), "{said}");
+    assert!(pids.into_iter().all(|pid| !is_alive(pid)));
+}
+
+#[test]
+fn replicas_come_and_go_and_the_balancer_learns_of_it() {
+    let world = World::new(Stores::Elsewhere);
+    world.ok(&["up", "--replicas", "2"]);
+    let balancer = world.part("balancer")["pid"].clone();
+    world.ok(&["scale", "4"]);
+    assert!(is_healthy(&world.part("web-4")));
+    // Three upstreams, a line for each of four replicas.
+    while !world.log("balancer").contains("read again 12") {
+        std::thread::yield_now();
+    }
+    world.ok(&["scale", "1"]);
+    assert_eq!(world.status()["replicas"].as_array().unwrap().len(), 1);
+    assert_eq!(world.part("balancer")["pid"], balancer, "it was not restarted");
+    let refused = world.stack(&["restart", "web-2"]);
+    assert!(
+        refused.status == 1 && refused.text.contains("no part of this stack is named web-2"),
+        "{}",
+        refused.text
+    );
+}
+
+#[test]
+fn a_restart_takes_the_settings_of_now_and_the_documents_names() {
+    let world = World::new(Stores::Elsewhere);
+    world.ok(&["up", "--replicas", "1"]);
+    let before = world.part("pooler")["pid"].clone();
+    let own = "ACTUAL_DB_HOST=db.invalid\nREDIS_HOST=cache.invalid\n";
+    world.configure(&format!("{own}DB_PASSWORD=another-one\nPOOLER_DEFAULT_POOL_SIZE=77\n"));
+    world.ok(&["restart", "pgbouncer"]);
+    assert_ne!(world.part("pooler")["pid"], before);
+    let ini = std::fs::read_to_string(world.stack_path("conf/pgbouncer.ini")).unwrap();
+    assert!(ini.contains("default_pool_size = 77"), "{ini}");
+    let users = std::fs::read_to_string(world.stack_path("conf/userlist.txt")).unwrap();
+    assert!(users.contains("\"arena_user\" \"another-one\""));
+    world.configure(&format!("{own}DB_PASSWORD=another-one\nHTTP_PORT=1\n"));
+    let refused = world.stack(&["restart", "web"]);
+    assert!(refused.status == 1 && refused.text.contains("stop and start the stack"), "{}", refused.text);
+}
+
+#[test]
+fn an_upgrade_replaces_what_changed_and_a_rollback_brings_it_back() {
+    let world = World::new(Stores::Elsewhere);
+    world.ok(&["up", "--replicas", "2"]);
+    assert!(world.ok(&["upgrade"]).contains("in use already"));
+    let before = world.status();
+    let web = world.path("programs/web");
+    let text = std::fs::read_to_string(&web).unwrap().replace("\"serves\"", "\"serves better\"");
+    std::fs::write(&web, text).unwrap();
+    let said = world.ok(&["upgrade"]);
+    assert!(said.contains("changed: web") && said.contains("web-2 was restarted"), "{said}");
+    assert!(world.log("web-1").contains("serves better"));
+    let after = world.status();
+    assert_eq!(after["services"][0]["pid"], before["services"][0]["pid"], "the pooler goes on");
+    world.ok(&["rollback"]);
+    assert_eq!(world.log("web-1").lines().last(), Some("web serves"));
+}
+
+#[test]
+fn logs_are_shown_by_part_and_by_the_documents_names() {
+    let world = World::new(Stores::Elsewhere);
+    world.ok(&["up", "--replicas", "1"]);
+    assert_eq!(world.ok(&["logs", "pgbouncer"]), "pooler     | pooler serves\n");
+    assert!(world.ok(&["logs"]).contains("web-1      | web serves"));
+    let refused = world.stack(&["logs", "nobody"]);
+    assert!(refused.status == 1 && refused.text.contains("there are: balancer"), "{}", refused.text);
+}
+
+#[test]
+fn a_stack_in_the_foreground_ends_well_when_it_is_told() {
+    let world = World::new(Stores::Elsewhere);
+    let log = std::fs::File::create(world.path("foreground.log")).unwrap();
+    let mut stack = world.command(&["up", "--foreground", "--replicas", "1"]).stderr(log).spawn().unwrap();
+    while !std::fs::read_to_string(world.path("foreground.log")).unwrap().contains("parts are healthy") {
+        assert!(
+            stack.try_wait().unwrap().is_none(),
+            "it ended: {}",
+            std::fs::read_to_string(world.path("foreground.log")).unwrap()
+        );
+        std::thread::yield_now();
+    }
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(stack.id()).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    assert!(stack.wait().unwrap().success());
+    assert!(world.log("web-1").ends_with("web ended well\n"));
+}
