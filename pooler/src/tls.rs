@@ -152,3 +152,6 @@ pub fn client_is_named(wire: &Wire, name: &str) -> bool {
 pub fn client_has_certificate(wire: &Wire) -> bool {
     wire.tls().and_then(|tls| tls.peer_certificates()).is_some_and(|chain| !chain.is_empty())
 }
+
+#[cfg(test)]
+mod tests;

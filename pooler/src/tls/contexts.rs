@@ -6,10 +6,11 @@ use std::sync::Arc;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use super::suites;
-use super::verifier::{Checks, ServerVerifier};
+use super::verifier::{self, Checks, ServerVerifier};
 use crate::settings::{AuthType, Keys, SslMode};
 
 /// The protocol's name in ALPN.
@@ -73,11 +74,8 @@ fn clients(keys: &Keys) -> Result<Option<Arc<ServerConfig>>, String> {
         let verifier = verifier.build().map_err(|error| format!("client_tls_ca_file: {error}"))?;
         builder.with_client_cert_verifier(verifier)
     };
-    let chain = certificates("client_tls_cert_file", &keys.client_tls_cert_file)?;
-    let key = private_key("client_tls_key_file", &keys.client_tls_key_file)?;
-    let mut config = builder
-        .with_single_cert(chain, key)
-        .map_err(|error| format!("client_tls_cert_file and client_tls_key_file: {error}"))?;
+    let own = own_certificate("client_tls", &keys.client_tls_cert_file, &keys.client_tls_key_file)?;
+    let mut config = builder.with_cert_resolver(own);
     config.alpn_protocols = vec![ALPN.to_vec()];
     // Tickets let clients that reconnect skip the signature, which is most of a handshake's cost.
     config.ticketer = rustls::crypto::ring::Ticketer::new().map_err(|error| error.to_string())?;
@@ -125,11 +123,8 @@ fn servers(keys: &Keys) -> Result<(Option<Arc<ClientConfig>>, ServersSource), St
     let config = if keys.server_tls_cert_file.is_empty() {
         builder.with_no_client_auth()
     } else {
-        let chain = certificates("server_tls_cert_file", &keys.server_tls_cert_file)?;
-        let key = private_key("server_tls_key_file", &keys.server_tls_key_file)?;
-        builder
-            .with_client_auth_cert(chain, key)
-            .map_err(|error| format!("server_tls_cert_file and server_tls_key_file: {error}"))?
+        let own = own_certificate("server_tls", &keys.server_tls_cert_file, &keys.server_tls_key_file)?;
+        builder.with_client_cert_resolver(own)
     };
     Ok((Some(Arc::new(config)), source))
 }
@@ -168,6 +163,20 @@ fn certificates(key: &str, path: &str) -> Result<Vec<CertificateDer<'static>>, S
         Ok(certificates) => Ok(certificates),
         Err(error) => Err(format!("{key} {path}: {error}")),
     }
+}
+
+/// What this side shows. rustls' own way takes no certificate of version 1, as libpq's side does.
+fn own_certificate(side: &str, certificate: &str, key: &str) -> Result<Arc<SingleCertAndKey>, String> {
+    let (certificate_key, key_key) = (format!("{side}_cert_file"), format!("{side}_key_file"));
+    let chain = certificates(&certificate_key, certificate)?;
+    let private = private_key(&key_key, key)?;
+    let signer = rustls::crypto::ring::sign::any_supported_type(&private)
+        .map_err(|error| format!("{key_key} {key}: {error}"))?;
+    let fits = signer.public_key().is_none_or(|public| verifier::has_public_key(&chain[0], &public));
+    if !fits {
+        return Err(format!("{key_key} {key} does not belong to {certificate_key} {certificate}"));
+    }
+    Ok(Arc::new(SingleCertAndKey::from(CertifiedKey::new(chain, signer))))
 }
 
 fn private_key(key: &str, path: &str) -> Result<PrivateKeyDer<'static>, String> {

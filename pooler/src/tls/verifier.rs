@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate, X509Version};
@@ -201,6 +201,11 @@ fn common_name<'a>(own: &'a X509Certificate<'_>) -> Option<&'a str> {
 /// Whether a certificate bears a name exactly: for clients, whose names are users.
 pub fn bears_name(der: &CertificateDer<'_>, name: &str) -> bool {
     parse(der).is_ok_and(|own| names_fit(&own, name))
+}
+
+/// Whether a certificate is about this key.
+pub fn has_public_key(der: &CertificateDer<'_>, key: &SubjectPublicKeyInfoDer<'_>) -> bool {
+    parse(der).is_ok_and(|own| own.public_key().raw == key.as_ref())
 }
 
 #[cfg(test)]
