@@ -4,6 +4,7 @@
 pub mod blocks;
 pub mod build;
 pub mod error;
+pub mod files;
 pub mod listen;
 pub mod location;
 pub mod map;
@@ -21,7 +22,7 @@ pub use settings::Settings;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
-use self::blocks::{Disk, Source};
+use self::blocks::{Disk, Tree};
 use self::build::World;
 use self::error::Result;
 
@@ -39,10 +40,10 @@ pub struct Origin {
 }
 
 /// Reads the configuration and everything that it includes and names.
-pub fn load(origin: &Origin) -> Result<(Settings, Vec<Source>)> {
+pub fn load(origin: &Origin) -> Result<(Settings, Tree)> {
     let tree = blocks::read(&Disk, &origin.file, &origin.extra)?;
     let settings = build::build(&tree, &Machine(origin))?;
-    Ok((settings, tree.sources))
+    Ok((settings, tree))
 }
 
 /// The machine we run on.

@@ -15,6 +15,7 @@ use chassis::tasks::Tasks;
 
 use crate::access_log::LogFiles;
 use crate::cli::Order;
+use crate::conf::blocks::{Source, Tree};
 use crate::conf::settings::{Main, Settings};
 use crate::conf::{self, Origin};
 use crate::error_log::ErrorLogs;
@@ -64,11 +65,11 @@ pub fn test(origin: &Origin, dump: bool, quiet: bool) -> ExitCode {
 }
 
 /// A configuration whose logs cannot be written would fail at the start: the test says so.
-fn check_files(loaded: (Settings, Vec<conf::blocks::Source>)) -> Result<Vec<conf::blocks::Source>, String> {
-    let (settings, sources) = loaded;
+fn check_files(loaded: (Settings, Tree)) -> Result<Vec<Source>, String> {
+    let (settings, tree) = loaded;
     ErrorLogs::default().open(&settings.main.error_logs)?;
     LogFiles::default().open(&settings.http.log_files)?;
-    Ok(sources)
+    Ok(tree.sources)
 }
 
 /// `-s`: tells the process whose id the pid file holds.
@@ -92,6 +93,7 @@ pub fn serve(origin: Origin, ops: Option<std::net::SocketAddr>) -> ExitCode {
         Ok(prepared) => prepared,
         Err(what) => {
             complain("emerg", &what);
+            error_logs.last_words(&origin, &what);
             return ExitCode::FAILURE;
         }
     };
@@ -118,6 +120,7 @@ struct Prepared {
     running: Arc<Running>,
     ops: Option<std::net::TcpListener>,
     files: OpenFiles,
+    moot: Vec<String>,
 }
 
 fn prepare(
@@ -125,7 +128,7 @@ fn prepare(
     error_logs: &ErrorLogs,
     ops: Option<std::net::SocketAddr>,
 ) -> Result<Prepared, String> {
-    let (settings, _) = conf::load(origin).map_err(|error| error.to_string())?;
+    let (settings, tree) = conf::load(origin).map_err(|error| error.to_string())?;
     error_logs.open(&settings.main.error_logs)?;
     let files = process::open_files(settings.main.worker_rlimit_nofile);
     let files = files.map_err(|error| format!("the limit of open files cannot be read: {error}"))?;
@@ -143,7 +146,7 @@ fn prepare(
     let ops = ops.or(running.settings.main.ops_listen);
     let ops = ops.map(|address| chassis::listen::tcp(address, chassis::listen::Tcp::default())).transpose();
     let ops = ops.map_err(|error| error.to_string())?;
-    Ok(Prepared { running: Arc::new(running), ops, files })
+    Ok(Prepared { running: Arc::new(running), ops, files, moot: tree.moot() })
 }
 
 fn run(origin: Origin, error_logs: ErrorLogs, prepared: Prepared) -> io::Result<()> {
@@ -161,6 +164,7 @@ fn run(origin: Origin, error_logs: ErrorLogs, prepared: Prepared) -> io::Result<
             draining: false,
         };
         master.announce(prepared.files);
+        prepared.moot.iter().for_each(|what| tracing::info!("{what}"));
         master.start_workers()?;
         if let Some(listener) = prepared.ops {
             tasks.spawn("ops", chassis::ops::serve(listener, master.ops(), tasks.clone()));
@@ -225,7 +229,7 @@ impl Master {
         let metrics = self.running().metrics.clone();
         Ops {
             metrics: Arc::new(move || metrics.render(&current)),
-            ready: Arc::new(move || !ready.read().is_err()),
+            ready: Arc::new(move || ready.read().is_ok()),
         }
     }
 

@@ -12,6 +12,7 @@ use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::conf::Origin;
 use crate::conf::error::system;
 use crate::conf::settings::{ErrorLevel, ErrorLog, ErrorTarget};
 
@@ -58,6 +59,15 @@ impl ErrorLogs {
         };
         self.replace(logs.iter().map(target).collect::<Result<Vec<Target>, String>>()?);
         Ok(())
+    }
+
+    /// A start that failed: also for who looks into the log that `-e` names.
+    pub fn last_words(&self, origin: &Origin, what: &str) {
+        let Some(path) = &origin.error_log else { return };
+        let Ok(sink) = Sink::open(origin.prefix.join(path)) else { return };
+        self.replace(vec![Target { level: ErrorLevel::Emerg, sink }]);
+        let words = Words { message: what.into(), ..Words::default() };
+        self.write(ErrorLevel::Emerg, &line(SystemTime::now(), ErrorLevel::Emerg, &words));
     }
 
     /// USR1.

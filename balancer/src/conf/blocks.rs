@@ -2,7 +2,7 @@
 //! wrong places and wrong numbers of arguments end here. No values: see build.rs.
 
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::error::{COMMAND_LINE, Error, Place, Result, system};
 use super::table::{self, Body, Context, Directive, Times};
@@ -74,6 +74,27 @@ pub struct Tree {
     pub sources: Vec<Source>,
 }
 
+impl Tree {
+    /// What the configuration says without effect, with the reason: for the log.
+    pub fn moot(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        collect_moot(&self.nodes, &mut found);
+        found
+    }
+}
+
+fn collect_moot(nodes: &[Node], found: &mut Vec<String>) {
+    for node in nodes {
+        match table::find(&node.name) {
+            Some(known) if table::is_moot(known) => {
+                found.push(format!("\"{}\" in {}: {}", node.name, node.place, known.doc));
+            }
+            Some(known) if known.is_block() && !known.opens().is_free() => collect_moot(&node.block, found),
+            _ => {}
+        }
+    }
+}
+
 /// Includes may not nest without end: a file that includes itself is caught here.
 const INCLUDE_DEPTH_MAX: usize = 32;
 
@@ -84,9 +105,7 @@ pub fn read(files: &dyn Files, path: &Path, extra: &str) -> Result<Tree> {
     let place = Place { file: COMMAND_LINE.into(), line: 0 };
     let mut extra_tokens = Cursor::new(tokens(extra.as_bytes(), &place.file)?, place.file);
     let mut nodes = parser.directives(&mut extra_tokens, &Level { context: Context::MAIN, depth: 0 })?;
-    if let Some(node) =
-        nodes.iter().find(|node| table::find(&node.name).is_some_and(|known| known.is_block()))
-    {
+    if let Some(node) = nodes.iter().find(|node| table::find(&node.name).is_some_and(Directive::is_block)) {
         return Err(node.error("block directives are not supported in -g option"));
     }
     let opened = parser.open(path).map_err(|what| Error::Whole { what })?;
@@ -109,12 +128,12 @@ struct Level {
 
 struct Cursor {
     tokens: std::iter::Peekable<std::vec::IntoIter<Token>>,
-    file: Rc<str>,
+    file: Arc<str>,
     line: u32,
 }
 
 impl Cursor {
-    fn new(tokens: Vec<Token>, file: Rc<str>) -> Cursor {
+    fn new(tokens: Vec<Token>, file: Arc<str>) -> Cursor {
         Cursor { tokens: tokens.into_iter().peekable(), file, line: 1 }
     }
 
@@ -143,7 +162,7 @@ impl Parser<'_> {
     }
 
     fn file(&mut self, path: &Path, text: Vec<u8>, level: &Level) -> Result<Vec<Node>> {
-        let file: Rc<str> = path.to_string_lossy().into();
+        let file: Arc<str> = path.to_string_lossy().into();
         let mut cursor = Cursor::new(tokens(&text, &file)?, file);
         let nodes = self.directives(&mut cursor, level)?;
         match cursor.next() {

@@ -1,5 +1,6 @@
 //! The tree of directives → [`Settings`]: inheritance, defaults, names resolved, addresses looked up.
 
+mod files;
 mod http;
 mod listens;
 mod locations;

@@ -1,12 +1,12 @@
 //! What is wrong in a configuration, and where. In nginx's words, so that what people know of them holds here.
 
 use std::fmt;
-use std::rc::Rc;
+use std::sync::Arc;
 
 /// Where a directive stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
-    pub file: Rc<str>,
+    pub file: Arc<str>,
     pub line: u32,
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use regex::bytes::Regex;
 
+use super::files::Files;
 use super::proxy::{Proxy, ProxyPass};
 use super::settings::AccessLog;
 use super::template::Template;
@@ -173,6 +174,7 @@ pub struct Location {
     pub nested: Locations,
     pub action: Action,
     pub proxy: Arc<Proxy>,
+    pub files: Arc<Files>,
     pub body: BodyLimits,
     pub keepalive: ClientKeepalive,
     /// Longest pause between two writes to the client.
@@ -219,7 +221,7 @@ pub enum LocationKind {
 pub enum Action {
     Proxy(ProxyPass),
     Return(Return),
-    /// Nothing that makes an answer: 404.
+    /// Neither of them: the path is looked for among the files.
     Nothing,
 }
 

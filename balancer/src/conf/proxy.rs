@@ -16,8 +16,11 @@ pub struct ProxyPass {
     /// What `$proxy_port` says where the target is fixed.
     pub port: Box<[u8]>,
     /// `proxy_redirect default`: what a redirect that starts with the first gets in its place.
-    pub default_redirect: Option<(Box<[u8]>, Box<[u8]>)>,
+    pub default_redirect: Option<TextPair>,
 }
+
+/// What is replaced, and by what.
+pub type TextPair = (Box<[u8]>, Box<[u8]>);
 
 #[derive(Debug)]
 pub enum Target {

@@ -3,6 +3,7 @@
 
 mod core;
 mod http;
+mod moot;
 mod proxy;
 mod upstream;
 
@@ -153,7 +154,12 @@ const fn words(
 const ANY: usize = usize::MAX;
 
 pub fn all() -> impl Iterator<Item = &'static Directive> {
-    [core::ROWS, http::ROWS, proxy::ROWS, upstream::ROWS].into_iter().flatten()
+    [core::ROWS, http::ROWS, moot::ROWS, proxy::ROWS, upstream::ROWS].into_iter().flatten()
+}
+
+/// Whether a directive is taken without effect, because what it tunes is not there; said when it is met.
+pub fn is_moot(directive: &Directive) -> bool {
+    moot::ROWS.iter().any(|row| row.name == directive.name)
 }
 
 /// The first row of that name.

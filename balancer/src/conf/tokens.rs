@@ -1,6 +1,6 @@
 //! Characters → tokens, by nginx's rules of quotes, escapes, comments and `${name}`. No meaning: see blocks.rs.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::error::{Error, Place, Result};
 
@@ -30,7 +30,7 @@ pub struct Word {
 }
 
 /// All tokens of one file.
-pub fn tokens(text: &[u8], file: &Rc<str>) -> Result<Vec<Token>> {
+pub fn tokens(text: &[u8], file: &Arc<str>) -> Result<Vec<Token>> {
     let mut reader = Reader { text, at: 0, line: 1, file };
     let mut found = Vec::new();
     while let Some(token) = reader.next_token()? {
@@ -43,7 +43,7 @@ struct Reader<'a> {
     text: &'a [u8],
     at: usize,
     line: u32,
-    file: &'a Rc<str>,
+    file: &'a Arc<str>,
 }
 
 impl Reader<'_> {
@@ -171,7 +171,7 @@ mod tests {
     use super::*;
 
     fn words(text: &str) -> Vec<String> {
-        let file: Rc<str> = "f".into();
+        let file: Arc<str> = "f".into();
         let show = |token: Token| match token.kind {
             TokenKind::Word(word) => word.text,
             TokenKind::End => ";".into(),
@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn mistakes_are_found_on_their_line() {
-        let file: Rc<str> = "f".into();
+        let file: Arc<str> = "f".into();
         let error = tokens(b"a\n\"b", &file).unwrap_err().to_string();
         assert_eq!(error, "unexpected end of file, missing terminating \"\"\" in f:2");
         let error = tokens(b"a\n\"b\"c;", &file).unwrap_err().to_string();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::files::files;
 use super::http::Shared;
 use super::names::{Case, Names};
 use super::proxying::{self, Passing};
@@ -118,6 +119,7 @@ pub(super) fn location(scope: &Scope<'_>, site: &Site<'_>, shared: &mut Shared<'
         nested,
         action: action(scope, site, shared)?,
         proxy: Arc::new(proxying::proxy(scope, names)?),
+        files: files(scope, site, names, shared.world)?,
         body: BodyLimits {
             len_max: scope.bytes("client_max_body_size"),
             timeout: scope.duration("client_body_timeout"),

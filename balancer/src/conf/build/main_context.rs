@@ -1,7 +1,6 @@
 //! The main and events contexts.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{Scope, World, full_path, missing_section};
@@ -61,7 +60,7 @@ fn error_target(node: &Node, world: &dyn World) -> Result<ErrorTarget> {
         text if text.starts_with("syslog:") || text.starts_with("memory:") => {
             Err(node.error(format!("error_log to \"{text}\" is not supported: name a file or stderr")))
         }
-        path => Ok(ErrorTarget::File(PathBuf::from(full_path(world, path)))),
+        path => Ok(ErrorTarget::File(full_path(world, path))),
     }
 }
 

@@ -28,6 +28,12 @@ pub const ROWS: &[Directive] = &[
     words("server_name", SERVER, 1..=ANY, "", "host names: exact, `*.x`, `.x`, `x.*`, `~pattern`").many(),
     words("return", INNER, 1..=2, "", "answer at once: status, text or URL").many(),
     one("internal", LOCATION, Kind::Words, "", "only for redirects inside").args(0),
+    // files
+    one("root", REQUEST, Kind::Words, "html", "folder below which paths are looked for"),
+    one("alias", LOCATION, Kind::Words, "", "folder in place of the location's own path"),
+    words("index", REQUEST, 1..=ANY, "index.html", "files for a path that ends with a slash").many(),
+    words("try_files", INNER, 2..=ANY, "", "files to look for in order; last: path, name or `=CODE`"),
+    words("types", REQUEST, 0..=0, "", "content types by the ending of file names").opening(Context::FREE),
     // heads
     one("client_header_timeout", HEAD, Kind::Millis, "60s", "for the whole head of a request"),
     one("client_header_buffer_size", HEAD, Kind::Size, "1k", "first buffer of a head"),

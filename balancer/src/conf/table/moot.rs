@@ -1,0 +1,40 @@
+//! Directives that are taken and change nothing, since they tune what does not exist here. Each is named in the log at
+//! the start; the doc line says why.
+
+use super::{ANY, Context, Directive, words};
+
+const REQUEST: Context = Context::REQUEST;
+const HTTP: Context = Context::HTTP;
+
+/// Nothing is spilled to disk: bodies stream, or stay in bounded memory.
+const NO_DISK: &str = "no effect: bodies are never written to disk";
+/// Names and variables are resolved at load, without hash tables of a fixed size.
+const NO_HASH: &str = "no effect: there are no hash tables to size";
+
+pub const ROWS: &[Directive] = &[
+    words("client_body_temp_path", REQUEST, 1..=4, "", NO_DISK),
+    words("proxy_temp_path", REQUEST, 1..=4, "", NO_DISK),
+    words("proxy_max_temp_file_size", REQUEST, 1..=1, "", NO_DISK),
+    words("proxy_temp_file_write_size", REQUEST, 1..=1, "", NO_DISK),
+    words("types_hash_max_size", REQUEST, 1..=1, "", NO_HASH),
+    words("types_hash_bucket_size", REQUEST, 1..=1, "", NO_HASH),
+    words("server_names_hash_max_size", HTTP, 1..=1, "", NO_HASH),
+    words("server_names_hash_bucket_size", HTTP, 1..=1, "", NO_HASH),
+    words("variables_hash_max_size", HTTP, 1..=1, "", NO_HASH),
+    words("variables_hash_bucket_size", HTTP, 1..=1, "", NO_HASH),
+    words("map_hash_max_size", HTTP, 1..=1, "", NO_HASH),
+    words("map_hash_bucket_size", HTTP, 1..=1, "", NO_HASH),
+    words("proxy_headers_hash_max_size", REQUEST, 1..=1, "", NO_HASH),
+    words("proxy_headers_hash_bucket_size", REQUEST, 1..=1, "", NO_HASH),
+    words("sendfile", REQUEST, 1..=1, "", "no effect: files are read in pieces, whatever it says"),
+    words("tcp_nopush", REQUEST, 1..=1, "", "no effect: head and body go out in one write already"),
+    words(
+        "proxy_busy_buffers_size",
+        REQUEST,
+        1..=1,
+        "",
+        "no effect: what has come is passed on without waiting for buffers to fill",
+    ),
+    words("pcre_jit", Context::MAIN, 1..=1, "", "no effect: patterns are always compiled"),
+    words("worker_cpu_affinity", Context::MAIN, 1..=ANY, "", "no effect: the kernel places the threads"),
+];
