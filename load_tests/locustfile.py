@@ -4,11 +4,12 @@
     locust -f load_tests/locustfile.py --host=http://localhost:8080 --users 100 --spawn-rate 10 --run-time 2m --headless
 
 Answers are checked, not only timed: status, shape, offsets without gap, every message once, tokens complete. The exit
-code is 1 when more than LOAD_FAIL_RATIO of the requests failed (0.001: 0.1 %), when the 95th percentile of the requests
-on /api/ is above LOAD_P95_MS (400), or when nothing ran. LOAD_ACCOUNTS (50) accounts are registered and shared by the
+code is 1 when more than LOAD_FAIL_RATIO of the requests failed (0.001: 0.1 %), when the 95th percentile of a route on
+/api/ but /api/auth/ is above LOAD_P95_MS (400), or when nothing ran. LOAD_ACCOUNTS (50) accounts are registered and shared by the
 users: passwords are hashed slowly on purpose, and a registration per user would measure little else.
 """
 
+import contextlib
 import itertools
 import json
 import os
@@ -246,9 +247,10 @@ class StreamUser(ChatUser):
         began = time.perf_counter()
         error = None
         try:
-            with self.client.request(
+            response = self.client.request(
                 method, path, name=f"{name} (to first byte)", headers=headers, stream=True, timeout=TIMEOUT_S, **rest
-            ) as response:
+            )
+            with contextlib.closing(response):
                 expect(response.status_code == 200, f"status {response.status_code}, expected 200")
                 for event, data, event_id in read_events(response):
                     self.on_event(event, data, event_id, seen, began)
@@ -280,7 +282,9 @@ class StreamUser(ChatUser):
 def read_events(response):
     """Server-sent events of a response: name, JSON data, id."""
     name, data, event_id = "message", [], None
-    for line in response.iter_lines(chunk_size=None, decode_unicode=True):
+    # Lines of bytes: text would also be split at U+2028 and its like, which stand inside a message.
+    for line in response.iter_lines(chunk_size=None):
+        line = line.decode()
         if line.startswith(":"):
             continue
         field, _, value = line.partition(":")
@@ -400,7 +404,9 @@ class SocketUser(ChatUser):
 def judge(environment, **_):
     """The exit code, from the thresholds of the documents."""
     total = environment.stats.total
-    api = [entry for (name, _), entry in environment.stats.entries.items() if name.startswith("/api/")]
+    # Log-in is left out: hashing a password is slow on purpose.
+    routes = environment.stats.entries.values()
+    api = [route for route in routes if route.name.startswith("/api/") and not route.name.startswith("/api/auth/")]
     worst = max((entry.get_response_time_percentile(0.95) or 0 for entry in api), default=0)
     if total.num_requests == 0:
         verdict = "nothing ran"

@@ -2,19 +2,19 @@
 
 use crate::logic::report::Environment;
 use anyhow::Context;
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeVal;
 use std::fs;
 use std::time::Duration;
 
 /// CPU time of this process so far, user and system, all threads.
 pub fn cpu_time() -> anyhow::Result<Duration> {
-    let text = fs::read_to_string("/proc/self/schedstat").context("cannot read this process's CPU time")?;
-    // schedstat's first figure is nanoseconds on a CPU of the main thread: the generator has one thread that works.
-    let nanos: u64 = text
-        .split_whitespace()
-        .next()
-        .and_then(|field| field.parse().ok())
-        .context("schedstat has no figure")?;
-    Ok(Duration::from_nanos(nanos))
+    let usage = getrusage(UsageWho::RUSAGE_SELF).context("cannot read this process's CPU time")?;
+    let span = |time: TimeVal| {
+        let us = time.tv_sec() as u64 * 1_000_000 + time.tv_usec() as u64;
+        Duration::from_micros(us)
+    };
+    Ok(span(usage.user_time()) + span(usage.system_time()))
 }
 
 /// The machine, as far as /proc tells it.

@@ -5,7 +5,17 @@ use load_tests::args::Cli;
 use std::process::ExitCode;
 use tokio::task::LocalSet;
 
-fn main() -> anyhow::Result<ExitCode> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("load_tests: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> anyhow::Result<ExitCode> {
     let cli = Cli::parse();
     let lookup = chassis::settings::environment();
     let level = lookup("LOG_LEVEL").unwrap_or_else(|| "warn".to_owned());

@@ -134,10 +134,9 @@ async fn create_session(
 pub fn store(face: &Face, id: &str, role: &str, key: Option<&str>, content: &str) -> (bool, Stored) {
     let mut state = face.shared.state();
     let session = state.sessions.get_mut(id).expect("a session that was created");
-    if let Some(index) = key.and_then(|key| session.keys.get(key)) {
-        if face.shared.flaw != Flaw::StoresTwice {
-            return (true, session.messages[*index].clone());
-        }
+    let known = key.and_then(|key| session.keys.get(key)).filter(|_| face.shared.flaw != Flaw::StoresTwice);
+    if let Some(index) = known {
+        return (true, session.messages[*index].clone());
     }
     let mut offset = session.messages.last().map_or(0, |message| message.offset) + 1;
     if face.shared.flaw == Flaw::OffsetGap && offset == 3 {
