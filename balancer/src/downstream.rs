@@ -5,6 +5,8 @@ use std::cell::Cell;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -16,6 +18,7 @@ use crate::conf::location::{HeadLimits, Lingering, LingeringMode, Server};
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::logic::h1::Limits;
+use crate::metrics::Metrics;
 use crate::relay::scratch::Scratch;
 use crate::relay::{self, After};
 use crate::running::Running;
@@ -38,11 +41,14 @@ pub struct Downstream {
     pub requests: u64,
     place: usize,
     worker: Rc<Worker>,
+    metrics: Arc<Metrics>,
 }
 
 /// Serves one connection to its end.
 pub async fn serve(worker: Rc<Worker>, wire: Wire, peer: Option<SocketAddr>, listen: Rc<Cell<usize>>) {
     let place = poll_fn(|cx| Poll::Ready(worker.connections().enter(cx.waker()))).await;
+    let metrics = worker.generation().running.metrics.clone();
+    metrics.connections_active.fetch_add(1, Relaxed);
     let now = Instant::now();
     let mut down = Downstream {
         wire,
@@ -57,6 +63,7 @@ pub async fn serve(worker: Rc<Worker>, wire: Wire, peer: Option<SocketAddr>, lis
         requests: 0,
         place,
         worker: worker.clone(),
+        metrics,
     };
     let mut idle_timeout = None;
     while down.wait_for_request(idle_timeout).await {
@@ -228,5 +235,6 @@ impl Downstream {
 impl Drop for Downstream {
     fn drop(&mut self) {
         self.worker.connections().leave(self.place);
+        self.metrics.connections_active.fetch_sub(1, Relaxed);
     }
 }

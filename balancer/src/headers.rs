@@ -295,17 +295,9 @@ impl Exchange<'_> {
     /// What `proxy_pass` names becomes the location's path.
     fn write_default_redirect(&self, value: &[u8], out: &mut Vec<u8>) -> bool {
         let Action::Proxy(pass) = &self.location.action else { return false };
-        let (base, path): (&[u8], &[u8]) = match &pass.uri {
-            UriForm::Replace { with, .. } => (with, &self.location.path),
-            UriForm::AsReceived => (b"/", b"/"),
-            UriForm::OfUrl => return false,
-        };
-        let rest = value
-            .strip_prefix(b"http://")
-            .and_then(|rest| rest.strip_prefix(&pass.host[..]))
-            .and_then(|rest| rest.strip_prefix(base));
-        let Some(rest) = rest else { return false };
-        out.extend_from_slice(path);
+        let Some((from, to)) = &pass.default_redirect else { return false };
+        let Some(rest) = value.strip_prefix(&from[..]) else { return false };
+        out.extend_from_slice(to);
         out.extend_from_slice(rest);
         true
     }

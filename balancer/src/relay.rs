@@ -11,6 +11,7 @@ pub mod scratch;
 pub mod story;
 mod upload;
 
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use self::answer::Answer;
@@ -316,7 +317,10 @@ impl<'a> Exchange<'a> {
     fn end_lease(&self, lease: Lease<'_>, failed: bool) {
         let peer = lease.peer();
         if lease.end(failed, self.worker.clock.since_start(self.now)) {
-            tracing::warn!(upstream = %peer.name, "upstream server temporarily disabled: {}", peer.name);
+            if let Some(Asked::Peer { group, index }) = self.scratch.story.attempts.last().map(|attempt| &attempt.to) {
+                self.generation.peers[group.0][*index].ejections.fetch_add(1, Relaxed);
+            }
+            tracing::warn!(upstream = %peer.name, "upstream server temporarily disabled");
         }
     }
 

@@ -43,14 +43,17 @@ struct Stacks {
 struct Stack {
     address: Address,
     /// Oldest first.
-    idle: Vec<(Instant, UpstreamConn)>,
+    idle: Vec<Idle>,
 }
+
+/// Since when, and what.
+type Idle = (Instant, UpstreamConn);
 
 impl UpstreamConns {
     /// Arranges the stacks for a generation of the configuration; connections to servers that stay are kept.
     pub fn arrange(&self, groups: &[(&str, Vec<Address>)]) {
         let mut current = self.groups.borrow_mut();
-        let mut before: HashMap<(Box<str>, Address), Vec<(Instant, UpstreamConn)>> = HashMap::new();
+        let mut before: HashMap<(Box<str>, Address), Vec<Idle>> = HashMap::new();
         for stacks in current.drain(..) {
             let name = stacks.name;
             before.extend(stacks.peers.into_iter().map(|stack| ((name.clone(), stack.address), stack.idle)));

@@ -2,12 +2,15 @@
 //! leave it; what workers share is in `Running`.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Waker;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
+use socket2::SockRef;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::LocalSet;
 
@@ -191,10 +194,10 @@ impl Worker {
                     doors.open(&self);
                 }
                 Some(Command::Drain { deadline }) => break deadline,
-                Some(Command::Stop) | None => return,
+                Some(Command::Stop) | None => return self.journal.flush(),
             }
         };
-        doors.close();
+        doors.close(&self);
         self.draining.set(true);
         self.idle.close_all();
         self.connections.wake_all();
@@ -204,6 +207,7 @@ impl Worker {
             () = tokio::time::sleep(deadline) => {}
             () = stopped(&mut mailbox) => {}
         }
+        self.journal.flush();
     }
 
     fn arrange_idle(&self) {
@@ -230,7 +234,7 @@ async fn stopped(mailbox: &mut mpsc::Receiver<Command>) {
             return;
         }
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 async fn tidy(worker: Rc<Worker>) {
@@ -296,7 +300,17 @@ impl Connections {
 /// The listening sockets of a worker, each with the task that accepts from it.
 #[derive(Debug, Default)]
 struct Doors {
-    open: Vec<(Arc<Listener>, Rc<Cell<usize>>, tokio::task::JoinHandle<()>)>,
+    open: Vec<Door>,
+}
+
+/// One listening socket, shared with the task that accepts from it.
+#[derive(Debug)]
+struct Door {
+    listener: Arc<Listener>,
+    acceptor: Rc<Acceptor>,
+    /// Which of the listens of the present generation it is.
+    position: Rc<Cell<usize>>,
+    task: tokio::task::JoinHandle<()>,
 }
 
 impl Doors {
@@ -305,38 +319,48 @@ impl Doors {
         let running = worker.generation().running.clone();
         let mut before = std::mem::take(&mut self.open);
         for (position, listener) in running.listeners.iter().enumerate() {
-            match before.iter().position(|(known, ..)| Arc::ptr_eq(known, listener)) {
+            match before.iter().position(|door| Arc::ptr_eq(&door.listener, listener)) {
                 Some(found) => {
                     let door = before.swap_remove(found);
-                    door.1.set(position);
+                    door.position.set(position);
                     self.open.push(door);
                 }
-                None => self.open.extend(open_door(worker, listener, position)),
+                None => self.open.extend(Door::open(worker, listener, position)),
             }
         }
-        before.into_iter().for_each(|(_, _, task)| task.abort());
+        before.into_iter().for_each(|door| door.close(worker));
     }
 
-    fn close(&mut self) {
-        self.open.drain(..).for_each(|(_, _, task)| task.abort());
+    fn close(&mut self, worker: &Rc<Worker>) {
+        self.open.drain(..).for_each(|door| door.close(worker));
     }
 }
 
-type Door = (Arc<Listener>, Rc<Cell<usize>>, tokio::task::JoinHandle<()>);
+impl Door {
+    fn open(worker: &Rc<Worker>, listener: &Arc<Listener>, position: usize) -> Option<Door> {
+        let address = &listener.listen.address;
+        let acceptor = match listener.socket(worker.index).and_then(Acceptor::new) {
+            Ok(acceptor) => Rc::new(acceptor),
+            Err(cause) => {
+                tracing::error!(%address, %cause, "cannot accept on {address}: {cause}");
+                return None;
+            }
+        };
+        let position = Rc::new(Cell::new(position));
+        let task = tokio::task::spawn_local(accept(worker.clone(), acceptor.clone(), position.clone()));
+        Some(Door { listener: listener.clone(), acceptor, position, task })
+    }
 
-fn open_door(worker: &Rc<Worker>, listener: &Arc<Listener>, position: usize) -> Option<Door> {
-    let position = Rc::new(Cell::new(position));
-    let acceptor = match listener.socket(worker.index).and_then(Acceptor::new) {
-        Ok(acceptor) => acceptor,
-        Err(cause) => {
-            tracing::error!(address = %listener.listen.address, %cause, "cannot accept on {}: {cause}", listener.listen.address);
-            return None;
+    /// Clients whose connection the kernel has already accepted are served, not reset.
+    fn close(self, worker: &Rc<Worker>) {
+        self.task.abort();
+        while let Some((wire, peer)) = self.acceptor.accept_waiting() {
+            welcome(worker, wire, peer, &self.position);
         }
-    };
-    let task = tokio::task::spawn_local(accept(worker.clone(), acceptor, position.clone()));
-    Some((listener.clone(), position, task))
+    }
 }
 
+#[derive(Debug)]
 enum Acceptor {
     Tcp(tokio::net::TcpListener),
     Unix(tokio::net::UnixListener),
@@ -350,25 +374,47 @@ impl Acceptor {
         })
     }
 
-    async fn accept(&self) -> io::Result<(Wire, Option<std::net::SocketAddr>)> {
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Wire, Option<std::net::SocketAddr>)>> {
         match self {
             Acceptor::Tcp(listener) => {
-                let (tcp, peer) = listener.accept().await?;
+                let (tcp, peer) = ready!(listener.poll_accept(cx))?;
                 tcp.set_nodelay(true)?;
-                Ok((Wire::Tcp(tcp), Some(peer)))
+                Poll::Ready(Ok((Wire::Tcp(tcp), Some(peer))))
             }
-            Acceptor::Unix(listener) => Ok((Wire::Unix(listener.accept().await?.0), None)),
+            Acceptor::Unix(listener) => listener.poll_accept(cx).map_ok(|(unix, _)| (Wire::Unix(unix), None)),
+        }
+    }
+
+    /// A connection that waits in the kernel's queue. Asks the kernel itself: tokio knows only what it was last told.
+    fn accept_waiting(&self) -> Option<(Wire, Option<std::net::SocketAddr>)> {
+        let socket = match self {
+            Acceptor::Tcp(listener) => SockRef::from(listener),
+            Acceptor::Unix(listener) => SockRef::from(listener),
+        };
+        let (stream, peer) = socket.accept().ok()?;
+        stream.set_nonblocking(true).ok()?;
+        match self {
+            Acceptor::Tcp(_) => {
+                stream.set_tcp_nodelay(true).ok()?;
+                let tcp = tokio::net::TcpStream::from_std(stream.into()).ok()?;
+                Some((Wire::Tcp(tcp), peer.as_socket()))
+            }
+            Acceptor::Unix(_) => {
+                Some((Wire::Unix(tokio::net::UnixStream::from_std(stream.into()).ok()?), None))
+            }
         }
     }
 }
 
-async fn accept(worker: Rc<Worker>, acceptor: Acceptor, position: Rc<Cell<usize>>) {
+fn welcome(worker: &Rc<Worker>, wire: Wire, peer: Option<std::net::SocketAddr>, position: &Rc<Cell<usize>>) {
+    worker.generation().running.metrics.connections_accepted.fetch_add(1, Relaxed);
+    tokio::task::spawn_local(downstream::serve(worker.clone(), wire, peer, position.clone()));
+}
+
+async fn accept(worker: Rc<Worker>, acceptor: Rc<Acceptor>, position: Rc<Cell<usize>>) {
     loop {
-        match acceptor.accept().await {
-            Ok((wire, peer)) => {
-                let connection = downstream::serve(worker.clone(), wire, peer, position.clone());
-                tokio::task::spawn_local(connection);
-            }
+        match poll_fn(|cx| acceptor.poll_accept(cx)).await {
+            Ok((wire, peer)) => welcome(&worker, wire, peer, &position),
             // The client left before we came to it.
             Err(error)
                 if matches!(

@@ -24,31 +24,19 @@ impl Exchange<'_> {
     }
 }
 
-/// One line for one failure, here where it is handled. What is a client's doing is of no concern to the operator.
+/// One line for one failure, here where it is handled. What is a client's doing is of little concern to the operator.
 pub fn log(x: &Exchange<'_>, error: &Error, lease: Option<&Lease<'_>>) {
-    let head = x.scratch.inbound.unread();
     let story = &x.scratch.story;
     let client = String::from_utf8_lossy(&x.down.peer_text);
-    let server = &x.server.name;
-    let line = story.request.line_span.of(head).escape_ascii();
-    let host = &x.scratch.story.host.escape_ascii();
+    let server = &*x.server.name;
+    let request = format!("\"{}\"", story.request.line_span.of(x.scratch.inbound.unread()).escape_ascii());
+    let host = format!("\"{}\"", story.host.escape_ascii());
     match (error.side(), lease) {
-        (Side::Downstream, _) => {
-            tracing::info!(
-                "{error}, client: {client}, server: {server}, request: \"{line}\", host: \"{host}\""
-            );
-        }
+        (Side::Downstream, _) => tracing::debug!(%client, server, request, host, "{error}"),
         (_, Some(lease)) => {
-            let upstream = &lease.peer().name;
-            tracing::error!(
-                "{error}, client: {client}, server: {server}, request: \"{line}\", upstream: \"http://{upstream}\", \
-                 host: \"{host}\""
-            );
+            let upstream = format!("\"http://{}\"", lease.peer().name);
+            tracing::error!(%client, server, request, upstream, host, "{error}");
         }
-        (_, None) => {
-            tracing::error!(
-                "{error}, client: {client}, server: {server}, request: \"{line}\", host: \"{host}\""
-            );
-        }
+        (_, None) => tracing::error!(%client, server, request, host, "{error}"),
     }
 }

@@ -28,13 +28,15 @@ pub fn names<'a>(down: &Downstream, running: &'a Running) -> &'a Names {
 
 /// Finds the server block by host, and notes the host in the story.
 pub fn server<'a>(names: &'a Names, scratch: &mut Scratch) -> &'a Server {
-    let Story { request, host, .. } = &mut scratch.story;
+    let Story { request, host, captures, .. } = &mut scratch.story;
     let head = scratch.inbound.unread();
     let named = request.target.authority.or(request.host).map_or(&b""[..], |span| span.of(head));
     let (name, _) = split_port(named);
     host.clear();
     host.extend(name.strip_suffix(b".").unwrap_or(name).iter().map(u8::to_ascii_lowercase));
-    names.find(host)
+    let (server, groups) = names.find_with_groups(host);
+    *captures = groups;
+    server
 }
 
 impl<'a> Exchange<'a> {
@@ -63,7 +65,9 @@ impl<'a> Exchange<'a> {
         match server.locations.route(&self.scratch.story.path) {
             Route::Location(location, captures) => {
                 self.location = location;
-                self.scratch.story.captures = captures;
+                if captures.is_some() {
+                    self.scratch.story.captures = captures;
+                }
                 if location.internal && !self.scratch.story.is_internal {
                     return Err(Answer::page(404));
                 }

@@ -263,7 +263,7 @@ impl RequestHead {
             Known::Expect if value.eq_ignore_ascii_case(b"100-continue") => self.expects_continue = true,
             Known::Expect => return Err(Refusal::Expectation),
             Known::Te => {
-                self.accepts_trailers |= list_members(value).any(|m| m.eq_ignore_ascii_case(b"trailers"))
+                self.accepts_trailers |= list_members(value).any(|m| m.eq_ignore_ascii_case(b"trailers"));
             }
             _ => {}
         }
