@@ -139,11 +139,16 @@ impl Error {
         }
     }
 
+    /// Whether the same may succeed a moment later or at another server.
+    pub fn is_passing(&self) -> bool {
+        self.status() == StatusCode::SERVICE_UNAVAILABLE
+    }
+
     /// How long a client should wait before it tries again; `None`: trying again will not help.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::TooMany { retry_after } => Some(*retry_after),
-            _ if self.status() == StatusCode::SERVICE_UNAVAILABLE => Some(Duration::from_secs(1)),
+            _ if self.is_passing() => Some(Duration::from_secs(1)),
             _ => None,
         }
     }

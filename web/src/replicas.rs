@@ -10,7 +10,7 @@ use chassis::tasks::Tasks;
 use http::header::{COOKIE, HeaderName, SET_COOKIE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::app::App;
 use crate::error::Error;
@@ -24,6 +24,8 @@ const TOKEN_COOKIE: &str = "consistency";
 const TOKEN_COOKIE_AGE_S: u32 = 3600;
 /// Half of the age at which a standing is worth nothing, so that one lost answer is forgiven.
 const WATCH_PERIOD: Duration = STANDING_AGE_MAX.checked_div(3).expect("not divided by zero");
+/// A replica that has not answered by then is given up for this read.
+const REPLICA_ANSWER_MAX: Duration = Duration::from_secs(2);
 
 /// All databases of this replica; clones share them.
 #[derive(Clone)]
@@ -97,19 +99,13 @@ impl Databases {
         }
     }
 
-    /// Who answers a read that must see `need`.
-    pub fn reader(&self, need: Option<Watermark>) -> Reading {
+    /// A read that must see `need`.
+    pub fn reading(&self, need: Option<Watermark>) -> Reading {
         let shared = &self.shared;
         let standings: Vec<Standing> = shared.replicas.iter().map(Replica::standing).collect();
         let timeline = Some(shared.timeline.load(Ordering::Relaxed)).filter(|&timeline| timeline > 0);
         let turn = shared.turn.fetch_add(1, Ordering::Relaxed);
-        match choose(need, timeline, &standings, turn) {
-            Answerer::Primary => Reading { store: shared.primary.clone(), from: "primary".into() },
-            Answerer::Replica(index) => {
-                let replica = &shared.replicas[index];
-                Reading { store: replica.store.clone(), from: Arc::clone(&replica.name) }
-            }
-        }
+        Reading { databases: self.clone(), answerer: choose(need, timeline, &standings, turn) }
     }
 
     async fn follow(&self, index: usize, tasks: &Tasks) {
@@ -117,7 +113,7 @@ impl Databases {
         let mut follows = true;
         while pause(tasks).await {
             let asked = Instant::now();
-            let answer = tokio::time::timeout(STANDING_AGE_MAX, replica.store.figures().replayed()).await;
+            let answer = timeout(STANDING_AGE_MAX, replica.store.figures().replayed()).await;
             let replayed = answer.ok().and_then(Result::ok).flatten();
             *replica.seen.lock().expect("nobody panics while holding it") = replayed.map(|lsn| (lsn, asked));
             if replayed.is_some() != follows {
@@ -136,8 +132,7 @@ impl Databases {
 
     async fn follow_timeline(&self, tasks: &Tasks) {
         while pause(tasks).await {
-            let answer =
-                tokio::time::timeout(STANDING_AGE_MAX, self.shared.primary.figures().watermark()).await;
+            let answer = timeout(STANDING_AGE_MAX, self.shared.primary.figures().watermark()).await;
             if let Ok(Ok(mark)) = answer {
                 self.shared.timeline.store(mark.timeline, Ordering::Relaxed);
             }
@@ -187,24 +182,56 @@ impl Replica {
         }
     }
 
+    /// Left out until the watch has seen it answer again.
+    fn on_failure(&self, cause: &str) {
+        tracing::warn!(replica = %self.name, cause, "a read of {} failed and went to the primary: {cause}", self.name);
+        *self.seen.lock().expect("nobody panics while holding it") = None;
+    }
+
     pub fn is_healthy(&self) -> bool {
         matches!(self.standing(), Standing::Following { age, .. } if age <= STANDING_AGE_MAX)
     }
 }
 
-/// The database that answers this request's reads: never one older than the token that the request carries.
+/// The reads of one request: at a replica where one may answer, never at one older than the token that came along.
 pub struct Reading {
-    pub store: ReadStore,
-    from: Arc<str>,
+    databases: Databases,
+    answerer: Answerer,
 }
 
 impl Reading {
+    /// Asks whoever was chosen. A replica that fails or keeps silent is left out from now on, and the primary is asked:
+    /// reading twice changes nothing.
+    pub async fn ask<T, F>(&mut self, question: impl Fn(ReadStore) -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let shared = &self.databases.shared;
+        if let Answerer::Replica(index) = self.answerer {
+            let replica = &shared.replicas[index];
+            match timeout(REPLICA_ANSWER_MAX, question(replica.store.clone())).await {
+                Ok(Err(cause)) if cause.is_passing() => replica.on_failure(&cause.to_string()),
+                Ok(answer) => return answer,
+                Err(_) => replica.on_failure("silence"),
+            }
+            self.answerer = Answerer::Primary;
+        }
+        question(shared.primary.clone()).await
+    }
+
     /// The answer, saying who was asked.
     pub fn answer(&self, answer: impl IntoResponse) -> Response {
         let mut response = answer.into_response();
-        let from = HeaderValue::from_str(&self.from).expect("our own names are header values");
+        let from = HeaderValue::from_str(self.from()).expect("our own names are header values");
         response.headers_mut().insert(READ_FROM_HEADER, from);
         response
+    }
+
+    fn from(&self) -> &str {
+        match self.answerer {
+            Answerer::Primary => "primary",
+            Answerer::Replica(index) => &self.databases.shared.replicas[index].name,
+        }
     }
 }
 
@@ -224,8 +251,8 @@ impl FromRequestParts<App> for Reading {
             // A cookie outlives the key that signed it; nobody can mend it by hand.
             Some(Carried::Cookie(token)) => keys.read(token),
         };
-        let reading = app.databases.reader(need);
-        app.metrics.on_read(&reading.from);
+        let reading = app.databases.reading(need);
+        app.metrics.on_read(reading.from());
         Ok(reading)
     }
 }

@@ -15,6 +15,7 @@ use crate::extract::{Body, Page, Params, id_mark, path_id};
 use crate::logic::message::Author;
 use crate::logic::pages::{self, List};
 use crate::replicas::Reading;
+use crate::store::ReadStore;
 use crate::store::sessions::{Session, Visibility};
 
 #[derive(Deserialize, ToSchema)]
@@ -52,16 +53,20 @@ pub async fn join(State(app): State<App>, who: Identity, Path(id): Path<String>)
     (status = 200, body = List<Author>), (status = 401, body = Problem), (status = 403, body = Problem),
     (status = 404, body = Problem), (status = 422, body = Problem)))]
 pub async fn list(
-    reading: Reading,
+    mut reading: Reading,
     who: Identity,
     Path(id): Path<String>,
     Params(query): Params<MembersQuery>,
 ) -> Result<Response, Error> {
     let limit = Page { limit: query.limit }.limit()?;
     let after = id_mark(query.after.as_deref())?;
-    let session = find(&reading.store, &id).await?;
-    member(&reading.store, &session, &who).await?;
-    let rows = reading.store.sessions().members(session.id, after, limit.with_one_more()).await?;
+    let (id, who) = (id.as_str(), &who);
+    let members = |store: ReadStore| async move {
+        let session = find(&store, id).await?;
+        member(&store, &session, who).await?;
+        store.sessions().members(session.id, after, limit.with_one_more()).await
+    };
+    let rows = reading.ask(members).await?;
     Ok(reading.answer(Json(List::new(rows, limit, |author| pages::mark(author.id)))))
 }
 

@@ -16,6 +16,7 @@ use crate::extract::{Body, Page, Params};
 use crate::logic::message::{Message, Offset, Role, check_client_msg_id, check_content};
 use crate::logic::pages::List;
 use crate::replicas::{Reading, stamped};
+use crate::store::ReadStore;
 use crate::store::messages::NewMessage;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -87,27 +88,34 @@ pub async fn create(
     (status = 200, body = List<Message>), (status = 401, body = Problem), (status = 403, body = Problem),
     (status = 404, body = Problem), (status = 422, body = Problem)))]
 pub async fn list(
-    reading: Reading,
+    mut reading: Reading,
     who: Identity,
     Path(id): Path<String>,
     Params(query): Params<MessagesQuery>,
 ) -> Result<Response, Error> {
     let limit = Page { limit: query.limit }.limit()?;
-    let session = find(&reading.store, &id).await?;
-    member(&reading.store, &session, &who).await?;
-    let messages = reading.store.messages();
-    let mark = |message: &Message| message.offset.to_string();
-    let list = match (query.after, query.before) {
-        (Some(_), Some(_)) => return Err(Error::unprocessable("before", "send after or before, not both")),
-        (after, None) => {
-            let rows = messages.after(session.id, after.unwrap_or(0), limit.with_one_more()).await?;
-            List::new(rows, limit, mark)
-        }
-        (None, Some(before)) => {
-            let rows = messages.before(session.id, before, limit.with_one_more()).await?;
-            List::backwards(rows, limit, mark)
+    if query.after.is_some() && query.before.is_some() {
+        return Err(Error::unprocessable("before", "send after or before, not both"));
+    }
+    let (id, who, query) = (id.as_str(), &who, &query);
+    let page = |store: ReadStore| async move {
+        let session = find(&store, id).await?;
+        member(&store, &session, who).await?;
+        let mark = |message: &Message| message.offset.to_string();
+        let messages = store.messages();
+        match query.before {
+            Some(before) => {
+                let rows = messages.before(session.id, before, limit.with_one_more()).await?;
+                Ok(List::backwards(rows, limit, mark))
+            }
+            None => {
+                let rows =
+                    messages.after(session.id, query.after.unwrap_or(0), limit.with_one_more()).await?;
+                Ok(List::new(rows, limit, mark))
+            }
         }
     };
+    let list = reading.ask(page).await?;
     Ok(reading.answer(Json(list)))
 }
 

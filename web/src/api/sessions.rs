@@ -43,13 +43,16 @@ pub struct SessionsQuery {
 #[utoipa::path(get, path = "/api/sessions", tag = "sessions", params(SessionsQuery), responses(
     (status = 200, body = List<Session>), (status = 401, body = Problem), (status = 422, body = Problem)))]
 pub async fn list(
-    reading: Reading,
+    mut reading: Reading,
     who: Identity,
     Params(query): Params<SessionsQuery>,
 ) -> Result<Response, Error> {
     let limit = Page { limit: query.limit }.limit()?;
     let before = id_mark(query.after.as_deref())?;
-    let rows = reading.store.sessions().of_user(who.user_id, before, limit.with_one_more()).await?;
+    let mine = |store: ReadStore| async move {
+        store.sessions().of_user(who.user_id, before, limit.with_one_more()).await
+    };
+    let rows = reading.ask(mine).await?;
     Ok(reading.answer(Json(List::new(rows, limit, |session| pages::mark(session.id)))))
 }
 
@@ -81,11 +84,16 @@ pub async fn create(
     params(("id" = String, Path, description = "id or slug")), responses(
     (status = 200, body = Session), (status = 401, body = Problem), (status = 403, body = Problem),
     (status = 404, body = Problem)))]
-pub async fn get(reading: Reading, who: Identity, Path(id): Path<String>) -> Result<Response, Error> {
-    let session = find(&reading.store, &id).await?;
-    if session.visibility == Visibility::Private {
-        member(&reading.store, &session, &who).await?;
-    }
+pub async fn get(mut reading: Reading, who: Identity, Path(id): Path<String>) -> Result<Response, Error> {
+    let (id, who) = (id.as_str(), &who);
+    let visible = |store: ReadStore| async move {
+        let session = find(&store, id).await?;
+        if session.visibility == Visibility::Private {
+            member(&store, &session, who).await?;
+        }
+        Ok(session)
+    };
+    let session = reading.ask(visible).await?;
     Ok(reading.answer(Json(session)))
 }
 

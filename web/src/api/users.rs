@@ -14,6 +14,7 @@ use crate::extract::{Body, Page, Params, id_mark};
 use crate::logic::accounts;
 use crate::logic::pages::{self, List};
 use crate::replicas::Reading;
+use crate::store::ReadStore;
 use crate::store::users::User;
 
 #[derive(Deserialize, IntoParams)]
@@ -38,21 +39,23 @@ pub struct ChangePassword {
 #[utoipa::path(get, path = "/api/users", tag = "users", params(UsersQuery), responses(
     (status = 200, body = List<User>), (status = 401, body = Problem), (status = 422, body = Problem)))]
 pub async fn list(
-    reading: Reading,
+    mut reading: Reading,
     _who: Identity,
     Params(query): Params<UsersQuery>,
 ) -> Result<Response, Error> {
     let limit = Page { limit: query.limit }.limit()?;
     let after = id_mark(query.after.as_deref())?;
-    let rows = reading.store.users().page(after, limit.with_one_more()).await?;
+    let page = |store: ReadStore| async move { store.users().page(after, limit.with_one_more()).await };
+    let rows = reading.ask(page).await?;
     Ok(reading.answer(Json(List::new(rows, limit, |user| pages::mark(user.id)))))
 }
 
 /// Me.
 #[utoipa::path(get, path = "/api/users/me", tag = "users", responses(
     (status = 200, body = User), (status = 401, body = Problem)))]
-pub async fn me(reading: Reading, who: Identity) -> Result<Response, Error> {
-    let user = reading.store.users().by_id(who.user_id).await?.ok_or_else(gone)?;
+pub async fn me(mut reading: Reading, who: Identity) -> Result<Response, Error> {
+    let me = |store: ReadStore| async move { store.users().by_id(who.user_id).await };
+    let user = reading.ask(me).await?.ok_or_else(gone)?;
     Ok(reading.answer(Json(user)))
 }
 

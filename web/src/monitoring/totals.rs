@@ -9,6 +9,7 @@ use crate::app::App;
 use crate::auth::Operator;
 use crate::error::{Error, Problem};
 use crate::monitoring::timestamp;
+use crate::store::ReadStore;
 use crate::store::figures::Totals;
 
 const KEY: &str = "arena:totals";
@@ -29,8 +30,8 @@ pub async fn totals(State(app): State<App>, _operator: Operator) -> Result<Json<
     if let Some(kept) = kept(&app).await {
         return Ok(Json(kept));
     }
-    let reading = app.databases.reader(None);
-    let totals = reading.store.figures().totals().await?;
+    let count = |store: ReadStore| async move { store.figures().totals().await };
+    let totals = app.databases.reading(None).ask(count).await?;
     let metrics = AdminMetrics { totals, computed_at: timestamp(), refresh_s: REFRESH_S };
     keep(&app, &metrics).await;
     Ok(Json(metrics))

@@ -161,4 +161,56 @@ pub static SETTINGS: &[Setting] = &[
     fixed("REDIS_USER", Kind::Text, "", "ACL user at Redis"),
     fixed("REDIS_PASSWORD", Kind::Secret, "", "password at Redis"),
     fixed("METRICS_LOG_INTERVAL", Kind::Seconds, "60", "how often the connection pool metrics are logged"),
+    // Chat
+    fixed(
+        "CHAT_QUEUE_BYTES",
+        Kind::Count { min: 16_384, max: 67_108_864 },
+        "1048576",
+        "bytes that may wait for one WebSocket; beyond, it is closed with 4408 and resumes",
+    ),
+    fixed(
+        "CHAT_COMPARE_PERIOD",
+        Kind::Millis,
+        "5000",
+        "how often the offsets of the rooms are compared with the database",
+    ),
+    fixed(
+        "CHAT_GAP_WAIT",
+        Kind::Millis,
+        "30",
+        "how long a jump of offsets waits for the missing message before it is read",
+    ),
+    fixed("CHAT_PING_PERIOD", Kind::Seconds, "25", "how often the server pings a WebSocket"),
+    fixed("CHAT_PONG_WAIT", Kind::Seconds, "8", "silence after a ping that closes a WebSocket"),
+    fixed(
+        "CHAT_RATE_PER_S",
+        Kind::Count { min: 1, max: 1_000_000 },
+        "20",
+        "frames that one WebSocket may send in the long run",
+    ),
+    fixed(
+        "CHAT_RATE_BURST",
+        Kind::Count { min: 1, max: 1_000_000 },
+        "100",
+        "frames that one WebSocket may send at once",
+    ),
+    // Streamed answers
+    fixed("STREAM_HEARTBEAT", Kind::Seconds, "15", "how often a silent stream sends a comment"),
+    fixed("STREAM_KEEP", Kind::Seconds, "600", "time after its end that a stream can be resumed"),
+    fixed(
+        "RESPONDER",
+        Kind::Choice(&["builtin", "openai"]),
+        "builtin",
+        "who answers: built in, or an OpenAI-compatible endpoint",
+    ),
+    fixed(
+        "RESPONDER_URL",
+        Kind::Url,
+        "",
+        "base of the endpoint, such as https://api.openai.com/v1; with RESPONDER=openai",
+    ),
+    fixed("RESPONDER_API_KEY", Kind::Secret, "", "key of the endpoint"),
+    fixed("RESPONDER_MODEL", Kind::Text, "gpt-4o-mini", "model that the endpoint is asked for"),
+    fixed("RESPONDER_PACE", Kind::Millis, "25", "pause of the built-in responder before each token"),
+    fixed("RESPONDER_TIMEOUT", Kind::Seconds, "60", "silence of the endpoint that ends an answer"),
 ];

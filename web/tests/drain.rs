@@ -1,0 +1,60 @@
+//! Going away in good order: what is in flight ends, new work goes elsewhere, the process ends well.
+
+mod world;
+
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use world::World;
+
+#[tokio::test]
+async fn a_draining_replica_says_so_and_finishes_the_request_in_flight() {
+    let world = World::start().await;
+    let mut replica = world.replica_with("web-1", &[("DRAIN_DELAY", "1")]).await;
+    let client = replica.client();
+    // A request whose body is still on its way when the drain begins.
+    let body = json!({"username": "alice", "password": world::PASSWORD}).to_string();
+    let mut in_flight = TcpStream::connect(replica.addr).await.unwrap();
+    let head = format!(
+        "POST /api/auth/register HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{}",
+        body.len(),
+        &body[..5]
+    );
+    in_flight.write_all(head.as_bytes()).await.unwrap();
+
+    replica.begin_stop();
+    world::programs::until("the replica says that it drains", Duration::from_secs(1), async || {
+        client.get("/health").await.status == 503
+    })
+    .await;
+    let draining = client.get("/status/").await;
+    assert_eq!((draining.at("/draining"), draining.at("/healthy")), (&json!(true), &json!(false)));
+    assert_eq!(draining.header("connection"), "close");
+
+    let gone = client.clone();
+    world::programs::until("the listener is closed", Duration::from_secs(5), async || {
+        gone.try_get("/health").await.is_none()
+    })
+    .await;
+    in_flight.write_all(&body.as_bytes()[5..]).await.unwrap();
+    let mut answer = String::new();
+    in_flight.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 201 Created"), "{answer}");
+    replica.ended().await;
+}
+
+#[tokio::test]
+async fn an_idle_connection_does_not_hold_up_the_drain() {
+    let world = World::start().await;
+    let replica = world.replica("web-1").await;
+    let mut idle = TcpStream::connect(replica.addr).await.unwrap();
+    idle.write_all(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    let mut first = [0; 1024];
+    assert!(idle.read(&mut first).await.unwrap() > 0);
+    let began = std::time::Instant::now();
+    replica.stop().await;
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    assert_eq!(idle.read(&mut first).await.unwrap(), 0);
+}
