@@ -8,7 +8,7 @@ mod live;
 mod maker;
 mod reader;
 mod record;
-mod serve;
+pub mod serve;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};

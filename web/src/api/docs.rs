@@ -9,6 +9,7 @@ use utoipa::{Modify, OpenApi};
 
 use crate::api::{auth, members, messages, sessions, users};
 use crate::monitoring::{admin, connections, health, queries, status, totals};
+use crate::stream::serve;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -19,7 +20,7 @@ use crate::monitoring::{admin, connections, health, queries, status, totals};
         users::list, users::me, users::change, users::remove, users::password,
         sessions::list, sessions::create, sessions::get, sessions::change, sessions::remove,
         members::join, members::list, members::add, members::remove,
-        messages::list, messages::create,
+        messages::list, messages::create, serve::ask, serve::resume,
         health::health, health::live, health::ready, status::status, connections::connections,
         admin::health, admin::pool, admin::alerts, admin::pool_stats,
         queries::slow, queries::analyze, totals::totals,

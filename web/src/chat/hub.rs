@@ -4,6 +4,7 @@
 mod member;
 
 use std::collections::HashMap;
+use std::iter::Peekable;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
@@ -18,7 +19,7 @@ use crate::logic::envelope::Envelope;
 use crate::logic::frames::ServerFrame;
 use crate::logic::message::{Author, Message, Offset};
 use crate::logic::outbox::End;
-use crate::logic::rooms::Room;
+use crate::logic::rooms::{Limits, Room};
 use crate::store::Store;
 
 use super::Counts;
@@ -218,14 +219,22 @@ impl Hub {
         self.connections.load(Ordering::Acquire) == 0 && self.holds.load(Ordering::Acquire) == 0
     }
 
+    /// Old messages come in portions of this size: they must not fill the queue of a member that keeps up.
+    fn portion_bytes(&self) -> usize {
+        self.parts.queue_bytes / 4
+    }
+
+    fn limits(&self) -> Limits {
+        Limits { gap_wait: self.parts.gap_wait, pending_bytes_max: self.portion_bytes().min(64 * 1024) }
+    }
+
     fn room(&self, session: Uuid) -> Option<Arc<RoomCell>> {
         self.lock_rooms().get(&session).cloned()
     }
 
     fn reserve(&self, session: Uuid) -> Arc<RoomCell> {
         let mut rooms = self.lock_rooms();
-        let cell =
-            rooms.entry(session).or_insert_with(|| Arc::new(RoomCell::new(session, self.parts.gap_wait)));
+        let cell = rooms.entry(session).or_insert_with(|| Arc::new(RoomCell::new(session, self.limits())));
         cell.seats.fetch_add(1, Ordering::Relaxed);
         let cell = Arc::clone(cell);
         self.parts.metrics.rooms.set(i64::try_from(rooms.len()).unwrap_or(i64::MAX));
@@ -266,7 +275,9 @@ impl Hub {
         match self.parts.store.messages().after(cell.session, after, PAGE_LEN).await {
             Ok(messages) => {
                 tracing::debug!(session = %cell.session, after, found = messages.len(), "repaired a room");
-                cell.lock().on_rows(messages.iter().map(encoded), Instant::now(), &mut deliver)
+                // What is left out is read again: the members have written some by then.
+                let rows = portion(&mut messages.iter().map(encoded).peekable(), self.portion_bytes());
+                cell.lock().on_rows(rows, Instant::now(), &mut deliver)
             }
             Err(cause) => {
                 tracing::warn!(%cause, session = %cell.session, "missing messages could not be read: {cause}");
@@ -288,11 +299,11 @@ impl Hub {
 }
 
 impl RoomCell {
-    fn new(session: Uuid, gap_wait: Duration) -> Self {
+    fn new(session: Uuid, limits: Limits) -> Self {
         Self {
             session,
             seats: AtomicUsize::new(0),
-            room: Mutex::new(Room::new(gap_wait)),
+            room: Mutex::new(Room::new(limits)),
             users: Mutex::default(),
         }
     }
@@ -358,6 +369,19 @@ fn deliver(member: &Arc<Member>, frame: &Utf8Bytes) {
     member.push(frame.clone());
 }
 
-fn encoded(message: &Message) -> (Offset, Utf8Bytes) {
+type Row = (Offset, Utf8Bytes);
+
+/// The next rows, at least one, up to `bytes_max`.
+fn portion(rows: &mut Peekable<impl Iterator<Item = Row>>, bytes_max: usize) -> Vec<Row> {
+    let mut taken: Vec<Row> = rows.next().into_iter().collect();
+    let mut bytes: usize = taken.iter().map(|(_, frame)| frame.len()).sum();
+    while let Some(row) = rows.next_if(|(_, frame)| bytes + frame.len() <= bytes_max) {
+        bytes += row.1.len();
+        taken.push(row);
+    }
+    taken
+}
+
+fn encoded(message: &Message) -> Row {
     (message.offset, ServerFrame::Message(message).encode().into())
 }

@@ -15,8 +15,6 @@ pub type MemberId = u64;
 
 /// Frames kept above a gap. What exceeds it is not lost: the range read brings it again.
 const AHEAD_LEN_MAX: usize = 256;
-/// Bytes of live messages kept for a member that still reads its past. Beyond it, it reads them too.
-const PENDING_BYTES_MAX: usize = 64 * 1024;
 /// After this many reads of the primary that found nothing, the missing offsets are taken as pruned.
 const EMPTY_READS_MAX: u32 = 3;
 
@@ -30,8 +28,17 @@ pub struct Room<H, F> {
     /// Messages above a gap, waiting for those before them.
     ahead: BTreeMap<Offset, F>,
     repair: Repair,
-    gap_wait: Duration,
+    limits: Limits,
     members: HashMap<MemberId, Member<H, F>>,
+}
+
+/// What a room may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// How long a gap may close by itself before its messages are read.
+    pub gap_wait: Duration,
+    /// Bytes of live messages kept for a member that still reads its past. Beyond it, it reads them too.
+    pub pending_bytes_max: usize,
 }
 
 /// What a new member is told.
@@ -86,13 +93,13 @@ enum Phase<F> {
 }
 
 impl<H, F: Clone + Deref<Target = str>> Room<H, F> {
-    pub fn new(gap_wait: Duration) -> Self {
+    pub fn new(limits: Limits) -> Self {
         Self {
             position: None,
             known: 0,
             ahead: BTreeMap::new(),
             repair: Repair::Idle,
-            gap_wait,
+            limits,
             members: HashMap::new(),
         }
     }
@@ -213,7 +220,7 @@ impl<H, F: Clone + Deref<Target = str>> Room<H, F> {
         if self.position.is_some_and(|position| position >= self.known) {
             return None;
         }
-        let until = if empty_reads == 0 { now } else { now + self.gap_wait * empty_reads };
+        let until = if empty_reads == 0 { now } else { now + self.limits.gap_wait * empty_reads };
         self.repair = Repair::Waiting { until, empty_reads };
         Some(until)
     }
@@ -277,7 +284,7 @@ impl<H, F: Clone + Deref<Target = str>> Room<H, F> {
         if position >= self.known || self.repair != Repair::Idle {
             return None;
         }
-        let until = now + self.gap_wait;
+        let until = now + self.limits.gap_wait;
         self.repair = Repair::Waiting { until, empty_reads: 0 };
         Some(until)
     }
@@ -288,8 +295,9 @@ impl<H, F: Clone + Deref<Target = str>> Room<H, F> {
             "a message is handed out once"
         );
         self.position = Some(offset);
+        let pending_bytes_max = self.limits.pending_bytes_max;
         for member in self.members.values_mut() {
-            member.on_live(offset, frame, sink);
+            member.on_live(offset, frame, pending_bytes_max, sink);
         }
     }
 
@@ -319,7 +327,13 @@ impl<H, F: Clone + Deref<Target = str>> Room<H, F> {
 }
 
 impl<H, F: Clone + Deref<Target = str>> Member<H, F> {
-    fn on_live(&mut self, offset: Offset, frame: &F, sink: &mut impl FnMut(&H, &F)) {
+    fn on_live(
+        &mut self,
+        offset: Offset,
+        frame: &F,
+        pending_bytes_max: usize,
+        sink: &mut impl FnMut(&H, &F),
+    ) {
         match &mut self.phase {
             Phase::Live if offset <= self.cursor => {}
             Phase::Live => {
@@ -327,7 +341,7 @@ impl<H, F: Clone + Deref<Target = str>> Member<H, F> {
                 sink(&self.handle, frame);
             }
             Phase::CatchingUp { pending, pending_bytes } => {
-                if *pending_bytes + frame.len() > PENDING_BYTES_MAX {
+                if *pending_bytes + frame.len() > pending_bytes_max {
                     pending.clear();
                     *pending_bytes = 0;
                 }

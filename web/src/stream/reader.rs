@@ -135,7 +135,7 @@ impl Reader {
         let news = live.news();
         let (tokens, outcome) = live.page(self.next);
         let found = !tokens.is_empty() || outcome.is_some();
-        self.take(tokens.iter().map(|token| token.to_string()));
+        self.take(tokens.iter().map(ToString::to_string));
         match outcome {
             Some(Outcome::Done(answer)) => self.finish(*answer),
             Some(Outcome::Failed { code, detail }) => self.end(Item::Failed { code, detail }),

@@ -39,7 +39,12 @@ pub struct Question {
     client_msg_id: Option<String>,
 }
 
-/// `POST /messages/stream/`: stores the question, streams the answer.
+/// Stores a question and streams its answer as `text/event-stream`: `message`, `start`, `token` …, `done` or `error`.
+#[utoipa::path(post, path = "/messages/stream/", tag = "messages", request_body = Question, responses(
+    (status = 200, description = "events, sent as made", content_type = "text/event-stream", body = String),
+    (status = 401, body = Problem), (status = 403, body = Problem), (status = 404, body = Problem),
+    (status = 413, body = Problem), (status = 415, body = Problem), (status = 422, body = Problem),
+    (status = 503, body = Problem)))]
 pub async fn ask(
     State(app): State<App>,
     identity: Identity,
@@ -72,7 +77,13 @@ pub async fn ask(
     Ok(app.databases.stamp(respond(&app, events)).await)
 }
 
-/// `GET /messages/stream/{stream_id}`: goes on after the event that `Last-Event-ID` names.
+/// Goes on after the event that `Last-Event-ID` names, on any replica, until 10 minutes after the end.
+#[utoipa::path(get, path = "/messages/stream/{stream_id}", tag = "messages",
+    params(("stream_id" = String, Path, description = "from the event `start`"),
+        ("Last-Event-ID" = Option<String>, Header, description = "id of the last event that was received")),
+    responses((status = 200, description = "events, sent as made", content_type = "text/event-stream", body = String),
+        (status = 401, body = Problem), (status = 403, body = Problem), (status = 404, body = Problem),
+        (status = 422, body = Problem), (status = 503, body = Problem)))]
 pub async fn resume(
     State(app): State<App>,
     identity: Identity,

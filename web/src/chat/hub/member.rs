@@ -8,7 +8,7 @@ use axum::extract::ws::Utf8Bytes;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use super::{Hub, PAGE_LEN, READ_PAUSE, RoomCell, deliver, encoded};
+use super::{Hub, PAGE_LEN, READ_PAUSE, RoomCell, deliver, encoded, portion};
 use crate::logic::frames::ServerFrame;
 use crate::logic::message::{Author, Offset};
 use crate::logic::outbox::{End, Outbox, Pushed};
@@ -143,21 +143,30 @@ impl Drop for Seat {
 async fn catch_up(hub: &Hub, cell: &RoomCell, member: &Member) {
     loop {
         let Some(read) = cell.lock().next_catch_up(member.id) else { return };
-        if member.end().is_some() {
-            return;
-        }
-        if !member.lock().has_room() {
-            tokio::time::sleep(ROOM_PAUSE).await;
-            continue;
-        }
-        match hub.parts.store.messages().after(cell.session, read.after, PAGE_LEN).await {
-            Ok(messages) => {
-                cell.lock().on_catch_up(member.id, read, messages.iter().map(encoded), &mut deliver)
-            }
+        let messages = match hub.parts.store.messages().after(cell.session, read.after, PAGE_LEN).await {
+            Ok(messages) => messages,
             Err(cause) => {
                 tracing::warn!(%cause, session = %cell.session, "a member's past could not be read: {cause}");
                 tokio::time::sleep(READ_PAUSE).await;
+                continue;
             }
+        };
+        let mut rows = messages.iter().map(encoded).peekable();
+        loop {
+            let rows_now = portion(&mut rows, hub.portion_bytes());
+            cell.lock().on_catch_up(member.id, read, rows_now, &mut deliver);
+            while !member.lock().has_room() {
+                if member.end().is_some() {
+                    return;
+                }
+                tokio::time::sleep(ROOM_PAUSE).await;
+            }
+            if rows.peek().is_none() {
+                break;
+            }
+        }
+        if member.end().is_some() {
+            return;
         }
     }
 }

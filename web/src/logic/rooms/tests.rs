@@ -9,6 +9,7 @@ use super::*;
 type Log = Rc<RefCell<Vec<Offset>>>;
 
 const GAP_WAIT: Duration = Duration::from_millis(30);
+const LIMITS: Limits = Limits { gap_wait: GAP_WAIT, pending_bytes_max: 64 * 1024 };
 
 fn frame(offset: Offset) -> Rc<str> {
     Rc::from(offset.to_string())
@@ -25,7 +26,7 @@ struct World {
 impl World {
     fn new(stored: Offset) -> Self {
         let rows = (1..=stored).map(|offset| (offset, frame(offset))).collect();
-        Self { room: Room::new(GAP_WAIT), stored: rows, now: Instant::now(), page_len: 3 }
+        Self { room: Room::new(LIMITS), stored: rows, now: Instant::now(), page_len: 3 }
     }
 
     fn last(&self) -> Offset {
