@@ -1,0 +1,675 @@
+//! The relay against origins and clients that do everything that the protocol allows, and much that it does not.
+
+#![allow(clippy::unwrap_used, reason = "a world that cannot be built fails its test loudly")]
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex};
+
+use common::{Balancer, Origin, header};
+
+const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+#[test]
+fn a_request_passes_with_its_headers_in_order_and_case_less_those_of_the_hop() {
+    let origin = Origin::answering(
+        "HTTP/1.1 200 Fine\r\nX-oRder: 1\r\nContent-Length: 2\r\nETag: \"x\"\r\nKeep-Alive: 5\r\n\r\nok",
+    );
+    let balancer = Balancer::before(&[&origin], "");
+    let answer = balancer
+        .client()
+        .send("GET /a%20b/../c?d=e HTTP/1.1\r\nHost: test\r\nX-bEe: 1\r\nTE: trailers\r\nKeep-Alive: 1\r\nAccept: x\r\n\r\n")
+        .response();
+    assert!(answer.head.starts_with("HTTP/1.1 200 Fine\r\nServer: balancer"), "{}", answer.head);
+    assert!(
+        answer.head.contains("\r\nX-oRder: 1\r\nContent-Length: 2\r\nETag: \"x\"\r\n"),
+        "{}",
+        answer.head
+    );
+    assert_eq!((answer.header("keep-alive"), answer.body.as_str()), (None, "ok"));
+    let seen = &origin.seen()[0];
+    assert!(seen.starts_with("GET /a%20b/../c?d=e HTTP/1.1\r\nHost: origins\r\n"), "{seen}");
+    assert!(seen.ends_with("X-bEe: 1\r\nAccept: x\r\n\r\n"), "{seen}");
+    assert!(header(seen, "te").is_none() && header(seen, "keep-alive").is_none(), "{seen}");
+}
+
+#[test]
+fn connections_are_kept_on_both_sides() {
+    let origin = Origin::answering(OK);
+    let balancer = Balancer::before(&[&origin], "");
+    let mut client = balancer.client();
+    for _ in 0..5 {
+        assert_eq!(client.get("/").body, "ok");
+    }
+    assert_eq!(origin.connections.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn each_chunk_passes_at_once() {
+    let (go, wait) = mpsc::channel::<()>();
+    let wait = Mutex::new(wait);
+    let origin = Origin::scripted(move |served| {
+        served.read_request();
+        served.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n");
+        wait.lock().unwrap().recv().unwrap();
+        served.send("6;ext=1\r\nsecond\r\n");
+        wait.lock().unwrap().recv().unwrap();
+        served.send("0\r\n\r\n");
+        served.read_to_end();
+    });
+    let balancer = Balancer::before(&[&origin], "");
+    let mut client = balancer.client();
+    client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n");
+    assert_eq!(header(&client.head().unwrap(), "transfer-encoding"), Some("chunked"));
+    assert_eq!(client.bytes(10), b"5\r\nfirst\r\n");
+    go.send(()).unwrap();
+    assert_eq!(client.bytes(11), b"6\r\nsecond\r\n");
+    go.send(()).unwrap();
+    assert_eq!(client.bytes(5), b"0\r\n\r\n");
+}
+
+#[test]
+fn answers_and_requests_are_read_in_any_pieces() {
+    let origin = Origin::scripted(|served| {
+        while served.read_request().is_some() {
+            for byte in "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n".chars() {
+                served.send(&byte.to_string());
+            }
+        }
+    });
+    let balancer = Balancer::before(&[&origin], "");
+    let mut client = balancer.client();
+    for _ in 0..2 {
+        for byte in
+            "POST /x HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+                .chars()
+        {
+            client.send(&byte.to_string());
+        }
+        assert_eq!(client.response().body, "abc");
+    }
+    assert_eq!(
+        header(&origin.seen()[1], "content-length"),
+        Some("3"),
+        "a body that is known to its end has a length"
+    );
+}
+
+#[test]
+fn a_body_that_ends_with_the_connection_is_chunked_for_1_1_and_closed_for_1_0() {
+    let origin = Origin::scripted(|served| {
+        served.read_request();
+        served.send("HTTP/1.0 200 OK\r\n\r\nuntil the end");
+    });
+    let balancer = Balancer::before(&[&origin], "");
+    let mut client = balancer.client();
+    assert_eq!(client.get("/").body, "until the end");
+    assert_eq!(client.get("/").body, "until the end", "the client's connection goes on");
+    let answer = balancer.client().send("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").response();
+    assert_eq!((answer.body.as_str(), answer.header("connection")), ("until the end", Some("close")));
+}
+
+#[test]
+fn answers_without_a_body_have_none_whatever_their_headers_say() {
+    let origin = Origin::scripted(|served| {
+        while let Some(head) = served.read_request() {
+            let status = head.split('/').nth(1).unwrap().split(' ').next().unwrap().to_owned();
+            served.send(&format!("HTTP/1.1 {status} X\r\nContent-Length: 7\r\n\r\n"));
+        }
+    });
+    let balancer = Balancer::before(&[&origin], "");
+    let mut client = balancer.client();
+    let answer = client.send("HEAD /200 HTTP/1.1\r\nHost: test\r\n\r\n").response_to_head();
+    assert_eq!((answer.status, answer.header("content-length")), (200, Some("7")));
+    assert_eq!((client.get("/304").status, client.get("/204").status), (304, 204));
+    assert_eq!(origin.connections.load(Ordering::SeqCst), 1, "nothing was owed on the connection");
+}
+
+#[test]
+fn interim_answers_pass_and_100_is_ours() {
+    let origin = Origin::scripted(|served| {
+        while served.read_request().is_some() {
+            served.send("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n");
+            served.send(OK);
+        }
+    });
+    let balancer = Balancer::before(&[&origin], "");
+    let mut client = balancer.client();
+    client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n");
+    let hints = client.head().unwrap();
+    assert!(hints.starts_with("HTTP/1.1 103 Early Hints\r\nLink: </a>"), "{hints}");
+    assert_eq!(client.response().status, 200);
+    let old = balancer.client().send("GET / HTTP/1.0\r\n\r\n").response();
+    assert_eq!(old.status, 200, "a client of HTTP/1.0 knows no interim answers");
+}
+
+#[test]
+fn endless_interim_answers_are_cut() {
+    let origin = Origin::scripted(|served| {
+        served.read_request();
+        for _ in 0..1000 {
+            served.send("HTTP/1.1 102 Processing\r\n\r\n");
+        }
+        served.read_to_end();
+    });
+    let balancer = Balancer::before(&[&origin], "");
+    let mut client = balancer.client();
+    client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n");
+    let status = loop {
+        let head = client.head().unwrap();
+        if !head.starts_with("HTTP/1.1 102") {
+            break head;
+        }
+    };
+    assert!(status.starts_with("HTTP/1.1 502"), "{status}");
+}
+
+#[test]
+fn answers_that_could_be_read_in_two_ways_become_502_and_their_connection_is_never_used_again() {
+    for bad in [
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\nok",
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok",
+        "HTTP/1.1 200 OK\r\nContent-Length: +2\r\n\r\nok",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nok",
+        "HTTP/1.1 200 OK\r\nX : 1\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nX: 1\r\n folded\r\n\r\n",
+        "HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\n\r\n",
+        "garbage\r\n\r\n",
+    ] {
+        let origin = Origin::answering(bad);
+        let balancer = Balancer::before(&[&origin], "");
+        let mut client = balancer.client();
+        assert_eq!((client.get("/").status, client.get("/").status), (502, 502), "{bad:?}");
+        assert_eq!(origin.connections.load(Ordering::SeqCst), 2, "{bad:?}");
+    }
+}
+
+#[test]
+fn bytes_behind_an_answer_are_nobodys() {
+    let origin = Origin::answering(
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil",
+    );
+    let balancer = Balancer::before(&[&origin], "");
+    let mut client = balancer.client();
+    assert_eq!((client.get("/").body, client.get("/").body), ("ok".to_owned(), "ok".to_owned()));
+    assert_eq!(origin.connections.load(Ordering::SeqCst), 2);
+}
+
+#[test]
+fn bytes_that_nobody_asked_for_close_an_idle_connection() {
+    let (go, wait) = mpsc::channel::<()>();
+    let (said, done) = mpsc::channel::<()>();
+    let gates = Mutex::new((wait, said));
+    let origin = Origin::scripted(move |served| {
+        if served.number > 1 {
+            while served.read_request().is_some() {
+                served.send(OK);
+            }
+            return;
+        }
+        served.read_request();
+        served.send(OK);
+        let gates = gates.lock().unwrap();
+        gates.0.recv().unwrap();
+        served.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil");
+        gates.1.send(()).unwrap();
+        served.read_to_end();
+    });
+    let balancer = Balancer::before(&[&origin], "");
+    let mut client = balancer.client();
+    assert_eq!(client.get("/").body, "ok");
+    go.send(()).unwrap();
+    done.recv().unwrap();
+    for _ in 0..3 {
+        assert_eq!(client.get("/").body, "ok");
+    }
+}
+
+#[test]
+fn a_kept_connection_that_closes_under_a_get_is_replaced_free_of_charge() {
+    let origin = Origin::scripted(|served| {
+        served.read_request();
+        served.send(OK);
+        // The race: the next request is on its way when this side closes.
+        served.read_head();
+    });
+    let balancer = Balancer::before(&[&origin], "");
+    let mut client = balancer.client();
+    for _ in 0..4 {
+        assert_eq!(client.get("/").status, 200);
+    }
+}
+
+#[test]
+fn a_post_that_may_have_arrived_is_never_sent_twice() {
+    let origin = Origin::scripted(|served| {
+        served.read_request();
+        served.send(OK);
+        served.read_request();
+    });
+    let spare = Origin::answering(OK);
+    let balancer = Balancer::before(&[&origin, &spare], "proxy_next_upstream error timeout http_500;");
+    let mut client = balancer.client();
+    assert_eq!((client.get("/").status, client.get("/").status), (200, 200));
+    let answer = client.send("POST /once HTTP/1.1\r\nHost: test\r\nContent-Length: 2\r\n\r\nhi").response();
+    assert_eq!(answer.status, 502);
+    let posts = |origin: &Origin| origin.seen().iter().filter(|head| head.starts_with("POST")).count();
+    assert_eq!(posts(&origin) + posts(&spare), 1);
+}
+
+#[test]
+fn a_post_goes_on_where_the_configuration_says_non_idempotent() {
+    let dying = Origin::scripted(|served| {
+        served.read_request();
+    });
+    let spare = Origin::scripted(|served| {
+        while let Some((_, body)) = served.read_request_with_body() {
+            assert_eq!(body, b"hello");
+            served.send(OK);
+        }
+    });
+    let balancer = Balancer::before(&[&dying, &spare], "proxy_next_upstream error non_idempotent;");
+    let answer = balancer
+        .client()
+        .send("POST / HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n")
+        .response();
+    assert_eq!(answer.status, 200);
+}
+
+#[test]
+fn a_dead_server_is_passed_over_and_all_dead_ones_are_a_502() {
+    let dead = Origin::answering(OK);
+    dead.kill();
+    let alive = Origin::answering(OK);
+    let balancer = Balancer::before(&[&dead, &alive], "");
+    let mut client = balancer.client();
+    for _ in 0..4 {
+        assert_eq!(client.get("/").status, 200);
+    }
+    let other = Origin::answering(OK);
+    other.kill();
+    let balancer = Balancer::before(&[&dead, &other], "");
+    let answer = balancer.client().get("/");
+    assert_eq!(answer.status, 502);
+    assert!(answer.body.contains("<center><h1>502 Bad Gateway</h1></center>"), "{}", answer.body);
+    assert_eq!(balancer.client().get("/").status, 502);
+    assert!(balancer.errors().contains("no live upstreams"), "{}", balancer.errors());
+}
+
+#[test]
+fn listed_statuses_go_to_the_next_server_and_the_last_one_answers_itself() {
+    let busy = Origin::answering("HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nbusy");
+    let fine = Origin::answering(OK);
+    let balancer = Balancer::before(&[&busy, &fine], "proxy_next_upstream http_503;");
+    assert_eq!(balancer.client().get("/").body, "ok");
+    let alone = Balancer::before(&[&busy], "proxy_next_upstream http_503;");
+    assert_eq!(alone.client().get("/").body, "busy");
+}
+
+#[test]
+fn a_server_that_says_nothing_is_a_504_and_its_connection_is_closed() {
+    let (said, heard) = mpsc::channel();
+    let said = Mutex::new(said);
+    let origin = Origin::scripted(move |served| {
+        served.read_request();
+        said.lock().unwrap().send(served.read_to_end()).unwrap();
+    });
+    let balancer = Balancer::before(&[&origin], "proxy_read_timeout 100ms;");
+    let mut client = balancer.client();
+    assert_eq!(client.get("/").status, 504);
+    assert_eq!(heard.recv_timeout(common::PATIENCE).unwrap(), b"");
+}
+
+#[test]
+fn an_answer_that_was_cut_never_looks_whole() {
+    for answer in [
+        "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabcX\r\n0\r\n\r\n",
+    ] {
+        let origin = Origin::scripted(move |served| {
+            served.read_request();
+            served.send(answer);
+        });
+        let balancer = Balancer::before(&[&origin], "");
+        let mut client = balancer.client();
+        client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n");
+        assert_eq!(client.try_response(), None, "{answer:?}");
+        let mut old = balancer.client();
+        old.send("GET / HTTP/1.0\r\n\r\n");
+        old.head();
+        let (body, is_clean) = old.rest();
+        assert!(
+            !is_clean || body.len() < 3 || answer.contains("Content-Length"),
+            "{answer:?} ended cleanly: {body:?}"
+        );
+    }
+}
+
+#[test]
+fn a_client_that_leaves_ends_its_request_upstream() {
+    let (said, heard) = mpsc::channel();
+    let said = Mutex::new(said);
+    let origin = Origin::scripted(move |served| {
+        served.read_request();
+        said.lock().unwrap().send("asked").unwrap();
+        served.read_to_end();
+        said.lock().unwrap().send("gone").unwrap();
+    });
+    let balancer = Balancer::before(&[&origin], "");
+    let mut client = balancer.client();
+    client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n");
+    assert_eq!(heard.recv_timeout(common::PATIENCE).unwrap(), "asked");
+    drop(client);
+    assert_eq!(heard.recv_timeout(common::PATIENCE).unwrap(), "gone");
+}
+
+#[test]
+fn an_answer_that_comes_before_the_body_ends_is_passed_and_both_connections_end() {
+    let origin = Origin::scripted(|served| {
+        served.read_head();
+        served.send("HTTP/1.1 403 No\r\nContent-Length: 2\r\n\r\nno");
+        served.read_to_end();
+    });
+    let balancer = Balancer::before(&[&origin], "client_max_body_size 0; proxy_request_buffering off;");
+    let mut client = balancer.client();
+    client.send("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 1000000\r\n\r\nsome");
+    let answer = client.response();
+    assert_eq!((answer.status, answer.body.as_str()), (403, "no"));
+    client.stream.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(client.rest().0, b"");
+    assert_eq!(balancer.client().get("/").status, 403);
+    assert_eq!(origin.connections.load(Ordering::SeqCst), 2);
+}
+
+#[test]
+fn a_large_upload_is_streamed_whole() {
+    let origin = Origin::scripted(|served| {
+        while let Some((_, body)) = served.read_request_with_body() {
+            let sum: u64 = body.iter().map(|byte| u64::from(*byte)).sum();
+            let text = format!("{} {sum}", body.len());
+            served.send(&format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}", text.len()));
+        }
+    });
+    for buffering in ["on", "off"] {
+        let location = format!("client_max_body_size 0; proxy_request_buffering {buffering};");
+        let balancer = Balancer::before(&[&origin], &location);
+        let body: String = (0..300_000).map(|i| char::from(b'a' + (i % 23) as u8)).collect();
+        let sum: u64 = body.bytes().map(u64::from).sum();
+        let mut client = balancer.client();
+        for head in ["Content-Length: 300000\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n493e0\r\n"] {
+            client.send(&format!("PUT / HTTP/1.1\r\nHost: test\r\n{head}{body}"));
+            if head.starts_with('T') {
+                client.send("\r\n0\r\n\r\n");
+            }
+            assert_eq!(client.response().body, format!("300000 {sum}"), "{buffering} {head}");
+        }
+    }
+}
+
+#[test]
+fn expect_is_answered_once_and_not_for_a_body_that_is_too_large() {
+    let origin = Origin::answering(OK);
+    let balancer = Balancer::before(&[&origin], "client_max_body_size 10;");
+    let mut client = balancer.client();
+    client.send("PUT / HTTP/1.1\r\nHost: test\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n");
+    assert!(client.head().unwrap().starts_with("HTTP/1.1 100 "));
+    assert_eq!(client.send("hi").response().status, 200);
+    assert!(header(&origin.seen()[0], "expect").is_none());
+    client.send("PUT / HTTP/1.1\r\nHost: test\r\nExpect: 100-continue\r\nContent-Length: 11\r\n\r\n");
+    assert_eq!(client.response().status, 413);
+    let answer = balancer.client().send("PUT / HTTP/1.1\r\nHost: test\r\nExpect: tea\r\n\r\n").response();
+    assert_eq!(answer.status, 417);
+}
+
+#[test]
+fn a_chunked_body_over_the_limit_is_413() {
+    let origin = Origin::answering(OK);
+    let balancer = Balancer::before(&[&origin], "client_max_body_size 4;");
+    let answer = balancer
+        .client()
+        .send("PUT / HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n")
+        .response();
+    assert_eq!(answer.status, 413);
+    assert!(origin.seen().is_empty());
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_order() {
+    let origin = Origin::scripted(|served| {
+        while let Some(head) = served.read_request() {
+            let path = head.split(' ').nth(1).unwrap().to_owned();
+            served.send(&format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{path}", path.len()));
+        }
+    });
+    let balancer = Balancer::before(&[&origin], "");
+    let mut client = balancer.client();
+    client.send(
+        "GET /1 HTTP/1.1\r\nHost: a\r\n\r\nPOST /2 HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc\
+         GET /3 HTTP/1.1\r\nHost: a\r\n\r\n",
+    );
+    let bodies: Vec<_> = (0..3).map(|_| client.response().body).collect();
+    assert_eq!(bodies, ["/1", "/2", "/3"]);
+}
+
+#[test]
+fn a_head_that_is_refused_closes_the_connection_and_what_follows_is_not_read() {
+    let origin = Origin::answering(OK);
+    let balancer = Balancer::before(&[&origin], "");
+    for (bad, status) in [
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\n", 400),
+        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n", 501),
+        ("GET / HTTP/1.1\r\nHost: a\r\nX : b\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\n\r\n", 400),
+        ("CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n", 405),
+        ("GET / HTTP/3.0\r\nHost: a\r\n\r\n", 505),
+        ("\x16\x03\x01\n", 400),
+    ] {
+        let mut client = balancer.client();
+        client.send(&format!("{bad}GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"));
+        assert_eq!(client.response().status, status, "{bad:?}");
+        client.stream.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(client.rest().0, b"", "{bad:?}");
+    }
+    assert!(origin.seen().is_empty(), "{:?}", origin.seen());
+}
+
+#[test]
+fn headers_named_by_connection_go_and_those_that_say_who_asks_stay() {
+    let origin = Origin::answering(OK);
+    let balancer = Balancer::before(&[&origin], "");
+    balancer
+        .client()
+        .send(
+            "GET / HTTP/1.1\r\nHost: a\r\nX-Hop: 1\r\nX-Forwarded-For: 1.1.1.1\r\nX-Real-IP: 2.2.2.2\r\n\
+             Connection: X-Hop, X-Forwarded-For, X-Real-IP, Host, close\r\nProxy-Connection: x\r\n\r\n",
+        )
+        .response();
+    let seen = &origin.seen()[0];
+    assert_eq!(header(seen, "x-hop"), None);
+    assert_eq!(header(seen, "proxy-connection"), None);
+    assert_eq!(header(seen, "x-forwarded-for"), Some("1.1.1.1"));
+    assert_eq!(header(seen, "x-real-ip"), Some("2.2.2.2"));
+    assert!(header(seen, "host").is_some());
+}
+
+#[test]
+fn a_slow_reader_slows_the_source() {
+    const LEN: usize = 400 << 20;
+    let (said, heard) = mpsc::channel();
+    let said = Mutex::new(said);
+    let written = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let count = written.clone();
+    let origin = Origin::scripted(move |served| {
+        served.read_request();
+        served.send(&format!("HTTP/1.1 200 OK\r\nContent-Length: {LEN}\r\n\r\n"));
+        served.stream.set_write_timeout(Some(std::time::Duration::from_millis(500))).unwrap();
+        let piece = vec![b'x'; 64 * 1024];
+        while let Ok(len) = served.stream.write(&piece) {
+            count.fetch_add(len, Ordering::SeqCst);
+        }
+        said.lock().unwrap().send(()).unwrap();
+    });
+    let balancer = Balancer::before(&[&origin], "");
+    let mut client = balancer.client();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    heard.recv_timeout(common::PATIENCE).unwrap();
+    let held = written.load(Ordering::SeqCst);
+    assert!(held < 64 << 20, "{held} bytes went into buffers for a client that reads nothing");
+}
+
+#[test]
+fn killing_a_server_under_load_fails_no_get() {
+    const BODY: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    let origins: Vec<Origin> = (0..3).map(|_| Origin::answering(BODY)).collect();
+    let balancer = Balancer::before(&origins.iter().collect::<Vec<_>>(), "");
+    let failed = std::thread::scope(|scope| {
+        let load: Vec<_> = (0..8)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut client = balancer.client();
+                    (0..200).filter(|_| client.get("/").status != 200).count()
+                })
+            })
+            .collect();
+        while origins[1].seen().len() < 100 {
+            std::thread::yield_now();
+        }
+        origins[1].kill();
+        load.into_iter().map(|thread| thread.join().unwrap()).sum::<usize>()
+    });
+    assert_eq!(failed, 0);
+}
+
+fn upgrade_location() -> &'static str {
+    "proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade; proxy_set_header Host $host;"
+}
+
+const UPGRADE: &str = "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+
+#[test]
+fn a_tunnel_opens_after_the_101_and_each_direction_ends_by_itself() {
+    let origin = Origin::scripted(|served| {
+        served.read_head();
+        served.send(
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\nhello",
+        );
+        let heard = served.read_to_end();
+        served.stream.write_all(&heard).unwrap();
+    });
+    let balancer = Balancer::before(&[&origin], upgrade_location());
+    let mut client = balancer.client();
+    client.send(UPGRADE);
+    let head = client.head().unwrap();
+    assert!(head.starts_with("HTTP/1.1 101 ") && header(&head, "upgrade") == Some("websocket"), "{head}");
+    assert_eq!(client.bytes(5), b"hello");
+    client.send("one").send("two");
+    client.stream.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(client.rest(), (b"onetwo".to_vec(), true), "the other direction still carries");
+}
+
+#[test]
+fn nothing_of_the_new_protocol_reaches_an_upstream_that_refuses_it() {
+    let (said, heard) = mpsc::channel();
+    let said = Mutex::new(said);
+    let origin = Origin::scripted(move |served| {
+        served.read_head();
+        let mut early = [0; 100];
+        served.stream.set_read_timeout(Some(std::time::Duration::from_millis(200))).unwrap();
+        let len = served.stream.read(&mut early).unwrap_or(0);
+        said.lock().unwrap().send(early[..len].to_vec()).unwrap();
+        served.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nno");
+        served.read_to_end();
+    });
+    let balancer = Balancer::before(&[&origin], upgrade_location());
+    let mut client = balancer.client();
+    client.send(&format!("{UPGRADE}GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"));
+    assert_eq!(heard.recv_timeout(common::PATIENCE).unwrap(), b"");
+    assert_eq!(client.response().body, "no");
+    assert_eq!(client.response().body, "no", "it was the next request of this client");
+    assert_eq!(origin.connections.load(Ordering::SeqCst), 2, "a connection that saw Upgrade is not kept");
+}
+
+#[test]
+fn an_upgrade_is_only_to_what_was_asked_for() {
+    let origin = Origin::scripted(|served| {
+        served.read_head();
+        served.send("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: other\r\n\r\n");
+        served.read_to_end();
+    });
+    let balancer = Balancer::before(&[&origin], upgrade_location());
+    assert_eq!(balancer.client().send(UPGRADE).response().status, 502);
+    let with_body = UPGRADE.replace("\r\n\r\n", "\r\nContent-Length: 2\r\n\r\nhi");
+    assert_eq!(balancer.client().send(&with_body).response().status, 502);
+}
+
+#[test]
+fn upgrades_to_http2_are_never_passed_on() {
+    let origin = Origin::answering(OK);
+    let balancer = Balancer::before(&[&origin], upgrade_location());
+    let ask = "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAM\r\n\r\n";
+    assert_eq!(balancer.client().send(ask).response().status, 200);
+    let seen = &origin.seen()[0];
+    assert!(header(seen, "upgrade").is_none() && header(seen, "http2-settings").is_none(), "{seen}");
+}
+
+#[test]
+fn an_idle_tunnel_ends_at_the_read_timeout() {
+    let origin = Origin::scripted(|served| {
+        served.read_head();
+        served.send("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n");
+        served.read_to_end();
+    });
+    let balancer = Balancer::before(&[&origin], &format!("{} proxy_read_timeout 150ms;", upgrade_location()));
+    let mut client = balancer.client();
+    client.send(UPGRADE);
+    client.head().unwrap();
+    assert_eq!(client.rest().0, b"");
+}
+
+#[test]
+fn a_slow_head_has_one_deadline_from_its_first_byte() {
+    let origin = Origin::answering(OK);
+    let balancer = Balancer::start(&format!(
+        "client_header_timeout 300ms; server {{ listen 127.0.0.1:PORT; location / {{ proxy_pass http://127.0.0.1:{}; }} }}",
+        origin.port
+    ));
+    let mut client = balancer.client();
+    let start = std::time::Instant::now();
+    let mut sent = 0;
+    while client.stream.write_all(b"G").is_ok() && sent < 10_000 {
+        client.stream.set_read_timeout(Some(std::time::Duration::from_millis(20))).unwrap();
+        if matches!(client.stream.read(&mut [0; 100]), Ok(0)) {
+            break;
+        }
+        sent += 1;
+    }
+    assert!(start.elapsed() < common::PATIENCE / 2, "dripping bytes kept the connection open");
+}
+
+#[test]
+fn http_0_9_gets_the_body_alone() {
+    let origin = Origin::answering(OK);
+    let balancer = Balancer::before(&[&origin], "");
+    let mut client = balancer.client();
+    client.send("GET /\r\n");
+    assert_eq!(client.rest().0, b"ok");
+}
+
+#[test]
+fn connections_are_closed_after_their_last_request() {
+    let origin = Origin::answering(OK);
+    let balancer = Balancer::before(&[&origin], "keepalive_requests 2;");
+    let mut client = balancer.client();
+    assert_eq!(client.get("/").header("connection"), Some("keep-alive"));
+    assert_eq!(client.get("/").header("connection"), Some("close"));
+    assert_eq!(client.rest().0, b"");
+    let closing = balancer.client().send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").response();
+    assert_eq!(closing.header("connection"), Some("close"));
+}
