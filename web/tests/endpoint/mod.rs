@@ -1,0 +1,86 @@
+//! A scripted chat-completions endpoint.
+
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use futures_util::stream;
+use http::{HeaderMap, StatusCode, Uri};
+use serde_json::{Value, json};
+
+/// How the script ends.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Ending {
+    Done,
+    BreakOff,
+    Refuse,
+    Silence,
+}
+
+#[derive(Debug, Clone)]
+pub struct Request {
+    pub path: String,
+    pub authorization: String,
+    pub body: Value,
+}
+
+#[derive(Clone)]
+struct Script {
+    pieces: Vec<String>,
+    ending: Ending,
+    requests: Arc<Mutex<Vec<Request>>>,
+}
+
+pub struct Endpoint {
+    port: u16,
+    script: Script,
+}
+
+impl Endpoint {
+    pub async fn start(pieces: &[&str], ending: Ending) -> Self {
+        let pieces = pieces.iter().map(ToString::to_string).collect();
+        let script = Script { pieces, ending, requests: Arc::default() };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let router = Router::new().fallback(post(answer)).with_state(script.clone());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Self { port, script }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}/v1", self.port)
+    }
+
+    pub fn requests(&self) -> Vec<Request> {
+        self.script.requests.lock().unwrap().clone()
+    }
+}
+
+async fn answer(State(script): State<Script>, uri: Uri, headers: HeaderMap, body: String) -> Response {
+    let header = |name: &str| headers.get(name).map_or("", |value| value.to_str().unwrap()).to_owned();
+    script.requests.lock().unwrap().push(Request {
+        path: uri.path().to_owned(),
+        authorization: header("authorization"),
+        body: serde_json::from_str(&body).unwrap(),
+    });
+    if script.ending == Ending::Refuse {
+        return (StatusCode::TOO_MANY_REQUESTS, "slow down").into_response();
+    }
+    let chunk = |text: &str| format!("data: {}\n\n", json!({"choices": [{"delta": {"content": text}}]}));
+    let mut parts: Vec<Option<String>> = script.pieces.iter().map(|text| Some(chunk(text))).collect();
+    match script.ending {
+        Ending::Done => parts.push(Some("data: [DONE]\n\n".into())),
+        Ending::Silence => parts.push(None),
+        Ending::BreakOff | Ending::Refuse => {}
+    }
+    let chunks = stream::unfold(parts.into_iter(), |mut parts| async {
+        match parts.next()? {
+            Some(part) => Some((Ok::<_, std::convert::Infallible>(part), parts)),
+            None => std::future::pending().await,
+        }
+    });
+    ([("content-type", "text/event-stream")], Body::from_stream(chunks)).into_response()
+}
