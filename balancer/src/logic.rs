@@ -4,4 +4,5 @@ pub mod choose;
 pub mod h1;
 pub mod health;
 pub mod retry;
+pub mod selection;
 pub mod upstreams;

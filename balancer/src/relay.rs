@@ -4,6 +4,7 @@
 mod answer;
 mod attempt;
 mod download;
+mod files;
 pub mod pages;
 mod record;
 mod route;
@@ -125,10 +126,15 @@ impl<'a> Exchange<'a> {
         if let Err(answer) = self.admit() {
             return Step::Answer(answer);
         }
+        match self.try_files() {
+            None => {}
+            Some(Ok(())) => return Box::pin(self.act()).await,
+            Some(Err(answer)) => return Step::Answer(answer),
+        }
         match &self.location.action {
             Action::Proxy(pass) => self.proxy(pass).await,
             Action::Return(answer) => Step::Answer(self.returned(answer)),
-            Action::Nothing => Step::Answer(Answer::page(404)),
+            Action::Nothing => self.serve_file().await,
         }
     }
 
@@ -317,7 +323,9 @@ impl<'a> Exchange<'a> {
     fn end_lease(&self, lease: Lease<'_>, failed: bool) {
         let peer = lease.peer();
         if lease.end(failed, self.worker.clock.since_start(self.now)) {
-            if let Some(Asked::Peer { group, index }) = self.scratch.story.attempts.last().map(|attempt| &attempt.to) {
+            if let Some(Asked::Peer { group, index }) =
+                self.scratch.story.attempts.last().map(|attempt| &attempt.to)
+            {
                 self.generation.peers[group.0][*index].ejections.fetch_add(1, Relaxed);
             }
             tracing::warn!(upstream = %peer.name, "upstream server temporarily disabled");

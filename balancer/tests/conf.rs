@@ -1,5 +1,7 @@
 //! What configurations mean: inheritance, defaults, names, routes. Through the public face of `conf`.
 
+#![allow(clippy::unwrap_used, reason = "a world that cannot be built fails its test loudly")]
+
 mod conf_world;
 
 use std::sync::Arc;

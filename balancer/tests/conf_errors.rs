@@ -1,5 +1,7 @@
 //! What is refused, in nginx's words and with the place.
 
+#![allow(clippy::unwrap_used, reason = "a world that cannot be built fails its test loudly")]
+
 mod conf_world;
 
 use conf_world::{complaint, load};

@@ -1,5 +1,7 @@
 //! The binary as operators use it: test, start, reload, reopen, quit, stop. Each test has its own folder and ports.
 
+#![allow(clippy::unwrap_used, reason = "a world that cannot be built fails its test loudly")]
+
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};

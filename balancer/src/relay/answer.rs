@@ -110,7 +110,7 @@ impl Exchange<'_> {
         }
     }
 
-    async fn after_answer(&mut self, delivery: &Delivery) -> After {
+    pub(super) async fn after_answer(&mut self, delivery: &Delivery) -> After {
         let Some(timeout) = delivery.keep_alive else { return self.close_gently() };
         if !self.scratch.upload.has_begun() {
             self.scratch.upload.begin(self.scratch.story.request.framing, 0);

@@ -1,0 +1,331 @@
+//! Answers from files: `root`, `alias`, `index`, `try_files`. Reads block the worker, as nginx's do: the page cache
+//! answers them.
+
+use std::ffi::OsStr;
+use std::fs::{File, Metadata};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::answer::Answer;
+use super::{After, Exchange, Step};
+use crate::conf::files::{Base, TryFiles, TryLast};
+use crate::conf::location::LocationKind;
+use crate::headers::{Delivery, write_status};
+use crate::logic::h1::{Framing, Method, Version, hash, write};
+use crate::logic::selection::{Selection, Thing, Wishes, select};
+
+/// Read and sent at a time: a slow reader of a large file holds no more of it.
+const PIECE_LEN: usize = 64 * 1024;
+
+const IF_MATCH: (u32, &[u8]) = (hash(b"if-match"), b"if-match");
+const IF_NONE_MATCH: (u32, &[u8]) = (hash(b"if-none-match"), b"if-none-match");
+const IF_MODIFIED_SINCE: (u32, &[u8]) = (hash(b"if-modified-since"), b"if-modified-since");
+const IF_UNMODIFIED_SINCE: (u32, &[u8]) = (hash(b"if-unmodified-since"), b"if-unmodified-since");
+const IF_RANGE: (u32, &[u8]) = (hash(b"if-range"), b"if-range");
+const RANGE: (u32, &[u8]) = (hash(b"range"), b"range");
+
+/// A file that is to be sent.
+struct Found {
+    file: File,
+    len: u64,
+    modified: SystemTime,
+    tag: Vec<u8>,
+    content_type: Vec<u8>,
+}
+
+impl Exchange<'_> {
+    /// `try_files`: the path becomes that of the first file there is. `Some`: the request goes on elsewhere.
+    pub(super) fn try_files(&mut self) -> Option<Result<(), Answer>> {
+        let tries: &TryFiles = self.location.files.try_files.as_deref()?;
+        for file in &tries.files {
+            let path = file.to_bytes(&self.facts());
+            let (bare, wants_folder) = match path.strip_suffix(b"/") {
+                Some(bare) => (bare, true),
+                None => (&path[..], false),
+            };
+            let found = std::fs::metadata(self.try_path(bare));
+            if found.is_ok_and(|found| found.is_dir() == wants_folder) {
+                self.scratch.story.path = self.uri_of_try(path);
+                return None;
+            }
+        }
+        Some(match &tries.last {
+            TryLast::Status(status) => Err(Answer::page(*status)),
+            TryLast::Inside(target) => {
+                let target = target.to_bytes(&self.facts());
+                if target.first() == Some(&b'@') {
+                    self.route_named(&target)
+                } else {
+                    self.route_inside(&target)
+                }
+            }
+        })
+    }
+
+    /// With `alias`, what `try_files` names stands for paths below the alias.
+    fn try_path(&self, path: &[u8]) -> PathBuf {
+        match &self.location.files.base {
+            Base::Root(_) => self.file_of(path),
+            Base::Alias(_) => self.file_of(&self.uri_of_try(path.to_vec())),
+        }
+    }
+
+    fn uri_of_try(&self, path: Vec<u8>) -> Vec<u8> {
+        let is_alias = matches!(self.location.files.base, Base::Alias(_));
+        if !is_alias || self.location.kind == LocationKind::Pattern || path.starts_with(&self.location.path) {
+            return path;
+        }
+        [&self.location.path, path.strip_prefix(b"/").unwrap_or(&path)].concat()
+    }
+
+    /// The file that a path means in this location.
+    fn file_of(&self, path: &[u8]) -> PathBuf {
+        let mut name = Vec::new();
+        match &self.location.files.base {
+            Base::Root(root) => {
+                root.render(&self.facts(), &mut name);
+                name.extend_from_slice(path);
+            }
+            Base::Alias(alias) => {
+                alias.render(&self.facts(), &mut name);
+                if self.location.kind != LocationKind::Pattern {
+                    name.extend_from_slice(path.get(self.location.path.len()..).unwrap_or_default());
+                }
+            }
+        }
+        PathBuf::from(OsStr::from_bytes(&name))
+    }
+
+    /// Answers with the file that the request's path means.
+    pub(super) async fn serve_file(&mut self) -> Step {
+        let path = self.scratch.story.path.clone();
+        if path.last() == Some(&b'/') {
+            return match self.index(&path) {
+                Ok(inside) => match self.route_inside(&inside) {
+                    Ok(()) => Box::pin(self.act()).await,
+                    Err(answer) => Step::Answer(answer),
+                },
+                Err(answer) => Step::Answer(answer),
+            };
+        }
+        match self.open(&path) {
+            Ok(found) => Step::Ended(self.send_file(found).await),
+            Err(answer) => Step::Answer(answer),
+        }
+    }
+
+    /// The path of the first index that there is.
+    fn index(&mut self, path: &[u8]) -> Result<Vec<u8>, Answer> {
+        let method = self.scratch.story.method();
+        if !matches!(method, Method::Get | Method::Head | Method::Post) {
+            return Err(Answer::page(if self.file_of(path).is_dir() { 403 } else { 404 }));
+        }
+        let files = self.location.files.clone();
+        for index in files.index.iter() {
+            let name = index.to_bytes(&self.facts());
+            // An absolute one is the last word, whether it exists or not.
+            if name.first() == Some(&b'/') {
+                return Ok(self.with_args(name));
+            }
+            let target = [path, &name].concat();
+            if self.file_of(&target).is_file() {
+                return Ok(self.with_args(target));
+            }
+        }
+        let folder = std::fs::metadata(self.file_of(path));
+        Err(match folder {
+            Ok(folder) if folder.is_dir() => {
+                tracing::error!("directory index of \"{}\" is forbidden", self.file_of(path).display());
+                Answer::page(403)
+            }
+            Ok(_) => Answer::page(404),
+            Err(error) => self.refused(path, &error),
+        })
+    }
+
+    fn with_args(&self, mut target: Vec<u8>) -> Vec<u8> {
+        let args = self.args();
+        if !args.is_empty() {
+            target.push(b'?');
+            target.extend_from_slice(args);
+        }
+        target
+    }
+
+    fn open(&self, path: &[u8]) -> Result<Found, Answer> {
+        let method = self.scratch.story.method();
+        if !matches!(method, Method::Get | Method::Head | Method::Post) {
+            return Err(Answer::page(405));
+        }
+        let name = self.file_of(path);
+        let refused = |error: io::Error| self.refused(path, &error);
+        let about = std::fs::metadata(&name).map_err(refused)?;
+        if about.is_dir() {
+            let to = [path, b"/"].concat();
+            return Err(Answer::redirect(301, self.with_args(to)));
+        }
+        if method == Method::Post {
+            return Err(Answer::page(405));
+        }
+        if !about.is_file() {
+            return Err(Answer::page(404));
+        }
+        let file = File::open(&name).map_err(refused)?;
+        Ok(self.found(file, &about, path))
+    }
+
+    fn found(&self, file: File, about: &Metadata, path: &[u8]) -> Found {
+        let modified_s = about
+            .modified()
+            .ok()
+            .and_then(|at| at.duration_since(UNIX_EPOCH).ok())
+            .map_or(0, |since| since.as_secs());
+        let content_type = self.location.files.types.of(path).unwrap_or(&self.location.default_type);
+        Found {
+            file,
+            len: about.len(),
+            modified: UNIX_EPOCH + Duration::from_secs(modified_s),
+            tag: format!("\"{modified_s:x}-{:x}\"", about.len()).into_bytes(),
+            content_type: content_type.to_vec(),
+        }
+    }
+
+    /// What the system's refusal means to a client.
+    fn refused(&self, path: &[u8], error: &io::Error) -> Answer {
+        let name = self.file_of(path);
+        tracing::error!("{}", crate::conf::error::system("open", Path::new(&name), error));
+        match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::InvalidFilename => {
+                Answer::page(404)
+            }
+            // A name with a NUL in it.
+            io::ErrorKind::InvalidInput => Answer::page(404),
+            io::ErrorKind::PermissionDenied => Answer::page(403),
+            _ => Answer::page(500),
+        }
+    }
+
+    fn selection(&self, found: &Found) -> Selection {
+        let head = self.scratch.inbound.unread();
+        let fields = &self.scratch.story.request.fields;
+        let wish = |(hash, name): (u32, &'static [u8])| {
+            let field = fields.find(head, hash, name);
+            field.map(|field| field.value.of(head))
+        };
+        let wishes = Wishes {
+            if_match: wish(IF_MATCH),
+            if_none_match: wish(IF_NONE_MATCH),
+            if_modified_since: wish(IF_MODIFIED_SINCE),
+            if_unmodified_since: wish(IF_UNMODIFIED_SINCE),
+            if_range: wish(IF_RANGE),
+            range: wish(RANGE),
+        };
+        if self.scratch.story.status_override.is_some() {
+            return Selection::Whole;
+        }
+        select(&wishes, Thing { tag: &found.tag, modified: found.modified, len: found.len })
+    }
+
+    async fn send_file(&mut self, mut found: Found) -> After {
+        let (status, start, end) = match self.selection(&found) {
+            Selection::Whole => (200, 0, found.len),
+            Selection::Part(start, end) => (206, start, end),
+            Selection::NotModified => (304, 0, 0),
+            Selection::PreconditionFailed => return self.answer(Answer::page(412)).await,
+            Selection::Unsatisfiable => (416, 0, 0),
+        };
+        if status == 416 {
+            self.scratch.story.answer.content_length = None;
+            return self.answer(Answer::page(416)).await;
+        }
+        let delivery = self.write_file_head(status, (start, end), &found);
+        let has_body = self.scratch.story.method() != Method::Head && status != 304;
+        let sent = self.send_pieces(&mut found.file, start, if has_body { end - start } else { 0 }).await;
+        match sent {
+            Ok(()) => {
+                self.scratch.story.is_complete = true;
+                self.after_answer(&delivery).await
+            }
+            Err(error) => {
+                self.log(&error, None);
+                After::Abort
+            }
+        }
+    }
+
+    fn write_file_head(&mut self, status: u16, (start, end): (u64, u64), found: &Found) -> Delivery {
+        let status = self.scratch.story.status_override.take().unwrap_or(status);
+        self.scratch.story.status = status;
+        self.scratch.story.answer.is_ours = true;
+        let delivery = Delivery { framing: Framing::Length(end - start), keep_alive: self.keep_alive() };
+        self.scratch.to_downstream.clear();
+        let mut out = std::mem::take(&mut self.scratch.to_downstream.data);
+        if self.scratch.story.request.version != Version::Http09 {
+            out.extend_from_slice(b"HTTP/1.1 ");
+            write_status(status, &mut out);
+            out.extend_from_slice(b"\r\n");
+            self.write_own_server_and_date(true, true, &mut out);
+            if status != 304 {
+                if !found.content_type.is_empty() {
+                    write::field(&mut out, b"Content-Type", &found.content_type);
+                }
+                write::content_length(&mut out, end - start);
+            }
+            let modified = httpdate::fmt_http_date(found.modified);
+            write::field(&mut out, b"Last-Modified", modified.as_bytes());
+            write::field(&mut out, b"ETag", &found.tag);
+            match status {
+                206 => {
+                    let range = format!("bytes {start}-{}/{}", end.saturating_sub(1), found.len);
+                    write::field(&mut out, b"Content-Range", range.as_bytes());
+                }
+                304 => {}
+                _ => write::field(&mut out, b"Accept-Ranges", b"bytes"),
+            }
+            self.write_framing(&delivery, &mut out);
+        }
+        let story = &mut self.scratch.story;
+        story.sent_head_len = out.len() as u64;
+        story.kept_alive = delivery.keep_alive.is_some();
+        story.answer.content_type.clone_from(&found.content_type);
+        story.answer.content_length = (status != 304).then_some(end - start);
+        self.scratch.to_downstream.data = out;
+        delivery
+    }
+
+    /// Head and first piece go out in one write.
+    async fn send_pieces(
+        &mut self,
+        file: &mut File,
+        start: u64,
+        len: u64,
+    ) -> Result<(), crate::error::Error> {
+        let mut left = len;
+        if start > 0 && file.seek(SeekFrom::Start(start)).is_err() {
+            left = 0;
+        }
+        loop {
+            let Exchange { down, scratch, location, .. } = self;
+            let out = &mut scratch.to_downstream.data;
+            let had = out.len();
+            let wanted = left.min(PIECE_LEN as u64);
+            let read = file.take(wanted).read_to_end(out);
+            let got = out.len() - had;
+            // A file that shrinks while it is sent cannot be finished: the client must see that it is cut.
+            if read.is_err() || (got as u64) < wanted {
+                return Err(crate::error::Error::ClientGone);
+            }
+            left -= got as u64;
+            down.deadline.set(tokio::time::Instant::now(), location.send_timeout);
+            let sent_len = out.len() as u64;
+            down.write_all(out).await?;
+            out.clear();
+            scratch.story.sent_len += sent_len;
+            if left == 0 {
+                return Ok(());
+            }
+        }
+    }
+}
