@@ -1,7 +1,28 @@
-//! (being built)
+//! A Postgres connection pooler that reads pgbouncer.ini, uses all cores and mixes up no replies.
+
 pub mod admin;
+pub mod cancel;
 pub mod cli;
+pub mod client;
+pub mod clients;
+pub mod connect;
+pub mod console;
+pub mod error;
+pub mod house;
+pub mod keeper;
 pub mod log;
 pub mod logic;
+pub mod login;
 pub mod metrics;
+pub mod outbox;
+pub mod pool;
+mod run;
+pub mod server;
 pub mod settings;
+pub mod stats;
+pub mod talk;
+pub mod tls;
+pub mod wire;
+pub mod worker;
+
+pub use run::run;

@@ -2,4 +2,7 @@
 
 pub mod hba;
 pub mod ledger;
+pub mod parameters;
 pub mod replies;
+pub mod session;
+pub mod statements;

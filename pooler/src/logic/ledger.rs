@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 pub use group::{Group, GroupKey};
 pub use upkeep::CloseReason;
-pub use view::PoolCounts;
+pub use view::{PoolCounts, ServerView};
 
 /// A waiter of the releasing worker goes first unless the oldest waiter anywhere has waited this much longer: moving
 /// a socket between workers costs a few µs, waiting for nothing costs more.
@@ -85,6 +85,8 @@ pub enum Place {
     Testing,
     Lent(ClientId),
     Parked,
+    /// Taken out of the pool, about to be gone.
+    Closing,
 }
 
 #[derive(Debug)]
@@ -113,9 +115,9 @@ struct Pool {
     testing: usize,
     lent: usize,
     parked: usize,
+    closing: usize,
     last_failure: Option<Instant>,
     last_lifetime_close: Option<Instant>,
-    live: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -167,9 +169,9 @@ impl Ledger {
             testing: 0,
             lent: 0,
             parked: 0,
+            closing: 0,
             last_failure: None,
             last_lifetime_close: None,
-            live: true,
         });
         key
     }
@@ -240,6 +242,7 @@ impl Ledger {
             Place::Testing => pool.testing -= 1,
             Place::Lent(_) => pool.lent -= 1,
             Place::Parked => pool.parked -= 1,
+            Place::Closing => pool.closing -= 1,
         }
         let (database, user) = (pool.database, pool.user);
         self.databases[database.0 as usize].servers -= 1;
@@ -289,7 +292,10 @@ impl Ledger {
         let reserve = self.room_in_pool(pool, now)?;
         match self.room_in_groups(pool, needed) {
             Room::Yes => Some(Chore::Dial { server: self.start_dial(pool, now), reserve }),
-            Room::AfterClosing(server) => Some(Chore::Close { server, reason: CloseReason::Evicted }),
+            Room::AfterClosing(server) => {
+                self.place(server, Place::Closing, now);
+                Some(Chore::Close { server, reason: CloseReason::Evicted })
+            }
             Room::No => None,
         }
     }
@@ -309,6 +315,11 @@ impl Ledger {
         let taken = self.pool_mut(pool).waiting.drain(..).map(|w| w.client).collect();
         self.hungry.remove(&pool);
         taken
+    }
+
+    /// Takes an idle server out of the pool for good; `remove` follows.
+    pub fn start_closing(&mut self, server: ServerKey, now: Instant) {
+        self.place(server, Place::Closing, now);
     }
 
     /// A server that moved with its socket to another worker.
@@ -438,6 +449,7 @@ impl Ledger {
             Place::Testing => p.testing -= 1,
             Place::Lent(_) => p.lent -= 1,
             Place::Parked => p.parked -= 1,
+            Place::Closing => p.closing -= 1,
             Place::Idle if p.idle.back() == Some(&server) => drop(p.idle.pop_back()),
             Place::Idle => p.idle.retain(|s| *s != server),
         }
@@ -446,6 +458,7 @@ impl Ledger {
             Place::Testing => p.testing += 1,
             Place::Lent(_) => p.lent += 1,
             Place::Parked => p.parked += 1,
+            Place::Closing => p.closing += 1,
             Place::Idle => p.idle.push_back(server),
         }
     }

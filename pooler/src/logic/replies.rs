@@ -160,6 +160,12 @@ impl ReplyQueue {
         Some(invented)
     }
 
+    /// A reply of our own is due now.
+    #[inline]
+    pub fn has_invented(&self) -> bool {
+        matches!(self.entries.front(), Some(Entry::Invent(_) | Entry::CopyStart | Entry::CopyEnd))
+    }
+
     /// A message of this kind came from the server.
     pub fn on_server(&mut self, kind: u8) -> Verdict {
         self.skip_copy_marks();
@@ -213,6 +219,11 @@ impl ReplyQueue {
     /// A query or a batch is being carried out.
     pub fn is_busy(&self) -> bool {
         !self.entries.is_empty() || self.batch_open
+    }
+
+    #[inline]
+    pub fn has_lost(&self) -> bool {
+        !self.lost.is_empty()
     }
 
     /// Requests that were dropped since the last call; statements must be forgotten or remembered accordingly.

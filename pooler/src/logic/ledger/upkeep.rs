@@ -51,6 +51,15 @@ impl Ledger {
         self.set_paused(database, false);
     }
 
+    pub fn resume_all(&mut self) {
+        self.paused = false;
+        self.databases.iter_mut().for_each(|d| d.paused = false);
+    }
+
+    pub fn has_paused_database(&self) -> bool {
+        self.databases.iter().any(|d| d.paused)
+    }
+
     pub fn is_paused(&self, pool: PoolKey) -> bool {
         self.paused || self.databases[self.pool(pool).database.0 as usize].paused
     }
@@ -65,7 +74,7 @@ impl Ledger {
 
     /// Nothing is lent, dialing, tested or parked: PAUSE is complete.
     pub fn is_quiet(&self, database: Option<GroupKey>) -> bool {
-        let busy = |p: &super::Pool| p.lent + p.dialing + p.testing + p.parked > 0;
+        let busy = |p: &super::Pool| p.lent + p.dialing + p.testing + p.parked + p.closing > 0;
         !self.pools.iter().any(|p| database.is_none_or(|d| p.database == d) && busy(p))
     }
 
@@ -147,6 +156,7 @@ impl Ledger {
                 continue;
             };
             too_old = too_old.saturating_sub(1);
+            self.start_closing(server, now);
             out.push((server, reason));
         }
     }

@@ -54,7 +54,7 @@ impl Ledger {
     /// All connections of a pool, those under way included.
     pub fn count(&self, pool: PoolKey) -> usize {
         let p = self.pool(pool);
-        p.idle.len() + p.lent + p.dialing + p.testing + p.parked
+        p.idle.len() + p.lent + p.dialing + p.testing + p.parked + p.closing
     }
 
     pub fn servers(&self, now: Instant) -> impl Iterator<Item = ServerView> + '_ {

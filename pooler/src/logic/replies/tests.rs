@@ -219,13 +219,15 @@ fn ask() -> impl Strategy<Value = Ask> {
     ]
 }
 
-/// Known requests in the middle of COPY would kill a real server; the pooler would keep them to itself.
-fn is_deadly(asks: &[Ask]) -> bool {
+/// A request other than COPY data kills a server in the middle of COPY: the script ends before it.
+fn alive(mut asks: Vec<Ask>) -> Vec<Ask> {
     let mut server = Postgres::default();
-    asks.iter().any(|ask| {
+    let end = asks.iter().position(|ask| {
         server.take(*ask);
         server.dead
-    })
+    });
+    asks.truncate(end.unwrap_or(asks.len()));
+    asks
 }
 
 fn direct(asks: &[Ask]) -> Vec<u8> {
@@ -255,7 +257,7 @@ proptest! {
         asks in proptest::collection::vec(ask(), 0..40),
         pace in proptest::collection::vec(0..4u8, 1..8),
     ) {
-        prop_assume!(!is_deadly(&asks));
+        let asks = alive(asks);
         let relay = relayed(&asks, &pace);
         if !relay.queue.is_uncertain() {
             prop_assert_eq!(&relay.to_client, &direct(&asks));

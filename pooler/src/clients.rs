@@ -1,0 +1,314 @@
+//! Every client connection of the process: who it is, what it does since when, and how to tell it to end.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant, SystemTime};
+
+use futures_util::task::AtomicWaker;
+use pgwire::startup::CancelKey;
+
+use crate::logic::ledger::WorkerId;
+use crate::pool::PoolInfo;
+
+/// All clients, in one part per worker so that workers do not meet here.
+pub struct Clients {
+    parts: Box<[Mutex<HashMap<u64, Arc<ClientEntry>>>]>,
+    by_key: Mutex<HashMap<u64, Arc<ClientEntry>>>,
+    count: AtomicUsize,
+    last_id: AtomicU64,
+    started: Instant,
+}
+
+/// What a client is doing; each state has its own deadline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Doing {
+    LoggingIn,
+    Idle,
+    Waiting,
+    Busy,
+    IdleInTransaction,
+}
+
+/// An order to a client's task, from the worker's tick or the console.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Order {
+    None,
+    LoginTimeout,
+    QueryWaitTimeout,
+    QueryTimeout,
+    TransactionTimeout,
+    IdleTransactionTimeout,
+    ClientIdleTimeout,
+    Killed,
+    DatabaseGone,
+    Shutdown,
+    /// A cancel request came while it waited for a server.
+    Cancelled,
+    /// Say that it waits, and go on.
+    NoticeWait,
+}
+
+const DOINGS: [Doing; 5] =
+    [Doing::LoggingIn, Doing::Idle, Doing::Waiting, Doing::Busy, Doing::IdleInTransaction];
+
+const ORDERS: [Order; 12] = [
+    Order::None,
+    Order::LoginTimeout,
+    Order::QueryWaitTimeout,
+    Order::QueryTimeout,
+    Order::TransactionTimeout,
+    Order::IdleTransactionTimeout,
+    Order::ClientIdleTimeout,
+    Order::Killed,
+    Order::DatabaseGone,
+    Order::Shutdown,
+    Order::Cancelled,
+    Order::NoticeWait,
+];
+
+pub struct ClientEntry {
+    pub id: u64,
+    /// What the log calls it.
+    pub ptr: u64,
+    pub worker: WorkerId,
+    /// Address or `unix(PID)`, and port.
+    pub peer: (String, u16),
+    pub local: (String, u16),
+    pub connected_at: SystemTime,
+    pub connected: Instant,
+    pub key: u64,
+    pub login: OnceLock<Login>,
+    pub tls: OnceLock<String>,
+    doing: AtomicU8,
+    since_us: AtomicU64,
+    transaction_us: AtomicU64,
+    request_us: AtomicU64,
+    /// `ptr` of the server it holds; 0 = none.
+    pub link: AtomicU64,
+    pub prepared: AtomicU64,
+    order: AtomicU8,
+    is_noticed: AtomicU8,
+    waker: AtomicWaker,
+    started: Instant,
+}
+
+/// What is known of a client once it has logged in.
+pub struct Login {
+    pub database: String,
+    pub user: String,
+    /// None for the console.
+    pub pool: Option<Arc<PoolInfo>>,
+    pub application_name: String,
+}
+
+impl Clients {
+    pub fn new(workers: usize) -> Clients {
+        Clients {
+            parts: (0..workers).map(|_| Mutex::default()).collect(),
+            by_key: Mutex::default(),
+            count: AtomicUsize::new(0),
+            last_id: AtomicU64::new(0),
+            started: Instant::now(),
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Enters a client that was just accepted.
+    pub fn enter(&self, worker: WorkerId, peer: (String, u16), local: (String, u16)) -> Arc<ClientEntry> {
+        let id = self.last_id.fetch_add(1, Ordering::Relaxed) + 1;
+        let mut by_key = self.by_key.lock().expect("entering a client does not panic");
+        let key = loop {
+            let key = random_u64();
+            if !by_key.contains_key(&key) {
+                break key;
+            }
+        };
+        let entry = Arc::new(ClientEntry {
+            id,
+            // Looks like PgBouncer's pointers, and says nothing about our memory.
+            ptr: 0x5500_0000_0000 + id * 0x100,
+            worker,
+            peer,
+            local,
+            connected_at: SystemTime::now(),
+            connected: Instant::now(),
+            key,
+            login: OnceLock::new(),
+            tls: OnceLock::new(),
+            doing: AtomicU8::new(Doing::LoggingIn as u8),
+            since_us: AtomicU64::new(micros(self.started, Instant::now())),
+            transaction_us: AtomicU64::new(0),
+            request_us: AtomicU64::new(micros(self.started, Instant::now())),
+            link: AtomicU64::new(0),
+            prepared: AtomicU64::new(0),
+            order: AtomicU8::new(Order::None as u8),
+            is_noticed: AtomicU8::new(0),
+            waker: AtomicWaker::new(),
+            started: self.started,
+        });
+        by_key.insert(key, entry.clone());
+        drop(by_key);
+        self.part(worker).insert(id, entry.clone());
+        self.count.fetch_add(1, Ordering::Relaxed);
+        entry
+    }
+
+    /// The client is gone.
+    pub fn leave(&self, entry: &ClientEntry) {
+        self.part(entry.worker).remove(&entry.id);
+        self.by_key.lock().expect("leaving does not panic").remove(&entry.key);
+        self.count.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub fn by_cancel_key(&self, key: &CancelKey) -> Option<Arc<ClientEntry>> {
+        let secret: [u8; 4] = key.secret.as_slice().try_into().ok()?;
+        let key = u64::from(key.process_id) << 32 | u64::from(u32::from_be_bytes(secret));
+        self.by_key.lock().expect("looking up does not panic").get(&key).cloned()
+    }
+
+    pub fn of_worker(&self, worker: WorkerId) -> Vec<Arc<ClientEntry>> {
+        self.part(worker).values().cloned().collect()
+    }
+
+    /// Looks at each client of a worker without copying the list.
+    pub fn each_of_worker(&self, worker: WorkerId, mut look: impl FnMut(&ClientEntry)) {
+        for entry in self.part(worker).values() {
+            look(entry);
+        }
+    }
+
+    pub fn all(&self) -> Vec<Arc<ClientEntry>> {
+        (0..self.parts.len()).flat_map(|w| self.of_worker(w as WorkerId)).collect()
+    }
+
+    /// Clients that have logged in and fit.
+    pub fn count_of(&self, fits: impl Fn(&Login) -> bool) -> usize {
+        let mut count = 0;
+        for worker in 0..self.parts.len() {
+            self.each_of_worker(worker as WorkerId, |entry| {
+                count += usize::from(entry.login.get().is_some_and(&fits));
+            });
+        }
+        count
+    }
+
+    pub fn least_loaded(&self) -> WorkerId {
+        let len = |w: &usize| self.parts[*w].lock().expect("counting does not panic").len();
+        (0..self.parts.len()).min_by_key(len).unwrap_or(0) as WorkerId
+    }
+
+    fn part(&self, worker: WorkerId) -> std::sync::MutexGuard<'_, HashMap<u64, Arc<ClientEntry>>> {
+        self.parts[usize::from(worker)].lock().expect("no code panics while it holds the list of clients")
+    }
+}
+
+impl ClientEntry {
+    pub fn cancel_key(&self) -> CancelKey {
+        CancelKey { process_id: (self.key >> 32) as u32, secret: (self.key as u32).to_be_bytes().to_vec() }
+    }
+
+    pub fn doing(&self) -> Doing {
+        DOINGS[usize::from(self.doing.load(Ordering::Relaxed))]
+    }
+
+    #[inline]
+    pub fn set_doing(&self, doing: Doing, now: Instant) {
+        self.doing.store(doing as u8, Ordering::Relaxed);
+        self.since_us.store(micros(self.started, now), Ordering::Relaxed);
+    }
+
+    /// How long it has been doing this.
+    pub fn doing_for(&self, now: Instant) -> Duration {
+        Duration::from_micros(micros(self.started, now).saturating_sub(self.since_us.load(Ordering::Relaxed)))
+    }
+
+    #[inline]
+    pub fn start_transaction(&self, now: Instant) {
+        let at = micros(self.started, now);
+        self.transaction_us.store(at, Ordering::Relaxed);
+        self.request_us.store(at, Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub fn end_transaction(&self) {
+        self.transaction_us.store(0, Ordering::Relaxed);
+    }
+
+    pub fn in_transaction_for(&self, now: Instant) -> Option<Duration> {
+        let at = self.transaction_us.load(Ordering::Relaxed);
+        (at > 0).then(|| Duration::from_micros(micros(self.started, now).saturating_sub(at)))
+    }
+
+    pub fn requested_at(&self) -> SystemTime {
+        let after = Duration::from_micros(self.request_us.load(Ordering::Relaxed));
+        let connected_after = self.connected.saturating_duration_since(self.started);
+        self.connected_at + after.saturating_sub(connected_after)
+    }
+
+    /// Tells the client's task to do something. A later order does not replace one that ends it.
+    pub fn give(&self, order: Order) {
+        let replace = |old: u8| {
+            let weak = old == Order::None as u8 || old == Order::NoticeWait as u8;
+            weak.then_some(order as u8)
+        };
+        if self.order.fetch_update(Ordering::AcqRel, Ordering::Acquire, replace).is_ok() {
+            self.waker.wake();
+        }
+    }
+
+    #[inline]
+    pub fn has_order(&self) -> bool {
+        self.order.load(Ordering::Acquire) != Order::None as u8
+    }
+
+    pub fn take_order(&self) -> Order {
+        ORDERS[usize::from(self.order.swap(Order::None as u8, Ordering::AcqRel))]
+    }
+
+    pub fn listen_for_orders(&self, waker: &std::task::Waker) {
+        self.waker.register(waker);
+    }
+
+    /// True once per wait.
+    pub fn notice_once(&self) -> bool {
+        self.is_noticed.swap(1, Ordering::Relaxed) == 0
+    }
+
+    pub fn forget_notice(&self) {
+        self.is_noticed.store(0, Ordering::Relaxed);
+    }
+
+    /// `C-0x…: db/user@address:port`, the beginning of each log line about it.
+    pub fn name(&self) -> String {
+        let login = self.login.get();
+        let database = login.map_or("(nodb)", |l| &l.database);
+        let user = login.map_or("(nouser)", |l| &l.user);
+        self.name_as(database, user)
+    }
+
+    pub fn name_as(&self, database: &str, user: &str) -> String {
+        let (host, port) = &self.peer;
+        let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+        format!("C-0x{:x}: {database}/{user}@{host}:{port}", self.ptr)
+    }
+}
+
+fn micros(started: Instant, now: Instant) -> u64 {
+    u64::try_from(now.saturating_duration_since(started).as_micros()).unwrap_or(u64::MAX)
+}
+
+pub fn random_u64() -> u64 {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).expect("the kernel gives random bytes");
+    u64::from_ne_bytes(bytes)
+}

@@ -1,0 +1,131 @@
+//! The console's commands, done.
+
+use std::sync::Arc;
+
+use crate::admin::facts::{Command, Outcome, Refusal, Shutdown};
+use crate::clients::Order;
+use crate::house::{House, Phase};
+
+/// None: the process ends, there is no answer.
+pub async fn carry_out(house: &Arc<House>, command: &Command) -> Option<Outcome> {
+    let done = match command {
+        Command::Show(show) => {
+            return Some(Outcome::Facts(Box::new(super::gather(house, show.needs_sockets()))));
+        }
+        Command::Set { key, value } => set(house, key, value),
+        Command::Reload => reload(house),
+        Command::Pause(database) => pause(house, database.as_deref()).await,
+        Command::Resume(database) => resume(house, database.as_deref()),
+        Command::Disable(database) => disable(house, database, true),
+        Command::Enable(database) => disable(house, database, false),
+        Command::Reconnect(database) => known(house, database.as_deref()).map(|()| {
+            house.pools.reconnect(house, database.as_deref());
+        }),
+        Command::Kill(database) => kill(house, database.as_deref()),
+        Command::KillClient(id) => kill_client(house, *id),
+        Command::Suspend => Err(Refusal::AlreadyPaused),
+        Command::Shutdown(how) => return shutdown(house, *how),
+        Command::WaitClose(database) => wait_close(house, database.as_deref()).await,
+    };
+    Some(done.map_or_else(Outcome::Refused, |()| Outcome::Done))
+}
+
+fn set(house: &House, key: &str, value: &str) -> Result<(), Refusal> {
+    match house.settings().with_set(key, value) {
+        Ok(settings) => house.replace_settings(settings).map_err(|_| Refusal::Set),
+        Err(error) => {
+            tracing::error!("{error}");
+            Err(Refusal::Set)
+        }
+    }
+}
+
+/// Reads the files again. What is wrong with them is in the log; the old settings stay.
+pub fn reload(house: &Arc<House>) -> Result<(), Refusal> {
+    match house.settings().reload() {
+        Ok(settings) => {
+            for warning in &settings.warnings {
+                tracing::warn!("{warning}");
+            }
+            let replaced = house.replace_settings(settings);
+            house.pools.drop_changed_databases(house);
+            replaced.map_err(|_| Refusal::Reload)
+        }
+        Err(errors) => {
+            tracing::error!("{errors}");
+            Err(Refusal::Reload)
+        }
+    }
+}
+
+pub async fn pause(house: &Arc<House>, database: Option<&str>) -> Result<(), Refusal> {
+    known(house, database)?;
+    if house.phase() != Phase::Running {
+        return Err(Refusal::ShuttingDown);
+    }
+    if !house.pools.pause(house, database) {
+        return Err(Refusal::AlreadyPaused);
+    }
+    house.pools.wait_quiet(database).await;
+    Ok(())
+}
+
+pub fn resume(house: &Arc<House>, database: Option<&str>) -> Result<(), Refusal> {
+    known(house, database)?;
+    if house.pools.resume(house, database) {
+        return Ok(());
+    }
+    Err(database.map_or(Refusal::NothingPaused, |name| Refusal::NotPaused(name.to_string())))
+}
+
+fn disable(house: &House, database: &str, disabled: bool) -> Result<(), Refusal> {
+    known(house, Some(database))?;
+    house.pools.set_disabled(database, disabled);
+    Ok(())
+}
+
+fn kill(house: &Arc<House>, database: Option<&str>) -> Result<(), Refusal> {
+    known(house, database)?;
+    for client in house.clients.all() {
+        let login = client.login.get();
+        let fits = login.is_some_and(|l| l.pool.is_some() && database.is_none_or(|name| l.database == name));
+        if fits {
+            client.give(Order::Killed);
+        }
+    }
+    house.pools.pause(house, database);
+    Ok(())
+}
+
+fn kill_client(house: &House, id: u64) -> Result<(), Refusal> {
+    let client = house.clients.all().into_iter().find(|c| c.id == id || c.ptr == id);
+    client.map(|c| c.give(Order::Killed)).ok_or(Refusal::NoSuchClient)
+}
+
+fn shutdown(house: &House, how: Shutdown) -> Option<Outcome> {
+    let phase = match how {
+        Shutdown::Now => Phase::Ending,
+        Shutdown::WaitForServers => Phase::WaitForServers,
+        Shutdown::WaitForClients => Phase::WaitForClients,
+    };
+    if house.phase() >= phase {
+        return Some(Outcome::Refused(Refusal::ShuttingDown));
+    }
+    house.advance(phase);
+    (how != Shutdown::Now).then_some(Outcome::Done)
+}
+
+async fn wait_close(house: &House, database: Option<&str>) -> Result<(), Refusal> {
+    known(house, database)?;
+    house.pools.wait_closed(database).await;
+    Ok(())
+}
+
+fn known(house: &House, database: Option<&str>) -> Result<(), Refusal> {
+    match database {
+        Some(name) if house.settings().database(name).is_none() => {
+            Err(Refusal::NoSuchDatabase(name.to_string()))
+        }
+        _ => Ok(()),
+    }
+}

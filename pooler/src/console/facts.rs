@@ -1,0 +1,208 @@
+//! Gathers what SHOW and the metrics print.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::admin::facts::{
+    Address, Buffers, ClientState, DatabaseRow, Facts, Lists, PoolRow, Replication, ServerState, SocketRow,
+    SocketState, State, UserRow,
+};
+use crate::clients::{ClientEntry, Doing};
+use crate::house::House;
+use crate::logic::ledger::Place;
+use crate::pool::{PoolView, ServerView};
+use crate::settings::{ADMIN_DATABASE, LoadBalanceHosts};
+
+/// One look at everything; sockets only when somebody prints them.
+pub fn gather(house: &House, with_sockets: bool) -> Facts {
+    let settings = house.settings();
+    let pools = house.pools.view();
+    let clients = house.clients.all();
+    let servers = house.pools.servers();
+    let (stats, stats_elapsed) = house.stats.rows();
+    let mut facts = Facts {
+        pools: pools.iter().map(|p| pool_row(house, p)).collect(),
+        stats,
+        stats_elapsed,
+        databases: databases(house, &clients),
+        users: users(house),
+        peers: settings.peers.values().cloned().collect(),
+        state: if house.pools.is_all_paused() { State::Paused } else { State::Active },
+        lists: lists(house, &pools, &clients, &servers),
+        ..Facts::default()
+    };
+    facts.pools.push(admin_pool(&clients));
+    if with_sockets {
+        facts.sockets = clients.iter().map(|c| client_row(c)).collect();
+        facts.sockets.extend(servers.iter().map(|s| server_row(s, &clients)));
+    }
+    facts.settings = Some(settings);
+    facts
+}
+
+fn pool_row(house: &House, view: &PoolView) -> PoolRow {
+    let (info, counts) = (&view.info, &view.counts);
+    let settings = house.settings();
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    PoolRow {
+        database: info.database.name.clone(),
+        user: info.user.clone(),
+        cl_active: count(counts.clients.saturating_sub(counts.waiting)),
+        cl_waiting: count(counts.waiting),
+        cl_active_cancel_req: count(counts.active_cancel),
+        cl_waiting_cancel_req: 0,
+        sv_active: count(counts.lent),
+        sv_active_cancel: count(counts.active_cancel),
+        sv_being_canceled: count(counts.being_canceled),
+        sv_idle: count(counts.idle),
+        sv_used: count(counts.used),
+        sv_tested: count(counts.testing),
+        sv_login: count(counts.dialing),
+        max_wait: counts.longest_wait,
+        pool_mode: settings.pool_mode(&info.database, &info.user),
+        load_balance_hosts: (info.database.hosts.len() > 1).then_some(info.database.load_balance_hosts),
+    }
+}
+
+/// The console's own pool: statements, by its nature.
+fn admin_pool(clients: &[Arc<ClientEntry>]) -> PoolRow {
+    let is_console = |c: &&Arc<ClientEntry>| c.login.get().is_some_and(|l| l.pool.is_none());
+    let active = clients.iter().filter(is_console).count();
+    PoolRow {
+        database: ADMIN_DATABASE.to_string(),
+        user: ADMIN_DATABASE.to_string(),
+        cl_active: u32::try_from(active).unwrap_or(u32::MAX),
+        cl_waiting: 0,
+        cl_active_cancel_req: 0,
+        cl_waiting_cancel_req: 0,
+        sv_active: 0,
+        sv_active_cancel: 0,
+        sv_being_canceled: 0,
+        sv_idle: 0,
+        sv_used: 0,
+        sv_tested: 0,
+        sv_login: 0,
+        max_wait: Duration::ZERO,
+        pool_mode: crate::settings::PoolMode::Statement,
+        load_balance_hosts: None::<LoadBalanceHosts>,
+    }
+}
+
+fn databases(house: &House, clients: &[Arc<ClientEntry>]) -> Vec<DatabaseRow> {
+    let settings = house.settings();
+    let mut all: Vec<_> = settings.databases.values().cloned().collect();
+    for view in house.pools.view() {
+        if view.info.database.auto && all.iter().all(|d| d.name != view.info.database.name) {
+            all.push(view.info.database.clone());
+        }
+    }
+    let row = |database: Arc<crate::settings::Database>| {
+        let (servers, _) = house.pools.database_counts(&database.name);
+        let of = |c: &&Arc<ClientEntry>| c.login.get().is_some_and(|l| l.database == database.name);
+        DatabaseRow {
+            connections: servers as u32,
+            clients: clients.iter().filter(of).count() as u32,
+            paused: house.pools.is_database_paused(&database.name),
+            disabled: house.pools.is_disabled(&database.name),
+            database,
+        }
+    };
+    all.into_iter().map(row).collect()
+}
+
+fn users(house: &House) -> Vec<UserRow> {
+    let settings = house.settings();
+    let mut names: std::collections::BTreeSet<String> = settings.credentials.keys().cloned().collect();
+    names.extend(house.pools.view().iter().map(|v| v.info.user.clone()));
+    let row = |name: String| {
+        let (servers, clients) = house.pools.user_counts(&name);
+        UserRow { connections: servers as u32, clients: clients as u32, name }
+    };
+    names.into_iter().map(row).collect()
+}
+
+fn lists(house: &House, pools: &[PoolView], clients: &[Arc<ClientEntry>], servers: &[ServerView]) -> Lists {
+    let settings = house.settings();
+    let logging_in = clients.iter().filter(|c| c.login.get().is_none()).count();
+    let idle = servers.iter().filter(|s| s.place == Place::Idle).count();
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    Lists {
+        databases: count(settings.databases.len() + 1),
+        users: count(users(house).len()),
+        peers: count(settings.peers.len()),
+        pools: count(pools.len() + 1),
+        used_clients: count(clients.len() - logging_in),
+        login_clients: count(logging_in),
+        free_servers: count(idle),
+        used_servers: count(servers.len() - idle),
+        ..Lists::default()
+    }
+}
+
+fn client_row(entry: &ClientEntry) -> SocketRow {
+    let login = entry.login.get();
+    let now = Instant::now();
+    let state = match entry.doing() {
+        Doing::LoggingIn => ClientState::Login,
+        Doing::Waiting => ClientState::Waiting,
+        Doing::Idle | Doing::Busy | Doing::IdleInTransaction => ClientState::Active,
+    };
+    let link = entry.link.load(std::sync::atomic::Ordering::Relaxed);
+    SocketRow {
+        state: SocketState::Client(state),
+        user: login.map(|l| l.user.clone()),
+        database: login.map(|l| l.database.clone()),
+        replication: Replication::None,
+        address: Address { host: entry.peer.0.clone(), port: entry.peer.1 },
+        local_address: Address { host: entry.local.0.clone(), port: entry.local.1 },
+        connect_time: entry.connected_at,
+        request_time: entry.requested_at(),
+        wait: if entry.doing() == Doing::Waiting { entry.doing_for(now) } else { Duration::ZERO },
+        close_needed: false,
+        ptr: entry.ptr,
+        link: (link > 0).then_some(link),
+        remote_pid: 0,
+        tls: entry.tls.get().cloned().unwrap_or_default(),
+        application_name: login.map(|l| l.application_name.clone()).unwrap_or_default(),
+        prepared_statements: entry.prepared.load(std::sync::atomic::Ordering::Relaxed) as u32,
+        id: entry.id,
+        buffers: Buffers::default(),
+    }
+}
+
+fn server_row(view: &ServerView, clients: &[Arc<ClientEntry>]) -> SocketRow {
+    let info = &view.info;
+    let (state, client) = match view.place {
+        Place::Dialing => (ServerState::New, None),
+        Place::Closing => (ServerState::Idle, None),
+        Place::Idle if view.is_used => (ServerState::Used, None),
+        Place::Idle => (ServerState::Idle, None),
+        Place::Testing => (ServerState::Tested, None),
+        Place::Parked => (ServerState::BeingCanceled, None),
+        Place::Lent(client) => (ServerState::Active, Some(client)),
+    };
+    let holder = client.and_then(|id| clients.iter().find(|c| c.id == id));
+    SocketRow {
+        state: SocketState::Server(state),
+        user: Some(view.pool.user.clone()),
+        database: Some(view.pool.database.name.clone()),
+        replication: Replication::None,
+        address: Address { host: info.host.clone(), port: info.port },
+        local_address: Address { host: info.local.0.clone(), port: info.local.1 },
+        connect_time: info.connected_at,
+        request_time: SystemTime::now() - view.since.elapsed(),
+        wait: Duration::ZERO,
+        close_needed: view.close_needed,
+        ptr: info.ptr,
+        link: holder.map(|c| c.ptr),
+        remote_pid: info.target.key.process_id,
+        tls: info.tls.clone(),
+        application_name: holder
+            .and_then(|c| c.login.get())
+            .map(|l| l.application_name.clone())
+            .unwrap_or_default(),
+        prepared_statements: info.prepared.load(std::sync::atomic::Ordering::Relaxed) as u32,
+        id: info.id,
+        buffers: Buffers::default(),
+    }
+}

@@ -1,0 +1,160 @@
+//! What all workers share: settings, pools, clients, statements, statistics. No work is done here.
+
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use chassis::tasks::Tasks;
+use tokio::sync::Notify;
+
+use crate::clients::Clients;
+use crate::log::Log;
+use crate::logic::statements::{Registry, Shared};
+use crate::pool::Pools;
+use crate::settings::Settings;
+use crate::stats::Stats;
+use crate::wire::Wire;
+
+/// How far the process is on its way out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Phase {
+    Running,
+    /// No new clients; ends when the last client has gone.
+    WaitForClients,
+    /// No new clients, nobody gets a server any more; ends when the last server is free.
+    WaitForServers,
+    Ending,
+}
+
+pub struct House {
+    settings: Mutex<Arc<Settings>>,
+    settings_version: AtomicU64,
+    pub pools: Pools,
+    pub clients: Clients,
+    pub stats: Stats,
+    pub tls: crate::tls::Contexts,
+    statements: Mutex<Registry>,
+    pub tasks: Tasks,
+    /// Room has appeared, or a chore: the keeper should look now.
+    pub keeper_wake: Notify,
+    /// The phase has changed, or something it waits for.
+    pub phase_wake: Notify,
+    phase: AtomicU8,
+    /// track_extra_parameters; only read at start.
+    pub extra: Arc<[String]>,
+    /// Seeds the mock salt of unknown users.
+    pub login_secret: [u8; 32],
+    pub workers: usize,
+    pub log: Log,
+}
+
+impl House {
+    pub fn new(settings: Settings, log: Log, workers: usize) -> House {
+        let mut login_secret = [0; 32];
+        getrandom::fill(&mut login_secret).expect("the kernel gives random bytes");
+        House {
+            pools: Pools::new(&settings),
+            clients: Clients::new(workers),
+            stats: Stats::new(workers),
+            tls: crate::tls::Contexts::default(),
+            statements: Mutex::default(),
+            tasks: Tasks::new(),
+            keeper_wake: Notify::new(),
+            phase_wake: Notify::new(),
+            phase: AtomicU8::new(Phase::Running as u8),
+            extra: settings.track_extra_parameters.iter().map(str::to_string).collect(),
+            login_secret,
+            workers,
+            log,
+            settings_version: AtomicU64::new(settings.version),
+            settings: Mutex::new(Arc::new(settings)),
+        }
+    }
+
+    pub fn settings(&self) -> Arc<Settings> {
+        self.settings.lock().expect("swapping settings does not panic").clone()
+    }
+
+    pub fn settings_version(&self) -> u64 {
+        self.settings_version.load(Ordering::Acquire)
+    }
+
+    /// One value out of the settings, without keeping them.
+    pub fn settings_cached<T>(&self, read: impl FnOnce(&Settings) -> T) -> T {
+        read(&self.settings.lock().expect("swapping settings does not panic"))
+    }
+
+    /// RELOAD or SET.
+    pub fn replace_settings(&self, settings: Settings) -> Result<(), String> {
+        if let Err(error) = self.log.apply(&settings.keys) {
+            tracing::error!("{error}");
+        }
+        let version = settings.version;
+        *self.settings.lock().expect("swapping settings does not panic") = Arc::new(settings);
+        self.settings_version.store(version, Ordering::Release);
+        self.pools.apply_settings(self);
+        self.keeper_wake.notify_one();
+        self.apply_tls()
+    }
+
+    pub fn intern(&self, query: &[u8], types: &[u8]) -> Arc<Shared> {
+        self.statements.lock().expect("interning does not panic").intern(query, types)
+    }
+
+    /// Contexts of TLS as the settings say. A fault is in the log; what was in force stays.
+    /// Servers that were dialed under other rules are replaced.
+    pub fn apply_tls(&self) -> Result<(), String> {
+        let applied = self.tls.apply(&self.settings().keys)?;
+        if applied.servers_changed {
+            self.pools.reconnect(self, None);
+        }
+        Ok(())
+    }
+
+    pub fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Acquire) {
+            0 => Phase::Running,
+            1 => Phase::WaitForClients,
+            2 => Phase::WaitForServers,
+            _ => Phase::Ending,
+        }
+    }
+
+    /// Only forward.
+    pub fn advance(&self, phase: Phase) {
+        self.phase.fetch_max(phase as u8, Ordering::AcqRel);
+        self.phase_wake.notify_waiters();
+    }
+
+    /// Socket options of the settings, for clients and servers alike.
+    pub fn tune(&self, wire: &Wire) {
+        let Some(stream) = wire.tcp_stream() else { return };
+        let settings = self.settings();
+        let socket = socket2::SockRef::from(stream);
+        // None of these failing makes a connection unusable.
+        let _ = socket.set_tcp_nodelay(true);
+        if settings.tcp_keepalive {
+            let _ = socket.set_keepalive(true);
+            let mut keepalive = socket2::TcpKeepalive::new();
+            if !settings.tcp_keepidle.is_zero() {
+                keepalive = keepalive.with_time(settings.tcp_keepidle);
+            }
+            if !settings.tcp_keepintvl.is_zero() {
+                keepalive = keepalive.with_interval(settings.tcp_keepintvl);
+            }
+            if settings.tcp_keepcnt > 0 {
+                keepalive = keepalive.with_retries(settings.tcp_keepcnt);
+            }
+            let _ = socket.set_tcp_keepalive(&keepalive);
+        }
+        let buffer = settings.tcp_socket_buffer as usize;
+        if buffer > 0 {
+            let _ = socket.set_recv_buffer_size(buffer);
+            let _ = socket.set_send_buffer_size(buffer);
+        }
+        let user_timeout = settings.tcp_user_timeout.0;
+        if !user_timeout.is_zero() {
+            let _ = socket.set_tcp_user_timeout(Some(user_timeout));
+        }
+    }
+}

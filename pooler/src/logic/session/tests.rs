@@ -1,0 +1,1 @@
+//! Scripts of one session between a client and a server.

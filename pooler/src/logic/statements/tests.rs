@@ -1,0 +1,86 @@
+use super::*;
+use proptest::prelude::*;
+
+#[test]
+fn the_same_text_is_shared_and_other_types_are_another_statement() {
+    let mut registry = Registry::default();
+    let a = registry.intern(b"select $1", &[0, 0]);
+    let b = registry.intern(b"select $1", &[0, 0]);
+    let c = registry.intern(b"select $1", &[0, 1, 0, 0, 0, 23]);
+    assert!(Arc::ptr_eq(&a, &b));
+    assert_ne!(a.id, c.id);
+    assert_eq!(a.name, "PGBOUNCER_1");
+}
+
+#[test]
+fn texts_that_nobody_uses_are_dropped_and_their_numbers_never_used_again() {
+    let mut registry = Registry::default();
+    for n in 0..10_000u32 {
+        registry.intern(&n.to_be_bytes(), &[]);
+    }
+    assert!(registry.by_hash.len() <= 2048);
+    assert_eq!(registry.intern(b"x", &[]).id, 10_001);
+}
+
+#[test]
+fn a_name_is_taken_until_it_is_closed() {
+    let mut registry = Registry::default();
+    let mut client = ClientStatements::default();
+    let shared = registry.intern(b"q", &[]);
+    assert!(client.insert(b"s", shared.clone()));
+    assert!(!client.insert(b"s", shared.clone()));
+    assert!(client.remove(b"s"));
+    assert!(client.insert(b"s", shared));
+}
+
+#[test]
+fn a_failed_batch_takes_its_names_back() {
+    let mut registry = Registry::default();
+    let mut client = ClientStatements::default();
+    let (one, two) = (registry.intern(b"1", &[]), registry.intern(b"2", &[]));
+    client.insert(b"one", one.clone());
+    client.on_batch_end();
+    client.insert(b"two", two.clone());
+    client.on_lost_parse(two.id);
+    client.on_lost_parse(one.id);
+    assert!(client.get(b"two").is_none());
+    assert!(client.get(b"one").is_some(), "an earlier batch has made it");
+}
+
+#[test]
+fn an_unnamed_statement_too_long_is_forgotten() {
+    let mut client = ClientStatements::default();
+    assert!(client.remember_unnamed(1, b"P...").is_some());
+    assert!(client.remember_unnamed(1, &vec![0; UNNAMED_REMEMBERED_MAX + 1]).is_none());
+    assert!(client.unnamed().is_none());
+}
+
+proptest! {
+    #[test]
+    fn the_cache_stays_within_its_limit_and_never_drops_what_the_batch_uses(
+        limit in 1usize..6,
+        batches in proptest::collection::vec(proptest::collection::vec(0u8..12, 1..5), 1..30),
+    ) {
+        let mut registry = Registry::default();
+        let texts: Vec<_> = (0..12u8).map(|n| registry.intern(&[n], &[])).collect();
+        let mut server = ServerStatements::new(limit);
+        let mut on_server = std::collections::HashSet::new();
+        for batch in batches {
+            let mut used = std::collections::HashSet::new();
+            for n in batch {
+                let shared = &texts[n as usize];
+                prop_assert_eq!(server.touch(shared.id), on_server.contains(&shared.id));
+                if !on_server.contains(&shared.id) {
+                    on_server.insert(shared.id);
+                    if let Some(evicted) = server.insert(shared) {
+                        prop_assert!(!used.contains(&evicted.id) && evicted.id != shared.id);
+                        on_server.remove(&evicted.id);
+                    }
+                }
+                used.insert(shared.id);
+            }
+            prop_assert!(server.len() <= limit.max(used.len()) + 4);
+            server.on_batch_end();
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! From an accepted socket to a client that is logged in: TLS answer, startup message, authentication, greeting.
+
+mod authenticate;
+mod lookup;
+mod startup;
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use pgwire::startup::{Packet, Startup};
+use pgwire::{backend, sqlstate};
+
+use crate::admin::{Console, Rights};
+use crate::clients::{ClientEntry, Login, Order};
+use crate::error::End;
+use crate::logic::session::{Mode, Rules, Session};
+use crate::pool::{Borrowed, PoolInfo, Welcome};
+use crate::settings::{ADMIN_DATABASE, Database, Settings};
+use crate::talk::{Talk, TalkError};
+use crate::worker::Worker;
+
+/// Who came in.
+pub enum LoggedIn {
+    Client { pool: Arc<PoolInfo>, session: Box<Session> },
+    Console(Console),
+}
+
+/// Logs in, unless an order (the deadline, a shutdown) comes first.
+pub async fn log_in_in_time(
+    worker: &Rc<Worker>,
+    talk: &mut Talk,
+    entry: &Arc<ClientEntry>,
+) -> Result<LoggedIn, End> {
+    let login = LoginAttempt { worker, entry };
+    tokio::select! {
+        result = login.run(talk) => result,
+        end = ordered(entry) => Err(end),
+    }
+}
+
+/// What a session may do under these settings. The mode of a session never changes.
+pub fn rules(settings: &Settings, pool: &PoolInfo, mode: Mode) -> Rules {
+    let _ = pool;
+    Rules {
+        mode,
+        follows_statements: mode != Mode::Session && settings.max_prepared_statements > 0,
+        message_len_max: settings.max_packet_size as usize,
+    }
+}
+
+struct LoginAttempt<'a> {
+    worker: &'a Rc<Worker>,
+    entry: &'a Arc<ClientEntry>,
+}
+
+impl LoginAttempt<'_> {
+    async fn run(&self, talk: &mut Talk) -> Result<LoggedIn, End> {
+        let startup = self.first_packets(talk).await?;
+        let settings = self.worker.house.settings();
+        let user = startup.get("user").filter(|user| !user.is_empty());
+        let user = user.ok_or_else(|| refuse("no username supplied"))?.to_string();
+        let database = startup.database().unwrap_or(&user).to_string();
+        let tls = self.entry.tls.get().map_or("no", String::as_str);
+        if settings.log_connections {
+            tracing::info!(
+                "{} login attempt: db={database} user={user} tls={tls} replication=no",
+                self.entry.name_as(&database, &user)
+            );
+        }
+        if startup.must_negotiate(0) {
+            let declined: Vec<&str> = startup.extensions.iter().map(|(name, _)| name.as_str()).collect();
+            let mut out = Vec::new();
+            backend::negotiate_protocol_version(&mut out, 0, &declined);
+            send(talk, &out).await?;
+        }
+        if database == ADMIN_DATABASE {
+            return self.log_in_operator(talk, &settings, user).await;
+        }
+        let wanted = startup::wanted(&startup, &settings, &self.worker.house.extra)?;
+        self.log_in_client(talk, &settings, Asked { user, database, wanted }).await
+    }
+
+    /// Answers encryption requests until the startup message comes.
+    async fn first_packets(&self, talk: &mut Talk) -> Result<Startup, End> {
+        if talk.peek_byte().await.map_err(talk_end)? == 0x16 {
+            self.start_tls(talk, true).await?;
+        }
+        loop {
+            let mut out = Vec::new();
+            match talk.next_packet().await.map_err(talk_end)? {
+                Packet::SslRequest if self.entry.tls.get().is_some() => {
+                    return Err(refuse("SSL req inside SSL"));
+                }
+                Packet::SslRequest if !talk.wire.is_unix() && self.worker.house.tls.offers_clients() => {
+                    // Bytes sent ahead in clear would be taken for encrypted ones.
+                    if talk.has_unread() {
+                        return Err(End::quiet("unencrypted data after SSL request"));
+                    }
+                    send(talk, b"S").await?;
+                    self.start_tls(talk, false).await?;
+                    continue;
+                }
+                Packet::SslRequest | Packet::GssEncRequest => out.push(b'N'),
+                Packet::Cancel(key) => {
+                    crate::cancel::forward(&self.worker.house, &key).await;
+                    return Err(End::quiet("cancel request"));
+                }
+                Packet::Startup(startup) => return Ok(startup),
+            }
+            if talk.has_unread() {
+                return Err(End::quiet("unencrypted data after SSL request"));
+            }
+            send(talk, &out).await?;
+        }
+    }
+
+    async fn start_tls(&self, talk: &mut Talk, direct: bool) -> Result<(), End> {
+        let hello = direct.then(|| talk.take_unread());
+        let started =
+            crate::tls::start_towards_client(&self.worker.house, &mut talk.wire, hello.as_deref()).await;
+        started.map_err(|text| End::quiet(format!("TLS handshake failed: {text}")))?;
+        if let Some(text) = talk.wire.tls_text() {
+            let _ = self.entry.tls.set(text);
+        }
+        Ok(())
+    }
+
+    async fn log_in_client(
+        &self,
+        talk: &mut Talk,
+        settings: &Arc<Settings>,
+        asked: Asked,
+    ) -> Result<LoggedIn, End> {
+        let house = &self.worker.house;
+        let database = settings.database(&asked.database);
+        let proof = self.authenticate(talk, settings, &asked, database.as_ref()).await?;
+        let Some(database) = database else {
+            let text = format!("no such database: {}", asked.database);
+            return Err(End::client(sqlstate::INVALID_DATABASE, text));
+        };
+        if house.pools.is_disabled(&database.name) {
+            let text = format!("database \"{}\" is disabled", database.name);
+            return Err(End::client(sqlstate::CANNOT_CONNECT_NOW, text));
+        }
+        self.check_room(settings, &database, &asked.user)?;
+        let pool_user = database.user.clone().unwrap_or_else(|| asked.user.clone());
+        let pool = house.pools.pool(house, &database, &pool_user);
+        if let Some(credential) = proof {
+            pool.set_credential(credential);
+        }
+        let application_name = asked.wanted.get("application_name").unwrap_or_default().to_string();
+        let login = Login {
+            database: database.name.clone(),
+            user: asked.user.clone(),
+            pool: Some(pool.clone()),
+            application_name,
+        };
+        let _ = self.entry.login.set(login);
+        let welcome = self.welcome(&pool).await?;
+        let parameters = asked.wanted.over(&welcome.parameters);
+        self.greet(talk, &welcome, &parameters).await?;
+        pool.stats.part(self.worker.id).client_logins.add(1);
+        let mode = crate::worker::mode(settings.pool_mode(&database, &asked.user));
+        let rules = rules(settings, &pool, mode);
+        let session = Box::new(Session::new(self.entry.id, rules, parameters, house.extra.clone()));
+        Ok(LoggedIn::Client { pool, session })
+    }
+
+    fn check_room(&self, settings: &Settings, database: &Database, user: &str) -> Result<(), End> {
+        let house = &self.worker.house;
+        let full = |text: &str| Err(End::pool(sqlstate::TOO_MANY_CONNECTIONS, text));
+        if house.phase() != crate::house::Phase::Running {
+            return Err(End::pool(sqlstate::CANNOT_CONNECT_NOW, "pooler is shutting down"));
+        }
+        if settings.max_client_conn > 0 && house.clients.len() > settings.max_client_conn as usize {
+            return full("no more connections allowed (max_client_conn)");
+        }
+        let database_limit = settings.max_db_client_connections(database) as usize;
+        if database_limit > 0 && house.clients.count_of(|l| l.database == database.name) >= database_limit {
+            return full("client connections exceeded (max_db_client_connections)");
+        }
+        let user_limit = settings.max_user_client_connections(user) as usize;
+        if user_limit > 0 && house.clients.count_of(|l| l.user == user) >= user_limit {
+            return full("client connections exceeded (max_user_client_connections)");
+        }
+        Ok(())
+    }
+
+    /// What a server of this pool says at login; the first client of a pool waits for one.
+    async fn welcome(&self, pool: &Arc<PoolInfo>) -> Result<Arc<Welcome>, End> {
+        if let Some(welcome) = pool.welcome() {
+            return Ok(welcome);
+        }
+        let house = &self.worker.house;
+        let (now, entry) = (Instant::now(), self.entry);
+        let lease = match house.pools.borrow(house, pool.key, entry.id, self.worker.id, now) {
+            Borrowed::Now(lease) => lease,
+            Borrowed::Later(mut waiting) => {
+                entry.set_doing(crate::clients::Doing::Waiting, now);
+                std::future::poll_fn(|cx| waiting.poll(cx)).await?
+            }
+        };
+        lease.give_back();
+        pool.welcome().ok_or_else(|| End::server_gone("server login failed"))
+    }
+
+    async fn greet(
+        &self,
+        talk: &mut Talk,
+        welcome: &Welcome,
+        parameters: &crate::logic::parameters::Parameters,
+    ) -> Result<(), End> {
+        let mut out = Vec::new();
+        backend::authentication_ok(&mut out);
+        for (name, value) in &welcome.statuses {
+            backend::parameter_status(&mut out, name, parameters.get(name).unwrap_or(value));
+        }
+        backend::backend_key_data(&mut out, &self.entry.cancel_key());
+        let notice = self.worker.house.settings_cached(|s| s.login_notify_message.clone());
+        if !notice.is_empty() {
+            use pgwire::report::{Report, Severity};
+            backend::notice(
+                &mut out,
+                &Report::new(Severity::Notice, sqlstate::SUCCESSFUL_COMPLETION, &notice),
+            );
+        }
+        backend::ready_for_query(&mut out, backend::TransactionStatus::Idle);
+        send(talk, &out).await
+    }
+
+    async fn log_in_operator(
+        &self,
+        talk: &mut Talk,
+        settings: &Arc<Settings>,
+        user: String,
+    ) -> Result<LoggedIn, End> {
+        let rights =
+            if self.is_ourselves(talk, &user) || settings.is_admin(&user) || self.any_is_admin(settings) {
+                Some(Rights::Admin)
+            } else {
+                settings.is_stats(&user).then_some(Rights::Stats)
+            };
+        let Some(rights) = rights else {
+            return Err(End::client(sqlstate::INVALID_AUTHORIZATION, "not allowed"));
+        };
+        if !self.is_ourselves(talk, &user) {
+            let asked = Asked {
+                user: user.clone(),
+                database: ADMIN_DATABASE.to_string(),
+                wanted: startup::Wanted::default(),
+            };
+            self.authenticate(talk, settings, &asked, None).await?;
+        }
+        let login =
+            Login { database: ADMIN_DATABASE.to_string(), user, pool: None, application_name: String::new() };
+        let _ = self.entry.login.set(login);
+        let console = Console::new(rights);
+        let mut out = Vec::new();
+        backend::authentication_ok(&mut out);
+        out.extend(console.welcome(&self.entry.cancel_key()));
+        send(talk, &out).await?;
+        self.entry.prepared.store(0, Ordering::Relaxed);
+        Ok(LoggedIn::Console(console))
+    }
+
+    /// With auth_type any everybody may use the console, as in PgBouncer.
+    fn any_is_admin(&self, settings: &Settings) -> bool {
+        settings.auth_type == crate::settings::AuthType::Any
+    }
+
+    /// The user `pgbouncer` over the unix socket, from a process of our own user: needs no password.
+    fn is_ourselves(&self, talk: &Talk, user: &str) -> bool {
+        let cred = talk.wire.unix_stream().and_then(|s| s.peer_cred().ok());
+        user == ADMIN_DATABASE && cred.is_some_and(|c| c.uid() == nix::unistd::geteuid().as_raw())
+    }
+}
+
+/// Who wants in, where to, and with which settings.
+struct Asked {
+    user: String,
+    database: String,
+    wanted: startup::Wanted,
+}
+
+async fn ordered(entry: &ClientEntry) -> End {
+    std::future::poll_fn(|cx| {
+        entry.listen_for_orders(cx.waker());
+        if entry.has_order() { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+    })
+    .await;
+    match entry.take_order() {
+        Order::Shutdown => End::shutdown(),
+        Order::QueryWaitTimeout => End::pool(sqlstate::PROTOCOL_VIOLATION, "query_wait_timeout"),
+        Order::LoginTimeout => End::client(sqlstate::CONNECTION_EXCEPTION, "client_login_timeout"),
+        Order::DatabaseGone => End::pool(sqlstate::DATABASE_DROPPED, "database removed"),
+        _ => End::pool(sqlstate::ADMIN_SHUTDOWN, "admin forced disconnect"),
+    }
+}
+
+async fn send(talk: &mut Talk, bytes: &[u8]) -> Result<(), End> {
+    talk.send(bytes).await.map_err(|e| End::broken_socket(&e))
+}
+
+fn talk_end(error: TalkError) -> End {
+    match error {
+        TalkError::Io(error) => End::broken_socket(&error),
+        TalkError::Protocol(text) => refuse(&text),
+    }
+}
+
+fn refuse(text: &str) -> End {
+    End::client(sqlstate::PROTOCOL_VIOLATION, text)
+}

@@ -1,0 +1,240 @@
+//! How a client proves who it is.
+
+use std::sync::Arc;
+
+use pgwire::auth::{Stored, md5, scram};
+use pgwire::frontend::{self, kind};
+use pgwire::{backend, sqlstate};
+
+use super::{Asked, LoginAttempt, send, talk_end};
+use crate::clients::random_u64;
+use crate::connect::random_nonce;
+use crate::error::End;
+use crate::logic::hba::{Facts, Method};
+use crate::pool::Credential;
+use crate::settings::{AuthType, Database, Secret, Settings};
+use crate::talk::Talk;
+
+impl LoginAttempt<'_> {
+    /// Ok: who it says it is. Some: what the proof is good for towards Postgres.
+    pub(super) async fn authenticate(
+        &self,
+        talk: &mut Talk,
+        settings: &Arc<Settings>,
+        asked: &Asked,
+        database: Option<&Arc<Database>>,
+    ) -> Result<Option<Credential>, End> {
+        let method = self.method(talk, settings, asked)?;
+        if settings.auth_type == AuthType::Any {
+            return Ok(None);
+        }
+        let secret = self.secret(settings, asked, database).await?;
+        match method {
+            Method::Trust if secret.is_none() => Err(failed(
+                &format!("\"trust\" authentication failed for user \"{}\"", asked.user),
+                "no such user",
+            )),
+            Method::Trust => Ok(secret.map(Credential::Stored)),
+            Method::Reject => {
+                Err(End::client(sqlstate::INVALID_AUTHORIZATION, "pg_hba.conf rejects connection"))
+            }
+            Method::Plain => self.by_password(talk, asked, secret).await,
+            // A verifier cannot check md5: the stronger exchange is asked for, as Postgres does.
+            Method::Md5 if secret.as_ref().is_some_and(is_scram) => {
+                self.by_scram(talk, settings, asked, secret).await
+            }
+            Method::Md5 => self.by_md5(talk, asked, secret).await,
+            Method::Scram => self.by_scram(talk, settings, asked, secret).await,
+            Method::Cert | Method::Peer => self.by_system(talk, asked, method),
+        }
+    }
+
+    fn method(&self, talk: &Talk, settings: &Settings, asked: &Asked) -> Result<Method, End> {
+        Ok(match settings.auth_type {
+            AuthType::Any | AuthType::Trust => Method::Trust,
+            AuthType::Plain => Method::Plain,
+            AuthType::Md5 => Method::Md5,
+            AuthType::Scram => Method::Scram,
+            AuthType::Cert => Method::Cert,
+            AuthType::Hba => {
+                let address = talk.wire.tcp_stream().and_then(|s| s.peer_addr().ok()).map(|a| a.ip());
+                let facts = Facts {
+                    address,
+                    tls: self.entry.tls.get().is_some(),
+                    database: &asked.database,
+                    user: &asked.user,
+                    replication: false,
+                };
+                let rule = settings.hba.find(&facts);
+                rule.map(|r| r.method).ok_or_else(|| {
+                    let text = format!(
+                        "no pg_hba.conf entry for host \"{}\", user \"{}\", database \"{}\"",
+                        self.entry.peer.0, asked.user, asked.database
+                    );
+                    End::client(sqlstate::INVALID_AUTHORIZATION, text)
+                })?
+            }
+        })
+    }
+
+    /// What is stored for the user: in auth_file, else what auth_query finds.
+    async fn secret(
+        &self,
+        settings: &Arc<Settings>,
+        asked: &Asked,
+        database: Option<&Arc<Database>>,
+    ) -> Result<Option<Secret>, End> {
+        if let Some(secret) = settings.credentials.get(&asked.user) {
+            return Ok(Some(secret.clone()));
+        }
+        match database {
+            Some(database) if settings.auth_user(database).is_some() => {
+                super::lookup::auth_query(self.worker, self.entry, settings, database, &asked.user).await
+            }
+            _ => Ok(None),
+        }
+    }
+
+    async fn by_password(
+        &self,
+        talk: &mut Talk,
+        asked: &Asked,
+        secret: Option<Secret>,
+    ) -> Result<Option<Credential>, End> {
+        let mut out = Vec::new();
+        backend::authentication_cleartext(&mut out);
+        send(talk, &out).await?;
+        let body = self.answer(talk).await?;
+        let password = frontend::parse_password(&body).map_err(|e| super::refuse(&e.to_string()))?.to_vec();
+        let user = asked.user.clone();
+        let stored = secret.clone();
+        // Off the worker: a verifier takes a millisecond and more.
+        let check = move || {
+            stored
+                .is_some_and(|s| Stored::parse(s.expose()).accepts(&user, &password))
+                .then(|| String::from_utf8(password.clone()).ok().map(Secret::new))
+        };
+        let accepted = tokio::task::spawn_blocking(check).await.unwrap_or(None);
+        match accepted {
+            Some(password) => Ok(password.or(secret).map(Credential::Stored)),
+            None => Err(wrong_password(asked)),
+        }
+    }
+
+    async fn by_md5(
+        &self,
+        talk: &mut Talk,
+        asked: &Asked,
+        secret: Option<Secret>,
+    ) -> Result<Option<Credential>, End> {
+        let salt = (random_u64() as u32).to_be_bytes();
+        let mut out = Vec::new();
+        backend::authentication_md5(&mut out, salt);
+        send(talk, &out).await?;
+        let body = self.answer(talk).await?;
+        let answer = frontend::parse_password(&body).map_err(|e| super::refuse(&e.to_string()))?;
+        let Some(secret) = secret else { return Err(wrong_password(asked)) };
+        let hash = match Stored::parse(secret.expose()) {
+            Stored::Md5(hash) => hash.to_string(),
+            Stored::Plain("") | Stored::Scram(_) => return Err(wrong_password(asked)),
+            Stored::Plain(plain) => md5::hash(&asked.user, plain.as_bytes()),
+        };
+        if md5::accepts(&hash, salt, answer) {
+            Ok(Some(Credential::Stored(secret)))
+        } else {
+            Err(wrong_password(asked))
+        }
+    }
+
+    async fn by_scram(
+        &self,
+        talk: &mut Talk,
+        settings: &Settings,
+        asked: &Asked,
+        secret: Option<Secret>,
+    ) -> Result<Option<Credential>, End> {
+        let mut out = Vec::new();
+        backend::authentication_sasl(&mut out, &[scram::MECHANISM]);
+        send(talk, &out).await?;
+        let body = self.answer(talk).await?;
+        let (mechanism, first) =
+            frontend::parse_sasl_initial(&body).map_err(|e| super::refuse(&e.to_string()))?;
+        if mechanism != scram::MECHANISM.as_bytes() {
+            return Err(super::refuse("client selected an invalid SASL authentication mechanism"));
+        }
+        let verifier = self.verifier(asked, secret, settings.scram_iterations).await;
+        let mut server = scram::Server::new(verifier, scram::nonce(random_nonce()));
+        let challenge = server.challenge(first).map_err(|_| sasl_failed(asked))?;
+        out.clear();
+        backend::authentication_sasl_continue(&mut out, challenge.as_bytes());
+        send(talk, &out).await?;
+        let body = self.answer(talk).await?;
+        let (last, keys) = server.verify(&body).map_err(|_| sasl_failed(asked))?;
+        out.clear();
+        backend::authentication_sasl_final(&mut out, last.as_bytes());
+        send(talk, &out).await?;
+        Ok(Some(Credential::ScramKeys(keys)))
+    }
+
+    /// Of an unknown user a made-up one: the exchange looks the same and fails at its end.
+    async fn verifier(&self, asked: &Asked, secret: Option<Secret>, iterations: u32) -> scram::Verifier {
+        let mock = || scram::Verifier::mock(&asked.user, &self.worker.house.login_secret, iterations);
+        let Some(secret) = secret else { return mock() };
+        match Stored::parse(secret.expose()) {
+            Stored::Scram(verifier) => verifier,
+            Stored::Md5(_) | Stored::Plain("") => mock(),
+            Stored::Plain(plain) => {
+                let plain = plain.to_string();
+                let salt = random_nonce();
+                let make = move || scram::Verifier::make(&plain, &salt[..16], iterations);
+                tokio::task::spawn_blocking(make).await.unwrap_or_else(|_| mock())
+            }
+        }
+    }
+
+    fn by_system(&self, talk: &Talk, asked: &Asked, method: Method) -> Result<Option<Credential>, End> {
+        let name = match method {
+            Method::Peer => talk.wire.unix_stream().and_then(|s| s.peer_cred().ok()).and_then(|cred| {
+                nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(cred.uid()))
+                    .ok()
+                    .flatten()
+                    .map(|u| u.name)
+            }),
+            _ => crate::tls::client_is_named(&talk.wire, &asked.user).then(|| asked.user.clone()),
+        };
+        match name {
+            Some(name) if name == asked.user => Ok(None),
+            Some(_) => Err(failed("unix socket login rejected", "unix socket login rejected")),
+            None => Err(failed("certificate authentication failed", "TLS certificate name mismatch")),
+        }
+    }
+
+    /// The next message has to be the client's answer. Another startup message in its place is no answer.
+    async fn answer(&self, talk: &mut Talk) -> Result<Vec<u8>, End> {
+        let message = talk.next().await.map_err(talk_end)?;
+        if message.kind != kind::PASSWORD {
+            return Err(super::refuse("expected password response"));
+        }
+        Ok(message.body)
+    }
+}
+
+fn is_scram(secret: &Secret) -> bool {
+    matches!(Stored::parse(secret.expose()), Stored::Scram(_))
+}
+
+fn wrong_password(asked: &Asked) -> End {
+    let text = format!("password authentication failed for user \"{}\"", asked.user);
+    End::client(sqlstate::INVALID_PASSWORD, "password authentication failed")
+        .told_as(sqlstate::INVALID_PASSWORD, text)
+}
+
+fn sasl_failed(asked: &Asked) -> End {
+    let text = format!("SASL authentication failed for user \"{}\"", asked.user);
+    End::client(sqlstate::INVALID_PASSWORD, "SASL authentication failed")
+        .told_as(sqlstate::INVALID_PASSWORD, text)
+}
+
+fn failed(told: &str, reason: &str) -> End {
+    End::client(sqlstate::INVALID_AUTHORIZATION, reason).told_as(sqlstate::INVALID_AUTHORIZATION, told)
+}

@@ -1,0 +1,152 @@
+//! The work that the ledger asks for: dials, checks, evictions, upkeep.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{Failure, PoolInfo, Pools, limits, rules};
+use crate::connect;
+use crate::error::End;
+use crate::house::House;
+use crate::logic::ledger::{Chore, Place, PoolKey, ServerKey, WorkerId};
+use crate::server::Server;
+use crate::settings::ServerCheck;
+
+impl Pools {
+    /// Starts what this pool needs now, on this worker.
+    pub(crate) fn run_chores(&self, house: &Arc<House>, pool: PoolKey, worker: WorkerId) {
+        loop {
+            let mut state = self.lock();
+            let Some(chore) = state.ledger.next_chore(pool, Instant::now()) else { return };
+            let info = state.pools[pool.0 as usize].clone();
+            let server = match chore {
+                Chore::Dial { .. } => None,
+                Chore::Check { server } | Chore::Close { server, .. } => Some(state.take_from_shelf(server)),
+            };
+            drop(state);
+            match (chore, server) {
+                (Chore::Dial { server, reserve }, _) => {
+                    if reserve {
+                        tracing::info!(
+                            "{}/{}: taking connection from reserve_pool",
+                            info.database.name,
+                            info.user
+                        );
+                    }
+                    start_dial(house, info, server, worker);
+                }
+                (Chore::Check { .. }, Some(server)) => start_check(house, server, worker),
+                (Chore::Close { reason, .. }, Some(server)) => self.close(house, server, reason.text()),
+                (_, None) => {}
+            }
+        }
+    }
+
+    /// Everything that waits for time to pass or room to appear.
+    pub(crate) fn upkeep(&self, house: &Arc<House>) {
+        let now = Instant::now();
+        let mut state = self.lock();
+        let mut closing = Vec::new();
+        for (key, reason) in state.ledger.expired(now) {
+            closing.push((state.take_from_shelf(key), reason.text().to_string()));
+        }
+        for slot in 0..state.shelf.len() {
+            let Some(server) = state.shelf[slot].as_mut() else { continue };
+            let key = server.key;
+            let Err(reason) = (if server.wire.has_news() { server.on_idle_news() } else { Ok(()) }) else {
+                continue;
+            };
+            if state.ledger.place_of(key) == Some(Place::Idle) {
+                state.ledger.start_closing(key, now);
+                closing.push((state.take_from_shelf(key), reason));
+            }
+        }
+        let pools: Vec<PoolKey> = state.pools.iter().map(|p| p.key).collect();
+        drop(state);
+        for (server, reason) in closing {
+            self.close(house, server, &reason);
+        }
+        for pool in pools {
+            self.run_chores(house, pool, 0);
+        }
+    }
+
+    /// Room has appeared somewhere: only pools whose clients wait matter.
+    pub(crate) fn feed_hungry(&self, house: &Arc<House>) {
+        let hungry: Vec<PoolKey> = self.lock().ledger.hungry().collect();
+        for pool in hungry {
+            self.run_chores(house, pool, 0);
+        }
+    }
+
+    /// New settings are in force.
+    pub(crate) fn apply_settings(&self, house: &House) {
+        let settings = house.settings();
+        let mut state = self.lock();
+        state.ledger.set_rules(rules(&settings));
+        let pools = state.pools.clone();
+        for info in pools {
+            let database = settings.database(&info.database.name).unwrap_or_else(|| info.database.clone());
+            state.ledger.set_limits(info.key, limits(&settings, &database, &info.user));
+            let group = state.databases[&info.database.name];
+            state.ledger.set_database_limit(group, settings.max_db_connections(&database) as usize);
+            let group = state.users[&info.user];
+            state.ledger.set_user_limit(group, settings.max_user_connections(&info.user) as usize);
+        }
+    }
+
+    fn dial_failed(&self, house: &House, info: &PoolInfo, server: ServerKey, failure: Failure) {
+        let mut state = self.lock();
+        state.ledger.dial_failed(server, Instant::now());
+        info.set_failure(failure.clone());
+        let hopeless = state.ledger.is_hopeless(info.key);
+        let clients = if hopeless { state.ledger.take_waiters(info.key) } else { Vec::new() };
+        let senders: Vec<_> = clients.iter().filter_map(|c| state.waiting.remove(c)).collect();
+        drop(state);
+        for sender in senders {
+            let _ = sender.send(Err(End::login_failed(&failure)));
+        }
+        house.keeper_wake.notify_one();
+    }
+}
+
+fn start_dial(house: &Arc<House>, info: Arc<PoolInfo>, key: ServerKey, worker: WorkerId) {
+    let h = house.clone();
+    house.tasks.spawn_local("dial", async move {
+        match connect::dial(&h, &info, key, worker).await {
+            Ok(server) => {
+                let mut state = h.pools.lock();
+                let slot = key.0 as usize;
+                if state.infos.len() <= slot {
+                    state.infos.resize_with(slot + 1, || None);
+                }
+                state.infos[slot] = Some(server.info.clone());
+                drop(state);
+                h.pools.settle(&h, server, true);
+            }
+            Err(failure) => h.pools.dial_failed(&h, &info, key, failure),
+        }
+    });
+}
+
+fn start_check(house: &Arc<House>, server: Box<Server>, worker: WorkerId) {
+    let h = house.clone();
+    house.tasks.spawn_local("check", async move {
+        let key = server.key;
+        let mut server = match server.into_worker(worker) {
+            Ok(server) => server,
+            Err(_) => return h.pools.forget(&h, key),
+        };
+        let settings = h.settings();
+        let sql = match settings.server_check() {
+            ServerCheck::Query(sql) => sql.to_string(),
+            ServerCheck::Empty | ServerCheck::Off => String::new(),
+        };
+        let limit = settings.server_connect_timeout;
+        let checked = tokio::time::timeout(limit, server.run_own(&sql)).await;
+        match checked {
+            Ok(Ok(())) => h.pools.settle(&h, server, true),
+            Ok(Err(reason)) => h.pools.close(&h, server, &reason),
+            Err(_) => h.pools.close(&h, server, "test query timeout"),
+        }
+    });
+}

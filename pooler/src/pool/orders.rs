@@ -1,0 +1,161 @@
+//! What operators do to pools: pause, resume, reconnect, disable.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Pools;
+use crate::house::House;
+use crate::logic::ledger::{CloseReason, GroupKey, ServerKey};
+
+/// How often a waiting PAUSE or WAIT_CLOSE looks again.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+impl Pools {
+    /// Stops lending. False: it was paused already.
+    pub fn pause(&self, house: &House, database: Option<&str>) -> bool {
+        let mut state = self.lock();
+        let group = state.group(database);
+        let was_paused = match group {
+            Some(group) => state.ledger.is_database_paused(group),
+            None => database.is_none() && state.ledger.is_all_paused(),
+        };
+        if was_paused {
+            return false;
+        }
+        let idle = match (database, group) {
+            (None, _) => state.ledger.pause(None),
+            (Some(_), Some(group)) => state.ledger.pause(Some(group)),
+            (Some(_), None) => Vec::new(),
+        };
+        drop(state);
+        self.close_idle(house, idle, CloseReason::Paused);
+        true
+    }
+
+    /// False: it was not paused.
+    pub fn resume(&self, house: &Arc<House>, database: Option<&str>) -> bool {
+        let mut state = self.lock();
+        let group = state.group(database);
+        let was_paused = match (database, group) {
+            (None, _) => state.ledger.is_all_paused() || state.ledger.has_paused_database(),
+            (Some(_), Some(group)) => state.ledger.is_database_paused(group),
+            (Some(_), None) => false,
+        };
+        if !was_paused {
+            return false;
+        }
+        match (database, group) {
+            (Some(_), group) => group.into_iter().for_each(|g| state.ledger.resume(Some(g))),
+            (None, _) => state.ledger.resume_all(),
+        }
+        drop(state);
+        self.feed_hungry(house);
+        true
+    }
+
+    /// Marks servers to be closed as soon as nobody uses them.
+    pub fn reconnect(&self, house: &House, database: Option<&str>) {
+        let mut state = self.lock();
+        let pools: Vec<bool> =
+            state.pools.iter().map(|p| database.is_none_or(|name| p.database.name == name)).collect();
+        let idle = state.ledger.make_obsolete(|pool| pools[pool.0 as usize]);
+        drop(state);
+        self.close_idle(house, idle, CloseReason::Obsolete);
+    }
+
+    /// After a RELOAD: servers whose database now means something else are closed, pools of databases that are gone
+    /// lose their clients.
+    pub fn drop_changed_databases(&self, house: &House) {
+        let settings = house.settings();
+        let mut state = self.lock();
+        let mut changed = vec![false; state.pools.len()];
+        for info in state.pools.clone() {
+            let new = settings.database(&info.database.name);
+            let is_changed = new.is_none_or(|new| info.database.needs_new_servers(&new));
+            changed[info.key.0 as usize] = is_changed;
+            if is_changed {
+                // Clients that log in from now on get a pool with the new entry.
+                state.by_name.remove(&(info.database.name.clone(), info.user.clone()));
+            }
+        }
+        let idle = state.ledger.make_obsolete(|pool| changed[pool.0 as usize]);
+        drop(state);
+        self.close_idle(house, idle, CloseReason::Obsolete);
+    }
+
+    pub async fn wait_quiet(&self, database: Option<&str>) {
+        loop {
+            {
+                let state = self.lock();
+                let group = state.group(database);
+                let is_quiet = (database.is_some() && group.is_none()) || state.ledger.is_quiet(group);
+                if is_quiet {
+                    return;
+                }
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    pub async fn wait_closed(&self, database: Option<&str>) {
+        loop {
+            {
+                let state = self.lock();
+                let group = state.group(database);
+                let is_closed = (database.is_some() && group.is_none()) || !state.ledger.has_obsolete(group);
+                if is_closed {
+                    return;
+                }
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    pub fn is_all_paused(&self) -> bool {
+        self.lock().ledger.is_all_paused()
+    }
+
+    pub fn is_database_paused(&self, database: &str) -> bool {
+        let state = self.lock();
+        state.group(Some(database)).is_some_and(|group| state.ledger.is_database_paused(group))
+    }
+
+    pub fn is_disabled(&self, database: &str) -> bool {
+        self.lock().disabled.contains(database)
+    }
+
+    pub fn set_disabled(&self, database: &str, disabled: bool) {
+        let mut state = self.lock();
+        if disabled {
+            state.disabled.insert(database.to_string());
+        } else {
+            state.disabled.remove(database);
+        }
+    }
+
+    fn close_idle(&self, house: &House, servers: Vec<ServerKey>, reason: CloseReason) {
+        for key in servers {
+            let server = self.lock().take_if_idle(key);
+            if let Some(server) = server {
+                self.close(house, server, reason.text());
+            }
+        }
+    }
+}
+
+impl super::State {
+    fn group(&self, database: Option<&str>) -> Option<GroupKey> {
+        self.databases.get(database?).copied()
+    }
+
+    fn take_if_idle(&mut self, key: ServerKey) -> Option<Box<crate::server::Server>> {
+        use crate::logic::ledger::Place;
+        if self.ledger.place_of(key) != Some(Place::Idle) {
+            return None;
+        }
+        let server = self.shelf.get_mut(key.0 as usize)?.take()?;
+        // No longer to be lent, whoever asks before it is closed.
+        self.ledger.start_closing(key, std::time::Instant::now());
+        Some(server)
+    }
+}
