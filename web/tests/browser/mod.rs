@@ -1,0 +1,146 @@
+//! A headless Chromium for tests. Pictures of the pages are left in the target's tmp folder, to be looked at.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use fantoccini::wd::{Capabilities, WindowHandle};
+use fantoccini::{Client, ClientBuilder, Locator};
+use serde_json::json;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, Command};
+use tokio::sync::Mutex;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const LOOK_PERIOD: Duration = Duration::from_millis(50);
+
+pub struct Browser {
+    /// One session has one window in focus: whoever acts holds it.
+    client: Mutex<Client>,
+    driver: Mutex<Child>,
+    _profile: tempfile::TempDir,
+}
+
+pub struct Window<'a> {
+    browser: &'a Browser,
+    handle: WindowHandle,
+}
+
+impl Browser {
+    pub async fn start() -> Self {
+        let mut driver = Command::new("chromedriver")
+            .arg("--port=0")
+            .stdout(std::process::Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("chromedriver must be installed: apt-get install chromium-driver");
+        let mut lines = BufReader::new(driver.stdout.take().expect("its output is piped")).lines();
+        let port = loop {
+            let line = lines.next_line().await.unwrap().expect("chromedriver says its port");
+            if let Some((_, port)) = line.split_once("successfully on port ") {
+                break port.trim_end_matches('.').parse::<u16>().expect("a port is a number");
+            }
+        };
+        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        let profile = tempfile::tempdir().unwrap();
+        let profile_argument = format!("--user-data-dir={}", profile.path().display());
+        let mut capabilities = Capabilities::new();
+        // Root may not have a sandbox, and containers have a small /dev/shm.
+        let arguments = [
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-dev-shm-usage",
+            "--disable-gpu",
+            "--window-size=1200,800",
+            &profile_argument,
+        ];
+        capabilities.insert("goog:chromeOptions".into(), json!({ "args": arguments }));
+        capabilities.insert("goog:loggingPrefs".into(), json!({ "browser": "ALL" }));
+        let client = ClientBuilder::rustls()
+            .expect("there is a TLS provider")
+            .capabilities(capabilities)
+            .connect(&format!("http://127.0.0.1:{port}"))
+            .await
+            .expect("chromedriver starts a Chromium");
+        Self { client: Mutex::new(client), driver: Mutex::new(driver), _profile: profile }
+    }
+
+    /// A new window at this address.
+    pub async fn window(&self, url: &str) -> Window<'_> {
+        let client = self.client.lock().await;
+        let handle = client.new_window(false).await.unwrap().handle;
+        client.switch_to_window(handle.clone()).await.unwrap();
+        client.goto(url).await.unwrap();
+        // Errors of a page are kept by the page, for `shows_no_errors`.
+        Window { browser: self, handle }
+    }
+
+    pub async fn end(self) {
+        self.client.into_inner().close().await.unwrap();
+        let mut driver = self.driver.into_inner();
+        driver.kill().await.unwrap();
+    }
+}
+
+impl Window<'_> {
+    pub async fn click(&self, selector: &str) {
+        let client = self.client().await;
+        let element = client.wait().at_most(PATIENCE).for_element(Locator::Css(selector)).await.unwrap();
+        until(selector, async || {
+            element.is_displayed().await.unwrap() && element.is_enabled().await.unwrap()
+        })
+        .await;
+        element.click().await.unwrap();
+    }
+
+    pub async fn fill(&self, selector: &str, text: &str) {
+        let client = self.client().await;
+        let element = client.wait().at_most(PATIENCE).for_element(Locator::Css(selector)).await.unwrap();
+        until(selector, async || element.is_displayed().await.unwrap()).await;
+        element.send_keys(text).await.unwrap();
+    }
+
+    pub async fn read(&self, selector: &str) -> String {
+        let client = self.client().await;
+        client.find(Locator::Css(selector)).await.unwrap().text().await.unwrap()
+    }
+
+    /// Waits until an element has this text in it.
+    pub async fn text(&self, selector: &str, text: &str) {
+        let client = self.client().await;
+        until(&format!("{selector} says {text:?}"), async || {
+            let script = "return Array.from(document.querySelectorAll(arguments[0]), (e) => e.textContent).join('\\n')";
+            let found = client.execute(script, vec![json!(selector)]).await.unwrap();
+            found.as_str().is_some_and(|found| found.contains(text))
+        })
+        .await;
+    }
+
+    /// No place for errors on the page says anything.
+    pub async fn shows_no_errors(&self) {
+        let client = self.client().await;
+        let script =
+            "return Array.from(document.querySelectorAll('.problem'), (e) => e.textContent).join('')";
+        assert_eq!(client.execute(script, vec![]).await.unwrap(), json!(""));
+    }
+
+    pub async fn screenshot(&self, name: &str) {
+        let client = self.client().await;
+        let png = client.screenshot().await.unwrap();
+        std::fs::write(Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.png")), png).unwrap();
+    }
+
+    async fn client(&self) -> tokio::sync::MutexGuard<'_, Client> {
+        let client = self.browser.client.lock().await;
+        client.switch_to_window(self.handle.clone()).await.unwrap();
+        client
+    }
+}
+
+/// Looks again and again: the browser tells nobody when its page has changed.
+async fn until(what: &str, is_so: impl AsyncFn() -> bool) {
+    let start = Instant::now();
+    while !is_so().await {
+        assert!(start.elapsed() < PATIENCE, "waited in vain: {what}");
+        tokio::time::sleep(LOOK_PERIOD).await;
+    }
+}

@@ -1,0 +1,118 @@
+//! The pages in a real browser: headless Chromium, driven through chromedriver.
+
+mod browser;
+mod world;
+
+use browser::Browser;
+use serde_json::json;
+use world::{PASSWORD, World};
+
+#[tokio::test]
+async fn a_person_registers_makes_a_session_and_is_seen_in_a_second_window_on_another_replica() {
+    let world = World::start().await;
+    let settings = &[("RESPONDER_PACE", "5"), ("CHAT_COMPARE_PERIOD", "500")];
+    let (one, two) =
+        (world.replica_with("web-1", settings).await, world.replica_with("web-2", settings).await);
+    let browser = Browser::start().await;
+
+    let ann = browser.window(&format!("http://{}/", one.addr)).await;
+    ann.click("#entry-switch").await;
+    ann.fill("#username", "ann").await;
+    ann.fill("#password", PASSWORD).await;
+    ann.click("#entry-submit").await;
+    ann.fill("#create-title", "Rust evening").await;
+    ann.click("#create-form button").await;
+    ann.text("#link-text", "connected to web-1").await;
+    let id = ann.read("#room-id").await;
+
+    let bob = browser.window(&format!("http://{}/", two.addr)).await;
+    bob.click("#entry-switch").await;
+    bob.fill("#username", "bob").await;
+    bob.fill("#password", PASSWORD).await;
+    bob.click("#entry-submit").await;
+    bob.fill("#join-id", &id).await;
+    bob.click("#join-form button").await;
+    bob.text("#link-text", "connected to web-2").await;
+    bob.text("#presence", "2 people here").await;
+
+    ann.fill("#content", "Hello <b>Bob</b>").await;
+    ann.click("#send").await;
+    bob.text(".message .text", "Hello <b>Bob</b>").await;
+    ann.text(".message.mine:not(.pending) .text", "Hello <b>Bob</b>").await;
+
+    bob.fill("#content", "What is a lease?").await;
+    bob.click("#ask").await;
+    ann.text(".message.assistant:not(.making) .text", "What is a lease?").await;
+    ann.shows_no_errors().await;
+    bob.shows_no_errors().await;
+    ann.screenshot("chat").await;
+    bob.screenshot("chat-dark").await;
+    browser.end().await;
+    one.stop().await;
+    two.stop().await;
+}
+
+#[tokio::test]
+async fn the_page_comes_back_by_itself_and_misses_nothing() {
+    let world = World::start().await;
+    let one = world.replica("web-1").await;
+    let two = world.replica("web-2").await;
+    let ann = world.user("ann").await;
+    let made = one.client_of(&ann).post("/api/sessions", &json!({"title": "room", "slug": "room"})).await;
+    assert_eq!(made.status, 201, "{made:?}");
+    let browser = Browser::start().await;
+    let page = browser.window(&format!("http://{}/#room", one.addr)).await;
+    page.fill("#username", "ann").await;
+    page.fill("#password", PASSWORD).await;
+    page.click("#entry-submit").await;
+    page.text("#link-text", "connected to web-1").await;
+
+    let port = one.addr.port().to_string();
+    one.stop().await;
+    page.text("#link-text", "reconnecting").await;
+    // Written while the page has nobody to talk to.
+    page.fill("#content", "sent into the dark").await;
+    page.click("#send").await;
+    for n in 1..=3 {
+        let content = json!({"content": format!("missed {n}")});
+        two.client_of(&ann).post("/api/sessions/room/messages", &content).await;
+    }
+    let again = world.replica_with("web-1", &[("PORT", &port)]).await;
+    page.text("#link-text", "connected to web-1").await;
+    page.text(".message:nth-child(3) .text", "missed 3").await;
+    page.text(".message:nth-child(4):not(.pending) .text", "sent into the dark").await;
+    let stored = two.client_of(&ann).get("/api/sessions/room/messages").await;
+    let contents: Vec<_> =
+        stored.at("/items").as_array().unwrap().iter().map(|m| m["content"].clone()).collect();
+    assert_eq!(contents, ["missed 1", "missed 2", "missed 3", "sent into the dark"]);
+    browser.end().await;
+    again.stop().await;
+    two.stop().await;
+}
+
+#[tokio::test]
+async fn the_fleet_page_shows_all_replicas_to_admins_and_nothing_to_others() {
+    let world = World::start().await;
+    let settings = &[("ADMIN_USERNAMES", "root")];
+    let (one, two) =
+        (world.replica_with("web-1", settings).await, world.replica_with("web-2", settings).await);
+    world.user("root").await;
+    let browser = Browser::start().await;
+    let page = browser.window(&format!("http://{}/ops", two.addr)).await;
+    page.text("#ops-error", "Log in").await;
+    let page = browser.window(&format!("http://{}/", two.addr)).await;
+    page.fill("#username", "root").await;
+    page.fill("#password", PASSWORD).await;
+    page.click("#entry-submit").await;
+    page.text("#my-name", "root").await;
+    let page = browser.window(&format!("http://{}/ops", two.addr)).await;
+    page.text("#replicas", "web-1").await;
+    page.text("#replicas", "web-2").await;
+    page.text("#checks", "healthy").await;
+    page.text("#tiles", "2 / 2").await;
+    page.shows_no_errors().await;
+    page.screenshot("ops").await;
+    browser.end().await;
+    one.stop().await;
+    two.stop().await;
+}
