@@ -130,7 +130,10 @@ pub struct VerifyArgs {
     /// User of database and console [or DB_USER]; the password comes from DB_PASSWORD, DB_PASSWORD_FILE, PGPASSFILE or the status's pgpass_file
     #[arg(long)]
     pub user: Option<String>,
-    /// The stack runs under docker: replicas are found by `docker inspect` and killed by `docker kill`
+    /// Settings for names and the password, below those of the environment
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The stack runs under docker: its parts are found by `docker inspect`, a replica is killed by `docker kill`
     #[arg(long)]
     pub docker: bool,
     /// Run these checks only, in the order of the list in the guide

@@ -1,6 +1,7 @@
 //! Checks of a running stack, one line each. Every check is bounded in time and leaves the stack as it was, but `shutdown`.
 
 mod database;
+mod engine;
 mod kill;
 mod rooms;
 mod shutdown;

@@ -1,6 +1,7 @@
 //! One replica is killed under a steady 200 GETs a second: each GET whose response had not begun must be answered.
 
-use super::site::{self, Keeper, Site};
+use super::engine;
+use super::site::{Keeper, Site};
 use crate::http::{Call, Client};
 use crate::logic::fault::Fault;
 use crate::logic::fleet::Replica;
@@ -103,7 +104,7 @@ fn is_excused(fault: &Fault) -> bool {
 
 async fn end(victim: &Replica, keeper: Keeper) -> anyhow::Result<()> {
     if keeper == Keeper::Docker {
-        return site::docker(&["kill", &site::container_of(&victim.name)]).await.map(drop);
+        return engine::docker(&["kill", &engine::container_of(&victim.name)]).await.map(drop);
     }
     let pid = victim.pid.with_context(|| format!("the status names no pid of {}", victim.name))?;
     // The status may be old, and its number another process by now.
@@ -123,7 +124,7 @@ async fn come_back(site: &Site, replica: &Replica) -> anyhow::Result<Duration> {
     if site.keeper == Keeper::Docker {
         // The engine does not start again what was killed by hand. The GETs must meet its absence first.
         tokio::time::sleep(ABSENCE).await;
-        site::docker(&["start", &site::container_of(&replica.name)]).await?;
+        engine::docker(&["start", &engine::container_of(&replica.name)]).await?;
     }
     let mut client = Client::new(site.dialer_of(replica).await?);
     loop {

@@ -1,5 +1,6 @@
 //! Where the stack under check is, put together from its status, the command line and, under docker, the engine.
 
+use super::engine;
 use crate::accounts::{self, Account};
 use crate::args::VerifyArgs;
 use crate::http::{Client, Dialer};
@@ -11,7 +12,6 @@ use std::io::Read;
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
-use tokio::process::Command;
 
 /// The settings that passwords and names may come from; none of them may stand on a command line.
 static SETTINGS: &[Setting] = &[
@@ -35,8 +35,6 @@ static SETTINGS: &[Setting] = &[
 
 /// Time within which any one answer must come.
 pub const ANSWER_LIMIT: Duration = Duration::from_secs(15);
-/// Replicas that the compose file has.
-const COMPOSE_REPLICAS: usize = 10;
 
 /// The stack under check.
 pub struct Site {
@@ -68,7 +66,10 @@ struct Passwords {
 
 impl Site {
     pub async fn find(args: &VerifyArgs, lookup: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<Self> {
-        let values = chassis::settings::read(SETTINGS, lookup)?;
+        let file =
+            args.config.as_deref().map(chassis::settings::read_env_file).transpose()?.unwrap_or_default();
+        let values =
+            chassis::settings::read(SETTINGS, &|name| lookup(name).or_else(|| file.get(name).cloned()))?;
         let fleet = args.status.as_deref().map(read_status).transpose()?.unwrap_or_default();
         let balancer = match (&args.balancer, &fleet.url) {
             (Some(target), _) => target.clone(),
@@ -89,8 +90,8 @@ impl Site {
             balancer,
             dialer,
             replicas,
-            pooler: args.pooler.clone().or_else(|| fleet.pooler.clone()),
-            postgres: args.postgres.clone().or(direct),
+            pooler,
+            postgres,
             database: named(&args.database, fleet.database.as_ref().map(|db| &db.name), "DB_NAME"),
             user: named(&args.user, fleet.database.as_ref().map(|db| &db.user), "DB_USER"),
             supervisor_pid: fleet.supervisor_pid,
@@ -154,32 +155,6 @@ impl Passwords {
     fn of(&self, address: &Address, database: &str, user: &str) -> Option<String> {
         self.given.clone().or_else(|| fleet::password(&self.pgpass, address, database, user))
     }
-}
-
-/// Runs a command of the docker engine and gives what it printed.
-pub async fn docker(args: &[&str]) -> anyhow::Result<String> {
-    let output = Command::new("docker").args(args).output().await.context("cannot run docker")?;
-    let told = String::from_utf8_lossy(&output.stderr);
-    anyhow::ensure!(output.status.success(), "docker {}: {}", args.join(" "), told.trim());
-    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
-}
-
-/// The name of a replica's container.
-pub fn container_of(replica: &str) -> String {
-    format!("arena-{replica}")
-}
-
-async fn docker_replicas() -> anyhow::Result<Vec<Replica>> {
-    let mut replicas = Vec::new();
-    for number in 1..=COMPOSE_REPLICAS {
-        let name = format!("web-{number}");
-        let format = "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}";
-        let addresses = docker(&["inspect", "-f", format, &container_of(&name)]).await?;
-        let address =
-            addresses.split_whitespace().next().with_context(|| format!("{name} has no address"))?;
-        replicas.push(Replica { name, url: format!("http://{address}:8000"), pid: None });
-    }
-    Ok(replicas)
 }
 
 fn read_status(path: &Path) -> anyhow::Result<Fleet> {
