@@ -13,7 +13,7 @@ pub mod verify;
 pub mod ws;
 
 use args::{Cli, Verb};
-use chassis::signals::Signals;
+use chassis::signals::{Signal, Signals};
 use std::process::ExitCode;
 use tokio_util::sync::CancellationToken;
 
@@ -32,11 +32,15 @@ pub async fn run(cli: Cli, lookup: &dyn Fn(&str) -> Option<String>) -> anyhow::R
     loop {
         tokio::select! {
             done = &mut work => return done,
-            // The first signal ends the run in order, the second one at once.
-            _ = signals.next() => {
-                anyhow::ensure!(!stop.is_cancelled(), "interrupted");
-                stop.cancel();
-            }
+            signal = signals.next() => match signal {
+                // A resized terminal or a stray signal is no wish to end.
+                Signal::WindowChange | Signal::Usr1 | Signal::Usr2 => {}
+                // The first ends the run in order, the second one at once.
+                Signal::Hangup | Signal::Interrupt | Signal::Quit | Signal::Terminate => {
+                    anyhow::ensure!(!stop.is_cancelled(), "interrupted");
+                    stop.cancel();
+                }
+            },
         }
     }
 }

@@ -37,7 +37,7 @@ struct Member {
 #[derive(Debug, PartialEq, Eq)]
 enum Heard {
     Quiet,
-    /// The server closed in a way that asks to reconnect.
+    /// The server closed in a way that asks to connect again.
     GoneAway,
 }
 
@@ -245,10 +245,11 @@ impl Member {
     }
 }
 
-/// 1001 and 1012 are a server that goes away and asks to come back; any other code is a fault.
+/// 1001 and 1012 are a server that goes away and asks to come back, 4401 is a token that has expired meanwhile (the
+/// account has a newer one); any other code is a fault.
 fn gone(code: u16) -> Result<Heard, Fault> {
     match code {
-        1001 | 1012 => Ok(Heard::GoneAway),
+        1001 | 1012 | 4401 => Ok(Heard::GoneAway),
         other => Err(Fault::Cut(format!("closed with {other}"))),
     }
 }

@@ -68,8 +68,9 @@ impl Site {
     pub async fn find(args: &VerifyArgs, lookup: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<Self> {
         let file =
             args.config.as_deref().map(chassis::settings::read_env_file).transpose()?.unwrap_or_default();
-        let values =
-            chassis::settings::read(SETTINGS, &|name| lookup(name).or_else(|| file.get(name).cloned()))?;
+        let values = chassis::settings::read(SETTINGS, &|name| {
+            lookup(name).filter(|value| !value.is_empty()).or_else(|| file.get(name).cloned())
+        })?;
         let fleet = args.status.as_deref().map(read_status).transpose()?.unwrap_or_default();
         let balancer = match (&args.balancer, &fleet.url) {
             (Some(target), _) => target.clone(),
@@ -79,10 +80,16 @@ impl Site {
         let dialer = Rc::new(Dialer::resolve(&balancer, ANSWER_LIMIT).await?);
         let mut replicas =
             if args.replicas.is_empty() { fleet.replicas.clone() } else { args.replicas.clone() };
-        if replicas.is_empty() && args.docker {
-            replicas = docker_replicas().await?;
-        }
+        let mut pooler = args.pooler.clone().or_else(|| fleet.pooler.clone());
         let direct = fleet.database.as_ref().map(|db| Address { host: db.host.clone(), port: db.port });
+        let mut postgres = args.postgres.clone().or(direct);
+        if args.docker {
+            if replicas.is_empty() {
+                replicas = engine::replicas().await?;
+            }
+            pooler = pooler.or(engine::address_of("pooler", 6432).await?);
+            postgres = postgres.or(engine::address_of("postgres", 5432).await?);
+        }
         let named = |flag: &Option<String>, status: Option<&String>, setting: &str| {
             flag.clone().or_else(|| status.cloned()).unwrap_or_else(|| values.text(setting).to_owned())
         };
