@@ -9,6 +9,7 @@ pub mod listen;
 pub mod location;
 pub mod map;
 pub mod proxy;
+pub mod rewrite;
 pub mod settings;
 pub mod table;
 pub mod template;

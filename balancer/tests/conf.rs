@@ -10,6 +10,7 @@ use std::time::Duration;
 use balancer::conf::Settings;
 use balancer::conf::location::{Action, Location, ReturnBody, Route, Server};
 use balancer::conf::proxy::{Proxy, Target, UriForm};
+use balancer::conf::rewrite::Step;
 use balancer::conf::template::Template;
 use balancer::conf::upstream::{Address, Method};
 use balancer::conf::variables::{Facts, Variable};
@@ -52,8 +53,8 @@ fn header(proxy: &Proxy, name: &str) -> Option<Template> {
     found.map(|header| header.value.clone())
 }
 
-fn text_of(action: &Action) -> String {
-    let Action::Return(answer) = action else { panic!("{action:?}") };
+fn text_of(steps: &[Step]) -> String {
+    let [Step::Return(answer)] = steps else { panic!("{steps:?}") };
     let ReturnBody::Text(text) = &answer.body else { panic!("{answer:?}") };
     String::from_utf8(text.constant().unwrap().to_vec()).unwrap()
 }
@@ -181,7 +182,7 @@ fn locations_are_found_in_nginx_s_order() {
         ("/outer/in/a.jpg", "pattern"),
     ];
     for (path, expected) in cases {
-        assert_eq!(text_of(&route(server, path).action), expected, "{path}");
+        assert_eq!(text_of(&route(server, path).steps), expected, "{path}");
     }
     let Route::Location(_, Some(captures)) = server.locations.route(b"/user/12") else { panic!() };
     assert_eq!(captures.group(1), Some(&b"12"[..]));
@@ -195,8 +196,8 @@ fn a_proxied_prefix_without_its_slash_is_redirected() {
     );
     let server = only_server(&settings);
     assert!(matches!(server.locations.route(b"/a"), Route::AddSlash(_)));
-    assert_eq!(text_of(&route(server, "/b").action), "root");
-    assert_eq!(text_of(&route(server, "/c").action), "c");
+    assert_eq!(text_of(&route(server, "/b").steps), "root");
+    assert_eq!(text_of(&route(server, "/c").steps), "c");
 }
 
 #[test]
@@ -210,10 +211,7 @@ fn host_names_find_their_server() {
            server { listen 80 default_server; server_name _; return 200 default; }"#,
     );
     let names = &settings.http.listens[0].names;
-    let found = |host: &str| {
-        let answer = names.find(host.as_bytes()).answer.clone().unwrap();
-        text_of(&Action::Return(answer))
-    };
+    let found = |host: &str| text_of(&names.find(host.as_bytes()).steps);
     for (host, expected) in [
         ("example.com", "exact"),
         ("a.example.com", "suffix"),
@@ -243,7 +241,7 @@ fn addresses_of_one_port_share_the_wildcard_s_socket() {
     assert_eq!(listens[0].options.backlog, 99);
     let answer = |ip: [u8; 4]| {
         let names = listens[0].names_for(Some(ip.into()));
-        text_of(&Action::Return(names.default.answer.clone().unwrap()))
+        text_of(&names.default.steps)
     };
     assert_eq!(answer([127, 0, 0, 1]), "local");
     assert_eq!(answer([10, 0, 0, 1]), "any");
@@ -289,7 +287,7 @@ fn maps_look_up_exact_names_wildcards_and_patterns() {
            map $kind $again { exact yes; default no; }
            server { listen 80; location / { return 200 "$kind $again"; } }"#,
     );
-    let Action::Return(answer) = &route(only_server(&settings), "/").action else { panic!() };
+    let [Step::Return(answer)] = &route(only_server(&settings), "/").steps[..] else { panic!() };
     let ReturnBody::Text(text) = &answer.body else { panic!() };
     let case = |host: &str| render(text, &Request(&[("host", host)]));
     assert_eq!(case("EXAMPLE.com"), "exact yes");

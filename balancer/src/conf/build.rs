@@ -8,6 +8,7 @@ mod logs;
 mod main_context;
 mod names;
 mod proxying;
+mod rewrites;
 mod scope;
 mod servers;
 mod upstreams;

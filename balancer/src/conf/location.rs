@@ -9,6 +9,7 @@ use regex::bytes::Regex;
 
 use super::files::Files;
 use super::proxy::{Proxy, ProxyPass};
+use super::rewrite::Step;
 use super::settings::AccessLog;
 use super::template::Template;
 
@@ -18,8 +19,8 @@ pub struct Server {
     /// The first `server_name`, what `$server_name` says.
     pub name: Box<str>,
     pub head: HeadLimits,
-    /// `return` at the level of the server: answers everything.
-    pub answer: Option<Return>,
+    /// Run before a location is looked for.
+    pub steps: Arc<[Step]>,
     pub locations: Locations,
     /// What applies where no location matches, and to errors before one is found.
     pub root: Arc<Location>,
@@ -160,6 +161,15 @@ impl Captures {
         self.groups.get(usize::from(n))?.as_deref()
     }
 
+    /// Names that this match does not have keep the value of an earlier one.
+    pub fn keep_names_of(&mut self, before: Captures) {
+        for (name, value) in before.named {
+            if self.named(name).is_none() {
+                self.named.push((name, value));
+            }
+        }
+    }
+
     pub fn named(&self, name: CaptureName) -> Option<&[u8]> {
         self.named.iter().find(|(known, _)| *known == name).map(|(_, value)| &value[..])
     }
@@ -173,6 +183,8 @@ pub struct Location {
     pub path: Box<[u8]>,
     pub nested: Locations,
     pub action: Action,
+    /// `set`, `if`, `rewrite`, `return`, `break`: they run when the request comes here.
+    pub steps: Arc<[Step]>,
     pub proxy: Arc<Proxy>,
     pub files: Arc<Files>,
     pub body: BodyLimits,
@@ -220,7 +232,6 @@ pub enum LocationKind {
 #[derive(Debug)]
 pub enum Action {
     Proxy(ProxyPass),
-    Return(Return),
     /// Neither of them: the path is looked for among the files.
     Nothing,
 }

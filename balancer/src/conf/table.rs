@@ -68,6 +68,9 @@ impl Context {
     pub const LOCATION: Context = Context(1 << 5);
     /// The body of `map`: pairs, not directives.
     pub const FREE: Context = Context(1 << 6);
+    /// An `if` block of a server, and one of a location.
+    pub const IF_SERVER: Context = Context(1 << 7);
+    pub const IF_LOCATION: Context = Context(1 << 8);
     /// http, server and location: what most directives of a request allow.
     pub const REQUEST: Context = Context(1 << 2 | 1 << 4 | 1 << 5);
 
@@ -92,6 +95,8 @@ impl Context {
             (Context::UPSTREAM, "upstream"),
             (Context::SERVER, "server"),
             (Context::LOCATION, "location"),
+            (Context::IF_SERVER, "if in server"),
+            (Context::IF_LOCATION, "if in location"),
         ];
         let named: Vec<&str> =
             all.iter().filter(|(one, _)| self.contains(*one)).map(|(_, name)| *name).collect();

@@ -110,6 +110,8 @@ macro_rules! variables {
             Capture(u8),
             /// A named group of a regular expression.
             Named(super::location::CaptureName),
+            /// A variable that `set` makes; empty until then.
+            User(super::rewrite::UserVariable),
             /// A variable that a `map` block makes.
             Map(Arc<Map>),
         }

@@ -9,6 +9,7 @@ use super::files::files;
 use super::http::Shared;
 use super::names::{Case, Names};
 use super::proxying::{self, Passing};
+use super::rewrites::steps;
 use super::scope::Scope;
 use crate::conf::blocks::Node;
 use crate::conf::error::Result;
@@ -24,6 +25,8 @@ use crate::conf::value;
 pub(super) struct Site<'a> {
     pub kind: LocationKind,
     pub path: &'a str,
+    /// An `if` block of the location: it takes over where the location leads.
+    pub in_if: bool,
 }
 
 pub(super) fn locations(scope: &Scope<'_>, outside: &Site<'_>, shared: &mut Shared<'_>) -> Result<Locations> {
@@ -66,7 +69,7 @@ fn site(node: &Node) -> Result<Site<'_>> {
         let kind = modifier(node.arg(0));
         let kind =
             kind.ok_or_else(|| node.error(format!("invalid location modifier \"{}\"", node.arg(0))))?;
-        return Ok(Site { kind, path: node.arg(1) });
+        return Ok(Site { kind, path: node.arg(1), in_if: false });
     }
     let text = node.arg(0);
     let (kind, path) = if let Some(path) = text.strip_prefix('=') {
@@ -80,7 +83,7 @@ fn site(node: &Node) -> Result<Site<'_>> {
     } else {
         (LocationKind::Prefix, text)
     };
-    Ok(Site { kind, path })
+    Ok(Site { kind, path, in_if: false })
 }
 
 fn pattern_of(node: &Node) -> (Case, &str) {
@@ -118,6 +121,7 @@ pub(super) fn location(scope: &Scope<'_>, site: &Site<'_>, shared: &mut Shared<'
         path: site.path.as_bytes().into(),
         nested,
         action: action(scope, site, shared)?,
+        steps: if site.kind == LocationKind::Root { [].into() } else { steps(scope, site, shared)? },
         proxy: Arc::new(proxying::proxy(scope, names)?),
         files: files(scope, site, names, shared.world)?,
         body: BodyLimits {
@@ -148,32 +152,31 @@ pub(super) fn location(scope: &Scope<'_>, site: &Site<'_>, shared: &mut Shared<'
     })
 }
 
-/// `return` wins over `proxy_pass`: it belongs to the rewrite phase, which comes first.
 fn action(scope: &Scope<'_>, site: &Site<'_>, shared: &mut Shared<'_>) -> Result<Action> {
     if site.kind == LocationKind::Root {
         return Ok(Action::Nothing);
     }
-    let passing = Passing { names: shared.names, world: shared.world, kind: site.kind, path: site.path };
-    let pass = match scope.own("proxy_pass").next() {
-        Some(node) => Some(proxying::proxy_pass(node, &mut shared.groups, &passing)?),
-        None => None,
+    let own = scope.own("proxy_pass").next();
+    // What an `if` block names itself has no location whose path could be replaced.
+    let kind = if site.in_if && own.is_some() { LocationKind::Pattern } else { site.kind };
+    let passing = Passing { names: shared.names, world: shared.world, kind, path: site.path };
+    let node = match own {
+        None if site.in_if => scope.of_location("proxy_pass"),
+        own => own,
     };
-    if let Some(answer) = return_of(scope, shared.names)? {
-        return Ok(Action::Return(answer));
+    match node {
+        Some(node) => Ok(Action::Proxy(proxying::proxy_pass(node, &mut shared.groups, &passing)?)),
+        None => Ok(Action::Nothing),
     }
-    Ok(pass.map_or(Action::Nothing, Action::Proxy))
 }
 
-/// The first `return` of the block itself.
-pub(super) fn return_of(scope: &Scope<'_>, names: &Names<'_>) -> Result<Option<Return>> {
-    let Some(node) = scope.own("return").next() else { return Ok(None) };
+pub(super) fn return_at(node: &Node, names: &Names<'_>) -> Result<Return> {
     let text = node.args.get(1).map(|word| names.template(&word.text, node)).transpose()?;
     let Some(status) = value::count(node.arg(0)) else {
-        if node.args.len() == 1
-            && ["http://", "https://", "$scheme"].iter().any(|start| node.arg(0).starts_with(start))
-        {
+        let is_url = ["http://", "https://", "$scheme"].iter().any(|start| node.arg(0).starts_with(start));
+        if node.args.len() == 1 && is_url {
             let url = names.template(node.arg(0), node)?;
-            return Ok(Some(Return { status: 302, body: ReturnBody::Redirect(url) }));
+            return Ok(Return { status: 302, body: ReturnBody::Redirect(url) });
         }
         return Err(node.error(format!("invalid return code \"{}\"", node.arg(0))));
     };
@@ -186,7 +189,7 @@ pub(super) fn return_of(scope: &Scope<'_>, names: &Names<'_>) -> Result<Option<R
         (_, Some(text)) => ReturnBody::Text(text),
         (_, None) => ReturnBody::Page,
     };
-    Ok(Some(Return { status, body }))
+    Ok(Return { status, body })
 }
 
 fn keepalive(scope: &Scope<'_>) -> Result<ClientKeepalive> {

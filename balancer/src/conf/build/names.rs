@@ -10,6 +10,7 @@ use crate::conf::blocks::Node;
 use crate::conf::error::Result;
 use crate::conf::location::{CaptureName, Pattern};
 use crate::conf::map::Map;
+use crate::conf::rewrite::UserVariable;
 use crate::conf::template::{Part, Template};
 use crate::conf::variables::Variable;
 
@@ -18,6 +19,8 @@ pub struct Names<'a> {
     map_nodes: HashMap<&'a str, &'a Node>,
     maps: RefCell<HashMap<&'a str, State>>,
     groups: RefCell<Vec<Box<str>>>,
+    /// Variables that `set` makes, wherever it stands.
+    users: RefCell<Vec<Box<str>>>,
 }
 
 enum State {
@@ -35,8 +38,14 @@ impl<'a> Names<'a> {
             };
             map_nodes.insert(name, node);
         }
-        let names = Names { map_nodes, maps: RefCell::default(), groups: RefCell::default() };
+        let names = Names {
+            map_nodes,
+            maps: RefCell::default(),
+            groups: RefCell::default(),
+            users: RefCell::default(),
+        };
         names.collect_groups(http);
+        names.collect_users(http);
         Ok(names)
     }
 
@@ -64,6 +73,26 @@ impl<'a> Names<'a> {
         }
     }
 
+    fn collect_users(&self, nodes: &[Node]) {
+        for node in nodes {
+            let name =
+                Some(node.arg(0)).filter(|_| node.name == "set").and_then(|name| name.strip_prefix('$'));
+            if let Some(name) = name
+                && Variable::builtin(name).is_none()
+                && !self.map_nodes.contains_key(name)
+                && self.user(name).is_none()
+            {
+                self.users.borrow_mut().push(name.into());
+            }
+            self.collect_users(&node.block);
+        }
+    }
+
+    /// The variable that `set` makes under this name.
+    pub fn user(&self, name: &str) -> Option<UserVariable> {
+        self.users.borrow().iter().position(|known| **known == *name).map(UserVariable)
+    }
+
     fn group(&self, name: &str) -> CaptureName {
         let mut groups = self.groups.borrow_mut();
         let known = groups.iter().position(|known| **known == *name);
@@ -76,6 +105,9 @@ impl<'a> Names<'a> {
     pub fn variable(&self, name: &str, node: &Node) -> Result<Variable> {
         if let Some((name, map_node)) = self.map_nodes.get_key_value(name) {
             return Ok(Variable::Map(self.map(name, map_node)?));
+        }
+        if let Some(user) = self.user(name) {
+            return Ok(Variable::User(user));
         }
         if let Some(variable) = Variable::builtin(name) {
             return Ok(variable);
@@ -203,6 +235,7 @@ impl Case {
 }
 
 pub fn regex(text: &str, case: Case, node: &Node) -> Result<Regex> {
+    let text = &unquoted(text);
     let built = RegexBuilder::new(text).case_insensitive(case == Case::Ignored).unicode(false).build();
     let built = built.or_else(|_| RegexBuilder::new(text).case_insensitive(case == Case::Ignored).build());
     built.map_err(|error| {
@@ -210,6 +243,20 @@ pub fn regex(text: &str, case: Case, node: &Node) -> Result<Regex> {
         let reason = reason.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
         node.error(format!("pattern \"{text}\" cannot be used: {reason}"))
     })
+}
+
+/// PCRE's `\\Q…\\E`, which quotes everything between, spelt out.
+fn unquoted(pattern: &str) -> String {
+    let mut out = String::new();
+    let mut rest = pattern;
+    while let Some((before, after)) = rest.split_once("\\Q") {
+        let (quoted, after) = after.split_once("\\E").unwrap_or((after, ""));
+        out.push_str(before);
+        out.push_str(&regex::escape(quoted));
+        rest = after;
+    }
+    out.push_str(rest);
+    out
 }
 
 /// Splits what follows `$` into the name and the rest.

@@ -35,6 +35,11 @@ impl<'a> Scope<'a> {
         self.nodes.iter().filter(move |node| node.name == name)
     }
 
+    /// The directive of the location that an `if` block belongs to.
+    pub fn of_location(&self, name: &str) -> Option<&'a Node> {
+        self.outer?.own(name).next()
+    }
+
     /// The directives of that name from the innermost block that has any.
     pub fn nearest(&self, name: &str) -> Vec<&'a Node> {
         let own: Vec<&Node> = self.own(name).collect();

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use super::http::Shared;
 use super::listens::{ListenLine, listen_lines};
-use super::locations::{Site, location, locations, return_of};
+use super::locations::{Site, location, locations};
 use super::names::{Case, Names};
+use super::rewrites::steps;
 use super::scope::Scope;
 use crate::conf::blocks::Node;
 use crate::conf::error::Result;
@@ -30,11 +31,11 @@ pub(super) enum ServerName {
 
 pub(super) fn server<'a>(scope: &Scope<'a>, node: &'a Node, shared: &mut Shared<'_>) -> Result<Built<'a>> {
     let names = server_names(scope, shared.names)?;
-    let site = Site { kind: LocationKind::Root, path: "" };
+    let site = Site { kind: LocationKind::Root, path: "", in_if: false };
     let server = Server {
         name: shown_name(scope),
         head: head_limits(scope)?,
-        answer: return_of(scope, shared.names)?,
+        steps: steps(scope, &site, shared)?,
         locations: locations(scope, &site, shared)?,
         root: Arc::new(location(scope, &site, shared)?),
     };

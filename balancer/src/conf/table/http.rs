@@ -8,6 +8,10 @@ const LOCATION: Context = Context::LOCATION;
 const REQUEST: Context = Context::REQUEST;
 const HEAD: Context = HTTP.or(SERVER);
 const INNER: Context = SERVER.or(LOCATION);
+const IF_SERVER: Context = Context::IF_SERVER;
+const IF_LOCATION: Context = Context::IF_LOCATION;
+const STEPS: Context = INNER.or(IF_SERVER).or(IF_LOCATION);
+const REQUEST_IF: Context = REQUEST.or(IF_LOCATION);
 
 pub const ROWS: &[Directive] = &[
     words("server", HTTP, 0..=0, "", "a virtual server").opening(SERVER).many(),
@@ -18,7 +22,7 @@ pub const ROWS: &[Directive] = &[
     words("log_format", HTTP, 2..=ANY, "", "a format of access logs: name, `escape=`, text").many(),
     words(
         "access_log",
-        REQUEST,
+        REQUEST_IF,
         1..=ANY,
         "logs/access.log combined",
         "file, format, `buffer=`, `flush=`, `if=`; or `off`",
@@ -26,10 +30,24 @@ pub const ROWS: &[Directive] = &[
     .many(),
     words("listen", SERVER, 1..=ANY, "*:80", "address and port with options").many(),
     words("server_name", SERVER, 1..=ANY, "", "host names: exact, `*.x`, `.x`, `x.*`, `~pattern`").many(),
-    words("return", INNER, 1..=2, "", "answer at once: status, text or URL").many(),
+    words("if", SERVER, 1..=ANY, "", "steps for requests that meet a condition").opening(IF_SERVER).many(),
+    words("if", LOCATION, 1..=ANY, "", "steps and settings for requests that meet a condition")
+        .opening(IF_LOCATION)
+        .many(),
+    words("set", STEPS, 2..=2, "", "give a variable a value").many(),
+    words(
+        "rewrite",
+        STEPS,
+        2..=3,
+        "",
+        "change the path: pattern, replacement, last, break, redirect or permanent",
+    )
+    .many(),
+    words("break", STEPS, 0..=0, "", "no more steps").many(),
+    words("return", STEPS, 1..=2, "", "answer at once: status, text or URL").many(),
     one("internal", LOCATION, Kind::Words, "", "only for redirects inside").args(0),
     // files
-    one("root", REQUEST, Kind::Words, "html", "folder below which paths are looked for"),
+    one("root", REQUEST_IF, Kind::Words, "html", "folder below which paths are looked for"),
     one("alias", LOCATION, Kind::Words, "", "folder in place of the location's own path"),
     words("index", REQUEST, 1..=ANY, "index.html", "files for a path that ends with a slash").many(),
     words("try_files", INNER, 2..=ANY, "", "files to look for in order; last: path, name or `=CODE`"),
@@ -69,8 +87,8 @@ pub const ROWS: &[Directive] = &[
     one("tcp_nodelay", REQUEST, Kind::Flag, "on", "send small pieces at once"),
     // answers
     one("default_type", REQUEST, Kind::Words, "text/plain", "Content-Type of answers made here"),
-    words("add_header", REQUEST, 2..=3, "", "a header for answers; `always`: for errors too").many(),
-    words("error_page", REQUEST, 2..=ANY, "", "what to answer in place of an error").many(),
+    words("add_header", REQUEST_IF, 2..=3, "", "a header for answers; `always`: for errors too").many(),
+    words("error_page", REQUEST_IF, 2..=ANY, "", "what to answer in place of an error").many(),
     one(
         "server_tokens",
         REQUEST,

@@ -7,7 +7,7 @@ const REQUEST: Context = Context::REQUEST;
 pub const ROWS: &[Directive] = &[
     words(
         "proxy_pass",
-        Context::LOCATION,
+        Context::LOCATION.or(Context::IF_LOCATION),
         1..=1,
         "",
         "the upstream: http://group, http://address:port, unix:, with or without URI",

@@ -1,0 +1,217 @@
+//! Runs the steps of `set`, `if`, `rewrite`, `return`, `break` and finds the location that is meant in the end.
+
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use super::Exchange;
+use super::answer::Answer;
+use crate::conf::location::Captures;
+use crate::conf::rewrite::{Condition, Rewrite, Step, Test, Then};
+use crate::conf::template::{Part, Template};
+use crate::conf::variables::Variable;
+
+/// So often a path may be changed before it is taken for a loop; nginx's number.
+const CHANGES_MAX: u32 = 10;
+
+/// How a run of steps ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Flow {
+    /// All steps ran.
+    Through,
+    /// `last`, `break` or the word `break`: no more steps.
+    Ended,
+}
+
+impl<'a> Exchange<'a> {
+    /// The server's steps, then the location, then its steps; again while they change the path.
+    pub(super) fn rewrite_and_find(&mut self) -> Result<(), Answer> {
+        let server = self.server;
+        let mut changed = false;
+        self.run(&server.steps, &mut changed)?;
+        for _ in 0..=CHANGES_MAX {
+            self.find_location()?;
+            if !self.run_location()? {
+                return Ok(());
+            }
+        }
+        tracing::error!("rewrite or internal redirection cycle while processing \"{}\"", self.path_text());
+        Err(Answer::page(500))
+    }
+
+    /// The steps of the location that was found; true when they ask for another one.
+    pub(super) fn run_location(&mut self) -> Result<bool, Answer> {
+        let location = self.location;
+        if location.steps.is_empty() {
+            return Ok(false);
+        }
+        let mut changed = false;
+        self.run(&location.steps, &mut changed)?;
+        Ok(changed)
+    }
+
+    fn run(&mut self, steps: &'a [Step], changed: &mut bool) -> Result<Flow, Answer> {
+        for step in steps {
+            match step {
+                Step::Set(variable, value) => {
+                    let value = value.to_bytes(&self.facts());
+                    let user = &mut self.scratch.story.user;
+                    if user.len() <= variable.0 {
+                        user.resize(variable.0 + 1, Vec::new());
+                    }
+                    user[variable.0] = value;
+                }
+                Step::SetArgs(value) => self.scratch.story.args = Some(value.to_bytes(&self.facts())),
+                Step::Return(answer) => return Err(self.returned(answer)),
+                Step::Break => return Ok(Flow::Ended),
+                Step::Rewrite(rewrite) => {
+                    if self.rewrite(rewrite, changed)? == Flow::Ended {
+                        return Ok(Flow::Ended);
+                    }
+                }
+                Step::If(block) => {
+                    if !self.holds(&block.condition) {
+                        continue;
+                    }
+                    if let Some(location) = &block.location {
+                        self.location = location;
+                    }
+                    if self.run(&block.steps, changed)? == Flow::Ended {
+                        return Ok(Flow::Ended);
+                    }
+                }
+            }
+        }
+        Ok(Flow::Through)
+    }
+
+    fn rewrite(&mut self, rewrite: &Rewrite, changed: &mut bool) -> Result<Flow, Answer> {
+        let Some(captures) = rewrite.pattern.captures(&self.scratch.story.path) else {
+            return Ok(Flow::Through);
+        };
+        self.remember(captures);
+        if let Then::Redirect(status) = rewrite.then {
+            return Err(Answer::redirect(status, self.redirect_target(rewrite)));
+        }
+        let path = rewrite.path.to_bytes(&self.facts());
+        if path.is_empty() {
+            tracing::error!("the rewritten URI has a zero length");
+            return Err(Answer::page(500));
+        }
+        if let Some(args) = &rewrite.args {
+            let mut args = self.with_captures_escaped(args);
+            let own = self.args();
+            if rewrite.keeps_args && !own.is_empty() {
+                args.push(b'&');
+                args.extend_from_slice(own);
+            }
+            self.scratch.story.args = Some(args);
+        } else if !rewrite.keeps_args {
+            self.scratch.story.args = Some(Vec::new());
+        }
+        let story = &mut self.scratch.story;
+        story.path = path;
+        story.is_internal = true;
+        *changed = rewrite.then != Then::Break;
+        Ok(if rewrite.then == Then::GoOn { Flow::Through } else { Flow::Ended })
+    }
+
+    fn redirect_target(&self, rewrite: &Rewrite) -> Vec<u8> {
+        let mut target = self.with_captures_escaped(&rewrite.path);
+        let args = self.args();
+        if rewrite.keeps_args && !args.is_empty() {
+            target.push(if target.contains(&b'?') { b'&' } else { b'?' });
+            target.extend_from_slice(args);
+        }
+        target
+    }
+
+    /// What a pattern caught was decoded; where a client is to read it as part of a URL it is encoded again.
+    fn with_captures_escaped(&self, template: &Template) -> Vec<u8> {
+        let mut out = Vec::new();
+        let facts = self.facts();
+        for part in template.parts() {
+            match part {
+                Part::Text(text) => out.extend_from_slice(text),
+                Part::Variable(variable) => {
+                    let start = out.len();
+                    variable.write(&facts, &mut out);
+                    if matches!(variable, Variable::Capture(_))
+                        && self.scratch.story.request.target.is_complex
+                    {
+                        let caught = out.split_off(start);
+                        escape(&caught, &mut out);
+                    }
+                }
+            }
+        }
+        out
+    }
+
+    fn holds(&mut self, condition: &Condition) -> bool {
+        let value = |x: &Exchange<'_>, template: &Template| template.to_bytes(&x.facts());
+        let met = match &condition.test {
+            Test::True(template) => template.is_true(&self.facts()),
+            Test::Equal(left, right) => value(self, left) == value(self, right),
+            Test::Matches(left, pattern) => match pattern.captures(&value(self, left)) {
+                Some(captures) => {
+                    self.remember(captures);
+                    true
+                }
+                None => false,
+            },
+            Test::File(path) => about(&value(self, path)).is_some_and(|about| about.is_file()),
+            Test::Folder(path) => about(&value(self, path)).is_some_and(|about| about.is_dir()),
+            Test::Exists(path) => about(&value(self, path)).is_some(),
+            Test::Executable(path) => {
+                about(&value(self, path)).is_some_and(|about| about.permissions().mode() & 0o111 != 0)
+            }
+        };
+        met != condition.negated
+    }
+
+    /// Named groups stay known until a pattern gives them another value.
+    pub(super) fn remember(&mut self, mut captures: Captures) {
+        if let Some(before) = self.scratch.story.captures.take() {
+            captures.keep_names_of(before);
+        }
+        self.scratch.story.captures = Some(captures);
+    }
+
+    fn path_text(&self) -> String {
+        String::from_utf8_lossy(&self.scratch.story.path).into_owned()
+    }
+}
+
+fn about(path: &[u8]) -> Option<std::fs::Metadata> {
+    std::fs::metadata(Path::new(std::ffi::OsStr::from_bytes(path))).ok()
+}
+
+/// As nginx escapes arguments.
+fn escape(text: &[u8], out: &mut Vec<u8>) {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    for &byte in text {
+        match byte {
+            0..=0x20
+            | b'"'
+            | b'#'
+            | b'%'
+            | b'&'
+            | b'+'
+            | b';'
+            | b'<'
+            | b'>'
+            | b'?'
+            | b'\\'
+            | b'^'
+            | b'`'
+            | b'{'
+            | b'|'
+            | b'}'
+            | 0x7f.. => {
+                out.extend_from_slice(&[b'%', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+            }
+            byte => out.push(byte),
+        }
+    }
+}
