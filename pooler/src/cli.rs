@@ -63,7 +63,8 @@ pub struct Start {
 pub fn main(run: fn(Start) -> anyhow::Result<()>) -> ExitCode {
     let arguments = Arguments::parse();
     if arguments.version {
-        println!("pooler {}, speaks as PgBouncer {PGBOUNCER_VERSION}", env!("CARGO_PKG_VERSION"));
+        // The first line is what SHOW VERSION says: scripts compare them.
+        println!("PgBouncer {PGBOUNCER_VERSION}\npooler {}", env!("CARGO_PKG_VERSION"));
         return ExitCode::SUCCESS;
     }
     match start(&arguments, run) {

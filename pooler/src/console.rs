@@ -7,10 +7,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use pgwire::frame::HEAD_LEN;
+use pgwire::frontend::kind;
+
 use crate::admin::facts::Outcome;
 use crate::admin::{Action, Console};
 use crate::clients::{ClientEntry, Doing, Order};
 use crate::error::End;
+use crate::settings::ADMIN_DATABASE;
 use crate::talk::{Talk, TalkError};
 use crate::worker::Worker;
 
@@ -20,6 +24,9 @@ pub use facts::gather;
 /// Serves an operator until the end.
 pub async fn run(worker: &Rc<Worker>, mut talk: Talk, entry: &Arc<ClientEntry>, console: Console) -> End {
     entry.set_doing(Doing::Idle, Instant::now());
+    let stats = worker.house.stats.database(ADMIN_DATABASE);
+    let stats = stats.part(worker.id);
+    stats.client_logins.add(1);
     loop {
         let message = tokio::select! {
             message = talk.next() => message,
@@ -33,6 +40,11 @@ pub async fn run(worker: &Rc<Worker>, mut talk: Talk, entry: &Arc<ClientEntry>, 
             Err(TalkError::Io(error)) => return End::broken_socket(&error),
             Err(TalkError::Protocol(text)) => return End::client(pgwire::sqlstate::PROTOCOL_VIOLATION, text),
         };
+        stats.received_bytes.add((HEAD_LEN + message.body.len()) as u64);
+        if message.kind == kind::QUERY {
+            stats.queries.add(1);
+            stats.transactions.add(1);
+        }
         let reply = match console.on_message(message.kind, &message.body) {
             Action::Reply(reply) => reply,
             Action::Close { reply, reason } => {
@@ -52,6 +64,7 @@ pub async fn run(worker: &Rc<Worker>, mut talk: Talk, entry: &Arc<ClientEntry>, 
                 console.answer(&command, &outcome)
             }
         };
+        stats.sent_bytes.add(reply.len() as u64);
         if let Err(error) = talk.send(&reply).await {
             return End::broken_socket(&error);
         }

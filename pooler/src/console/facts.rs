@@ -1,5 +1,6 @@
 //! Gathers what SHOW and the metrics print.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -11,7 +12,7 @@ use crate::clients::{ClientEntry, Doing};
 use crate::house::House;
 use crate::logic::ledger::Place;
 use crate::pool::{PoolView, ServerView};
-use crate::settings::{ADMIN_DATABASE, LoadBalanceHosts};
+use crate::settings::{ADMIN_DATABASE, Database, LoadBalanceHosts, PoolMode};
 
 /// One look at everything; sockets only when somebody prints them.
 pub fn gather(house: &House, with_sockets: bool) -> Facts {
@@ -25,7 +26,7 @@ pub fn gather(house: &House, with_sockets: bool) -> Facts {
         stats,
         stats_elapsed,
         databases: databases(house, &clients),
-        users: users(house),
+        users: users(house, &clients),
         peers: settings.peers.values().cloned().collect(),
         state: if house.pools.is_all_paused() { State::Paused } else { State::Active },
         lists: lists(house, &pools, &clients, &servers),
@@ -83,7 +84,7 @@ fn admin_pool(clients: &[Arc<ClientEntry>]) -> PoolRow {
         sv_tested: 0,
         sv_login: 0,
         max_wait: Duration::ZERO,
-        pool_mode: crate::settings::PoolMode::Statement,
+        pool_mode: PoolMode::Statement,
         load_balance_hosts: None::<LoadBalanceHosts>,
     }
 }
@@ -96,7 +97,8 @@ fn databases(house: &House, clients: &[Arc<ClientEntry>]) -> Vec<DatabaseRow> {
             all.push(view.info.database.clone());
         }
     }
-    let row = |database: Arc<crate::settings::Database>| {
+    all.push(Arc::new(admin_database(settings.listen_port)));
+    let row = |database: Arc<Database>| {
         let (servers, _) = house.pools.database_counts(&database.name);
         let of = |c: &&Arc<ClientEntry>| c.login.get().is_some_and(|l| l.database == database.name);
         DatabaseRow {
@@ -110,13 +112,33 @@ fn databases(house: &House, clients: &[Arc<ClientEntry>]) -> Vec<DatabaseRow> {
     all.into_iter().map(row).collect()
 }
 
-fn users(house: &House) -> Vec<UserRow> {
+/// The console's own database, as SHOW DATABASES lists it.
+fn admin_database(port: u16) -> Database {
+    let mut database = Database::new(ADMIN_DATABASE);
+    database.port = port;
+    database.user = Some(ADMIN_DATABASE.to_string());
+    database.pool_size = Some(2);
+    database.pool_mode = Some(PoolMode::Statement);
+    database
+}
+
+/// Every user that is named anywhere, and those who are here.
+fn users(house: &House, clients: &[Arc<ClientEntry>]) -> Vec<UserRow> {
     let settings = house.settings();
-    let mut names: std::collections::BTreeSet<String> = settings.credentials.keys().cloned().collect();
+    let mut names: BTreeSet<String> = settings.credentials.keys().cloned().collect();
+    names.extend(settings.users.keys().cloned());
+    names.extend(settings.keys.auth_user.clone());
     names.extend(house.pools.view().iter().map(|v| v.info.user.clone()));
+    names.insert(ADMIN_DATABASE.to_string());
+    let mut here = BTreeMap::<&str, u32>::new();
+    for login in clients.iter().filter_map(|client| client.login.get()) {
+        *here.entry(&login.user).or_default() += 1;
+    }
+    names.extend(here.keys().map(|name| (*name).to_string()));
     let row = |name: String| {
-        let (servers, clients) = house.pools.user_counts(&name);
-        UserRow { connections: servers as u32, clients: clients as u32, name }
+        let (servers, _) = house.pools.user_counts(&name);
+        let clients = here.get(name.as_str()).copied().unwrap_or(0);
+        UserRow { connections: servers as u32, clients, name }
     };
     names.into_iter().map(row).collect()
 }
@@ -128,7 +150,7 @@ fn lists(house: &House, pools: &[PoolView], clients: &[Arc<ClientEntry>], server
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     Lists {
         databases: count(settings.databases.len() + 1),
-        users: count(users(house).len()),
+        users: count(users(house, clients).len()),
         peers: count(settings.peers.len()),
         pools: count(pools.len() + 1),
         used_clients: count(clients.len() - logging_in),

@@ -83,12 +83,10 @@ impl Rules {
         self.rules.iter().find(|rule| rule.fits(facts))
     }
 
-    /// Whether the map lets this system user (or certificate name) be that Postgres user.
-    pub fn mapped(&self, map: &str, system_name: &str, user: &str) -> bool {
+    /// Whether the map lets somebody who bears one of its system names be that Postgres user.
+    pub fn mapped_by(&self, map: &str, user: &str, bears: impl Fn(&str) -> bool) -> bool {
         self.maps.iter().any(|entry| {
-            entry.map == map
-                && entry.system_name == system_name
-                && entry.user.as_deref().is_none_or(|name| name == user)
+            entry.map == map && entry.user.as_deref().is_none_or(|name| name == user) && bears(&entry.system_name)
         })
     }
 }

@@ -6,13 +6,14 @@ use pgwire::auth::{Stored, md5, scram};
 use pgwire::frontend::{self, kind};
 use pgwire::{backend, sqlstate};
 
+use super::lookup::Lookup;
 use super::{Asked, LoginAttempt, send, talk_end};
 use crate::clients::random_u64;
 use crate::connect::random_nonce;
 use crate::error::End;
 use crate::logic::hba::{Facts, Method};
 use crate::pool::Credential;
-use crate::settings::{AuthType, Database, Secret, Settings};
+use crate::settings::{ADMIN_DATABASE, AuthType, Database, Secret, Settings};
 use crate::talk::Talk;
 
 impl LoginAttempt<'_> {
@@ -24,20 +25,19 @@ impl LoginAttempt<'_> {
         asked: &Asked,
         database: Option<&Arc<Database>>,
     ) -> Result<Option<Credential>, End> {
-        let method = self.method(talk, settings, asked)?;
+        let Chosen { method, map } = self.method(talk, settings, asked)?;
         if settings.auth_type == AuthType::Any {
             return Ok(None);
         }
         let secret = self.secret(settings, asked, database).await?;
         match method {
-            Method::Trust if secret.is_none() => Err(failed(
-                &format!("\"trust\" authentication failed for user \"{}\"", asked.user),
-                "no such user",
-            )),
-            Method::Trust => Ok(secret.map(Credential::Stored)),
-            Method::Reject => {
-                Err(End::client(sqlstate::INVALID_AUTHORIZATION, "pg_hba.conf rejects connection"))
+            Method::Trust if secret.is_none() => {
+                tracing::info!("{} no such user: {}", self.entry.name(), asked.user);
+                let text = "\"trust\" authentication failed";
+                Err(End::client(sqlstate::INVALID_AUTHORIZATION, text))
             }
+            Method::Trust => Ok(secret.map(Credential::Stored)),
+            Method::Reject => Err(End::client(sqlstate::INVALID_AUTHORIZATION, "login rejected")),
             Method::Plain => self.by_password(talk, asked, secret).await,
             // A verifier cannot check md5: the stronger exchange is asked for, as Postgres does.
             Method::Md5 if secret.as_ref().is_some_and(is_scram) => {
@@ -45,12 +45,13 @@ impl LoginAttempt<'_> {
             }
             Method::Md5 => self.by_md5(talk, asked, secret).await,
             Method::Scram => self.by_scram(talk, settings, asked, secret).await,
-            Method::Cert | Method::Peer => self.by_system(talk, asked, method),
+            Method::Cert => self.by_certificate(talk, settings, asked, Proof { secret, map }),
+            Method::Peer => self.by_peer(talk, settings, asked, Proof { secret, map }),
         }
     }
 
-    fn method(&self, talk: &Talk, settings: &Settings, asked: &Asked) -> Result<Method, End> {
-        Ok(match settings.auth_type {
+    fn method(&self, talk: &Talk, settings: &Settings, asked: &Asked) -> Result<Chosen, End> {
+        let method = match settings.auth_type {
             AuthType::Any | AuthType::Trust => Method::Trust,
             AuthType::Plain => Method::Plain,
             AuthType::Md5 => Method::Md5,
@@ -65,16 +66,13 @@ impl LoginAttempt<'_> {
                     user: &asked.user,
                     replication: false,
                 };
+                let refused = "no authentication method is found";
                 let rule = settings.hba.find(&facts);
-                rule.map(|r| r.method).ok_or_else(|| {
-                    let text = format!(
-                        "no pg_hba.conf entry for host \"{}\", user \"{}\", database \"{}\"",
-                        self.entry.peer.0, asked.user, asked.database
-                    );
-                    End::client(sqlstate::INVALID_AUTHORIZATION, text)
-                })?
+                let rule = rule.ok_or_else(|| End::client(sqlstate::INVALID_AUTHORIZATION, refused))?;
+                return Ok(Chosen { method: rule.method, map: rule.map.clone() });
             }
-        })
+        };
+        Ok(Chosen { method, map: None })
     }
 
     /// What is stored for the user: in auth_file, else what auth_query finds.
@@ -87,11 +85,13 @@ impl LoginAttempt<'_> {
         if let Some(secret) = settings.credentials.get(&asked.user) {
             return Ok(Some(secret.clone()));
         }
-        match database {
-            Some(database) if settings.auth_user(database).is_some() => {
-                super::lookup::auth_query(self.worker, self.entry, settings, database, &asked.user).await
-            }
-            _ => Ok(None),
+        if database.is_none() && asked.database != ADMIN_DATABASE {
+            return Ok(None);
+        }
+        let lookup = Lookup { worker: self.worker, entry: self.entry, settings, database };
+        match lookup.auth_user() {
+            Some(auth_user) => lookup.run(auth_user, &asked.user).await.map(Some),
+            None => Ok(None),
         }
     }
 
@@ -192,20 +192,58 @@ impl LoginAttempt<'_> {
         }
     }
 
-    fn by_system(&self, talk: &Talk, asked: &Asked, method: Method) -> Result<Option<Credential>, End> {
-        let name = match method {
-            Method::Peer => talk.wire.unix_stream().and_then(|s| s.peer_cred().ok()).and_then(|cred| {
-                nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(cred.uid()))
-                    .ok()
-                    .flatten()
-                    .map(|u| u.name)
-            }),
-            _ => crate::tls::client_is_named(&talk.wire, &asked.user).then(|| asked.user.clone()),
+    /// A certificate that bears the user's name, or one that the map gives for it.
+    fn by_certificate(
+        &self,
+        talk: &Talk,
+        settings: &Settings,
+        asked: &Asked,
+        proof: Proof,
+    ) -> Result<Option<Credential>, End> {
+        let refuse = |what: &str| {
+            tracing::error!("{} {what}", self.entry.name_as(&asked.database, &asked.user));
+            Err(End::client(sqlstate::INVALID_AUTHORIZATION, "certificate authentication failed"))
         };
-        match name {
-            Some(name) if name == asked.user => Ok(None),
-            Some(_) => Err(failed("unix socket login rejected", "unix socket login rejected")),
-            None => Err(failed("certificate authentication failed", "TLS certificate name mismatch")),
+        if self.entry.tls.get().is_none() {
+            return refuse("TLS connection required");
+        }
+        if !crate::tls::client_has_certificate(&talk.wire) {
+            return refuse("TLS client certificate required");
+        }
+        let Some(secret) = proof.secret else { return refuse("no such user") };
+        let is_named = |name: &str| crate::tls::client_is_named(&talk.wire, name);
+        match &proof.map {
+            Some(map) if settings.hba.mapped_by(map, &asked.user, is_named) => {}
+            Some(map) => return refuse(&format!("ident map: {map} does not have a match")),
+            None if is_named(&asked.user) => {}
+            None => return refuse("TLS certificate name mismatch"),
+        }
+        Ok(Some(Credential::Stored(secret)))
+    }
+
+    /// A process of the user's own name, or of one that the map gives for it.
+    fn by_peer(
+        &self,
+        talk: &Talk,
+        settings: &Settings,
+        asked: &Asked,
+        proof: Proof,
+    ) -> Result<Option<Credential>, End> {
+        let system_name = talk.wire.unix_stream().and_then(|s| s.peer_cred().ok()).and_then(|peer| {
+            nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(peer.uid())).ok().flatten().map(|u| u.name)
+        });
+        let is_named = |name: &str| system_name.as_deref() == Some(name);
+        let fits = match &proof.map {
+            Some(map) => settings.hba.mapped_by(map, &asked.user, is_named),
+            None => is_named(&asked.user),
+        };
+        if let (Some(map), false) = (&proof.map, fits) {
+            let name = self.entry.name_as(&asked.database, &asked.user);
+            tracing::error!("{name} ident map {map} cannot be matched");
+        }
+        match proof.secret {
+            Some(secret) if fits => Ok(Some(Credential::Stored(secret))),
+            _ => Err(End::client(sqlstate::INVALID_AUTHORIZATION, "unix socket login rejected")),
         }
     }
 
@@ -217,6 +255,18 @@ impl LoginAttempt<'_> {
         }
         Ok(message.body)
     }
+}
+
+/// The method that counts for a client, and the ident map that goes with it.
+struct Chosen {
+    method: Method,
+    map: Option<String>,
+}
+
+/// What is stored for the user, and the map of the rule.
+struct Proof {
+    secret: Option<Secret>,
+    map: Option<String>,
 }
 
 fn is_scram(secret: &Secret) -> bool {
@@ -233,8 +283,4 @@ fn sasl_failed(asked: &Asked) -> End {
     let text = format!("SASL authentication failed for user \"{}\"", asked.user);
     End::client(sqlstate::INVALID_PASSWORD, "SASL authentication failed")
         .told_as(sqlstate::INVALID_PASSWORD, text)
-}
-
-fn failed(told: &str, reason: &str) -> End {
-    End::client(sqlstate::INVALID_AUTHORIZATION, reason).told_as(sqlstate::INVALID_AUTHORIZATION, told)
 }

@@ -9,7 +9,6 @@ pub fn value(name: &str, text: &str, keys: &Keys) -> Result<(), String> {
         "listen_addr" => keys.listen_addr.iter().try_for_each(listen_address),
         "auth_ldap_options" if !text.is_empty() => Err("LDAP is not offered".to_string()),
         "max_packet_size" if keys.max_packet_size < 8 => Err("no message fits".to_string()),
-        "pkt_buf" if keys.pkt_buf < 512 => Err("must be at least 512".to_string()),
         "scram_iterations" if keys.scram_iterations == 0 => Err("must be at least 1".to_string()),
         "peer_id" if keys.peer_id > 16_383 => Err("must be at most 16383".to_string()),
         "stats_period" if keys.stats_period.is_zero() => Err("must be more than 0".to_string()),

@@ -69,7 +69,37 @@ pub struct Database {
     pub auto: bool,
 }
 
+/// Postgres' port, where none is given.
+const POSTGRES_PORT: u16 = 5432;
+
 impl Database {
+    /// An entry that says nothing but its name.
+    pub fn new(name: &str) -> Database {
+        Database {
+            name: name.to_string(),
+            dbname: name.to_string(),
+            hosts: Vec::new(),
+            port: POSTGRES_PORT,
+            user: None,
+            password: None,
+            auth_user: None,
+            auth_query: None,
+            auth_dbname: None,
+            pool_size: None,
+            min_pool_size: None,
+            reserve_pool_size: None,
+            max_db_connections: None,
+            max_db_client_connections: None,
+            pool_mode: None,
+            load_balance_hosts: LoadBalanceHosts::RoundRobin,
+            server_lifetime: None,
+            query_wait_timeout: None,
+            connect_query: None,
+            startup: Vec::new(),
+            auto: false,
+        }
+    }
+
     /// What the pattern `*` gives for a name.
     pub fn named(&self, name: &str) -> Database {
         let dbname = if self.dbname == "*" { name.to_string() } else { self.dbname.clone() };

@@ -5,10 +5,8 @@ use std::time::Duration;
 use super::ADMIN_DATABASE;
 use super::connstr;
 use super::database::{Database, Host, Peer, UserSettings};
-use super::values::{LoadBalanceHosts, Secret, Value};
+use super::values::{Secret, Value};
 
-/// Postgres' port, where none is given.
-const POSTGRES_PORT: u16 = 5432;
 /// Another pooler's port, where none is given.
 const PEER_PORT: u16 = 6432;
 
@@ -37,29 +35,7 @@ pub fn database(name: &str, text: &str) -> Result<Database, String> {
     if name == ADMIN_DATABASE {
         return Err(format!("the database name \"{ADMIN_DATABASE}\" is reserved for the console"));
     }
-    let mut database = Database {
-        name: name.to_string(),
-        dbname: name.to_string(),
-        hosts: Vec::new(),
-        port: POSTGRES_PORT,
-        user: None,
-        password: None,
-        auth_user: None,
-        auth_query: None,
-        auth_dbname: None,
-        pool_size: None,
-        min_pool_size: None,
-        reserve_pool_size: None,
-        max_db_connections: None,
-        max_db_client_connections: None,
-        pool_mode: None,
-        load_balance_hosts: LoadBalanceHosts::RoundRobin,
-        server_lifetime: None,
-        query_wait_timeout: None,
-        connect_query: None,
-        startup: Vec::new(),
-        auto: false,
-    };
+    let mut database = Database::new(name);
     for (key, value) in pairs(text)? {
         if !set_server(&mut database, &key, &value)? && !set_limit(&mut database, &key, &value)? {
             return Err(format!("unrecognized connection parameter: {key}"));
