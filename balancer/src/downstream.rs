@@ -4,6 +4,7 @@
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -44,9 +45,20 @@ pub struct Downstream {
     metrics: Arc<Metrics>,
 }
 
-/// Serves one connection to its end.
+/// Serves one connection to its end, or until the worker cuts it.
 pub async fn serve(worker: Rc<Worker>, wire: Wire, peer: Option<SocketAddr>, listen: Rc<Cell<usize>>) {
-    let place = poll_fn(|cx| Poll::Ready(worker.connections().enter(cx.waker()))).await;
+    let seat = poll_fn(|cx| Poll::Ready(worker.connections().enter(cx.waker()))).await;
+    let is_cut = seat.is_cut.clone();
+    let mut connection = pin!(run(worker, wire, (peer, listen), seat.place));
+    poll_fn(|cx| if is_cut.get() { Poll::Ready(()) } else { connection.as_mut().poll(cx) }).await;
+}
+
+async fn run(
+    worker: Rc<Worker>,
+    wire: Wire,
+    (peer, listen): (Option<SocketAddr>, Rc<Cell<usize>>),
+    place: usize,
+) {
     let metrics = worker.generation().running.metrics.clone();
     metrics.connections_active.fetch_add(1, Relaxed);
     let now = Instant::now();

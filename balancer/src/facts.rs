@@ -1,5 +1,6 @@
 //! The values of variables, told from one request. Rendering them into heads and lines is the templates' part.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use base64::Engine as _;
@@ -113,6 +114,7 @@ impl<'a> Told<'a> {
             Variable::Named(name) => {
                 put_some(out, story.captures.as_ref().and_then(|found| found.named(*name)))
             }
+            Variable::User(variable) => put(out, story.user.get(variable.0).map_or(&b""[..], |value| value)),
             Variable::ProxyAddXForwardedFor => self.forwarded_for(out),
             Variable::RemoteUser => put_some(out, self.remote_user().as_deref()),
             _ => return None,
@@ -122,12 +124,17 @@ impl<'a> Told<'a> {
     fn of_connection(&self, variable: &Variable, out: &mut Vec<u8>) -> Option<bool> {
         let down = self.down;
         Some(match variable {
-            Variable::RemoteAddr | Variable::RealipRemoteAddr => put(out, &down.peer_text),
-            Variable::RemotePort | Variable::RealipRemotePort => match down.peer {
+            Variable::RemoteAddr => put(out, self.client_text()),
+            Variable::RealipRemoteAddr => put(out, &down.peer_text),
+            Variable::RemotePort => match self.client() {
+                Some(client) if client.port() > 0 => put_number(out, u64::from(client.port())),
+                _ => false,
+            },
+            Variable::RealipRemotePort => match down.peer {
                 Some(peer) => put_number(out, u64::from(peer.port())),
                 None => false,
             },
-            Variable::BinaryRemoteAddr => match down.peer.map(|peer| peer.ip().to_canonical()) {
+            Variable::BinaryRemoteAddr => match self.client().map(|client| client.ip().to_canonical()) {
                 Some(std::net::IpAddr::V4(ip)) => put(out, &ip.octets()),
                 Some(std::net::IpAddr::V6(ip)) => put(out, &ip.octets()),
                 None => false,
@@ -252,7 +259,15 @@ impl<'a> Told<'a> {
             out.extend_from_slice(field.value.of(head));
             out.extend_from_slice(b", ");
         }
-        put(out, &self.down.peer_text)
+        put(out, self.client_text())
+    }
+
+    fn client(&self) -> Option<SocketAddr> {
+        self.story().client.as_ref().map(|client| client.address).or(self.down.peer)
+    }
+
+    fn client_text(&self) -> &'a [u8] {
+        self.story().client.as_ref().map_or(&*self.down.peer_text, |client| &client.text)
     }
 
     /// The name in `Authorization: Basic`; nobody has checked its password.
@@ -295,7 +310,8 @@ impl<'a> Told<'a> {
         fields.all(head, fields::hash(b"set-cookie"), b"set-cookie").find_map(|field| {
             let pair = field.value.of(head).split(|byte| *byte == b';').next()?.trim_ascii();
             let equals = memchr::memchr(b'=', pair)?;
-            pair[..equals].eq_ignore_ascii_case(name).then(|| &pair[equals + 1..])
+            let (key, value) = (&pair[..equals], &pair[equals + 1..]);
+            key.trim_ascii().eq_ignore_ascii_case(name).then(|| value.trim_ascii())
         })
     }
 

@@ -247,7 +247,7 @@ impl Exchange<'_> {
                 Known::Connection | Known::KeepAlive | Known::ProxyConnection | Known::TransferEncoding => {
                     continue;
                 }
-                Known::Upgrade | Known::Te | Known::Trailer | Known::Http2Settings => continue,
+                Known::Te | Known::Trailer | Known::Http2Settings => continue,
                 Known::ContentLength if !keeps_length => continue,
                 _ if hidden.contains_hashed(field.hash, name) => continue,
                 _ => self.write_response_field(field, head, &mut out),

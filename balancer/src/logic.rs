@@ -3,6 +3,7 @@
 pub mod choose;
 pub mod h1;
 pub mod health;
+pub mod real_ip;
 pub mod retry;
 pub mod selection;
 pub mod upstreams;

@@ -6,7 +6,9 @@ mod attempt;
 mod download;
 mod files;
 pub mod pages;
+mod real_ip;
 mod record;
+mod rewrite;
 mod route;
 pub mod scratch;
 pub mod story;
@@ -133,27 +135,28 @@ impl<'a> Exchange<'a> {
         }
         match &self.location.action {
             Action::Proxy(pass) => self.proxy(pass).await,
-            Action::Return(answer) => Step::Answer(self.returned(answer)),
             Action::Nothing => self.serve_file().await,
         }
     }
 
     /// Refuses what may not come in here, before anything is read or asked.
     fn admit(&mut self) -> Result<(), Answer> {
-        if !route::is_allowed(self.location, self.down.peer.map(|peer| peer.ip())) {
+        self.find_client();
+        if !route::is_allowed(self.location, self.client_ip()) {
             return Err(Answer::page(403));
         }
-        let story = &self.scratch.story;
+        if self.scratch.upload.has_begun() {
+            return Ok(());
+        }
         let len_max = self.location.body.len_max;
-        match story.request.framing {
+        match self.scratch.story.request.framing {
             crate::logic::h1::Framing::Length(len) if len_max > 0 && len > len_max => {
+                self.scratch.upload.begin(self.scratch.story.request.framing, 0);
                 self.log(&Error::BodyTooLarge, None);
                 Err(Answer::page(413))
             }
             framing => {
-                if !self.scratch.upload.has_begun() {
-                    self.scratch.upload.begin(framing, len_max);
-                }
+                self.scratch.upload.begin(framing, len_max);
                 Ok(())
             }
         }
@@ -226,7 +229,7 @@ impl<'a> Exchange<'a> {
                 None => Asked::Name(lease.peer().name.clone()),
             };
             self.scratch.story.attempts.push(Attempt::new(asked, self.now));
-            let place = id.filter(|_| reuse).map(|id| place(id, lease));
+            let place = id.filter(|_| reuse && self.location.proxy.bind.is_none()).map(|id| place(id, lease));
             let failed = match self.attempt(lease, place, pass).await {
                 Ok(conn) => match self.wants_next(tries) {
                     None => return Ok(conn),
@@ -273,7 +276,7 @@ impl<'a> Exchange<'a> {
     /// The key by which this group chooses, from this request.
     fn attempts_in(&self, group: &Group, id: Option<UpstreamId>) -> Attempts {
         let key = match (group.method(), id.map(|id| &self.running.settings.http.upstream(id).method)) {
-            (Method::IpHash, _) => Key::of_client(self.down.peer.map(|peer| peer.ip())),
+            (Method::IpHash, _) => Key::of_client(self.client_ip()),
             (Method::Hash | Method::ConsistentHash, Some(method)) => match method {
                 crate::conf::upstream::Method::Hash { key }
                 | crate::conf::upstream::Method::ConsistentHash { key } => {

@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::conf::upstream::{Address, Keepalive};
 use crate::wire::Wire;
@@ -70,13 +70,13 @@ impl UpstreamConns {
     }
 
     /// The connection to this server that was used last and is still good.
-    pub fn take(&self, place: Place<'_>) -> Option<UpstreamConn> {
+    pub fn take(&self, place: Place<'_>, idle_max: Duration, now: Instant) -> Option<UpstreamConn> {
         let mut groups = self.groups.borrow_mut();
         let stacks = groups.get_mut(place.group)?;
         let stack = stacks.peers.get_mut(place.peer).filter(|stack| stack.address == *place.address)?;
-        while let Some((_, mut conn)) = stack.idle.pop() {
+        while let Some((since, mut conn)) = stack.idle.pop() {
             stacks.len -= 1;
-            if is_quiet(&mut conn) {
+            if now.saturating_duration_since(since) < idle_max && is_quiet(&mut conn) {
                 return Some(conn);
             }
         }
@@ -101,7 +101,7 @@ impl UpstreamConns {
     }
 
     /// Closes what has idled too long, and what the other side has closed or spoken on unasked.
-    pub fn tidy(&self, timeout_of: impl Fn(usize) -> std::time::Duration, now: Instant) {
+    pub fn tidy(&self, timeout_of: impl Fn(usize) -> Duration, now: Instant) {
         for (group, stacks) in self.groups.borrow_mut().iter_mut().enumerate() {
             let timeout = timeout_of(group);
             for stack in &mut stacks.peers {

@@ -188,6 +188,7 @@ impl Worker {
         let deadline = loop {
             match mailbox.recv().await {
                 Some(Command::Reload(running)) => {
+                    self.bound_last_era();
                     *self.generation.borrow_mut() = Generation::new(running);
                     self.journal.forget_unused();
                     self.arrange_idle();
@@ -208,6 +209,17 @@ impl Worker {
             () = stopped(&mut mailbox) => {}
         }
         self.journal.flush();
+    }
+
+    /// nginx: what began under the old configuration has `worker_shutdown_timeout` to end. Without it, all the time.
+    fn bound_last_era(self: &Rc<Worker>) {
+        let era = self.connections.begin_era();
+        let Some(timeout) = self.generation().running.settings.main.worker_shutdown_timeout else { return };
+        let worker = self.clone();
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(timeout).await;
+            worker.connections.cut(era);
+        });
     }
 
     fn arrange_idle(&self) {
@@ -250,10 +262,27 @@ async fn tidy(worker: Rc<Worker>) {
 /// The open connections of clients: who to wake when the worker drains.
 #[derive(Debug, Default)]
 pub struct Connections {
-    wakers: RefCell<Vec<Option<Waker>>>,
+    entries: RefCell<Vec<Option<Entry>>>,
     free: RefCell<Vec<usize>>,
     len: Cell<usize>,
+    era: Cell<u64>,
     closed: Notify,
+}
+
+/// What a connection holds of its entry.
+#[derive(Debug)]
+pub struct Seat {
+    pub place: usize,
+    pub is_cut: Rc<Cell<bool>>,
+}
+
+/// One open connection.
+#[derive(Debug)]
+struct Entry {
+    waker: Waker,
+    /// Rises with each reload.
+    era: u64,
+    is_cut: Rc<Cell<bool>>,
 }
 
 impl Connections {
@@ -266,19 +295,20 @@ impl Connections {
     }
 
     /// Enters the task that polls; its waker stays the same for its life.
-    pub fn enter(self: &Connections, waker: &Waker) -> usize {
+    pub fn enter(&self, waker: &Waker) -> Seat {
         self.len.set(self.len.get() + 1);
-        let mut wakers = self.wakers.borrow_mut();
-        let place = self.free.borrow_mut().pop().unwrap_or(wakers.len());
-        if place == wakers.len() {
-            wakers.push(None);
+        let mut entries = self.entries.borrow_mut();
+        let place = self.free.borrow_mut().pop().unwrap_or(entries.len());
+        if place == entries.len() {
+            entries.push(None);
         }
-        wakers[place] = Some(waker.clone());
-        place
+        let is_cut = Rc::new(Cell::new(false));
+        entries[place] = Some(Entry { waker: waker.clone(), era: self.era.get(), is_cut: is_cut.clone() });
+        Seat { place, is_cut }
     }
 
     pub fn leave(&self, place: usize) {
-        self.wakers.borrow_mut()[place] = None;
+        self.entries.borrow_mut()[place] = None;
         self.free.borrow_mut().push(place);
         self.len.set(self.len.get() - 1);
         if self.is_empty() {
@@ -287,7 +317,20 @@ impl Connections {
     }
 
     fn wake_all(&self) {
-        self.wakers.borrow().iter().flatten().for_each(Waker::wake_by_ref);
+        self.entries.borrow().iter().flatten().for_each(|entry| entry.waker.wake_by_ref());
+    }
+
+    /// A reload: those who come later are of another era. Gives the one that has ended.
+    fn begin_era(&self) -> u64 {
+        self.era.replace(self.era.get() + 1)
+    }
+
+    /// `worker_shutdown_timeout` after a reload: what is left from that era or before ends now.
+    fn cut(&self, era: u64) {
+        for entry in self.entries.borrow().iter().flatten().filter(|entry| entry.era <= era) {
+            entry.is_cut.set(true);
+            entry.waker.wake_by_ref();
+        }
     }
 
     async fn all_closed(&self) {

@@ -4,7 +4,7 @@ use super::{After, Exchange, pages};
 use crate::conf::location::{ErrorAnswer, LingeringMode, Return, ReturnBody};
 use crate::error::Error;
 use crate::headers::{Delivery, write_status};
-use crate::logic::h1::{Framing, Method, Version, write};
+use crate::logic::h1::{Framing, Method, Version, hash, write};
 
 #[derive(Debug)]
 pub struct Answer {
@@ -42,6 +42,15 @@ impl Exchange<'_> {
             ReturnBody::Close => Body::Close,
         };
         Answer { status: answer.status, body }
+    }
+
+    /// An intercepted 401 still has to say how to answer it.
+    pub(super) fn keep_challenges(&mut self) {
+        let head = self.scratch.from_upstream.unread();
+        let story = &mut self.scratch.story;
+        for field in story.response.fields.all(head, hash(b"www-authenticate"), b"www-authenticate") {
+            write::field(&mut story.answer.challenges, field.name.of(head), field.value.of(head));
+        }
     }
 
     pub(super) fn has_error_page(&self, status: u16) -> bool {
@@ -171,6 +180,7 @@ impl Exchange<'_> {
             if !location.is_empty() {
                 write::field(&mut out, b"Location", &location);
             }
+            out.extend_from_slice(&self.scratch.story.answer.challenges);
             self.write_framing(&delivery, &mut out);
         }
         let story = &mut self.scratch.story;

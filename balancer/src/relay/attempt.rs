@@ -45,7 +45,10 @@ impl Exchange<'_> {
         self.scratch.from_upstream.clear();
         self.scratch.to_upstream.clear();
         self.scratch.story.response.clear();
-        let kept = place.and_then(|place| self.worker.idle.take(place));
+        let kept = place.and_then(|place| {
+            let terms = &self.running.settings.http.upstreams[place.group].keepalive;
+            self.worker.idle.take(place, terms.timeout, self.now)
+        });
         let is_kept = kept.is_some();
         let mut conn = match kept {
             Some(conn) => conn,

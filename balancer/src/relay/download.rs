@@ -52,6 +52,7 @@ impl Exchange<'_> {
             return self.tunnel(conn, lease).await;
         }
         if status >= 300 && self.location.proxy.intercept_errors && self.has_error_page(status) {
+            self.keep_challenges();
             self.end_attempt();
             self.end_lease(lease, false);
             return Step::Answer(Answer::page(status));
@@ -72,7 +73,7 @@ impl Exchange<'_> {
             && let Some(id) = id
         {
             let terms = &self.running.settings.http.upstream(id).keepalive;
-            if !self.worker.is_draining() {
+            if !self.worker.is_draining() && self.location.proxy.bind.is_none() {
                 self.worker.idle.give_back(place(id, &lease), conn, terms, self.now);
             }
         }

@@ -54,19 +54,16 @@ impl<'a> Exchange<'a> {
                 }
             }
         }
-        if let Some(answer) = &self.server.answer {
-            return Err(self.returned(answer));
-        }
-        self.find_location()
+        self.rewrite_and_find()
     }
 
-    fn find_location(&mut self) -> Result<(), Answer> {
+    pub(super) fn find_location(&mut self) -> Result<(), Answer> {
         let server = self.server;
         match server.locations.route(&self.scratch.story.path) {
             Route::Location(location, captures) => {
                 self.location = location;
-                if captures.is_some() {
-                    self.scratch.story.captures = captures;
+                if let Some(captures) = captures {
+                    self.remember(captures);
                 }
                 if location.internal && !self.scratch.story.is_internal {
                     return Err(Answer::page(404));
@@ -102,7 +99,7 @@ impl<'a> Exchange<'a> {
         story.path.clear();
         story.path.extend_from_slice(path);
         story.args = Some(args.to_vec());
-        self.find_location()
+        self.rewrite_and_find()
     }
 
     /// Moves the request to a named location; its target stays as it was.
@@ -113,7 +110,7 @@ impl<'a> Exchange<'a> {
         match location {
             Some(location) => {
                 self.location = location;
-                Ok(())
+                if self.run_location()? { self.rewrite_and_find() } else { Ok(()) }
             }
             None => Err(Answer::page(500)),
         }
@@ -132,14 +129,14 @@ impl<'a> Exchange<'a> {
         let url = template.to_bytes(&self.facts());
         let text = String::from_utf8(url).map_err(|_| Answer::page(500))?;
         let rest = text.strip_prefix("http://").ok_or_else(|| Answer::page(500))?;
-        let (host, uri) = match rest.find(['/', '?']) {
-            Some(at) => (&rest[..at], Some(&rest[at..])),
-            None => (rest, None),
-        };
+        let (host, uri) = split_url(rest);
         self.scratch.story.dynamic_uri = uri.map(|uri| uri.as_bytes().to_vec());
         self.scratch.story.dynamic_host = Some(host.as_bytes().to_vec());
         if let Some(upstream) = self.running.settings.http.upstream_named(host) {
             return Ok(Found::Shared(self.running.upstreams.group(upstream.id), upstream.id));
+        }
+        if let Some(path) = host.strip_prefix("unix:") {
+            return Ok(Found::Own(Box::new(Group::single(host, Address::Unix(path.into())))));
         }
         let with_port =
             if split_port(host.as_bytes()).1.is_some() { host.to_owned() } else { format!("{host}:80") };
@@ -147,6 +144,18 @@ impl<'a> Exchange<'a> {
             Ok(address) => Ok(Found::Own(Box::new(Group::single(host, Address::Tcp(address))))),
             Err(_) => Err(Answer::page(502)),
         }
+    }
+}
+
+/// Host (or `unix:/path`) and what follows it.
+fn split_url(rest: &str) -> (&str, Option<&str>) {
+    let end = match rest.strip_prefix("unix:") {
+        Some(path) => path.find(':').map(|at| ("unix:".len() + at, 1)),
+        None => rest.find(['/', '?']).map(|at| (at, 0)),
+    };
+    match end {
+        Some((at, skip)) => (&rest[..at], Some(&rest[at + skip..]).filter(|uri| !uri.is_empty())),
+        None => (rest, None),
     }
 }
 

@@ -29,9 +29,13 @@ pub struct Story {
     /// An error page is fetched with GET whatever was asked.
     pub as_get: bool,
     pub captures: Option<Captures>,
+    /// What `set` gave each variable of the configuration.
+    pub user: Vec<Vec<u8>>,
     pub attempts: Vec<Attempt>,
     pub answer: LocalAnswer,
     pub request_id: Option<[u8; 16]>,
+    /// Whom a trusted proxy named; else the client is the connection's peer.
+    pub client: Option<Client>,
     /// Of our answer; 0 while there is none.
     pub status: u16,
     /// `error_page`: the status that the page's answer is sent with.
@@ -55,7 +59,16 @@ pub struct LocalAnswer {
     pub is_ours: bool,
     pub content_type: Vec<u8>,
     pub location: Vec<u8>,
+    /// `WWW-Authenticate` lines of an answer whose page is ours.
+    pub challenges: Vec<u8>,
     pub content_length: Option<u64>,
+}
+
+#[derive(Debug)]
+pub struct Client {
+    pub address: std::net::SocketAddr,
+    /// The address without port.
+    pub text: Vec<u8>,
 }
 
 /// One server asked.

@@ -93,6 +93,11 @@ impl Upload {
         };
     }
 
+    /// It was read to its end for an earlier location of this request.
+    fn is_all_kept(&self) -> bool {
+        self.is_read() && self.len > 0 && !self.is_streamed
+    }
+
     /// `proxy_set_body`, `proxy_pass_request_body off`: another body is sent than the one that came.
     fn replace(&mut self, body: Option<Vec<u8>>) {
         self.framing = body.as_ref().map_or(Framing::None, |body| Framing::Length(body.len() as u64));
@@ -213,18 +218,22 @@ impl Exchange<'_> {
     /// ordinary size so holds no upstream, and a retry can send it again.
     pub async fn read_ahead(&mut self) -> Result<(), Error> {
         let location = self.location;
+        if self.scratch.story.as_get {
+            self.scratch.upload.replace(None);
+            return Ok(());
+        }
         if !location.proxy.pass_request_body || location.proxy.body.is_some() {
             let body = location.proxy.body.as_ref().map(|template| template.to_bytes(&self.facts()));
             self.scratch.upload.replace(body);
             return Ok(());
         }
-        if self.scratch.story.request.framing == Framing::None {
-            return Ok(());
+        if self.scratch.story.request.framing == Framing::None || self.scratch.upload.is_all_kept() {
+            return self.invite_body().await;
         }
         let kept_max = if location.proxy.request_buffering { location.body.buffer_len } else { 1 };
         if self.scratch.keep_body(kept_max)? {
             self.scratch.upload.on_all_kept();
-            return Ok(());
+            return self.invite_body().await;
         }
         self.invite_body().await?;
         while location.proxy.request_buffering && self.scratch.upload.kept.len() < kept_max {
@@ -240,7 +249,9 @@ impl Exchange<'_> {
     /// `100 Continue`, when the client waits for it before it sends its body.
     async fn invite_body(&mut self) -> Result<(), Error> {
         let Exchange { down, scratch, .. } = self;
-        if !scratch.story.request.expects_continue || scratch.inbound.len() > scratch.story.request.len {
+        if !std::mem::take(&mut scratch.story.request.expects_continue)
+            || scratch.upload.is_read() && scratch.upload.len > 0
+        {
             return Ok(());
         }
         down.deadline.set(tokio::time::Instant::now(), self.location.send_timeout);

@@ -4,7 +4,7 @@
 use super::fields::{
     BadLine, Field, Fields, Known, Line, NameKind, Span, decimal, field_in, line_at, list_members,
 };
-use super::target::{Target, split_target};
+use super::target::{Target, check_authority, split_target};
 use super::{Framing, Version};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -224,6 +224,9 @@ impl RequestHead {
             return Err(Refusal::RequestLine);
         }
         self.target_span = Span::new(line.start + rest, line.start + rest + target_len);
+        if self.method == Method::Connect {
+            check_authority(self.target_span.of(buf))?;
+        }
         if matches!(self.method, Method::Connect | Method::Trace) {
             // An authority is no path; and a proxy that answers TRACE shows a page its own cookies.
             return Err(Refusal::NotAllowed);

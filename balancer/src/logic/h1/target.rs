@@ -1,7 +1,7 @@
 //! Request targets: origin and absolute form, the host they name, and the normalised path by which locations are
 //! chosen (`%41` → `A`, `//` → `/`, `..` resolved), as nginx normalises it.
 
-use super::fields::Span;
+use super::fields::{self, Span};
 use super::request::Refusal;
 
 /// The parts of a request target.
@@ -51,40 +51,54 @@ pub fn split_target(buf: &[u8], span: Span) -> Result<Target, Refusal> {
     let start = span.start as usize;
     let authority_at = memchr::memchr(b'/', &text[..path_at]).map(|at| at + 2);
     let authority = authority_at.map(|at| Span::new(start + at, start + path_at));
-    let (mut question, mut is_complex, mut last) = (None, false, 0u8);
+    let (mut question, mut is_complex, mut last, mut end) = (None, false, 0u8, text.len());
     for (i, &byte) in text[path_at..].iter().enumerate() {
         match byte {
             0..=0x1f | 0x7f => return Err(Refusal::Target),
             b'?' if question.is_none() => question = Some(path_at + i),
-            // A fragment never travels; readers differ on whether it ends the path, so nobody gets it.
-            b'#' => return Err(Refusal::Target),
+            // A fragment does not travel (RFC 3986, section 3.5); nginx cuts it off for itself, we for the origin too.
+            b'#' => {
+                end = path_at + i;
+                break;
+            }
             b'%' | b'.' | b'/' if question.is_none() => is_complex |= byte == b'%' || last == b'/',
             _ => {}
         }
         last = byte;
     }
-    let path_end = question.unwrap_or(text.len());
+    let path_end = question.unwrap_or(end);
     Ok(Target {
         authority,
         path: Span::new(start + path_at, start + path_end),
-        query: question.map(|at| Span::new(start + at + 1, start + text.len())),
+        query: question.map(|at| Span::new(start + at + 1, start + end)),
         is_complex,
     })
+}
+
+/// `host:port`, the target of CONNECT.
+pub fn check_authority(text: &[u8]) -> Result<(), Refusal> {
+    let (name, port) = split_port(text);
+    let is_whole = !name.is_empty() && port.is_some_and(|port| !port.is_empty());
+    if is_whole { check_host(text) } else { Err(Refusal::Target) }
 }
 
 /// nginx's rule for hosts: no control characters, spaces or slashes, no empty label, a port of digits; userinfo is
 /// refused too, because `user@host` is read as a host by some.
 pub fn check_host(host: &[u8]) -> Result<(), Refusal> {
     let (name, port) = split_port(host);
-    if port.is_some_and(|port| !port.iter().all(u8::is_ascii_digit)) {
+    let is_port = |port: &[u8]| port.is_empty() || fields::decimal(port).is_some_and(|port| port <= 65535);
+    if port.is_some_and(|port| !is_port(port)) || matches!(name, b"" | b".") {
         return Err(Refusal::Host);
     }
     if name.first() == Some(&b'[') {
         let inner = name.strip_prefix(b"[").and_then(|rest| rest.strip_suffix(b"]")).ok_or(Refusal::Host)?;
-        let plain = inner
-            .iter()
-            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b':' | b'.' | b'%' | b'_' | b'-'));
-        return if plain && !inner.is_empty() { Ok(()) } else { Err(Refusal::Host) };
+        let plain =
+            inner.iter().all(|byte| byte.is_ascii_alphanumeric() || b":.%_-~!$&'()*+,;=".contains(byte));
+        return if plain && !inner.is_empty() && memchr::memmem::find(inner, b"..").is_none() {
+            Ok(())
+        } else {
+            Err(Refusal::Host)
+        };
     }
     let mut dot = false;
     for &byte in name {
