@@ -1,6 +1,7 @@
 //! The running stack as `stack status --json` tells it, and the passwords of a libpq password file.
 
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
 /// Where everything is, and which process it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -39,7 +40,11 @@ pub struct Database {
 
 impl Fleet {
     pub fn parse(text: &str) -> Result<Self, String> {
-        serde_json::from_str(text).map_err(|error| format!("not what `stack status --json` prints: {error}"))
+        let bad = |error: String| format!("not what `stack status --json` prints: {error}");
+        // Read as an object first: a struct of defaults would also take an empty array.
+        let fields: Map<String, Value> =
+            serde_json::from_str(text).map_err(|error| bad(error.to_string()))?;
+        serde_json::from_value(fields.into()).map_err(|error| bad(error.to_string()))
     }
 }
 
