@@ -1,16 +1,17 @@
 //! One client's relay, from login to goodbye. One loop for both directions, polled by hand: a batch costs one read and
 //! one write on each side, and an idle client holds no buffer.
 
+mod ending;
+
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use pgwire::report::{Report, Severity};
-use pgwire::{backend, sqlstate};
+use pgwire::sqlstate;
 
-use crate::clients::{ClientEntry, Doing, Order};
+use crate::clients::{ClientEntry, Doing};
 use crate::error::End;
 use crate::logic::session::{ClientHalt, ClientSide, Flow, Mode, ServerHalt, ServerSide, Session};
 use crate::outbox::Outbox;
@@ -238,7 +239,7 @@ impl Client {
             taken = flow.taken();
             self.reply(cx, replies)?;
             match halt {
-                ClientHalt::NeedServer => self.borrow(),
+                ClientHalt::NeedServer => self.borrow()?,
                 other => return ended(other).map_or(Ok(taken), Err),
             }
         }
@@ -270,17 +271,18 @@ impl Client {
         Ok(taken)
     }
 
-    fn borrow(&mut self) {
+    fn borrow(&mut self) -> Result<(), End> {
         self.refresh_rules();
         let now = Instant::now();
         let house = &self.worker.house;
-        match house.pools.borrow(house, self.pool.key, self.entry.id, self.worker.id, now) {
+        match house.pools.borrow(house, &self.pool, self.entry.id, self.worker.id, now)? {
             Borrowed::Now(lease) => self.link_to(lease, now),
             Borrowed::Later(waiting) => {
                 self.entry.set_doing(Doing::Waiting, now);
                 self.link = Link::Waiting(waiting, now);
             }
         }
+        Ok(())
     }
 
     fn link_to(&mut self, mut lease: Lease, now: Instant) {
@@ -394,24 +396,6 @@ impl Client {
         self.release_if_free();
     }
 
-    fn count(&self, tally: &crate::logic::session::Tally, now: Option<Instant>) {
-        let part = self.pool.stats.part(self.worker.id);
-        part.queries.add(tally.queries.into());
-        part.transactions.add(tally.transactions.into());
-        part.client_parses.add(tally.client_parses.into());
-        part.server_parses.add(tally.server_parses.into());
-        part.binds.add(tally.binds.into());
-        let Some(now) = now else { return };
-        let since =
-            |start: Option<Instant>| start.map_or(0, |s| now.saturating_duration_since(s).as_micros() as u64);
-        if tally.queries > 0 {
-            part.query_micros.add(since(self.query_started));
-        }
-        if tally.transactions > 0 {
-            part.transaction_micros.add(since(self.transaction_started));
-        }
-    }
-
     /// The rule of the house: a server goes back only when nothing is owed, unsent or half read, on either side.
     fn release_if_free(&mut self) {
         let Link::Held(lease) = &mut self.link else { return };
@@ -473,63 +457,6 @@ impl Client {
             self.settings_version = version;
             let rules = crate::login::rules(&house.settings(), &self.pool, self.session.rules().mode);
             self.session.set_rules(rules);
-        }
-    }
-
-    fn obey(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
-        let end = match self.entry.take_order() {
-            Order::None => return Ok(()),
-            Order::NoticeWait => return self.notice_wait(cx),
-            Order::Cancelled if !matches!(self.link, Link::Waiting(..)) => return Ok(()),
-            Order::Cancelled => {
-                let text = "canceling statement due to user request";
-                End::pool(sqlstate::QUERY_CANCELED, text)
-            }
-            Order::LoginTimeout => End::client(sqlstate::CONNECTION_EXCEPTION, "client_login_timeout"),
-            Order::QueryWaitTimeout if !matches!(self.link, Link::Waiting(..)) => return Ok(()),
-            Order::QueryWaitTimeout => End::pool(sqlstate::PROTOCOL_VIOLATION, "query_wait_timeout"),
-            Order::QueryTimeout => End::pool(sqlstate::QUERY_CANCELED, "query timeout"),
-            Order::TransactionTimeout => {
-                End::pool(sqlstate::IDLE_IN_TRANSACTION_TIMEOUT, "transaction timeout")
-            }
-            Order::IdleTransactionTimeout => {
-                End::pool(sqlstate::IDLE_IN_TRANSACTION_TIMEOUT, "idle transaction timeout")
-            }
-            Order::ClientIdleTimeout => End::pool(sqlstate::ADMIN_SHUTDOWN, "client_idle_timeout"),
-            Order::Killed => End::pool(sqlstate::ADMIN_SHUTDOWN, "admin forced disconnect"),
-            Order::DatabaseGone => End::pool(sqlstate::DATABASE_DROPPED, "database removed"),
-            Order::Shutdown => End::shutdown(),
-        };
-        let reason = end.reason.clone();
-        self.close_server(&reason);
-        Err(end)
-    }
-
-    fn notice_wait(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
-        if !matches!(self.link, Link::Waiting(..)) {
-            return Ok(());
-        }
-        let mut out = Vec::new();
-        let text = "No server connection available in postgres backend, client being queued";
-        backend::notice(&mut out, &Report::new(Severity::Notice, sqlstate::SUCCESSFUL_COMPLETION, text));
-        self.reply(cx, &out)
-    }
-
-    fn finish(mut self, end: &End) {
-        self.worker.log_end(&self.entry, end);
-        let message = end.message();
-        if self.unsent.is_empty() {
-            self.wire.try_farewell(&message);
-        }
-        let Link::Held(mut lease) = std::mem::replace(&mut self.link, Link::None) else { return };
-        self.entry.link.store(0, Ordering::Relaxed);
-        if lease.server().is_clean()
-            && !self.session.is_sending_message()
-            && end.fault() != crate::error::Fault::Server
-        {
-            self.worker.reset_then_give_back(lease);
-        } else {
-            lease.close("client disconnect while server was not ready");
         }
     }
 

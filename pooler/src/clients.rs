@@ -16,7 +16,6 @@ pub struct Clients {
     parts: Box<[Mutex<HashMap<u64, Arc<ClientEntry>>>]>,
     by_key: Mutex<HashMap<u64, Arc<ClientEntry>>>,
     count: AtomicUsize,
-    last_id: AtomicU64,
     started: Instant,
 }
 
@@ -110,7 +109,6 @@ impl Clients {
             parts: (0..workers).map(|_| Mutex::default()).collect(),
             by_key: Mutex::default(),
             count: AtomicUsize::new(0),
-            last_id: AtomicU64::new(0),
             started: Instant::now(),
         }
     }
@@ -124,8 +122,13 @@ impl Clients {
     }
 
     /// Enters a client that was just accepted.
-    pub fn enter(&self, worker: WorkerId, peer: (String, u16), local: (String, u16)) -> Arc<ClientEntry> {
-        let id = self.last_id.fetch_add(1, Ordering::Relaxed) + 1;
+    pub fn enter(
+        &self,
+        id: u64,
+        worker: WorkerId,
+        peer: (String, u16),
+        local: (String, u16),
+    ) -> Arc<ClientEntry> {
         let mut by_key = self.by_key.lock().expect("entering a client does not panic");
         let key = loop {
             let key = random_u64();

@@ -40,7 +40,7 @@ pub async fn dial(
 ) -> Result<Box<Server>, Failure> {
     let settings = house.settings();
     let limit = settings.server_connect_timeout;
-    let dialing = Dialing { house, settings: &settings, info, id: house.pools.next_server_id() };
+    let dialing = Dialing { house, settings: &settings, info, id: house.next_id() };
     let dialed = if limit.is_zero() {
         dialing.run(key, worker).await
     } else {
@@ -256,7 +256,9 @@ impl Dialing<'_> {
         }
         let received = Received::parse(&message.body).map_err(malformed)?;
         let text = |field: Option<&[u8]>| String::from_utf8_lossy(field.unwrap_or_default()).into_owned();
-        let said = failure(&text(received.sqlstate), &text(received.message));
+        let mut said = failure(&text(received.sqlstate), &text(received.message));
+        // "Starting up" passes: whoever waits may go on waiting.
+        said.is_refusal = said.sqlstate != sqlstate::CANNOT_CONNECT_NOW;
         tracing::warn!(
             "{} server login failed: {}",
             self.name(&self.host().to_string(), self.info.database.port),
@@ -340,13 +342,7 @@ impl Dialing<'_> {
     fn log_failure(&self, failed: &Failure) {
         let host = self.info.database.host_text().unwrap_or_else(|| "unix".to_string());
         let name = self.name(&host, self.info.database.port);
-        let reason = match failed.text.as_str() {
-            text @ ("connect failed"
-            | "connect timeout"
-            | "server DNS lookup failed"
-            | "server conn crashed?") => text,
-            _ => "login failed",
-        };
+        let reason = &failed.text;
         tracing::info!("{name} closing because: {reason} (age=0s)");
     }
 }
@@ -407,7 +403,7 @@ fn host_text(address: &Address) -> String {
 }
 
 fn failure(sqlstate: &str, text: &str) -> Failure {
-    Failure { sqlstate: sqlstate.to_string(), text: text.to_string(), at: Instant::now() }
+    Failure { sqlstate: sqlstate.to_string(), text: text.to_string(), at: Instant::now(), is_refusal: false }
 }
 
 fn crashed(error: &TalkError) -> Failure {
@@ -424,11 +420,14 @@ fn unexpected(kind: u8) -> Failure {
 }
 
 fn unsupported() -> Failure {
-    failure(sqlstate::FEATURE_NOT_SUPPORTED, "server asks for an authentication method that is not supported")
+    let text = "server asks for an authentication method that is not supported";
+    Failure { is_refusal: true, ..failure(sqlstate::FEATURE_NOT_SUPPORTED, text) }
 }
 
 fn no_password(needed: &str) -> Failure {
-    let text =
-        format!("cannot do authentication with the server: {needed} is needed in auth_file or [databases]");
-    failure(sqlstate::INVALID_PASSWORD, &text)
+    tracing::warn!("cannot log in to the server: {needed} is needed in auth_file or [databases]");
+    Failure {
+        is_refusal: true,
+        ..failure(sqlstate::INVALID_PASSWORD, "server login failed: wrong password type")
+    }
 }

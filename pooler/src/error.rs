@@ -95,6 +95,13 @@ impl End {
         End { reason: text, fault: Fault::Server, told }
     }
 
+    /// The last login to Postgres failed and there is no server to wait for.
+    pub fn login_failing(failure: Option<&Failure>) -> End {
+        let cached = failure.map_or("unknown", |f| f.text.as_str());
+        let text = format!("server login has been failing, cached error: {cached} (server_login_retry)");
+        End::pool(sqlstate::CONNECTION_FAILURE, text)
+    }
+
     pub fn shutdown() -> End {
         End::pool(sqlstate::ADMIN_SHUTDOWN, "server shutting down")
     }

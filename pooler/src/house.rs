@@ -40,6 +40,7 @@ pub struct House {
     /// The phase has changed, or something it waits for.
     pub phase_wake: Notify,
     phase: AtomicU8,
+    last_id: AtomicU64,
     /// track_extra_parameters; only read at start.
     pub extra: Arc<[String]>,
     /// Seeds the mock salt of unknown users.
@@ -62,6 +63,7 @@ impl House {
             keeper_wake: Notify::new(),
             phase_wake: Notify::new(),
             phase: AtomicU8::new(Phase::Running as u8),
+            last_id: AtomicU64::new(0),
             extra: settings.track_extra_parameters.iter().map(str::to_string).collect(),
             login_secret,
             workers,
@@ -73,6 +75,11 @@ impl House {
 
     pub fn settings(&self) -> Arc<Settings> {
         self.settings.lock().expect("swapping settings does not panic").clone()
+    }
+
+    /// Clients and servers are numbered together.
+    pub fn next_id(&self) -> u64 {
+        self.last_id.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     pub fn settings_version(&self) -> u64 {

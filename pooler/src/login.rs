@@ -146,7 +146,11 @@ impl LoginAttempt<'_> {
         }
         self.check_room(settings, &database, &asked.user)?;
         let pool_user = database.user.clone().unwrap_or_else(|| asked.user.clone());
+        let is_known = house.pools.has_database(&database.name);
         let pool = house.pools.pool(house, &database, &pool_user);
+        if database.auto && !is_known {
+            tracing::info!("registered new auto-database: {}", database.name);
+        }
         if let Some(credential) = proof {
             pool.set_credential(credential);
         }
@@ -195,7 +199,7 @@ impl LoginAttempt<'_> {
         }
         let house = &self.worker.house;
         let (now, entry) = (Instant::now(), self.entry);
-        let lease = match house.pools.borrow(house, pool.key, entry.id, self.worker.id, now) {
+        let lease = match house.pools.borrow(house, pool, entry.id, self.worker.id, now)? {
             Borrowed::Now(lease) => lease,
             Borrowed::Later(mut waiting) => {
                 entry.set_doing(crate::clients::Doing::Waiting, now);
@@ -285,12 +289,17 @@ struct Asked {
 }
 
 async fn ordered(entry: &ClientEntry) -> End {
-    std::future::poll_fn(|cx| {
+    let order = std::future::poll_fn(|cx| {
         entry.listen_for_orders(cx.waker());
-        if entry.has_order() { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+        match entry.take_order() {
+            // A client that is not logged in yet is sent no notices.
+            Order::None | Order::NoticeWait => std::task::Poll::Pending,
+            order => std::task::Poll::Ready(order),
+        }
     })
     .await;
-    match entry.take_order() {
+    match order {
+        Order::QueryTimeout => End::pool(sqlstate::QUERY_CANCELED, "query_timeout"),
         Order::Shutdown => End::shutdown(),
         Order::QueryWaitTimeout => End::pool(sqlstate::PROTOCOL_VIOLATION, "query_wait_timeout"),
         Order::LoginTimeout => End::client(sqlstate::CONNECTION_EXCEPTION, "client_login_timeout"),

@@ -6,7 +6,6 @@ mod orders;
 mod view;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
@@ -30,7 +29,6 @@ pub type Grant = Result<Box<Server>, End>;
 /// All pools of the process.
 pub struct Pools {
     state: Mutex<State>,
-    last_server_id: AtomicU64,
 }
 
 /// What is known of one pool beside its place in the ledger. Never changes; a RELOAD that changes it makes a new one.
@@ -71,6 +69,8 @@ pub struct Failure {
     pub sqlstate: String,
     pub text: String,
     pub at: Instant,
+    /// Postgres itself refused; else it could not be reached, or is not ready yet.
+    pub is_refusal: bool,
 }
 
 /// What proves to Postgres who we are.
@@ -84,7 +84,8 @@ pub enum Credential {
 
 struct State {
     ledger: Ledger,
-    pools: Vec<Arc<PoolInfo>>,
+    /// By pool key; None where a pool has been retired.
+    pools: Vec<Option<Arc<PoolInfo>>>,
     by_name: HashMap<(String, String), PoolKey>,
     databases: HashMap<String, GroupKey>,
     users: HashMap<String, GroupKey>,
@@ -133,7 +134,7 @@ impl Pools {
             waiting: HashMap::new(),
             disabled: std::collections::HashSet::new(),
         };
-        Pools { state: Mutex::new(state), last_server_id: AtomicU64::new(0) }
+        Pools { state: Mutex::new(state) }
     }
 
     /// The pool of a database and a user; made when it is not there.
@@ -142,7 +143,7 @@ impl Pools {
         let mut state = self.lock();
         let name = (database.name.clone(), user.to_string());
         if let Some(key) = state.by_name.get(&name) {
-            return state.pools[key.0 as usize].clone();
+            return state.info(*key);
         }
         let database_limit = settings.max_db_connections(database) as usize;
         let user_limit = settings.max_user_connections(user) as usize;
@@ -159,7 +160,11 @@ impl Pools {
             stats: house.stats.database(&database.name),
             learned: Mutex::default(),
         });
-        state.pools.push(info.clone());
+        let slot = key.0 as usize;
+        if state.pools.len() <= slot {
+            state.pools.resize_with(slot + 1, || None);
+        }
+        state.pools[slot] = Some(info.clone());
         state.by_name.insert(name, key);
         info
     }
@@ -168,30 +173,38 @@ impl Pools {
     pub fn borrow(
         &self,
         house: &Arc<House>,
-        pool: PoolKey,
+        info: &PoolInfo,
         client: u64,
         worker: WorkerId,
         now: Instant,
-    ) -> Borrowed {
+    ) -> Result<Borrowed, End> {
+        let pool = info.key;
         let mut state = self.lock();
         if let Borrow::Lend(key) = state.ledger.borrow(pool, client, worker, now) {
             let server = state.take_from_shelf(key);
             drop(state);
             match server.into_worker(worker) {
-                Ok(server) => return Borrowed::Now(Lease::new(house, server)),
+                Ok(server) => return Ok(Borrowed::Now(Lease::new(house, server))),
                 Err(error) => {
                     tracing::warn!("moving a server connection to another worker failed: {error}");
                     self.forget(house, key);
                 }
             }
-            return self.borrow(house, pool, client, worker, now);
+            return self.borrow(house, info, client, worker, now);
+        }
+        if state.ledger.is_hopeless(pool) {
+            state.ledger.stop_waiting(pool, client);
+            drop(state);
+            // Nobody waits, so nobody else would try again.
+            self.retry_dial(house, info, worker);
+            return Err(End::login_failing(info.failure().as_ref()));
         }
         let (sender, grant) = oneshot::channel();
         state.waiting.insert(client, sender);
         drop(state);
         self.run_chores(house, pool, worker);
         let waiting = Waiting { house: house.clone(), pool, client, worker, grant, is_over: false };
-        Borrowed::Later(waiting)
+        Ok(Borrowed::Later(waiting))
     }
 
     /// A clean server comes back, or is new, or has passed its check.
@@ -228,16 +241,16 @@ impl Pools {
         self.forget(house, server.key);
     }
 
-    pub(crate) fn next_server_id(&self) -> u64 {
-        self.last_server_id.fetch_add(1, Ordering::Relaxed) + 1
-    }
-
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no code panics while it holds the ledger")
     }
 }
 
 impl State {
+    fn info(&self, pool: PoolKey) -> Arc<PoolInfo> {
+        self.pools[pool.0 as usize].clone().expect("a pool key is used only while the pool is there")
+    }
+
     fn take_from_shelf(&mut self, key: ServerKey) -> Box<Server> {
         self.shelf[key.0 as usize].take().expect("an idle server is on the shelf")
     }

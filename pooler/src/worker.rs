@@ -71,7 +71,7 @@ impl Worker {
             Err(error) => return tracing::warn!("accepted socket cannot be used: {error}"),
         };
         self.house.tune(&wire);
-        let entry = self.house.clients.enter(self.id, peer, local);
+        let entry = self.house.clients.enter(self.house.next_id(), self.id, peer, local);
         // Leaves the list however this task ends.
         let _presence = Presence { house: self.house.clone(), entry: entry.clone() };
         let mut talk = Talk::new(wire);
@@ -202,6 +202,7 @@ fn due(entry: &ClientEntry, settings: &Settings, phase: Phase, now: Instant) -> 
     }
     match doing {
         Doing::Waiting if phase == Phase::WaitForServers => Some(Order::Shutdown),
+        Doing::Waiting if over(settings.query_timeout(user)) => Some(Order::QueryTimeout),
         Doing::Waiting if over(settings.query_wait_timeout(&pool.database, user)) => {
             Some(Order::QueryWaitTimeout)
         }

@@ -97,6 +97,7 @@ pub struct Ledger {
     users: Vec<Group>,
     servers: Vec<Option<ServerBook>>,
     free: Vec<u32>,
+    free_pools: Vec<PoolKey>,
     /// Pools with waiting clients.
     hungry: BTreeSet<PoolKey>,
     paused: bool,
@@ -118,6 +119,7 @@ struct Pool {
     closing: usize,
     last_failure: Option<Instant>,
     last_lifetime_close: Option<Instant>,
+    unused_since: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -147,6 +149,7 @@ impl Ledger {
             users: Vec::new(),
             servers: Vec::new(),
             free: Vec::new(),
+            free_pools: Vec::new(),
             hungry: BTreeSet::new(),
             paused: false,
         }
@@ -157,8 +160,7 @@ impl Ledger {
     }
 
     pub fn add_pool(&mut self, database: GroupKey, user: GroupKey, limits: PoolLimits) -> PoolKey {
-        let key = PoolKey(u32::try_from(self.pools.len()).expect("pools are counted in u32"));
-        self.pools.push(Pool {
+        let pool = Pool {
             database,
             user,
             limits,
@@ -172,8 +174,36 @@ impl Ledger {
             closing: 0,
             last_failure: None,
             last_lifetime_close: None,
-        });
-        key
+            unused_since: None,
+        };
+        if let Some(key) = self.free_pools.pop() {
+            self.pools[key.0 as usize] = pool;
+            return key;
+        }
+        self.pools.push(pool);
+        PoolKey(u32::try_from(self.pools.len() - 1).expect("pools are counted in u32"))
+    }
+
+    /// Forgets a pool that has no clients and no servers. False: it still has some.
+    pub fn retire(&mut self, pool: PoolKey) -> bool {
+        let is_empty =
+            self.count(pool) == 0 && self.pool(pool).clients == 0 && self.pool(pool).waiting.is_empty();
+        if is_empty {
+            self.free_pools.push(pool);
+        }
+        is_empty
+    }
+
+    /// How long the pool has had no clients and no servers; starts to count at the first call.
+    pub fn unused_for(&mut self, pool: PoolKey, now: Instant) -> Option<Duration> {
+        let is_used =
+            self.count(pool) > 0 || self.pool(pool).clients > 0 || !self.pool(pool).waiting.is_empty();
+        let p = self.pool_mut(pool);
+        if is_used {
+            p.unused_since = None;
+            return None;
+        }
+        Some(now.saturating_duration_since(*p.unused_since.get_or_insert(now)))
     }
 
     pub fn set_limits(&mut self, pool: PoolKey, limits: PoolLimits) {
@@ -307,7 +337,18 @@ impl Ledger {
 
     /// Clients that wait and cannot hope for a server: the last dial failed and the pool has none.
     pub fn is_hopeless(&self, pool: PoolKey) -> bool {
-        self.pool(pool).last_failure.is_some() && self.count(pool) == 0
+        let p = self.pool(pool);
+        p.last_failure.is_some() && self.count(pool) == p.dialing
+    }
+
+    /// A dial for nobody, to learn whether the server is back.
+    pub fn retry_dial(&mut self, pool: PoolKey, now: Instant) -> Option<ServerKey> {
+        let rests =
+            self.is_paused(pool) || self.pool(pool).dialing > 0 || self.rests_after_failure(pool, now);
+        if rests || self.room_in_pool(pool, now) != Some(false) {
+            return None;
+        }
+        matches!(self.room_in_groups(pool, false), Room::Yes).then(|| self.start_dial(pool, now))
     }
 
     /// Empties the queue of a pool whose clients are to be told of a failure.

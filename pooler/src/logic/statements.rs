@@ -204,11 +204,15 @@ impl ServerStatements {
         self.prepared.get_mut(&id).map(|slot| slot.used = clock).is_some()
     }
 
-    /// A Parse of it goes to the server. Returns the statement that must be closed to stay within the limit: never
-    /// one that the batch under way has used, for a Bind behind it may still need it.
-    pub fn insert(&mut self, shared: &Arc<Shared>) -> Option<Arc<Shared>> {
+    /// A Parse of it goes to the server.
+    pub fn insert(&mut self, shared: &Arc<Shared>) {
         self.clock += 1;
         self.prepared.insert(shared.id, Slot { shared: shared.clone(), used: self.clock });
+    }
+
+    /// The next statement that must be closed to stay within the limit: never one that the batch under way has used,
+    /// for a Bind behind it may still need it.
+    pub fn evict(&mut self) -> Option<Arc<Shared>> {
         if self.prepared.len() <= self.limit.max(1) {
             return None;
         }

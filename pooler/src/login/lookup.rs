@@ -48,7 +48,7 @@ impl Lookup<'_> {
         let house = &self.worker.house;
         let pool = house.pools.pool(house, &database, auth_user);
         let (now, entry) = (Instant::now(), self.entry);
-        let mut lease = match house.pools.borrow(house, pool, entry.id, self.worker.id, now)? {
+        let mut lease = match house.pools.borrow(house, &pool, entry.id, self.worker.id, now)? {
             Borrowed::Now(lease) => lease,
             Borrowed::Later(mut waiting) => {
                 entry.set_doing(Doing::Waiting, now);

@@ -17,7 +17,7 @@ impl Pools {
         loop {
             let mut state = self.lock();
             let Some(chore) = state.ledger.next_chore(pool, Instant::now()) else { return };
-            let info = state.pools[pool.0 as usize].clone();
+            let info = state.info(pool);
             let server = match chore {
                 Chore::Dial { .. } => None,
                 Chore::Check { server } | Chore::Close { server, .. } => Some(state.take_from_shelf(server)),
@@ -41,6 +41,15 @@ impl Pools {
         }
     }
 
+    /// Tries again after failures, though no client waits for it.
+    pub(crate) fn retry_dial(&self, house: &Arc<House>, info: &PoolInfo, worker: WorkerId) {
+        let mut state = self.lock();
+        let Some(server) = state.ledger.retry_dial(info.key, Instant::now()) else { return };
+        let info = state.info(info.key);
+        drop(state);
+        start_dial(house, info, server, worker);
+    }
+
     /// Everything that waits for time to pass or room to appear.
     pub(crate) fn upkeep(&self, house: &Arc<House>) {
         let now = Instant::now();
@@ -60,13 +69,45 @@ impl Pools {
                 closing.push((state.take_from_shelf(key), reason));
             }
         }
-        let pools: Vec<PoolKey> = state.pools.iter().map(|p| p.key).collect();
+        let pools: Vec<PoolKey> = state.pools.iter().flatten().map(|p| p.key).collect();
         drop(state);
         for (server, reason) in closing {
             self.close(house, server, &reason);
         }
         for pool in pools {
             self.run_chores(house, pool, 0);
+        }
+        self.retire_unused(house, now);
+    }
+
+    /// Pools that nobody has used for long, and those that a RELOAD replaced, are forgotten.
+    fn retire_unused(&self, house: &House, now: Instant) {
+        let settings = house.settings();
+        let mut gone = Vec::new();
+        let mut state = self.lock();
+        for info in state.pools.clone().into_iter().flatten() {
+            let name = (info.database.name.clone(), info.user.clone());
+            let is_replaced = state.by_name.get(&name) != Some(&info.key);
+            let keeps_minimum = info.is_forced_user && settings.min_pool_size(&info.database) > 0;
+            let limits =
+                [(settings.pool_idle_timeout, true), (settings.autodb_idle_timeout, info.database.auto)];
+            let limit = limits.iter().filter(|(d, applies)| *applies && !d.is_zero()).map(|(d, _)| *d).min();
+            let Some(unused) = state.ledger.unused_for(info.key, now) else { continue };
+            let is_due = is_replaced || (!keeps_minimum && limit.is_some_and(|limit| unused > limit));
+            if is_due && state.ledger.retire(info.key) {
+                state.pools[info.key.0 as usize] = None;
+                if !is_replaced {
+                    state.by_name.remove(&name);
+                    gone.push((name, unused));
+                }
+            }
+        }
+        drop(state);
+        for ((database, user), unused) in gone {
+            let age = unused.as_secs();
+            tracing::info!(
+                "cleaning up idle pool for user {user} on db {database} because: pool idle timeout (age={age}s)"
+            );
         }
     }
 
@@ -83,8 +124,7 @@ impl Pools {
         let settings = house.settings();
         let mut state = self.lock();
         state.ledger.set_rules(rules(&settings));
-        let pools = state.pools.clone();
-        for info in pools {
+        for info in state.pools.clone().into_iter().flatten() {
             let database = settings.database(&info.database.name).unwrap_or_else(|| info.database.clone());
             state.ledger.set_limits(info.key, limits(&settings, &database, &info.user));
             let group = state.databases[&info.database.name];
@@ -98,8 +138,9 @@ impl Pools {
         let mut state = self.lock();
         state.ledger.dial_failed(server, Instant::now());
         info.set_failure(failure.clone());
-        let hopeless = state.ledger.is_hopeless(info.key);
-        let clients = if hopeless { state.ledger.take_waiters(info.key) } else { Vec::new() };
+        // Who waits for a server that cannot be reached goes on waiting; a refusal would only be repeated.
+        let refused = failure.is_refusal && state.ledger.is_hopeless(info.key);
+        let clients = if refused { state.ledger.take_waiters(info.key) } else { Vec::new() };
         let senders: Vec<_> = clients.iter().filter_map(|c| state.waiting.remove(c)).collect();
         drop(state);
         for sender in senders {

@@ -56,8 +56,11 @@ impl Pools {
     /// Marks servers to be closed as soon as nobody uses them.
     pub fn reconnect(&self, house: &House, database: Option<&str>) {
         let mut state = self.lock();
-        let pools: Vec<bool> =
-            state.pools.iter().map(|p| database.is_none_or(|name| p.database.name == name)).collect();
+        let pools: Vec<bool> = state
+            .pools
+            .iter()
+            .map(|p| p.as_ref().is_some_and(|p| database.is_none_or(|name| p.database.name == name)))
+            .collect();
         let idle = state.ledger.make_obsolete(|pool| pools[pool.0 as usize]);
         drop(state);
         self.close_idle(house, idle, CloseReason::Obsolete);
@@ -69,7 +72,7 @@ impl Pools {
         let settings = house.settings();
         let mut state = self.lock();
         let mut changed = vec![false; state.pools.len()];
-        for info in state.pools.clone() {
+        for info in state.pools.clone().into_iter().flatten() {
             let new = settings.database(&info.database.name);
             let is_changed = new.is_none_or(|new| info.database.needs_new_servers(&new));
             changed[info.key.0 as usize] = is_changed;

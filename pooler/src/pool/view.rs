@@ -31,7 +31,7 @@ impl Pools {
             info: info.clone(),
             counts: state.ledger.counts(info.key, now),
         };
-        state.pools.iter().map(view).collect()
+        state.pools.iter().flatten().map(view).collect()
     }
 
     pub fn servers(&self) -> Vec<ServerView> {
@@ -39,7 +39,7 @@ impl Pools {
         let view = |v: crate::logic::ledger::ServerView| {
             Some(ServerView {
                 info: state.infos.get(v.server.0 as usize)?.clone()?,
-                pool: state.pools[v.pool.0 as usize].clone(),
+                pool: state.info(v.pool),
                 place: v.place,
                 since: v.since,
                 is_used: v.is_used,
@@ -76,6 +76,10 @@ impl Pools {
     /// No server is in anybody's hands.
     pub fn is_quiet(&self) -> bool {
         self.lock().ledger.is_quiet(None)
+    }
+
+    pub fn has_database(&self, database: &str) -> bool {
+        self.lock().by_name.keys().any(|(name, _)| name == database)
     }
 
     pub fn join(&self, pool: PoolKey) {

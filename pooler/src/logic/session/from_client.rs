@@ -5,8 +5,8 @@ use pgwire::frame::HEAD_LEN;
 use pgwire::frontend::{self, BindNames, Parse, kind};
 
 use super::{
-    ClientHalt, ClientSide, Fate, Flow, Head, Invented, Owed, Pass, Session, Target, WHOLE_BEFORE_BORROW_MAX,
-    backend, violation, write_invented,
+    ClientHalt, ClientSide, Fate, Flow, Head, Invented, Owed, Pass, Refusal, Session, Target,
+    WHOLE_BEFORE_BORROW_MAX, backend, violation, write_invented,
 };
 
 /// What came of one message.
@@ -104,7 +104,6 @@ impl Session {
     }
 
     fn on_parse(&mut self, head: Head, io: &mut ClientSide<'_, '_>) -> Next {
-        self.tally.client_parses += 1;
         let body = body_so_far(head, io.flow);
         let is_whole = body.len() == head.body_len as usize;
         if body.first() == Some(&0) {
@@ -116,9 +115,9 @@ impl Session {
             return Next::Go;
         }
         if !is_whole {
-            self.tally.client_parses -= 1;
             return Next::Wait;
         }
+        self.tally.client_parses += 1;
         let parse = match Parse::from_body(body) {
             Ok(parse) => parse,
             Err(error) => return Next::Halt(violation(format!("Parse: {error}"))),
@@ -126,7 +125,9 @@ impl Session {
         let shared = (io.intern)(parse.query, parse.types);
         if !self.statements.insert(parse.name, shared.clone()) {
             let name = String::from_utf8_lossy(parse.name);
-            return Next::Halt(violation(format!("prepared statement '{name}' was already prepared")));
+            let text = format!("prepared statement '{name}' was already prepared");
+            let sqlstate = pgwire::sqlstate::DUPLICATE_STATEMENT;
+            return Next::Halt(ClientHalt::Refuse(Refusal { sqlstate, text }));
         }
         io.flow.skip(head.total_len());
         if io.server.statements.touch(shared.id) {
@@ -144,7 +145,6 @@ impl Session {
         let remember = self.rules.mode != super::Mode::Session;
         let fits = head.total_len() <= crate::logic::statements::UNNAMED_REMEMBERED_MAX;
         if remember && fits && !is_whole {
-            self.tally.client_parses -= 1;
             return Next::Wait;
         }
         self.statements.forget_unnamed();
@@ -165,7 +165,9 @@ impl Session {
             let is_whole = body.len() == head.body_len as usize;
             return if is_whole { Next::Halt(violation("Bind: a name has no end")) } else { Next::Wait };
         };
-        self.tally.binds += 1;
+        if self.rules.follows_statements && !names.statement.is_empty() {
+            self.tally.binds += 1;
+        }
         let next = self.on_statement_use(head, names.statement, io);
         io.server.queue.push(Owed::Bind);
         next
@@ -214,17 +216,21 @@ impl Session {
     }
 
     /// A Bind or Describe of a statement: makes sure that the server has it, and sends the message on under the name it
-    /// has there. A name that nobody knows passes: Postgres says so best.
+    /// has there. A name that nobody knows ends the client, as in PgBouncer, though with Postgres' own code.
     fn on_statement_use(&mut self, head: Head, name: &[u8], io: &mut ClientSide<'_, '_>) -> Next {
         if name.is_empty() {
             self.ensure_unnamed(io);
             self.pass(head, false);
             return Next::Go;
         }
-        let known = if self.rules.follows_statements { self.statements.get(name).cloned() } else { None };
-        let Some(shared) = known else {
+        if !self.rules.follows_statements {
             self.pass(head, false);
             return Next::Go;
+        }
+        let Some(shared) = self.statements.get(name).cloned() else {
+            let text = "prepared statement did not exist".to_string();
+            let sqlstate = pgwire::sqlstate::INVALID_STATEMENT_NAME;
+            return Next::Halt(ClientHalt::Refuse(Refusal { sqlstate, text }));
         };
         if !io.server.statements.touch(shared.id) {
             self.prepare(&shared, Fate::Swallow, io);
@@ -244,7 +250,8 @@ impl Session {
 
     fn prepare(&mut self, shared: &std::sync::Arc<super::Shared>, fate: Fate, io: &mut ClientSide<'_, '_>) {
         self.tally.server_parses += 1;
-        if let Some(evicted) = io.server.statements.insert(shared) {
+        io.server.statements.insert(shared);
+        while let Some(evicted) = io.server.statements.evict() {
             frontend::close(io.flow.made(), frontend::Target::Statement(evicted.name.as_bytes()));
             io.server.queue.push(Owed::Close(Fate::Swallow, Target::Shared(evicted.id)));
         }

@@ -72,7 +72,8 @@ proptest! {
                 prop_assert_eq!(server.touch(shared.id), on_server.contains(&shared.id));
                 if !on_server.contains(&shared.id) {
                     on_server.insert(shared.id);
-                    if let Some(evicted) = server.insert(shared) {
+                    server.insert(shared);
+                    while let Some(evicted) = server.evict() {
                         prop_assert!(!used.contains(&evicted.id) && evicted.id != shared.id);
                         on_server.remove(&evicted.id);
                     }
