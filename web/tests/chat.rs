@@ -1,4 +1,5 @@
 //! Chat over WebSockets with real Postgres and Redis: several replicas, lost connections, lost publications.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod socket;
 mod world;
@@ -11,6 +12,7 @@ use proptest::test_runner::TestRunner;
 use redis::AsyncCommands as _;
 use serde_json::{Value, json};
 use socket::{Socket, offsets};
+use web::auth::{Identity, Keys, Purpose};
 use web::logic::envelope::{self, Envelope};
 use web::logic::frames::ServerFrame;
 use web::logic::message::Message;
@@ -268,6 +270,25 @@ async fn silence_after_a_ping_closes_and_pongs_keep_open() {
     assert_eq!(silent.close_code(Duration::from_secs(6)).await, Some(1001));
     lively.send(&json!({"type": "ping"})).await;
     lively.frame("pong").await;
+    replica.stop().await;
+}
+
+#[tokio::test]
+async fn an_expired_token_closes_with_4401_unless_it_was_refreshed() {
+    let world = World::start().await;
+    let replica = world.replica("web-1").await;
+    let ann = world.user("ann").await;
+    let id = session(&replica, &[&ann]).await;
+    let keys = Keys::new(&world.settings("keys", &[]).auth);
+    let identity = keys.check(Purpose::Access, &ann.token, 0).unwrap();
+    let expires_at = identity.expires_at - 900 + 3;
+    let brief = keys.sign(Purpose::Access, &Identity { expires_at, ..identity });
+    let mut refreshed = Socket::open(&replica, &id, &brief).await;
+    refreshed.send(&json!({"type": "auth.refresh", "token": ann.token})).await;
+    let mut expired = Socket::open(&replica, &id, &brief).await;
+    assert_eq!(expired.closed().await.0, 4401);
+    refreshed.send(&json!({"type": "ping"})).await;
+    refreshed.frame("pong").await;
     replica.stop().await;
 }
 

@@ -1,4 +1,5 @@
 //! Streamed answers with real Postgres and Redis: resumed on other replicas, taken over, failed.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod endpoint;
 mod events;

@@ -1,4 +1,5 @@
 //! The pages in a real browser: headless Chromium, driven through chromedriver.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod browser;
 mod world;
@@ -25,7 +26,8 @@ async fn a_person_registers_makes_a_session_and_is_seen_in_a_second_window_on_an
     ann.text("#link-text", "connected to web-1").await;
     let id = ann.read("#room-id").await;
 
-    let bob = browser.window(&format!("http://{}/", two.addr)).await;
+    let phone = Browser::start_small_and_dark().await;
+    let bob = phone.window(&format!("http://{}/", two.addr)).await;
     bob.click("#entry-switch").await;
     bob.fill("#username", "bob").await;
     bob.fill("#password", PASSWORD).await;
@@ -46,8 +48,9 @@ async fn a_person_registers_makes_a_session_and_is_seen_in_a_second_window_on_an
     ann.shows_no_errors().await;
     bob.shows_no_errors().await;
     ann.screenshot("chat").await;
-    bob.screenshot("chat-dark").await;
+    bob.screenshot("chat-small-dark").await;
     browser.end().await;
+    phone.end().await;
     one.stop().await;
     two.stop().await;
 }

@@ -1,4 +1,5 @@
 //! A headless Chromium for tests. Pictures of the pages are left in the target's tmp folder, to be looked at.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -27,6 +28,15 @@ pub struct Window<'a> {
 
 impl Browser {
     pub async fn start() -> Self {
+        Self::start_as(&["--window-size=1200,800"]).await
+    }
+
+    /// As on the phone of somebody who likes it dark.
+    pub async fn start_small_and_dark() -> Self {
+        Self::start_as(&["--window-size=500,900", "--force-dark-mode"]).await
+    }
+
+    async fn start_as(look: &[&str]) -> Self {
         let mut driver = Command::new("chromedriver")
             .arg("--port=0")
             .stdout(std::process::Stdio::piped())
@@ -45,14 +55,9 @@ impl Browser {
         let profile_argument = format!("--user-data-dir={}", profile.path().display());
         let mut capabilities = Capabilities::new();
         // Root may not have a sandbox, and containers have a small /dev/shm.
-        let arguments = [
-            "--headless=new",
-            "--no-sandbox",
-            "--disable-dev-shm-usage",
-            "--disable-gpu",
-            "--window-size=1200,800",
-            &profile_argument,
-        ];
+        let arguments =
+            ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", &profile_argument];
+        let arguments: Vec<&str> = arguments.iter().chain(look).copied().collect();
         capabilities.insert("goog:chromeOptions".into(), json!({ "args": arguments }));
         capabilities.insert("goog:loggingPrefs".into(), json!({ "browser": "ALL" }));
         let client = ClientBuilder::rustls()
@@ -70,7 +75,6 @@ impl Browser {
         let handle = client.new_window(false).await.unwrap().handle;
         client.switch_to_window(handle.clone()).await.unwrap();
         client.goto(url).await.unwrap();
-        // Errors of a page are kept by the page, for `shows_no_errors`.
         Window { browser: self, handle }
     }
 

@@ -1,4 +1,5 @@
 //! A scripted chat-completions endpoint.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::sync::{Arc, Mutex};
 

@@ -1,4 +1,5 @@
 //! Reads `text/event-stream` answers in tests, one event at a time.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::time::Duration;
 

@@ -1,5 +1,9 @@
 //! A WebSocket client for tests: waits for frames of a kind and keeps the others.
-#![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "each test file uses a part of it; a test that cannot go on fails"
+)]
 
 use std::time::Duration;
 
