@@ -308,10 +308,10 @@ impl<'a> Told<'a> {
         let head = self.scratch.from_upstream.unread();
         let fields = &self.story().response.fields;
         fields.all(head, fields::hash(b"set-cookie"), b"set-cookie").find_map(|field| {
-            let pair = field.value.of(head).split(|byte| *byte == b';').next()?.trim_ascii();
+            let pair = field.value.of(head).split(|byte| *byte == b';').next()?;
             let equals = memchr::memchr(b'=', pair)?;
             let (key, value) = (&pair[..equals], &pair[equals + 1..]);
-            key.trim_ascii().eq_ignore_ascii_case(name).then(|| value.trim_ascii())
+            trim_spaces(key).eq_ignore_ascii_case(name).then(|| trim_spaces(value))
         })
     }
 
@@ -358,6 +358,17 @@ impl<'a> Told<'a> {
 
 fn story_last(story: &Story) -> Option<&Attempt> {
     story.attempts.last()
+}
+
+/// Spaces only: nginx takes a tab for part of a cookie's name.
+fn trim_spaces(mut text: &[u8]) -> &[u8] {
+    while let [b' ', rest @ ..] = text {
+        text = rest;
+    }
+    while let [rest @ .., b' '] = text {
+        text = rest;
+    }
+    text
 }
 
 fn non_empty(value: &[u8]) -> Option<&[u8]> {

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::conf::location::{Action, AddHeader, ServerTokens};
-use crate::conf::proxy::{ProxyPass, RedirectRule, Redirects, SetHeader, UriForm, Version as ProxyVersion};
+use crate::conf::proxy::{ProxyPass, Redirects, SetHeader, UriForm, Version as ProxyVersion};
 use crate::logic::h1::{Field, Framing, Known, Version, fields, hash, write};
 use crate::relay::Exchange;
 
@@ -128,15 +128,7 @@ impl Exchange<'_> {
             out.extend_from_slice(path);
             return;
         }
-        for &byte in path {
-            match byte {
-                0..=0x20 | b'"' | b'#' | b'%' | b'?' | 0x7f.. => {
-                    const HEX: &[u8; 16] = b"0123456789ABCDEF";
-                    out.extend_from_slice(&[b'%', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
-                }
-                _ => out.push(byte),
-            }
-        }
+        escape_path(path, out);
     }
 
     fn write_args(&self, out: &mut Vec<u8>) {
@@ -267,7 +259,14 @@ impl Exchange<'_> {
         out.extend_from_slice(b": ");
         let value_at = out.len();
         let is_rewritten = match field.hash {
-            LOCATION => self.write_redirect(value, out),
+            LOCATION => {
+                let is_rewritten = self.write_redirect(value, out);
+                if is_rewritten {
+                    let to = self.absolute(out.split_off(value_at));
+                    out.extend_from_slice(&to);
+                }
+                is_rewritten
+            }
             REFRESH => self.write_refresh(value, out),
             _ => false,
         };
@@ -282,14 +281,9 @@ impl Exchange<'_> {
     /// `proxy_redirect`: false when no rule fits.
     fn write_redirect(&self, value: &[u8], out: &mut Vec<u8>) -> bool {
         let Redirects::Rules { rules, default } = &self.location.proxy.redirects else { return false };
-        let fits = |rule: &RedirectRule, out: &mut Vec<u8>| {
-            let from = rule.from.to_bytes(&self.facts());
-            let Some(rest) = value.strip_prefix(&from[..]) else { return false };
-            rule.to.render(&self.facts(), out);
-            out.extend_from_slice(rest);
-            true
-        };
-        rules.iter().any(|rule| fits(rule, out)) || *default && self.write_default_redirect(value, out)
+        let facts = self.facts();
+        rules.iter().any(|rule| rule.apply(value, &facts, out))
+            || *default && self.write_default_redirect(value, out)
     }
 
     /// What `proxy_pass` names becomes the location's path.
@@ -425,6 +419,19 @@ impl Exchange<'_> {
         }
         out.extend_from_slice(b"\r\n");
         self.scratch.to_downstream.data = out;
+    }
+}
+
+/// Appends a decoded path with escapes for what may not stand in a URL as it is.
+pub fn escape_path(path: &[u8], out: &mut Vec<u8>) {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    for &byte in path {
+        match byte {
+            0..=0x20 | b'"' | b'#' | b'%' | b'?' | 0x7f.. => {
+                out.extend_from_slice(&[b'%', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+            }
+            _ => out.push(byte),
+        }
     }
 }
 

@@ -245,7 +245,11 @@ impl<'a> Exchange<'a> {
             self.log(&failed.error, Some(lease));
             let situation = self.situation(tries, failed.was_sent, failed.was_stale);
             match verdict(&self.location.proxy.next, failure, situation) {
-                Verdict::SameServer if reuse => reuse = false,
+                Verdict::SameServer if reuse => {
+                    // One server, asked once: the client's and the log's view of it.
+                    self.scratch.story.attempts.pop();
+                    reuse = false;
+                }
                 next => return Err(NoAnswer::ServerFailed(failure, next)),
             }
         }

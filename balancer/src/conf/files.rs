@@ -19,8 +19,9 @@ pub struct Files {
 pub enum Base {
     /// The whole path is looked for below it.
     Root(Template),
-    /// Takes the place of the location's own path; of the whole path in a location given by a pattern.
-    Alias(Template),
+    /// Takes the place of so many bytes of the path: of the location that has the `alias`; of the whole path where that
+    /// location is given by a pattern.
+    Alias { to: Template, prefix_len: Option<usize> },
 }
 
 /// `try_files FILE … URI|=CODE`.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::location::{Captures, Pattern};
 use super::template::Template;
-use super::variables::{Facts, Variable};
+use super::variables::{Facts, WithGroups};
 
 /// One map block; shared by every template that names its variable.
 #[derive(Debug)]
@@ -57,26 +57,5 @@ impl Map {
             }
         }
         (&self.default, None)
-    }
-}
-
-/// The request's facts with the groups of the map's own pattern before them.
-struct WithGroups<'a> {
-    facts: &'a dyn Facts,
-    captures: Captures,
-}
-
-impl Facts for WithGroups<'_> {
-    fn value(&self, variable: &Variable, out: &mut Vec<u8>) -> bool {
-        let found = match variable {
-            Variable::Capture(group) => self.captures.group(*group),
-            Variable::Named(name) => match self.captures.named(*name) {
-                Some(value) => Some(value),
-                None => return self.facts.value(variable, out),
-            },
-            other => return self.facts.value(other, out),
-        };
-        out.extend_from_slice(found.unwrap_or_default());
-        found.is_some()
     }
 }

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use super::location::Pattern;
 use super::template::Template;
 use super::upstream::UpstreamId;
-use super::variables::HeaderName;
+use super::variables::{Facts, HeaderName, WithGroups};
 
 /// `proxy_pass`.
 #[derive(Debug)]
@@ -92,7 +93,7 @@ pub struct SetHeader {
 }
 
 /// `proxy_redirect`.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub enum Redirects {
     Off,
     /// The first rule whose text the URL starts with replaces it. `default`: after them, what `proxy_pass` names is
@@ -103,10 +104,36 @@ pub enum Redirects {
     },
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct RedirectRule {
-    pub from: Template,
+    pub from: Matcher,
     pub to: Template,
+}
+
+impl RedirectRule {
+    /// Appends the value as the rule has it; false, and nothing appended, where it does not fit.
+    pub fn apply(&self, value: &[u8], facts: &dyn Facts, out: &mut Vec<u8>) -> bool {
+        match &self.from {
+            Matcher::Text(text) => {
+                let from = text.to_bytes(facts);
+                let Some(rest) = value.strip_prefix(&from[..]) else { return false };
+                self.to.render(facts, out);
+                out.extend_from_slice(rest);
+            }
+            Matcher::Pattern(pattern) => {
+                let Some(captures) = pattern.captures(value) else { return false };
+                self.to.render(&WithGroups { facts, captures }, out);
+            }
+        }
+        true
+    }
+}
+
+/// What is looked for at the start of a value, or anywhere by a pattern.
+#[derive(Debug)]
+pub enum Matcher {
+    Text(Template),
+    Pattern(Pattern),
 }
 
 /// `proxy_next_upstream` with its bounds.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::location::Captures;
 use super::map::Map;
 pub use crate::logic::h1::hash as name_hash;
 
@@ -23,6 +24,27 @@ pub trait Facts {
     /// Appends the value to `out`; false when it has none (an absent header, no upstream yet). Never called for
     /// [`Variable::Map`], which the template resolves itself.
     fn value(&self, variable: &Variable, out: &mut Vec<u8>) -> bool;
+}
+
+/// The request's facts with the groups of a pattern of the configuration's own before them.
+pub(super) struct WithGroups<'a> {
+    pub facts: &'a dyn Facts,
+    pub captures: Captures,
+}
+
+impl Facts for WithGroups<'_> {
+    fn value(&self, variable: &Variable, out: &mut Vec<u8>) -> bool {
+        let found = match variable {
+            Variable::Capture(group) => self.captures.group(*group),
+            Variable::Named(name) => match self.captures.named(*name) {
+                Some(value) => Some(value),
+                None => return self.facts.value(variable, out),
+            },
+            other => return self.facts.value(other, out),
+        };
+        out.extend_from_slice(found.unwrap_or_default());
+        found.is_some()
+    }
 }
 
 impl Variable {

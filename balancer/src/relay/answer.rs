@@ -64,13 +64,16 @@ impl Exchange<'_> {
         moves: &mut u32,
     ) -> Result<Result<(), Answer>, Answer> {
         // nginx: a page that fails itself does not lead to another one (recursive_error_pages off).
-        let is_plain = matches!(answer.body, Body::Page) && *moves == 0;
+        let is_plain = matches!(answer.body, Body::Page | Body::Redirect(_)) && *moves == 0;
         let Some(page) =
             self.location.error_pages.iter().find(|page| is_plain && page.statuses.contains(&answer.status))
         else {
             return Err(answer);
         };
         *moves += 1;
+        if let Body::Redirect(to) = &answer.body {
+            self.scratch.story.answer.location.clone_from(to);
+        }
         let target = page.target.to_bytes(&self.facts());
         let status = match page.answer {
             ErrorAnswer::Same => Some(answer.status),
@@ -144,17 +147,25 @@ impl Exchange<'_> {
     }
 
     fn write_answer(&mut self, answer: Answer) -> Delivery {
-        let status = self.scratch.story.status_override.take().unwrap_or(answer.status);
+        // An error on the way to an error's page is what the client gets to know.
+        let status = match (self.scratch.story.status_override.take(), &answer.body) {
+            (Some(status), Body::Text(_)) => status,
+            (Some(status), Body::Page) if answer.status < 300 => status,
+            _ => answer.status,
+        };
         let sent_status = pages::sent_status(status);
         self.scratch.story.status = sent_status;
         self.scratch.story.answer.is_ours = true;
         let mut content_type = self.location.default_type.to_vec();
         let mut location = Vec::new();
         let body = match answer.body {
-            Body::Text(text) => text,
+            Body::Text(text) => {
+                location = std::mem::take(&mut self.scratch.story.answer.location);
+                text
+            }
             Body::Page | Body::Close => {
                 content_type = b"text/html".to_vec();
-                self.page_of(status)
+                self.page_of(answer.status)
             }
             Body::Redirect(to) => {
                 content_type = b"text/html".to_vec();
@@ -201,7 +212,7 @@ impl Exchange<'_> {
     }
 
     /// nginx completes a redirect that begins with `/` (`absolute_redirect`).
-    fn absolute(&self, to: Vec<u8>) -> Vec<u8> {
+    pub fn absolute(&self, to: Vec<u8>) -> Vec<u8> {
         if !self.location.absolute_redirect || to.first() != Some(&b'/') {
             return to;
         }

@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
@@ -104,9 +105,10 @@ impl Exchange<'_> {
     }
 
     /// `proxy_bind`: the local address to connect from.
-    fn bound_to(&self) -> Option<std::net::IpAddr> {
+    fn bound_to(&self) -> Option<SocketAddr> {
         let text = self.location.proxy.bind.as_ref()?.to_bytes(&self.facts());
-        String::from_utf8(text).ok()?.parse().ok()
+        let text = String::from_utf8(text).ok()?;
+        text.parse().ok().or_else(|| Some(SocketAddr::new(text.parse().ok()?, 0)))
     }
 
     async fn receive_head(&mut self, conn: &mut UpstreamConn) -> Result<(), Error> {
@@ -229,14 +231,16 @@ struct Watch {
     now: Instant,
 }
 
-async fn connect(address: &Address, from: Option<std::net::IpAddr>) -> io::Result<Wire> {
+async fn connect(address: &Address, from: Option<SocketAddr>) -> io::Result<Wire> {
     match address {
         Address::Tcp(to) => {
             let stream = match from {
                 None => TcpStream::connect(to).await?,
                 Some(from) => {
                     let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-                    socket.bind((from, 0).into())?;
+                    // A port that the client named may still linger from an earlier connection.
+                    socket.set_reuseaddr(from.port() > 0)?;
+                    socket.bind(from)?;
                     socket.connect(*to).await?
                 }
             };

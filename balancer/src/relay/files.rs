@@ -11,7 +11,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::answer::Answer;
 use super::{After, Exchange, Step};
 use crate::conf::files::{Base, TryFiles, TryLast};
-use crate::conf::location::LocationKind;
 use crate::headers::{Delivery, write_status};
 use crate::logic::h1::{Framing, Method, Version, hash, write};
 use crate::logic::selection::{Selection, Thing, Wishes, select};
@@ -47,7 +46,10 @@ impl Exchange<'_> {
             };
             let found = std::fs::metadata(self.try_path(bare));
             if found.is_ok_and(|found| found.is_dir() == wants_folder) {
-                self.scratch.story.path = self.uri_of_try(path);
+                // Without its slash, as in nginx: the folder's redirect to itself with the slash follows.
+                let uri = self.uri_of_try(bare.to_vec());
+                self.scratch.story.path = uri;
+                self.scratch.story.adds_to_alias = true;
                 return None;
             }
         }
@@ -64,20 +66,23 @@ impl Exchange<'_> {
         })
     }
 
-    /// With `alias`, what `try_files` names stands for paths below the alias.
+    /// What `try_files` names stands below an alias.
     fn try_path(&self, path: &[u8]) -> PathBuf {
         match &self.location.files.base {
             Base::Root(_) => self.file_of(path),
-            Base::Alias(_) => self.file_of(&self.uri_of_try(path.to_vec())),
+            Base::Alias { to, prefix_len } => {
+                let mut name = to.to_bytes(&self.facts());
+                let own = prefix_len.and_then(|len| self.scratch.story.path.get(..len));
+                name.extend_from_slice(own.and_then(|own| path.strip_prefix(own)).unwrap_or(path));
+                PathBuf::from(OsStr::from_bytes(&name))
+            }
         }
     }
 
     fn uri_of_try(&self, path: Vec<u8>) -> Vec<u8> {
-        let is_alias = matches!(self.location.files.base, Base::Alias(_));
-        if !is_alias || self.location.kind == LocationKind::Pattern || path.starts_with(&self.location.path) {
-            return path;
-        }
-        [&self.location.path, path.strip_prefix(b"/").unwrap_or(&path)].concat()
+        let Base::Alias { prefix_len: Some(len), .. } = &self.location.files.base else { return path };
+        let own = self.scratch.story.path.get(..*len).unwrap_or_default();
+        if path.starts_with(own) { path } else { [own, &path].concat() }
     }
 
     /// The file that a path means in this location.
@@ -88,10 +93,12 @@ impl Exchange<'_> {
                 root.render(&self.facts(), &mut name);
                 name.extend_from_slice(path);
             }
-            Base::Alias(alias) => {
-                alias.render(&self.facts(), &mut name);
-                if self.location.kind != LocationKind::Pattern {
-                    name.extend_from_slice(path.get(self.location.path.len()..).unwrap_or_default());
+            Base::Alias { to, prefix_len } => {
+                to.render(&self.facts(), &mut name);
+                match prefix_len {
+                    Some(len) => name.extend_from_slice(path.get(*len..).unwrap_or_default()),
+                    None if self.scratch.story.adds_to_alias => name.extend_from_slice(path),
+                    None => {}
                 }
             }
         }
@@ -163,7 +170,9 @@ impl Exchange<'_> {
         let refused = |error: io::Error| self.refused(path, &error);
         let about = std::fs::metadata(&name).map_err(refused)?;
         if about.is_dir() {
-            let to = [path, b"/"].concat();
+            let mut to = Vec::new();
+            crate::headers::escape_path(path, &mut to);
+            to.push(b'/');
             return Err(Answer::redirect(301, self.with_args(to)));
         }
         if method == Method::Post {

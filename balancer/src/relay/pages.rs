@@ -56,6 +56,7 @@ pub fn sent_status(status: u16) -> u16 {
 /// The page of a status; `None` where nginx has none.
 pub fn page(status: u16, software: &[u8]) -> Option<Vec<u8>> {
     let reason = match reason(status) {
+        _ if status < 300 => return None,
         "" => return None,
         reason => reason,
     };

@@ -117,10 +117,11 @@ impl<'a> Exchange<'a> {
     }
 
     fn redirect_target(&self, rewrite: &Rewrite) -> Vec<u8> {
-        let mut target = self.with_captures_escaped(&rewrite.path);
+        let mut target = unescape_url(self.with_captures_escaped(&rewrite.path));
+        let has_args = |part: &Part| matches!(part, Part::Text(text) if text.contains(&b'?'));
         let args = self.args();
         if rewrite.keeps_args && !args.is_empty() {
-            target.push(if target.contains(&b'?') { b'&' } else { b'?' });
+            target.push(if rewrite.path.parts().iter().any(has_args) { b'&' } else { b'?' });
             target.extend_from_slice(args);
         }
         target
@@ -187,6 +188,40 @@ fn about(path: &[u8]) -> Option<std::fs::Metadata> {
     std::fs::metadata(Path::new(std::ffi::OsStr::from_bytes(path))).ok()
 }
 
+/// A URL that came in as an argument: what needs no escaping in it is decoded, up to its query string.
+fn unescape_url(url: Vec<u8>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(url.len());
+    let mut at = 0;
+    while at < url.len() {
+        let decoded = url.get(at..at + 3).and_then(|code| hex_pair(code));
+        match decoded {
+            _ if url[at] == b'?' => break,
+            Some(b'?') => {
+                out.push(b'?');
+                at += 3;
+                break;
+            }
+            Some(byte @ 0x26..=0x7e) => {
+                out.push(byte);
+                at += 3;
+            }
+            _ => {
+                out.push(url[at]);
+                at += 1;
+            }
+        }
+    }
+    out.extend_from_slice(&url[at..]);
+    out
+}
+
+/// The byte that `%XX` means.
+fn hex_pair(code: &[u8]) -> Option<u8> {
+    let [b'%', high, low] = code else { return None };
+    let digit = |byte: u8| (byte as char).to_digit(16);
+    u8::try_from(digit(*high)? * 16 + digit(*low)?).ok()
+}
+
 /// As nginx escapes arguments.
 fn escape(text: &[u8], out: &mut Vec<u8>) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
@@ -212,6 +247,31 @@ fn escape(text: &[u8], out: &mut Vec<u8>) {
                 out.extend_from_slice(&[b'%', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
             }
             byte => out.push(byte),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_from_arguments_are_decoded_as_far_as_is_safe() {
+        let case = |text: &str| String::from_utf8(unescape_url(text.into())).unwrap();
+        assert_eq!(case("http%3A%2F%2Fexample.com%2F%3Ffrom%3Dx"), "http://example.com/?from%3Dx");
+        assert_eq!(case("http%3A//a%0D%0Ab%20%25%7f"), "http://a%0D%0Ab%20%25%7f");
+        assert_eq!(case("/a?b%41"), "/a?b%41");
+        assert_eq!(case("%"), "%");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn escaped_text_holds_nothing_that_ends_a_line(text in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..40)) {
+            let mut out = Vec::new();
+            escape(&text, &mut out);
+            proptest::prop_assert!(out.iter().all(u8::is_ascii_graphic));
+            let again = unescape_url(out);
+            proptest::prop_assert!(!again.contains(&b'\n') && !again.contains(&b'\r'));
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::conf::template::Template;
 use crate::conf::upstream::Address;
 use crate::downstream::Downstream;
 use crate::error::Error;
+use crate::headers::escape_path;
 use crate::logic::h1::target::{normalise, split_port};
 use crate::logic::upstreams::Group;
 use crate::running::Running;
@@ -54,6 +55,7 @@ impl<'a> Exchange<'a> {
                 }
             }
         }
+        self.find_client();
         self.rewrite_and_find()
     }
 
@@ -72,7 +74,8 @@ impl<'a> Exchange<'a> {
             }
             Route::AddSlash(location) => {
                 self.location = location;
-                let mut to = self.scratch.story.path.clone();
+                let mut to = Vec::new();
+                escape_path(&self.scratch.story.path, &mut to);
                 to.push(b'/');
                 let args = self.args();
                 if !args.is_empty() {

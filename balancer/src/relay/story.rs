@@ -28,6 +28,8 @@ pub struct Story {
     pub args: Option<Vec<u8>>,
     /// An error page is fetched with GET whatever was asked.
     pub as_get: bool,
+    /// `try_files` found a file below an `alias` in a location given by a pattern: the path stands for it.
+    pub adds_to_alias: bool,
     pub captures: Option<Captures>,
     /// What `set` gave each variable of the configuration.
     pub user: Vec<Vec<u8>>,

@@ -44,7 +44,7 @@ fn base(scope: &Scope<'_>, site: &Site<'_>, names: &Names<'_>, world: &dyn World
     if site.kind == LocationKind::Named {
         return Err(node.error("the \"alias\" directive cannot be used inside the named location"));
     }
-    Ok(Base::Alias(names.template(&full, node)?))
+    Ok(Base::Alias { to: names.template(&full, node)?, prefix_len: site.alias_len })
 }
 
 fn index(scope: &Scope<'_>, names: &Names<'_>) -> Result<Arc<[Template]>> {

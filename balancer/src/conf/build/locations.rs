@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::World;
 use super::files::files;
 use super::http::Shared;
 use super::names::{Case, Names};
@@ -27,6 +28,8 @@ pub(super) struct Site<'a> {
     pub path: &'a str,
     /// An `if` block of the location: it takes over where the location leads.
     pub in_if: bool,
+    /// How much of a path the `alias` that holds here replaces; `None`: all of it.
+    pub alias_len: Option<usize>,
 }
 
 pub(super) fn locations(scope: &Scope<'_>, outside: &Site<'_>, shared: &mut Shared<'_>) -> Result<Locations> {
@@ -35,6 +38,11 @@ pub(super) fn locations(scope: &Scope<'_>, outside: &Site<'_>, shared: &mut Shar
         let site = site(node)?;
         check_nesting(node, &site, outside)?;
         let inner = scope.inside(node, Context::LOCATION);
+        let alias_len = match inner.own("alias").next() {
+            None => outside.alias_len,
+            Some(_) => (site.kind != LocationKind::Pattern).then_some(site.path.len()),
+        };
+        let site = Site { alias_len, ..site };
         let location = Arc::new(location(&inner, &site, shared)?);
         let duplicate = match site.kind {
             LocationKind::Exact => found.exact.insert(site.path.as_bytes().into(), location).is_some(),
@@ -69,7 +77,7 @@ fn site(node: &Node) -> Result<Site<'_>> {
         let kind = modifier(node.arg(0));
         let kind =
             kind.ok_or_else(|| node.error(format!("invalid location modifier \"{}\"", node.arg(0))))?;
-        return Ok(Site { kind, path: node.arg(1), in_if: false });
+        return Ok(Site { kind, path: node.arg(1), in_if: false, alias_len: None });
     }
     let text = node.arg(0);
     let (kind, path) = if let Some(path) = text.strip_prefix('=') {
@@ -83,7 +91,7 @@ fn site(node: &Node) -> Result<Site<'_>> {
     } else {
         (LocationKind::Prefix, text)
     };
-    Ok(Site { kind, path, in_if: false })
+    Ok(Site { kind, path, in_if: false, alias_len: None })
 }
 
 fn pattern_of(node: &Node) -> (Case, &str) {
@@ -137,7 +145,7 @@ pub(super) fn location(scope: &Scope<'_>, site: &Site<'_>, shared: &mut Shared<'
         access: access(scope)?,
         logs: shared.logs.of(scope, shared.http)?,
         error_pages: error_pages(scope, names)?,
-        real_ip: real_ip(scope)?,
+        real_ip: real_ip(scope, shared.world)?,
         server_tokens: if scope.text("server_tokens") == "off" {
             ServerTokens::Off
         } else {
@@ -282,8 +290,17 @@ fn error_answer(node: &Node, text: &str) -> Result<ErrorAnswer> {
     }
 }
 
-fn real_ip(scope: &Scope<'_>) -> Result<Option<Arc<RealIp>>> {
-    let trusted = scope.nearest("set_real_ip_from").into_iter().map(who).collect::<Result<Vec<Who>>>()?;
+fn real_ip(scope: &Scope<'_>, world: &dyn World) -> Result<Option<Arc<RealIp>>> {
+    let mut trusted = Vec::new();
+    for node in scope.nearest("set_real_ip_from") {
+        match (who(node), world.resolve(node.arg(0), 0)) {
+            (Ok(who), _) => trusted.push(who),
+            (Err(_), Ok(found)) => trusted.extend(found.iter().map(|found| Who::Net(found.ip().into()))),
+            (Err(_), Err(_)) => {
+                return Err(node.error(format!("host not found in set_real_ip_from \"{}\"", node.arg(0))));
+            }
+        }
+    }
     if trusted.is_empty() {
         return Ok(None);
     }

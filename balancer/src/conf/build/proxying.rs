@@ -1,15 +1,15 @@
 //! `proxy_*` directives → [`Proxy`] and [`ProxyPass`].
 
 use super::World;
-use super::names::Names;
+use super::names::{Case, Names};
 use super::scope::Scope;
 use super::upstreams::{Endpoint, Groups};
 use crate::conf::blocks::Node;
 use crate::conf::error::Result;
 use crate::conf::location::LocationKind;
 use crate::conf::proxy::{
-    HeaderSet, NextUpstream, Proxy, ProxyPass, RedirectRule, Redirects, RetryStatuses, SetHeader, Target,
-    UriForm, Version,
+    HeaderSet, Matcher, NextUpstream, Proxy, ProxyPass, RedirectRule, Redirects, RetryStatuses, SetHeader,
+    Target, UriForm, Version,
 };
 use crate::conf::template::{Part, Template};
 use crate::conf::variables::{Variable, name_hash};
@@ -158,16 +158,26 @@ fn redirects(scope: &Scope<'_>, names: &Names<'_>) -> Result<Redirects> {
             ("off", 1) => return Ok(Redirects::Off),
             ("default", 1) => default = true,
             (other, 1) => return Err(node.invalid(other)),
-            (pattern, _) if pattern.starts_with('~') => {
-                return Err(node.error("proxy_redirect with a pattern is not supported yet"));
+            (from, _) => {
+                rules.push(RedirectRule {
+                    from: matcher(from, node, names)?,
+                    to: names.template(node.arg(1), node)?,
+                });
             }
-            (from, _) => rules.push(RedirectRule {
-                from: names.template(from, node)?,
-                to: names.template(node.arg(1), node)?,
-            }),
         }
     }
     Ok(Redirects::Rules { rules, default })
+}
+
+/// `~pattern`, `~*pattern` or a text.
+fn matcher(text: &str, node: &Node, names: &Names<'_>) -> Result<Matcher> {
+    match text.strip_prefix('~') {
+        Some(pattern) => {
+            let (case, pattern) = Case::of(pattern);
+            Ok(Matcher::Pattern(names.pattern(pattern, case, node)?))
+        }
+        None => Ok(Matcher::Text(names.template(text, node)?)),
+    }
 }
 
 fn replacements(scope: &Scope<'_>, names: &Names<'_>, directive: &str) -> Result<Vec<(Template, Template)>> {

@@ -31,7 +31,7 @@ pub(super) enum ServerName {
 
 pub(super) fn server<'a>(scope: &Scope<'a>, node: &'a Node, shared: &mut Shared<'_>) -> Result<Built<'a>> {
     let names = server_names(scope, shared.names)?;
-    let site = Site { kind: LocationKind::Root, path: "", in_if: false };
+    let site = Site { kind: LocationKind::Root, path: "", in_if: false, alias_len: None };
     let server = Server {
         name: shown_name(scope),
         head: head_limits(scope)?,

@@ -11,6 +11,9 @@ const NO_DISK: &str = "no effect: bodies are never written to disk";
 /// Names and variables are resolved at load, without hash tables of a fixed size.
 const NO_HASH: &str = "no effect: there are no hash tables to size";
 
+/// Memory comes from the allocator and is kept by each worker for its next request.
+const NO_POOL: &str = "no effect: there are no pools to size";
+
 pub const ROWS: &[Directive] = &[
     words("client_body_temp_path", REQUEST, 1..=4, "", NO_DISK),
     words("proxy_temp_path", REQUEST, 1..=4, "", NO_DISK),
@@ -26,6 +29,9 @@ pub const ROWS: &[Directive] = &[
     words("map_hash_bucket_size", HTTP, 1..=1, "", NO_HASH),
     words("proxy_headers_hash_max_size", REQUEST, 1..=1, "", NO_HASH),
     words("proxy_headers_hash_bucket_size", REQUEST, 1..=1, "", NO_HASH),
+    words("connection_pool_size", HTTP.or(Context::SERVER), 1..=1, "", NO_POOL),
+    words("request_pool_size", HTTP.or(Context::SERVER), 1..=1, "", NO_POOL),
+    words("output_buffers", REQUEST, 2..=2, "", "no effect: files are read in pieces of 64 KiB"),
     words("sendfile", REQUEST, 1..=1, "", "no effect: files are read in pieces, whatever it says"),
     words("tcp_nopush", REQUEST, 1..=1, "", "no effect: head and body go out in one write already"),
     words(
