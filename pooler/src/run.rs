@@ -4,6 +4,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -313,8 +314,10 @@ fn on_signal(house: &Arc<House>, signal: Signal) {
 /// WAIT_FOR_SERVERS: whoever holds no server has nothing to wait for.
 fn send_idle_clients_away(house: &House) {
     for client in house.clients.all() {
+        // A session that holds its server ends by itself.
+        let has_server = client.link.load(Ordering::Relaxed) > 0;
         let is_idle = matches!(client.doing(), crate::clients::Doing::Idle | crate::clients::Doing::Waiting);
-        if is_idle && client.login.get().is_some_and(|l| l.pool.is_some()) {
+        if is_idle && !has_server && client.login.get().is_some_and(|l| l.pool.is_some()) {
             client.give(Order::Shutdown);
         }
     }

@@ -72,6 +72,9 @@ pub async fn pause(house: &Arc<House>, database: Option<&str>) -> Result<(), Ref
 
 pub fn resume(house: &Arc<House>, database: Option<&str>) -> Result<(), Refusal> {
     known(house, database)?;
+    if database.is_none() && house.phase() != Phase::Running {
+        return Err(Refusal::ShuttingDown);
+    }
     if house.pools.resume(house, database) {
         return Ok(());
     }

@@ -39,7 +39,6 @@ pub fn wanted(startup: &Startup, settings: &Settings, extra: &[String]) -> Resul
     for (name, value) in &startup.parameters {
         match name.as_str() {
             "user" | "database" => {}
-            "options" if settings.ignore_startup_parameters.contains("options") => {}
             "options" => take_options(&mut wanted, value, settings, extra)?,
             name => {
                 if !take(&mut wanted, name, value, settings, extra) {
@@ -55,8 +54,10 @@ fn take_options(wanted: &mut Wanted, text: &str, settings: &Settings, extra: &[S
     let parsed = options::parse(text).map_err(|_| {
         refuse("unsupported options startup parameter: only '-c config=val' and '--config=val' are allowed")
     })?;
+    // Even then what is known counts.
+    let ignores_unknown = settings.ignore_startup_parameters.contains("options");
     for (name, value) in parsed {
-        if !take(wanted, &name, &value, settings, extra) {
+        if !take(wanted, &name, &value, settings, extra) && !ignores_unknown {
             return Err(refuse(&format!("unsupported startup parameter in options: {name}")));
         }
     }
