@@ -67,6 +67,8 @@ impl Listeners {
     }
 }
 
+/// Every replica does it: a second one in the same hour finds nothing left to do.
+const PRUNE_PERIOD: Duration = Duration::from_secs(3600);
 /// The time that background tasks get to end after everything else has.
 const TASKS_END: Duration = Duration::from_secs(2);
 
@@ -171,6 +173,7 @@ fn start_background(app: &App, ops_listener: std::net::TcpListener) {
     tasks.spawn("pool metrics log", monitoring::log_block::keep_logging(app.clone()));
     let following = app.clone();
     tasks.spawn("ended logins", async move { following.auth.revoked().follow(&following.tasks).await });
+    tasks.spawn("prune", prune(app.clone()));
     app.databases.watch(tasks);
 }
 
@@ -192,6 +195,21 @@ async fn begin_serving(app: App) {
     }
     app.life.advance(Phase::Serving);
     tracing::info!("{} is ready", app.served_by);
+}
+
+/// Forgets logins that ended long ago, now and then.
+async fn prune(app: App) {
+    loop {
+        tokio::select! {
+            () = app.tasks.drain_started() => return,
+            () = tokio::time::sleep(PRUNE_PERIOD) => {}
+        }
+        match app.store.logins().prune().await {
+            Ok(0) => {}
+            Ok(count) => tracing::info!(count, "{count} logins that ended long ago were forgotten"),
+            Err(cause) => tracing::warn!(%cause, "old logins stay for another hour: {cause}"),
+        }
+    }
 }
 
 /// First no new work, then the end of the old, then of what it stood on.

@@ -116,7 +116,7 @@ async fn the_document_names_every_route_and_the_page_shows_them() {
 
 async fn admin(world: &World) -> (world::Replica, Client, Client) {
     let replica =
-        world.replica_with("web-1", &[("ADMIN_USERNAMES", "root"), ("DATABASE_POOLER", "on")]).await;
+        world.direct_replica("web-1", &[("ADMIN_USERNAMES", "root"), ("DATABASE_POOLER", "on")]).await;
     let (root, alice) = (world.user("root").await, world.user("alice").await);
     let (admin, user) = (replica.client_of(&root), replica.client_of(&alice));
     (replica, admin, user)

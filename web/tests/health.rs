@@ -24,7 +24,7 @@ async fn a_replica_without_a_schema_is_not_healthy_until_it_is_migrated() {
 #[tokio::test]
 async fn db_connections_has_the_documents_shape() {
     let world = World::start().await;
-    let replica = world.replica("web-7").await;
+    let replica = world.direct_replica("web-7", &[]).await;
     let answer = replica.client().get("/db/connections/").await;
     assert_eq!(answer.status, 200, "{answer:?}");
     let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
@@ -57,7 +57,7 @@ async fn db_connections_has_the_documents_shape() {
 async fn behind_a_pooler_db_connections_tells_what_it_is_set_to() {
     let world = World::start().await;
     let replica =
-        world.replica_with("web-1", &[("DATABASE_POOLER", "on"), ("POOLER_DEFAULT_POOL_SIZE", "30")]).await;
+        world.direct_replica("web-1", &[("DATABASE_POOLER", "on"), ("POOLER_DEFAULT_POOL_SIZE", "30")]).await;
     let answer = replica.client().get("/db/connections").await;
     assert_eq!(answer.at("/connections/default/using_pgbouncer"), true);
     assert_eq!(

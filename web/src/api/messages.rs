@@ -7,6 +7,7 @@ use http::header::HeaderName;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
 
 use super::sessions::{find, member};
 use crate::app::App;
@@ -54,12 +55,16 @@ pub async fn create(
 ) -> Result<Response, Error> {
     check_content(&new.content).map_err(|detail| Error::unprocessable("content", detail))?;
     let key = key_of(&headers, new.client_msg_id.as_deref())?;
-    let session = find(&app.store, &id).await?;
+    // An id needs no look-up: storing finds out by itself whether there is such a session.
+    let session_id = match Uuid::try_parse(&id) {
+        Ok(session_id) => session_id,
+        Err(_) => find(&app.store, &id).await?.id,
+    };
     let appended = app
         .store
         .messages()
         .append(NewMessage {
-            session_id: session.id,
+            session_id,
             author: Some(who.user_id),
             role: Role::User,
             content: &new.content,

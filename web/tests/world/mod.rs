@@ -18,7 +18,7 @@ use web::settings::Settings;
 
 #[allow(unused_imports, reason = "each test file uses a part of it")]
 pub use http::{Answer, Client};
-use programs::{Postgres, Redis, Standby};
+use programs::{Pooler, Postgres, Redis, Standby};
 
 pub const SECRET_KEY: &str = "a secret key of the tests, 32 characters or more";
 pub const PASSWORD: &str = "correct horse battery";
@@ -83,6 +83,11 @@ impl World {
         set("DB_NAME", &self.database);
         set("DB_USER", programs::USER);
         set("DB_PASSWORD", programs::PASSWORD);
+        if let Some(pooler) = Pooler::shared() {
+            set("DB_PORT", &pooler.port.to_string());
+            set("ACTUAL_DB_HOST", "127.0.0.1");
+            set("ACTUAL_DB_PORT", &self.postgres.port.to_string());
+        }
         set("REDIS_HOST", "127.0.0.1");
         set("REDIS_PORT", &self.redis.port.to_string());
         set("DRAIN_DELAY", "0");
@@ -91,6 +96,13 @@ impl World {
             set(name, value);
         }
         Settings::read(&|name| map.get(name).cloned(), "test").expect("the settings of the tests are sound")
+    }
+
+    /// A replica that goes to Postgres itself, whatever the other tests do, and believes `more`.
+    pub async fn direct_replica(&self, name: &str, more: &[(&str, &str)]) -> Replica {
+        let port = self.postgres.port.to_string();
+        let direct = [("DB_PORT", port.as_str()), ("ACTUAL_DB_HOST", "")];
+        self.replica_with(name, &[&direct, more].concat()).await
     }
 
     /// A replica that serves.

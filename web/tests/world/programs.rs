@@ -31,10 +31,13 @@ struct Guarded {
 }
 
 impl Guarded {
-    /// `server` runs in the background of a shell that prints its process id; `after` runs when the pipe closes.
-    fn start(server: &str, after: &str) -> Self {
-        let script =
-            format!("{server} & pid=$!; echo $pid; cat >/dev/null; kill -9 $pid; wait $pid; {after}");
+    /// `server` runs in the background of a shell that prints its process id; when the pipe closes, it gets `signal`
+    /// and its files in `dir` are removed.
+    fn start(server: &str, signal: &str, dir: &Path) -> Self {
+        let dir = dir.display();
+        let script = format!(
+            "{server} >{dir}/log 2>&1 & pid=$!; echo $pid; cat >/dev/null; kill -{signal} $pid; wait $pid; rm -rf {dir}"
+        );
         let mut shell = Command::new("sh")
             .args(["-c", &script])
             .stdin(Stdio::piped())
@@ -82,8 +85,11 @@ fn unprivileged() -> &'static str {
             (output.status.success(), String::from_utf8_lossy(&output.stdout).trim().to_owned())
         };
         match answers("id", &["-u"]).1.as_str() {
-            "0" if answers("id", &["postgres"]).0 => "runuser -u postgres --",
-            "0" => "runuser -u nobody --",
+            // setpriv becomes the program that it starts, so that a signal reaches it.
+            "0" if answers("id", &["postgres"]).0 => {
+                "setpriv --reuid=postgres --regid=postgres --clear-groups --"
+            }
+            "0" => "setpriv --reuid=nobody --regid=nogroup --clear-groups --",
             _ => "",
         }
     })
@@ -112,6 +118,12 @@ pub struct Postgres {
     _server: Guarded,
 }
 
+/// The pooler in front of it, where `WEB_TESTS_POOLER` names its program: then every test goes through it.
+pub struct Pooler {
+    pub port: u16,
+    _server: Guarded,
+}
+
 /// A standby that follows it.
 pub struct Standby {
     pub port: u16,
@@ -119,16 +131,15 @@ pub struct Standby {
 }
 
 fn start_postgres(dir: &Path, port: u16) -> Guarded {
-    let (dir, postgres) = (dir.display(), postgres_program("postgres"));
     let server = format!(
-        "{} {postgres} -D {dir}/data -p {port} -k {dir} -c listen_addresses=127.0.0.1 \
-         -c fsync=off -c full_page_writes=off -c max_connections=300 -c shared_buffers=64MB \
-         -c shared_preload_libraries=pg_stat_statements -c wal_receiver_status_interval=1s >{dir}/log 2>&1",
-        unprivileged()
+        "{} {} -D {dir}/data -p {port} -k {dir} -c listen_addresses=127.0.0.1 -c fsync=off -c full_page_writes=off \
+         -c max_connections=300 -c shared_buffers=64MB -c shared_preload_libraries=pg_stat_statements",
+        unprivileged(),
+        postgres_program("postgres"),
+        dir = dir.display()
     );
-    // runuser stays between the shell and the server: the postmaster's own pid is in its file.
-    let after = format!("kill -9 $(head -1 {dir}/data/postmaster.pid) 2>/dev/null; sleep 0.2; rm -rf {dir}");
-    Guarded::start(&server, &after)
+    // SIGQUIT is Postgres' immediate shutdown: all its processes end at once.
+    Guarded::start(&server, "QUIT", dir)
 }
 
 fn wait_for_postgres(port: u16, dir: &Path) {
@@ -197,6 +208,33 @@ impl Postgres {
     }
 }
 
+impl Pooler {
+    pub fn shared() -> Option<&'static Self> {
+        static SHARED: OnceLock<Option<Pooler>> = OnceLock::new();
+        SHARED
+            .get_or_init(|| chassis::settings::environment()("WEB_TESTS_POOLER").map(|it| Self::start(&it)))
+            .as_ref()
+    }
+
+    fn start(program: &str) -> Self {
+        let (dir, port, postgres) = (new_dir("pooler"), free_port(), Postgres::shared());
+        let userlist = dir.join("userlist.txt");
+        std::fs::write(&userlist, format!("\"{USER}\" \"{PASSWORD}\"\n")).unwrap();
+        let ini = format!(
+            "[databases]\n* = host=127.0.0.1 port={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
+             unix_socket_dir =\npool_mode = transaction\ndefault_pool_size = 5\nmax_prepared_statements = 200\n\
+             auth_type = scram-sha-256\nauth_file = {}\nstats_users = {USER}\n",
+            postgres.port,
+            userlist.display()
+        );
+        std::fs::write(dir.join("pgbouncer.ini"), ini).unwrap();
+        let server = format!("{} {program} {}/pgbouncer.ini", unprivileged(), dir.display());
+        let server = Guarded::start(&server, "KILL", &dir);
+        wait_for_postgres(port, &dir);
+        Self { port, _server: server }
+    }
+}
+
 impl Standby {
     async fn run(&self, sql: &'static str) {
         let url = format!("postgres://{USER}:arena%20password@127.0.0.1:{}/postgres", self.port);
@@ -230,11 +268,11 @@ impl Redis {
     pub async fn restart(&mut self) {
         let dir = new_dir("redis");
         let server = format!(
-            "redis-server --port {} --bind 127.0.0.1 --save '' --appendonly no --dir {dir} >{dir}/log 2>&1",
+            "redis-server --port {} --bind 127.0.0.1 --save '' --appendonly no --dir {}",
             self.port,
-            dir = dir.display()
+            dir.display()
         );
-        self.server = Some(Guarded::start(&server, &format!("rm -rf {}", dir.display())));
+        self.server = Some(Guarded::start(&server, "KILL", &dir));
         let port = self.port;
         until("Redis answers", START_MAX, async || {
             tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok()
