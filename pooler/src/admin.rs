@@ -120,6 +120,10 @@ impl Console {
     /// What the operator is told.
     pub fn answer(&self, command: &Command, outcome: &Outcome) -> Vec<u8> {
         let mut out = Vec::new();
+        if let Outcome::DoneWith(what) = outcome {
+            let notice = Report::new(Severity::Notice, sqlstate::SUCCESSFUL_COMPLETION, what);
+            backend::notice(&mut out, &notice);
+        }
         match (command, outcome) {
             (_, Outcome::Refused(refusal)) => {
                 tracing::error!("{refusal}");

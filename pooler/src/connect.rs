@@ -60,8 +60,7 @@ pub async fn connect_only(house: &House, target: &Target) -> std::io::Result<Wir
         return Ok(wire);
     }
     let mut talk = Talk::new(wire);
-    let settings = house.settings();
-    crate::tls::start_towards_server(house, &settings, &mut talk, &target.tls_name)
+    crate::tls::start_towards_server(house, &mut talk, &target.tls_name)
         .await
         .map_err(std::io::Error::other)?;
     Ok(talk.into_parts().0)
@@ -87,7 +86,7 @@ impl Dialing<'_> {
             _ => "",
         };
         if let Address::Tcp(_) = address {
-            crate::tls::start_towards_server(self.house, self.settings, &mut talk, tls_name)
+            crate::tls::start_towards_server(self.house, &mut talk, tls_name)
                 .await
                 .map_err(|text| failure(sqlstate::CONNECTION_FAILURE, &text))?;
         }

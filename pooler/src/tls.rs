@@ -11,7 +11,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
 
 use crate::house::House;
-use crate::settings::{Keys, Settings, SslMode};
+use crate::settings::{Keys, SslMode};
 use crate::talk::Talk;
 use crate::wire::Wire;
 
@@ -63,22 +63,19 @@ impl Contexts {
     }
 }
 
-/// Asks a server for TLS as `server_tls_sslmode` says. Err: the connection cannot be used, with the reason.
-pub async fn start_towards_server(
-    house: &House,
-    settings: &Settings,
-    talk: &mut Talk,
-    name: &str,
-) -> Result<(), String> {
-    let mode = settings.server_tls_sslmode;
+/// Asks a server for TLS as the `server_tls_sslmode` in force says: settings that cannot work are not in force.
+/// Err: the connection cannot be used, with the reason.
+pub async fn start_towards_server(house: &House, talk: &mut Talk, name: &str) -> Result<(), String> {
+    let current = house.tls.current();
+    let mode = current.servers_source.as_ref().map_or(SslMode::Disable, contexts::ServersSource::mode);
     if mode == SslMode::Disable {
         return Ok(());
     }
     if !server_agrees(talk).await? {
         return if mode >= SslMode::Require { Err("server refused SSL".to_string()) } else { Ok(()) };
     }
-    let config = house.tls.current().servers.clone();
-    let config = config.ok_or("server_tls_protocols names no version of TLS that is spoken here")?;
+    let config =
+        current.servers.clone().ok_or("server_tls_protocols names no version of TLS that is spoken here")?;
     // Only verify-full looks at the name; elsewhere an impossible one does no harm.
     let name = match ServerName::try_from(name.to_string()) {
         Ok(name) => name,

@@ -75,6 +75,8 @@ impl Show {
 #[derive(Clone, Debug)]
 pub enum Outcome {
     Done,
+    /// Done, but the operator should know this.
+    DoneWith(&'static str),
     Facts(Box<Facts>),
     Refused(Refusal),
 }

@@ -12,7 +12,7 @@ pub async fn carry_out(house: &Arc<House>, command: &Command) -> Option<Outcome>
         Command::Show(show) => {
             return Some(Outcome::Facts(Box::new(super::gather(house, show.needs_sockets()))));
         }
-        Command::Set { key, value } => set(house, key, value),
+        Command::Set { key, value } => return Some(set(house, key, value)),
         Command::Reload => reload(house),
         Command::Pause(database) => pause(house, database.as_deref()).await,
         Command::Resume(database) => resume(house, database.as_deref()),
@@ -30,12 +30,15 @@ pub async fn carry_out(house: &Arc<House>, command: &Command) -> Option<Outcome>
     Some(done.map_or_else(Outcome::Refused, |()| Outcome::Done))
 }
 
-fn set(house: &House, key: &str, value: &str) -> Result<(), Refusal> {
+fn set(house: &House, key: &str, value: &str) -> Outcome {
     match house.settings().with_set(key, value) {
-        Ok(settings) => house.replace_settings(settings).map_err(|_| Refusal::Set),
+        Ok(settings) => match house.replace_settings(settings) {
+            Ok(()) => Outcome::Done,
+            Err(_) => Outcome::DoneWith("TLS settings could not be applied, still using old configuration"),
+        },
         Err(error) => {
             tracing::error!("{error}");
-            Err(Refusal::Set)
+            Outcome::Refused(Refusal::Set)
         }
     }
 }
