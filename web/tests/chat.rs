@@ -194,6 +194,31 @@ async fn redis_killed_and_restarted_empty_loses_nothing() {
 }
 
 #[tokio::test]
+async fn a_frozen_redis_delays_messages_and_loses_none() {
+    let world = World::start().await;
+    let (one, two) = (world.replica_with("web-1", EAGER).await, world.replica_with("web-2", EAGER).await);
+    let (ann, bob) = (world.user("ann").await, world.user("bob").await);
+    let id = session(&one, &[&ann, &bob]).await;
+    let mut sender = Socket::open(&one, &id, &ann.token).await;
+    let mut reader = Socket::open(&two, &id, &bob.token).await;
+    // Connections stay open and nothing is answered: nobody is told that anything is wrong.
+    world.redis.freeze();
+    for n in 1..=10 {
+        sender.send_message(&format!("c{n}"), "x").await;
+        sender.ack(&format!("c{n}")).await;
+    }
+    assert_eq!(offsets(&reader.messages(10).await), (1..=10).collect::<Vec<_>>());
+    world.redis.thaw();
+    for n in 11..=20 {
+        sender.send_message(&format!("c{n}"), "x").await;
+    }
+    assert_eq!(offsets(&reader.messages(10).await), (11..=20).collect::<Vec<_>>());
+    assert_eq!(offsets(&sender.messages(20).await), (1..=20).collect::<Vec<_>>());
+    one.stop().await;
+    two.stop().await;
+}
+
+#[tokio::test]
 async fn a_member_that_is_too_slow_is_closed_with_4408_and_resumes() {
     let world = World::start().await;
     let settings =
