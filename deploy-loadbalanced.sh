@@ -57,7 +57,7 @@ usage() {
   token                     an admin's access token for the monitoring endpoints
   verify                    check a running stack, one line per check
   test                      everything that CI runs
-  bench                     CPU per request and per query beside nginx, HAProxy and PgBouncer
+  bench [FLAGS]             load on the running stack: rates, percentiles, errors (flags of load_tests)
 
 SERVICE: balancer (nginx), web-1 ... web-10, pooler (pgbouncer), postgres, redis.
 With --docker the verbs act on docker-compose.loadbalanced.yml; otherwise on the native stack in .stack/.
@@ -161,6 +161,7 @@ native_restart() {
     if [ $# -gt 0 ] && [[ $1 != -* ]]; then
         stack restart "$1"
     else
+        [ $# -gt 0 ] || set -- --as-before
         stack down
         stack up "$@"
     fi
@@ -201,14 +202,23 @@ native_token() {
     stack exec web-1 web token
 }
 
+# The last check ends the stack: it is started again as it was, unless --keep-running leaves that check out.
 native_verify() {
     need_built
-    local status
+    local status ended=0 shutdown=(--with-shutdown)
+    [ "${1:-}" != --keep-running ] || { shutdown=() && shift; }
     status=$(mktemp)
-    # shellcheck disable=SC2064 # the name is wanted as it is now
-    trap "rm -f -- '$status'" EXIT
-    stack status --json >"$status" || fail "the stack is not healthy; see: ./deploy-loadbalanced.sh status"
-    stack exec web-1 "$(target_dir)/release/load_tests" verify --status "$status" "$@"
+    if ! stack status --json >"$status"; then
+        rm -f -- "$status"
+        fail "the stack is not healthy; see: ./deploy-loadbalanced.sh status"
+    fi
+    stack exec web-1 "$(target_dir)/release/load_tests" verify --status "$status" "${shutdown[@]}" "$@" || ended=$?
+    rm -f -- "$status"
+    if ! stack status >/dev/null 2>&1; then
+        say "starting the stack again"
+        stack up --as-before >/dev/null
+    fi
+    return "$ended"
 }
 
 # ---------------------------------------------------------------- docker
@@ -410,10 +420,23 @@ docker_restore() {
     say "restored: $1"
 }
 
+# The setting as compose has it; later lines win.
+env_value() { sed -n "s/^$1=//p" "$HOME_DIR/.env" | tail -n 1 | sed -E "s/^(['\"])(.*)\\1\$/\\2/"; }
+
+container_ip() { docker inspect -f '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' "$1"; }
+
 docker_verify() {
     need_built
     docker_settings
-    "$(target_dir)/release/load_tests" verify --docker --balancer "$(docker_url)" --config "$HOME_DIR/.env" "$@"
+    local ended=0 name user password shutdown=(--with-shutdown --stop-command "$HOME_DIR/deploy-loadbalanced.sh stop --docker --keep")
+    [ "${1:-}" != --keep-running ] || { shutdown=() && shift; }
+    name=$(env_value DB_NAME) user=$(env_value DB_USER) password=$(env_value DB_PASSWORD)
+    DB_NAME=${name:-arena_db} DB_USER=${user:-arena_user} DB_PASSWORD=$password \
+        "$(target_dir)/release/load_tests" verify --docker --balancer "$(docker_url)" \
+        --pooler "$(container_ip arena-pooler):6432" --postgres "$(container_ip arena-postgres):5432" \
+        "${shutdown[@]}" "$@" || ended=$?
+    [ "${#shutdown[@]}" -eq 0 ] || compose start >/dev/null
+    return "$ended"
 }
 
 docker_verb() {
@@ -440,13 +463,31 @@ docker_verb() {
     esac
 }
 
+# In the order of the stack: nothing new comes in, what is in flight ends, then the stores.
 docker_stop() {
-    if [ "${1:-}" = --purge ]; then
-        COMPOSE_PROFILES=read-replica compose down --volumes --remove-orphans
+    export COMPOSE_PROFILES=read-replica
+    docker_ordered_stop
+    case ${1:-} in
+    --keep) ;;
+    --purge)
+        compose down --volumes --remove-orphans
         rm -rf -- "$DOCKER_DIR" "$HOME_DIR/.env"
-    else
-        COMPOSE_PROFILES=read-replica compose down --remove-orphans
-    fi
+        ;;
+    *) compose down --remove-orphans ;;
+    esac
+}
+
+docker_ordered_stop() {
+    local replicas=() balancer
+    mapfile -t replicas < <(docker ps --format '{{.Names}}' | grep -E '^arena-web-[0-9]+$' || true)
+    compose stop --timeout 45 balancer &
+    balancer=$!
+    # Requests in flight end within this; what stays open are sockets and streams, which the replicas end.
+    sleep 2
+    [ "${#replicas[@]}" -eq 0 ] || docker stop --time 45 "${replicas[@]}" >/dev/null
+    wait "$balancer" || true
+    compose stop --timeout 45 pooler
+    compose stop --timeout 60
 }
 
 docker_logs() {
@@ -630,7 +671,7 @@ all_checks() {
     local dir=$1
     shift
     "$@" status --json >"$dir/status.json" || return
-    "$@" exec web-1 "$(target_dir)/release/load_tests" verify --status "$dir/status.json"
+    "$@" exec web-1 "$(target_dir)/release/load_tests" verify --status "$dir/status.json" --with-shutdown
 }
 
 # Reads are answered by the standby, and both databases are in the answers that the documents name.
@@ -699,10 +740,15 @@ check_scripts() {
     shellcheck "${scripts[@]}"
 }
 
+# The documents' baseline scenario against the running stack; flags of load_tests may be given instead.
 run_bench() {
     need_built
-    local bench="${BENCH_DIR:-$HOME_DIR/load_tests/bench}"
-    "$(target_dir)/release/load_tests" bench "$@" || fail "the benchmark failed (folder of side-by-side scripts: $bench)"
+    local url
+    if [ "$DOCKER" = yes ]; then url=$(docker_url); else url=$(stack status --json | sed -n 's/^  "url": "\(.*\)",$/\1/p'); fi
+    [ -n "$url" ] || fail "no stack runs: ./deploy-loadbalanced.sh start"
+    mkdir -p "$HOME_DIR/results"
+    [ $# -gt 0 ] || set -- --users 200 --spawn-rate 10 --run-time 1m --csv "$HOME_DIR/results/bench"
+    "$(target_dir)/release/load_tests" --host "$url" --headless "$@"
 }
 
 # ---------------------------------------------------------------- verbs

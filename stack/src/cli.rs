@@ -43,6 +43,9 @@ pub struct UpArgs {
     /// With a private standby that answers reads
     #[arg(long)]
     pub read_replica: bool,
+    /// As it was started the last time in this folder
+    #[arg(long, conflicts_with_all = ["replicas", "direct", "read_replica"])]
+    pub as_before: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -8,16 +8,15 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::cli::UpArgs;
 use crate::control::{Caller, Reply, Request};
 use crate::dirs::Dirs;
 use crate::identity::RunAs;
 use crate::logic::plan::Plan;
 use crate::logic::report::Report;
-use crate::settings::Settings;
+use crate::settings::{Overrides, Settings};
 use crate::spawn::log_tail;
 use crate::supervisor::{end_left_over, plan_of, todays_name};
-use crate::{Site, overrides, record, release};
+use crate::{Site, last_start, record, release};
 
 /// How often a supervisor that has just been started is looked for.
 const LOOK: Duration = Duration::from_millis(20);
@@ -30,7 +29,7 @@ type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 ///
 /// # Errors
 /// The start fails; the text says why.
-pub async fn up(site: &Site, how: UpArgs, environment: Environment<'_>) -> Result<ExitCode> {
+pub async fn up(site: &Site, how: Overrides, environment: Environment<'_>) -> Result<ExitCode> {
     if let Some(report) = ask_status(site).await? {
         println!("the stack runs already (supervisor pid {}):", report.stack.pid);
         println!("{}", report.table());
@@ -52,20 +51,21 @@ pub async fn up(site: &Site, how: UpArgs, environment: Environment<'_>) -> Resul
 ///
 /// # Errors
 /// The settings are wrong, or something cannot be written.
-pub fn prepare(site: &Site, how: UpArgs, environment: Environment<'_>) -> Result<Dirs> {
+pub fn prepare(site: &Site, how: Overrides, environment: Environment<'_>) -> Result<Dirs> {
     let file = match &site.config {
         Some(path) => chassis::settings::read_env_file(path)?,
         None => std::collections::BTreeMap::new(),
     };
-    let settings = Settings::read(&file, environment, overrides(how))?;
+    let settings = Settings::read(&file, environment, how)?;
     let run_as = RunAs::find(settings.user.as_deref())?;
     let dirs = Dirs::prepare(&site.dir, &run_as)?;
     let source = release::Source { programs: site.programs.clone(), texts: site.home.join("deploy") };
     release::install(&dirs, &source)?;
+    last_start::write(&dirs, how)?;
     Ok(dirs)
 }
 
-fn start_supervisor(site: &Site, how: UpArgs, dirs: &Dirs) -> Result<Child> {
+fn start_supervisor(site: &Site, how: Overrides, dirs: &Dirs) -> Result<Child> {
     let path = dirs.log_of("stack");
     let log = OpenOptions::new()
         .append(true)
@@ -269,7 +269,7 @@ pub fn exec(
     command: &[String],
     environment: Environment<'_>,
 ) -> Result<ExitCode> {
-    let origin = site.origin(crate::settings::Overrides::default());
+    let origin = site.origin(Overrides::default());
     let (plan, nest) = plan_of(&origin, environment)?;
     let (program, args) = command.split_first().context("no command")?;
     let mut run = Command::new(program);

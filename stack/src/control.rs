@@ -101,6 +101,11 @@ pub fn listen(dirs: &Dirs) -> Result<UnixListener> {
     Ok(UnixListener::from_std(listener)?)
 }
 
+/// A socket file that nobody listens on tells nothing: it goes with its supervisor.
+pub fn remove_socket(dirs: &Dirs) {
+    let _ = std::fs::remove_file(dirs.run().join("stack.sock"));
+}
+
 /// Takes requests until the tasks drain.
 pub async fn serve(listener: UnixListener, control: Rc<Control>, tasks: Tasks) {
     loop {

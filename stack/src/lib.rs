@@ -9,6 +9,7 @@ pub mod dirs;
 pub mod follow;
 pub mod identity;
 pub mod keeper;
+pub mod last_start;
 pub mod logic;
 pub mod postgres;
 pub mod probe;
@@ -82,8 +83,12 @@ fn checkout_of(program: &Path, folder: &Path) -> PathBuf {
     found.unwrap_or(folder).to_owned()
 }
 
-fn overrides(how: UpArgs) -> Overrides {
-    Overrides { replicas: how.replicas, direct: how.direct, read_replica: how.read_replica }
+/// What the command line says, or said at the last start.
+fn overrides(how: UpArgs, dir: &Path) -> Result<Overrides> {
+    if how.as_before {
+        return last_start::read(dir);
+    }
+    Ok(Overrides { replicas: how.replicas, direct: how.direct, read_replica: how.read_replica })
 }
 
 /// Carries out one call of `stack`.
@@ -94,12 +99,16 @@ pub async fn run(cli: Cli, around: Surroundings<'_>) -> Result<ExitCode> {
     let site = Site::find(&cli.place, &around)?;
     let environment = around.environment;
     match cli.verb {
-        Verb::Up { how, foreground: false } => client::up(&site, how, environment).await,
+        Verb::Up { how, foreground: false } => {
+            client::up(&site, overrides(how, &site.dir)?, environment).await
+        }
         Verb::Up { how, foreground: true } => {
+            let how = overrides(how, &site.dir)?;
             client::prepare(&site, how, environment)?;
             supervise(&site, how, environment).await
         }
         Verb::Supervise { how } => {
+            let how = overrides(how, &site.dir)?;
             // The starter's terminal must not take the stack down with it.
             nix::unistd::setsid().context("leaving the terminal's session")?;
             supervise(&site, how, environment).await
@@ -122,10 +131,10 @@ pub async fn run(cli: Cli, around: Surroundings<'_>) -> Result<ExitCode> {
 
 async fn supervise(
     site: &Site,
-    how: UpArgs,
+    how: Overrides,
     environment: &dyn Fn(&str) -> Option<String>,
 ) -> Result<ExitCode> {
     chassis::logs::init("stack", chassis::logs::Format::Text, "info")?;
-    supervisor::run(site.origin(overrides(how)), environment).await?;
+    supervisor::run(site.origin(how), environment).await?;
     Ok(ExitCode::SUCCESS)
 }

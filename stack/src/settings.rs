@@ -89,7 +89,7 @@ impl std::fmt::Debug for PassedOn {
 }
 
 /// What the command line adds to the settings.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Overrides {
     pub replicas: Option<u32>,
     /// Option 2 of the documents: no pooler.

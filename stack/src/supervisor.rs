@@ -32,6 +32,8 @@ pub use fall::end_left_over;
 
 /// How often the sizes of logs are looked at.
 const LOG_LOOK: Duration = Duration::from_secs(30);
+/// A start can fail before its caller has connected.
+const FIRST_CONTACT: Duration = Duration::from_millis(200);
 /// Followers of a start that failed get this long to read why.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
@@ -98,8 +100,10 @@ pub async fn run(origin: Origin, outer: &dyn Fn(&str) -> Option<String>) -> Resu
             tracing::error!("{why}");
             stack.fall().await?;
             stack.board.set_stage(Stage::Failed(why));
-            // The follower's connection is a task: draining waits for it.
+            // The follower may be about to connect; its connection is a task, for which draining waits.
+            tokio::time::sleep(FIRST_CONTACT).await;
             stack.tasks.drain(LAST_WORDS).await;
+            control::remove_socket(&stack.nest.dirs);
             bail!("the start has failed");
         }
     };
@@ -113,6 +117,7 @@ pub async fn run(origin: Origin, outer: &dyn Fn(&str) -> Option<String>) -> Resu
         command.reply(reply).await;
     }
     stack.tasks.drain(LAST_WORDS).await;
+    control::remove_socket(&stack.nest.dirs);
     ended
 }
 
