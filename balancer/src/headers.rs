@@ -427,7 +427,18 @@ pub fn escape_path(path: &[u8], out: &mut Vec<u8>) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     for &byte in path {
         match byte {
-            0..=0x20 | b'"' | b'#' | b'%' | b'?' | 0x7f.. => {
+            0..=0x20
+            | b'"'
+            | b'#'
+            | b'%'
+            | b'<'
+            | b'>'
+            | b'?'
+            | b'\\'
+            | b'^'
+            | b'`'
+            | b'{'..=b'}'
+            | 0x7f.. => {
                 out.extend_from_slice(&[b'%', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
             }
             _ => out.push(byte),

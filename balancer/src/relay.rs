@@ -27,6 +27,7 @@ use crate::downstream::Downstream;
 use crate::error::{Error, Side};
 use crate::facts::Told;
 use crate::logic::choose::{Attempts, Key, Method};
+use crate::logic::h1::Framing;
 use crate::logic::retry::{Failure, Situation, Verdict, verdict};
 use crate::logic::upstreams::{Group, Lease};
 use crate::running::Running;
@@ -78,21 +79,8 @@ pub async fn relay(
     let server: &Server = route::server(names, scratch);
     let now = scratch.story.started.unwrap_or_else(Instant::now);
     let mut x = Exchange { worker, running, generation, down, scratch, server, location: &server.root, now };
-    let mut routed = x.route();
-    let mut moves = 0;
-    let after = loop {
-        let step = match routed {
-            Ok(()) => x.act().await,
-            Err(answer) => Step::Answer(answer),
-        };
-        match step {
-            Step::Ended(after) => break after,
-            Step::Answer(answer) => match x.error_page(answer, &mut moves) {
-                Ok(moved) => routed = moved,
-                Err(answer) => break x.answer(answer).await,
-            },
-        }
-    };
+    let routed = x.route();
+    let after = x.settle(routed).await;
     x.record();
     after
 }
@@ -116,13 +104,37 @@ pub async fn refuse(
             x.scratch.story.status = if matches!(error, Error::ClientTimeout) { 408 } else { 400 };
             After::Close
         }
-        _ => x.answer(Answer::page(error.status())).await,
+        _ => {
+            // Of a head that breaks the rules nothing is believed, not even what could be read.
+            x.scratch.story.request.fields.list.clear();
+            x.scratch.story.host.clear();
+            x.scratch.upload.begin(Framing::None, 0);
+            x.settle(Err(Answer::page(error.status()))).await
+        }
     };
     x.record();
     after
 }
 
 impl<'a> Exchange<'a> {
+    /// Runs locations until one of them has ended the request or there is an answer to send.
+    async fn settle(&mut self, mut routed: Result<(), Answer>) -> After {
+        let mut moves = 0;
+        loop {
+            let step = match routed {
+                Ok(()) => self.act().await,
+                Err(answer) => Step::Answer(answer),
+            };
+            match step {
+                Step::Ended(after) => return after,
+                Step::Answer(answer) => match self.error_page(answer, &mut moves) {
+                    Ok(moved) => routed = moved,
+                    Err(answer) => return self.answer(answer).await,
+                },
+            }
+        }
+    }
+
     /// Runs the location that was found.
     async fn act(&mut self) -> Step {
         if let Err(answer) = self.admit() {
@@ -150,7 +162,7 @@ impl<'a> Exchange<'a> {
         }
         let len_max = self.location.body.len_max;
         match self.scratch.story.request.framing {
-            crate::logic::h1::Framing::Length(len) if len_max > 0 && len > len_max => {
+            Framing::Length(len) if len_max > 0 && len > len_max => {
                 self.scratch.upload.begin(self.scratch.story.request.framing, 0);
                 self.log(&Error::BodyTooLarge, None);
                 Err(Answer::page(413))

@@ -217,8 +217,10 @@ impl Exchange<'_> {
             return to;
         }
         let story = &self.scratch.story;
-        let host: &[u8] = match self.location.server_name_in_redirect || story.host.is_empty() {
+        let local = self.down.wire.local_addr().map(|local| local.ip().to_canonical().to_string());
+        let host: &[u8] = match self.location.server_name_in_redirect {
             true => self.server.name.as_bytes(),
+            false if story.host.is_empty() => local.as_deref().unwrap_or(&self.server.name).as_bytes(),
             false => &story.host,
         };
         let mut url = [b"http://", host].concat();

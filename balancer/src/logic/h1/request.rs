@@ -194,7 +194,9 @@ impl RequestHead {
             return Err(Refusal::RequestLine);
         }
         let Some(line) = line_at(buf, from) else {
-            check_method_bytes(&buf[from..])?;
+            // A CR that came last may be half of the line's end.
+            let so_far = &buf[from..];
+            check_method_bytes(so_far.strip_suffix(b"\r").unwrap_or(so_far))?;
             let too_long = buf.len() - from > limits.line_len_max;
             return if too_long { Err(Refusal::RequestLineTooLong) } else { Ok(false) };
         };

@@ -186,6 +186,8 @@ fn request_lines_out_of_form_are_refused() {
         ("get / HTTP/1.1", 400),
         (" GET / HTTP/1.1", 400),
         ("GET HTTP/1.1", 400),
+        ("GET", 400),
+        ("-", 400),
         ("GET / HTTP/1.1 x", 400),
         ("GET /a b HTTP/1.1", 400),
         ("GET /\x01 HTTP/1.1", 400),
