@@ -246,6 +246,17 @@ async fn until_end(house: &Arc<House>, mut signals: Signals, accepting: Acceptin
             send_idle_clients_away(house);
         }
     }
+    // A fast exit is one: sockets just close, as in PgBouncer.
+    if house.phase() != Phase::Ending {
+        say_goodbye(house).await;
+    }
+    if let Some(path) = accepting.unix_path {
+        let _ = std::fs::remove_file(path);
+    }
+}
+
+/// Who is left, operators among them, is told.
+async fn say_goodbye(house: &House) {
     for client in house.clients.all() {
         client.give(Order::Shutdown);
     }
@@ -255,9 +266,6 @@ async fn until_end(house: &Arc<House>, mut signals: Signals, accepting: Acceptin
         }
     })
     .await;
-    if let Some(path) = accepting.unix_path {
-        let _ = std::fs::remove_file(path);
-    }
 }
 
 fn is_over(house: &House) -> bool {

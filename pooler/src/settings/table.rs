@@ -34,7 +34,7 @@ impl Key {
     /// Parses the value and puts it into its field.
     pub fn set(&self, keys: &mut Keys, value: &str) -> Result<(), String> {
         if self.name == "auth_dbname" && value == ADMIN_DATABASE {
-            return Err(format!("the database name \"{ADMIN_DATABASE}\" is reserved for the console"));
+            return Err(format!("cannot use the reserved \"{ADMIN_DATABASE}\" database as an auth_dbname"));
         }
         (self.set)(keys, value)
     }

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
@@ -10,7 +11,7 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use super::suites;
-use super::verifier::{self, Checks, ServerVerifier};
+use super::verifier::{self, Checks, ClientVerifier, ServerVerifier};
 use crate::settings::{AuthType, Keys, SslMode};
 
 /// The protocol's name in ALPN.
@@ -74,11 +75,7 @@ fn clients(keys: &Keys) -> Result<Option<Arc<ServerConfig>>, String> {
     let builder = if keys.client_tls_ca_file.is_empty() {
         builder.with_no_client_auth()
     } else {
-        let roots = Arc::new(roots("client_tls_ca_file", &keys.client_tls_ca_file)?);
-        let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
-        let verifier = if must_verify { verifier } else { verifier.allow_unauthenticated() };
-        let verifier = verifier.build().map_err(|error| format!("client_tls_ca_file: {error}"))?;
-        builder.with_client_cert_verifier(verifier)
+        builder.with_client_cert_verifier(client_verifier(keys, must_verify, provider)?)
     };
     let own = own_certificate("client_tls", &keys.client_tls_cert_file, &keys.client_tls_key_file)?;
     let mut config = builder.with_cert_resolver(own);
@@ -86,6 +83,20 @@ fn clients(keys: &Keys) -> Result<Option<Arc<ServerConfig>>, String> {
     // Tickets let clients that reconnect skip the signature, which is most of a handshake's cost.
     config.ticketer = rustls::crypto::ring::Ticketer::new().map_err(|error| error.to_string())?;
     Ok(Some(Arc::new(config)))
+}
+
+fn client_verifier(
+    keys: &Keys,
+    must_verify: bool,
+    provider: Arc<CryptoProvider>,
+) -> Result<Arc<ClientVerifier>, String> {
+    let path = &keys.client_tls_ca_file;
+    let anchors = certificates("client_tls_ca_file", path)?;
+    let roots = Arc::new(roots("client_tls_ca_file", path)?);
+    let webpki = WebPkiClientVerifier::builder_with_provider(roots, provider.clone());
+    let webpki = if must_verify { webpki } else { webpki.allow_unauthenticated() };
+    let webpki = webpki.build().map_err(|error| format!("client_tls_ca_file {path}: {error}"))?;
+    Ok(Arc::new(ClientVerifier::new(webpki, anchors, provider)))
 }
 
 fn servers(keys: &Keys) -> Result<(Option<Arc<ClientConfig>>, ServersSource), String> {

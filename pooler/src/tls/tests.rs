@@ -100,14 +100,16 @@ fn a_client_certificate_gives_its_name() {
         ("client_tls_key_file", "names.key"),
     ]);
     let server = make(&server_keys).unwrap().clients.unwrap();
-    let with = keys(&[
-        ("server_tls_sslmode", "require"),
-        ("server_tls_cert_file", "client.crt"),
-        ("server_tls_key_file", "client.key"),
-    ]);
-    let shaken = shake(make(&with).unwrap().servers.unwrap(), server.clone(), "x.example.org").unwrap();
-    let certificate = &shaken.peer_certificates().unwrap()[0];
-    assert!(verifier::bears_name(certificate, "bob") && !verifier::bears_name(certificate, "alice"));
+    for (file, user) in [("client", "bob"), ("version_1", "db.example.org")] {
+        let with = keys(&[
+            ("server_tls_sslmode", "require"),
+            ("server_tls_cert_file", &format!("{file}.crt")),
+            ("server_tls_key_file", &format!("{file}.key")),
+        ]);
+        let shaken = shake(make(&with).unwrap().servers.unwrap(), server.clone(), "x.example.org").unwrap();
+        let certificate = &shaken.peer_certificates().unwrap()[0];
+        assert!(verifier::bears_name(certificate, user) && !verifier::bears_name(certificate, "alice"));
+    }
     let without = client("require", "ca.crt", "tlsv1.2");
     assert!(shake(without, server, "x.example.org").is_err(), "verify-full asks for a certificate");
 }

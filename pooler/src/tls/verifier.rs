@@ -1,4 +1,4 @@
-//! The check of a server's certificate by libpq's rules. webpki does the chain where it can; it refuses certificates of
+//! The check of certificates by libpq's rules. webpki does the chain where it can; it refuses certificates of
 //! X.509 version 1 and knows no common names, both of which libpq accepts.
 
 use std::net::IpAddr;
@@ -9,7 +9,10 @@ use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme,
+};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate, X509Version};
 
 /// What is asked of a certificate.
@@ -40,28 +43,6 @@ impl ServerVerifier {
     /// Without checks there is nobody to prove: whoever is in between has replaced the certificate as well.
     fn checks_nothing(&self) -> bool {
         matches!(self.checks, Checks::Nothing)
-    }
-
-    /// webpki cannot read the key of a certificate of version 1; of all others its word stands.
-    fn verify_v1_handshake(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let own = parse(certificate)?;
-        if own.version() != X509Version::V1 {
-            return Err(CertificateError::BadSignature.into());
-        }
-        let key = own.public_key();
-        let algorithms = self.provider.signature_verification_algorithms;
-        let fitting = algorithms.mapping.iter().filter(|(scheme, _)| *scheme == signed.scheme);
-        for algorithm in fitting.flat_map(|(_, algorithms)| algorithms.iter()) {
-            if algorithm.verify_signature(&key.subject_public_key.data, message, signed.signature()).is_ok() {
-                return Ok(HandshakeSignatureValid::assertion());
-            }
-        }
-        Err(CertificateError::BadSignature.into())
     }
 }
 
@@ -102,7 +83,7 @@ impl ServerCertVerifier for ServerVerifier {
         }
         let algorithms = &self.provider.signature_verification_algorithms;
         verify_tls12_signature(message, certificate, signed, algorithms)
-            .or_else(|_| self.verify_v1_handshake(message, certificate, signed))
+            .or_else(|_| verify_v1_handshake(&self.provider, message, certificate, signed))
     }
 
     fn verify_tls13_signature(
@@ -116,12 +97,104 @@ impl ServerCertVerifier for ServerVerifier {
         }
         let algorithms = &self.provider.signature_verification_algorithms;
         verify_tls13_signature(message, certificate, signed, algorithms)
-            .or_else(|_| self.verify_v1_handshake(message, certificate, signed))
+            .or_else(|_| verify_v1_handshake(&self.provider, message, certificate, signed))
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
     }
+}
+
+/// The check of a client's certificate, where it shows one.
+#[derive(Debug)]
+pub struct ClientVerifier {
+    webpki: Arc<dyn ClientCertVerifier>,
+    anchors: Vec<CertificateDer<'static>>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ClientVerifier {
+    /// `webpki` knows whether a certificate is mandatory.
+    pub fn new(
+        webpki: Arc<dyn ClientCertVerifier>,
+        anchors: Vec<CertificateDer<'static>>,
+        provider: Arc<CryptoProvider>,
+    ) -> Self {
+        ClientVerifier { webpki, anchors, provider }
+    }
+}
+
+impl ClientCertVerifier for ClientVerifier {
+    fn offer_client_auth(&self) -> bool {
+        self.webpki.offer_client_auth()
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        self.webpki.client_auth_mandatory()
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.webpki.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let own = parse(end_entity)?;
+        if own.version() != X509Version::V1 {
+            return self.webpki.verify_client_cert(end_entity, intermediates, now);
+        }
+        signed_by_anchor(&own, &self.anchors, now).map(|()| ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let checked = self.webpki.verify_tls12_signature(message, certificate, signed);
+        checked.or_else(|_| verify_v1_handshake(&self.provider, message, certificate, signed))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let checked = self.webpki.verify_tls13_signature(message, certificate, signed);
+        checked.or_else(|_| verify_v1_handshake(&self.provider, message, certificate, signed))
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.webpki.supported_verify_schemes()
+    }
+}
+
+/// webpki cannot read the key of a certificate of version 1; of all others its word stands.
+fn verify_v1_handshake(
+    provider: &CryptoProvider,
+    message: &[u8],
+    certificate: &CertificateDer<'_>,
+    signed: &DigitallySignedStruct,
+) -> Result<HandshakeSignatureValid, Error> {
+    let own = parse(certificate)?;
+    if own.version() != X509Version::V1 {
+        return Err(CertificateError::BadSignature.into());
+    }
+    let key = own.public_key();
+    let algorithms = provider.signature_verification_algorithms;
+    let fitting = algorithms.mapping.iter().filter(|(scheme, _)| *scheme == signed.scheme);
+    for algorithm in fitting.flat_map(|(_, algorithms)| algorithms.iter()) {
+        if algorithm.verify_signature(&key.subject_public_key.data, message, signed.signature()).is_ok() {
+            return Ok(HandshakeSignatureValid::assertion());
+        }
+    }
+    Err(CertificateError::BadSignature.into())
 }
 
 fn parse<'a>(der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, Error> {
