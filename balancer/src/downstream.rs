@@ -97,6 +97,16 @@ async fn run(
     }
 }
 
+/// How reading a head ended without fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Head {
+    Whole,
+    /// The client left between two requests.
+    Gone,
+    /// Not a byte of it has come.
+    NotYet,
+}
+
 impl Downstream {
     /// Holds no buffer while it waits. False when the connection is over.
     async fn wait_for_request(&mut self, idle_timeout: Option<Duration>) -> bool {
@@ -126,8 +136,9 @@ impl Downstream {
             let limits = &self.default_server(&generation.running).head;
             scratch.story.is_pipelined = !scratch.inbound.is_empty();
             match self.read_head(scratch, limits).await {
-                Ok(true) => {}
-                Ok(false) => return After::Close,
+                Ok(Head::Whole) => {}
+                Ok(Head::Gone) => return After::Close,
+                Ok(Head::NotYet) => return After::KeepAlive { timeout: limits.header_timeout },
                 Err(error) => {
                     self.requests += 1;
                     return relay::refuse(&worker, &generation, self, scratch, error).await;
@@ -145,8 +156,8 @@ impl Downstream {
         }
     }
 
-    /// Reads one head. `Ok(false)`: the client left, or said nothing, between two requests.
-    async fn read_head(&mut self, scratch: &mut Scratch, head: &HeadLimits) -> Result<bool, Error> {
+    /// Reads one head.
+    async fn read_head(&mut self, scratch: &mut Scratch, head: &HeadLimits) -> Result<Head, Error> {
         let limits = Limits {
             line_len_max: head.large_buffer_len.max(head.header_buffer_len),
             head_len_max: (head.large_buffer_len * head.large_buffers).max(head.header_buffer_len),
@@ -159,7 +170,7 @@ impl Downstream {
             if !scratch.inbound.is_empty() {
                 let now = *scratch.story.started.get_or_insert_with(std::time::Instant::now);
                 if scratch.story.request.parse(scratch.inbound.unread(), &limits)? {
-                    return Ok(true);
+                    return Ok(Head::Whole);
                 }
                 // One deadline for the whole head, from its first byte: dripping bytes gains nothing.
                 deadline.get_or_insert(Instant::from_std(now) + head.header_timeout);
@@ -167,11 +178,18 @@ impl Downstream {
             if let Some(deadline) = deadline {
                 self.deadline.set_at(deadline);
             }
-            match self.read_into(&mut scratch.inbound, limits.head_len_max.max(BUFFER_LEN) + 1).await {
-                Ok(()) => {}
-                Err(_) if scratch.inbound.is_empty() => return Ok(false),
-                Err(error) => return Err(error),
+            let len_max = limits.head_len_max.max(BUFFER_LEN) + 1;
+            if scratch.inbound.is_empty() {
+                // The socket was said to be readable; if it is not, the wait goes on without this memory.
+                let inbound = &mut scratch.inbound;
+                match poll_fn(|cx| Poll::Ready(self.wire.poll_read(cx, inbound.space(len_max)))).await {
+                    Poll::Ready(Ok(0) | Err(_)) => return Ok(Head::Gone),
+                    Poll::Ready(Ok(len)) => inbound.fill(len),
+                    Poll::Pending => return Ok(Head::NotYet),
+                }
+                continue;
             }
+            self.read_into(&mut scratch.inbound, len_max).await?;
         }
     }
 

@@ -421,7 +421,8 @@ impl Acceptor {
         match self {
             Acceptor::Tcp(listener) => {
                 let (tcp, peer) = ready!(listener.poll_accept(cx))?;
-                tcp.set_nodelay(true)?;
+                // Fails only on a client that has left already; reading will say so.
+                let _ = tcp.set_nodelay(true);
                 Poll::Ready(Ok((Wire::Tcp(tcp), Some(peer))))
             }
             Acceptor::Unix(listener) => listener.poll_accept(cx).map_ok(|(unix, _)| (Wire::Unix(unix), None)),

@@ -73,6 +73,25 @@ impl Balancer {
         Client::connect(self.port)
     }
 
+    /// Reloads, and waits until the new configuration counts.
+    pub fn reload(&self) {
+        let conf = self.folder.path().join("nginx.conf");
+        let text = std::fs::read_to_string(&conf).unwrap();
+        let marker = "location = /reloaded { return 204; }";
+        std::fs::write(&conf, text.replacen("location / {", &format!("{marker} location / {{"), 1)).unwrap();
+        let status = Command::new(env!("CARGO_BIN_EXE_balancer"))
+            .arg("-p")
+            .arg(self.folder.path())
+            .args(["-c", "nginx.conf", "-e", "early.log", "-s", "reload"])
+            .status()
+            .unwrap();
+        assert!(status.success());
+        let start = Instant::now();
+        while self.client().get("/reloaded").status != 204 {
+            assert!(start.elapsed() < PATIENCE, "the new configuration never came: {}", self.errors());
+        }
+    }
+
     pub fn errors(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("error.log")).unwrap_or_default()
     }
