@@ -167,7 +167,7 @@ impl Streams {
             all.insert(question.id, Arc::clone(&live));
         }
         // Before anybody is told the stream's id: a reader on another replica must find it.
-        self.shared.record.open(question.id, question.session_id).await;
+        self.shared.record.renew(question.id).await;
         let streams = self.clone();
         let busy = self.shared.chat.hold();
         self.shared.tasks.spawn("answer", async move {

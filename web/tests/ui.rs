@@ -119,3 +119,21 @@ async fn the_fleet_page_shows_all_replicas_to_admins_and_nothing_to_others() {
     one.stop().await;
     two.stop().await;
 }
+
+#[tokio::test]
+async fn the_pages_come_with_a_strict_policy() {
+    let world = World::start().await;
+    let replica = world.replica("web-1").await;
+    let client = replica.client();
+    for path in ["/", "/ops", "/ops/"] {
+        let page = client.get(path).await;
+        assert_eq!((page.status, page.header("content-type")), (200, "text/html; charset=utf-8"), "{path}");
+        let policy = page.header("content-security-policy");
+        assert!(policy.contains("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
+        assert_eq!(page.header("x-served-by"), "web-1");
+    }
+    let module = client.get("/assets/chat.js").await;
+    assert_eq!((module.status, module.header("content-type")), (200, "text/javascript; charset=utf-8"));
+    client.get("/assets/none.js").await.assert_problem(404, "not-found");
+    replica.stop().await;
+}

@@ -157,7 +157,8 @@ async fn tell(streams: &Streams, live: &Live, stream: Uuid, known_len: usize) {
         let (tokens, outcome) = live.page(recorded);
         if !tokens.is_empty() {
             let start = recorded;
-            recorded = record.append(stream, start, &tokens).await.map_or(start, |len| len.max(start));
+            // Less than `start` when Redis lost all it had: then everything is recorded again.
+            recorded = record.append(stream, start, &tokens).await.unwrap_or(start);
             for (token, i) in tokens.iter().zip(start..).filter(|(_, i)| *i >= shown) {
                 chat.token(live.session, stream, i, token);
             }

@@ -65,24 +65,13 @@ impl Record {
         Self { redis, append: Arc::new(Script::new(APPEND)), kept }
     }
 
-    /// Enters a stream and takes its lease.
-    pub async fn open(&self, stream: Uuid, session: Uuid) {
-        let mut pipeline = redis::pipe();
-        pipeline
-            .hset_multiple(
-                key(stream, "meta"),
-                &[("session", session.to_string()), ("state", "making".into())],
-            )
-            .ignore()
-            .pexpire(key(stream, "meta"), millis(UNFINISHED_KEPT))
-            .ignore();
-        renew(&mut pipeline, stream);
-        self.tell(&pipeline).await;
-    }
-
+    /// Enters a stream and takes its lease, or renews it; also after a loss of all that Redis had.
     pub async fn renew(&self, stream: Uuid) {
+        let (meta, lease_end) = (key(stream, "meta"), now_ms() + millis(LEASE));
         let mut pipeline = redis::pipe();
-        renew(&mut pipeline, stream);
+        pipeline.hset_nx(&meta, "state", "making").ignore().pexpire(&meta, millis(UNFINISHED_KEPT)).ignore();
+        pipeline.cmd("SET").arg(key(stream, "lease")).arg(1).arg("PX").arg(millis(LEASE)).ignore();
+        pipeline.zadd(RUNNING, stream.to_string(), lease_end).ignore();
         self.tell(&pipeline).await;
     }
 
@@ -174,18 +163,6 @@ impl Record {
             tracing::debug!(%cause, "a stream could not be recorded: {cause}");
         }
     }
-}
-
-fn renew(pipeline: &mut Pipeline, stream: Uuid) {
-    pipeline
-        .cmd("SET")
-        .arg(key(stream, "lease"))
-        .arg(1)
-        .arg("PX")
-        .arg(millis(LEASE))
-        .ignore()
-        .zadd(RUNNING, stream.to_string(), now_ms() + millis(LEASE))
-        .ignore();
 }
 
 fn key(stream: Uuid, part: &str) -> String {
