@@ -206,7 +206,7 @@ impl LoginAttempt<'_> {
                 std::future::poll_fn(|cx| waiting.poll(cx)).await?
             }
         };
-        lease.give_back();
+        lease.give_back_unused();
         pool.welcome().ok_or_else(|| End::server_gone("server login failed"))
     }
 

@@ -304,6 +304,14 @@ impl Lease {
         house.pools.settle(&house, server, false);
     }
 
+    /// Back to the pool as if it had never been lent: its greeting was all that was wanted.
+    pub fn give_back_unused(mut self) {
+        let Some(server) = self.server.take() else { return };
+        let house = self.house.clone();
+        house.pools.lock().ledger.excuse(server.key);
+        house.pools.settle(&house, server, false);
+    }
+
     /// Closes the connection, for this reason.
     pub fn close(mut self, reason: &str) {
         if let Some(server) = self.server.take() {

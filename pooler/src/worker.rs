@@ -1,6 +1,6 @@
 //! One thread: a current-thread runtime, its clients, and the memory that they share while they are polled.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -39,6 +39,15 @@ pub struct Worker {
     pub id: WorkerId,
     pub house: Arc<House>,
     pub scratch: RefCell<Scratch>,
+    hot: Cell<Hot>,
+}
+
+/// Settings that each transaction asks for, as of one version.
+#[derive(Clone, Copy)]
+struct Hot {
+    version: u64,
+    statement_limit: usize,
+    resets_always: bool,
 }
 
 /// Memory for the length of one poll.
@@ -52,7 +61,8 @@ impl Worker {
     pub fn new(id: WorkerId, house: Arc<House>) -> Rc<Worker> {
         let read = vec![0; READ_LEN].into_boxed_slice();
         let scratch = RefCell::new(Scratch { read, made: Vec::new(), replies: Vec::new() });
-        Rc::new(Worker { id, house, scratch })
+        let hot = Cell::new(Hot { version: u64::MAX, statement_limit: 0, resets_always: false });
+        Rc::new(Worker { id, house, scratch, hot })
     }
 
     /// Takes in sockets until the process ends.
@@ -111,11 +121,27 @@ impl Worker {
     }
 
     pub fn statement_limit(&self) -> usize {
-        self.house.settings_cached(|s| s.max_prepared_statements as usize)
+        self.hot().statement_limit
     }
 
     pub fn resets_always(&self) -> bool {
-        self.house.settings_cached(|s| s.server_reset_query_always && !s.server_reset_query.is_empty())
+        self.hot().resets_always
+    }
+
+    /// Looked at in each transaction: kept beside the settings, so that no lock is taken for them.
+    fn hot(&self) -> Hot {
+        let (hot, version) = (self.hot.get(), self.house.settings_version());
+        if hot.version == version {
+            return hot;
+        }
+        let settings = self.house.settings();
+        let hot = Hot {
+            version,
+            statement_limit: settings.max_prepared_statements as usize,
+            resets_always: settings.server_reset_query_always && !settings.server_reset_query.is_empty(),
+        };
+        self.hot.set(hot);
+        hot
     }
 
     /// Cleans a server after a session, then pools it; a server that cannot be cleaned is closed.

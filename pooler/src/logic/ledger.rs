@@ -1,5 +1,6 @@
 //! Who holds which server connection, who waits for one, in what order and within which limits. No I/O: see pool.rs.
 
+mod chores;
 mod group;
 #[cfg(test)]
 mod tests;
@@ -137,6 +138,7 @@ struct ServerBook {
     since: Instant,
     connected: Instant,
     obsolete: bool,
+    is_excused: bool,
     cancels: u32,
 }
 
@@ -241,6 +243,11 @@ impl Ledger {
         self.settle(server, now)
     }
 
+    /// The lease that ends now does not count as a use: a lifetime of zero lets it live.
+    pub fn excuse(&mut self, server: ServerKey) {
+        self.book_mut(server).is_excused = true;
+    }
+
     /// A dial or a check went well.
     pub fn ready(&mut self, server: ServerKey, now: Instant) -> Settled {
         debug_assert!(matches!(self.book(server).place, Place::Dialing | Place::Testing));
@@ -302,34 +309,6 @@ impl Ledger {
         Some(self.settle(server, now))
     }
 
-    /// The next piece of work for this pool, until `None`. Call after anything that could make room or need.
-    pub fn next_chore(&mut self, pool: PoolKey, now: Instant) -> Option<Chore> {
-        if self.is_paused(pool) {
-            return None;
-        }
-        let p = self.pool(pool);
-        let needed = p.waiting.len() > p.testing + p.dialing;
-        if needed && let Some(server) = self.pick_idle(pool, None) {
-            self.place(server, Place::Testing, now);
-            return Some(Chore::Check { server });
-        }
-        let below_min = self.count(pool) < p.limits.min.min(p.limits.size)
-            && (p.clients > 0 || p.limits.keep_without_clients);
-        // One dial at a time and pool: a burst of clients must not become a burst of logins.
-        if (!needed && !below_min) || p.dialing > 0 || self.rests_after_failure(pool, now) {
-            return None;
-        }
-        let reserve = self.room_in_pool(pool, now)?;
-        match self.room_in_groups(pool, needed) {
-            Room::Yes => Some(Chore::Dial { server: self.start_dial(pool, now), reserve }),
-            Room::AfterClosing(server) => {
-                self.place(server, Place::Closing, now);
-                Some(Chore::Close { server, reason: CloseReason::Evicted })
-            }
-            Room::No => None,
-        }
-    }
-
     /// Pools whose clients wait, in key order.
     pub fn hungry(&self) -> impl Iterator<Item = PoolKey> + '_ {
         self.hungry.iter().copied()
@@ -339,16 +318,6 @@ impl Ledger {
     pub fn is_hopeless(&self, pool: PoolKey) -> bool {
         let p = self.pool(pool);
         p.last_failure.is_some() && self.count(pool) == p.dialing
-    }
-
-    /// A dial for nobody, to learn whether the server is back.
-    pub fn retry_dial(&mut self, pool: PoolKey, now: Instant) -> Option<ServerKey> {
-        let rests =
-            self.is_paused(pool) || self.pool(pool).dialing > 0 || self.rests_after_failure(pool, now);
-        if rests || self.room_in_pool(pool, now) != Some(false) {
-            return None;
-        }
-        matches!(self.room_in_groups(pool, false), Room::Yes).then(|| self.start_dial(pool, now))
     }
 
     /// Empties the queue of a pool whose clients are to be told of a failure.
@@ -410,72 +379,13 @@ impl Ledger {
     }
 
     /// LIFO: a warm backend has its plans and caches at hand. With round robin the one that rested longest.
-    fn pick_idle(&self, pool: PoolKey, worker: Option<WorkerId>) -> Option<ServerKey> {
+    pub(super) fn pick_idle(&self, pool: PoolKey, worker: Option<WorkerId>) -> Option<ServerKey> {
         let idle = &self.pool(pool).idle;
         if self.rules.round_robin {
             return idle.front().copied();
         }
         let local = |s: &&ServerKey| worker.is_some_and(|w| self.book(**s).worker == w);
         idle.iter().rev().find(local).or_else(|| idle.back()).copied()
-    }
-
-    /// Some(whether from the reserve) when the pool's own size allows one more.
-    fn room_in_pool(&self, pool: PoolKey, now: Instant) -> Option<bool> {
-        let (p, count) = (self.pool(pool), self.count(pool));
-        if count < p.limits.size {
-            return Some(false);
-        }
-        let waited = now.saturating_duration_since(p.waiting.front()?.since);
-        (count < p.limits.size + p.limits.reserve && waited >= self.rules.reserve_after).then_some(true)
-    }
-
-    fn room_in_groups(&self, pool: PoolKey, may_evict: bool) -> Room {
-        let p = self.pool(pool);
-        let (database, user) = (p.database, p.user);
-        let full_database = self.databases[database.0 as usize].is_full();
-        let full_user = self.users[user.0 as usize].is_full();
-        if !full_database && !full_user {
-            return Room::Yes;
-        }
-        let victim = may_evict.then(|| {
-            self.oldest_idle(|p| {
-                (!full_database || p.database == database) && (full_database || p.user == user)
-            })
-        });
-        victim.flatten().map_or(Room::No, Room::AfterClosing)
-    }
-
-    fn oldest_idle(&self, fits: impl Fn(&Pool) -> bool) -> Option<ServerKey> {
-        let fronts = self.pools.iter().filter(|p| fits(p)).filter_map(|p| p.idle.front());
-        fronts.min_by_key(|s| self.book(**s).since).copied()
-    }
-
-    fn start_dial(&mut self, pool: PoolKey, now: Instant) -> ServerKey {
-        let book = ServerBook {
-            pool,
-            worker: 0,
-            place: Place::Dialing,
-            since: now,
-            connected: now,
-            obsolete: false,
-            cancels: 0,
-        };
-        let key = match self.free.pop() {
-            Some(slot) => {
-                self.servers[slot as usize] = Some(book);
-                ServerKey(slot)
-            }
-            None => {
-                self.servers.push(Some(book));
-                ServerKey(u32::try_from(self.servers.len() - 1).expect("servers are counted in u32"))
-            }
-        };
-        let p = self.pool_mut(pool);
-        p.dialing += 1;
-        let (database, user) = (p.database, p.user);
-        self.databases[database.0 as usize].servers += 1;
-        self.users[user.0 as usize].servers += 1;
-        key
     }
 
     /// The one mover: takes a server out of its place and into another.
@@ -504,11 +414,6 @@ impl Ledger {
         }
     }
 
-    fn rests_after_failure(&self, pool: PoolKey, now: Instant) -> bool {
-        let last = self.pool(pool).last_failure;
-        last.is_some_and(|at| now.saturating_duration_since(at) < self.rules.login_retry)
-    }
-
     fn forget_if_sated(&mut self, pool: PoolKey) {
         if self.pool(pool).waiting.is_empty() {
             self.hungry.remove(&pool);
@@ -534,10 +439,4 @@ impl Ledger {
             .as_mut()
             .expect("a server key is used only while the server is in the ledger")
     }
-}
-
-enum Room {
-    Yes,
-    AfterClosing(ServerKey),
-    No,
 }

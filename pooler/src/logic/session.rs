@@ -213,8 +213,13 @@ impl Session {
             return false;
         }
         let Some((sql, after)) = parameters::difference(&server.parameters, &self.parameters) else {
-            // Equal sets become one, so that the next comparison is one of pointers.
-            self.parameters = server.parameters.clone();
+            // Equal sets become one, so that the next comparison is one of pointers. Always the lower one: so all servers
+            // and clients come to the same.
+            if Arc::as_ptr(&server.parameters) < Arc::as_ptr(&self.parameters) {
+                self.parameters = server.parameters.clone();
+            } else {
+                server.parameters = self.parameters.clone();
+            }
             return false;
         };
         server.push_own_query(&sql, out);

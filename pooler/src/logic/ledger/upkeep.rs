@@ -108,14 +108,16 @@ impl Ledger {
     /// Why a server that comes back may not stay.
     pub(super) fn must_close(&mut self, server: ServerKey, now: Instant) -> Option<CloseReason> {
         let book = self.book(server);
-        let (pool, obsolete, first_use) = (book.pool, book.obsolete, book.place == Place::Dialing);
+        let unused = book.place == Place::Dialing || book.is_excused;
+        let (pool, obsolete) = (book.pool, book.obsolete);
+        self.book_mut(server).is_excused = false;
         if obsolete {
             return Some(CloseReason::Obsolete);
         }
         if self.is_paused(pool) {
             return Some(CloseReason::Paused);
         }
-        if !first_use && self.is_lifetime_over(server, now) {
+        if !unused && self.is_lifetime_over(server, now) {
             self.pool_mut(pool).last_lifetime_close = Some(now);
             return Some(CloseReason::LifetimeOver);
         }
