@@ -25,7 +25,7 @@ use crate::store::users::User;
 pub use login_limit::LoginLimit;
 pub use passwords::Passwords;
 pub use revoked::Revoked;
-pub use tokens::{Keys, Purpose};
+pub use tokens::{KeyPair, Keys, Purpose};
 
 /// How long an access token is valid.
 pub const ACCESS_LIFETIME: Duration = Duration::from_secs(900);

@@ -72,11 +72,7 @@ impl Metrics {
         let pool = Family::default();
         registry.register("database_connections", "connections of this replica's pools", pool.clone());
         let pool_wait = Histogram::new(SECONDS);
-        registry.register(
-            "database_acquire_seconds",
-            "wait for a connection of the pool, sampled",
-            pool_wait.clone(),
-        );
+        registry.register("database_acquire_seconds", "wait for a connection of the pool", pool_wait.clone());
         let reads = Family::default();
         registry.register("database_reads", "reads, by who answered them", reads.clone());
         let logins = Family::default();

@@ -18,8 +18,10 @@ use tower::ServiceExt as _;
 
 use crate::router::without_trailing_slash;
 
-/// A client that has not sent its request's head by then is cut off; also the idle limit of a kept connection.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
+/// A client that has not sent its request's head by then is cut off; also the idle limit of a kept connection. Longer
+/// than any `keepalive_timeout` of the balancer (300 s), so that it is the balancer who closes and never sends a
+/// request into a connection that is just being closed. Slow heads are the balancer's to cut.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(330);
 /// hyper's default would let one connection hold 400 KB before the head is even complete.
 const HEAD_LEN_MAX: usize = 32 * 1024;
 const HEADERS_MAX: usize = 100;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use chassis::settings::{Errors, Values, read};
 
+use crate::auth::KeyPair;
 use crate::logic::database_url::{self, PoolerSigns, Target, UrlOptions};
 
 pub use table::SETTINGS;
@@ -48,6 +49,7 @@ pub struct Service {
 pub struct Auth {
     pub secret: Secret,
     pub previous: Option<Secret>,
+    pub key_pair: Option<KeyPair>,
     pub admins: Vec<String>,
     pub tries_max: u64,
     pub tries_address_max: u64,
@@ -172,6 +174,11 @@ fn auth(values: &Values) -> Result<Auth, String> {
     Ok(Auth {
         secret: Secret::new(secret),
         previous: values.opt("SECRET_KEY_PREVIOUS").map(Secret::new),
+        key_pair: values
+            .opt("JWT_KEY")
+            .map(KeyPair::parse)
+            .transpose()
+            .map_err(|wanted| format!("JWT_KEY: {wanted}"))?,
         admins: values.list("ADMIN_USERNAMES").iter().map(|name| name.to_lowercase()).collect(),
         tries_max: values.count("LOGIN_TRIES_MAX"),
         tries_address_max: values.count("LOGIN_TRIES_ADDRESS_MAX"),

@@ -1,4 +1,5 @@
 //! Registration to deletion: tokens, refresh families, tickets, limits, with real Postgres and Redis.
+#![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
 mod world;
 

@@ -1,4 +1,5 @@
 //! What holds for every route: problems, request ids, methods, limits, the document; and the monitoring endpoints.
+#![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
 mod world;
 

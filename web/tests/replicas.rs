@@ -1,4 +1,5 @@
 //! Reads over a real standby: routed there, never older than the token of a write, and away from it when it fails.
+#![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
 mod world;
 

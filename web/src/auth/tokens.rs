@@ -1,5 +1,7 @@
-//! Signed tokens: JWT with HS256 and a key id, so that the key can change without logging anyone out.
+//! Signed tokens: JWT with a key id, so that the key can change without logging anyone out. HS256 under the secret key,
+//! EdDSA where a key pair is given.
 
+use std::fmt;
 use std::time::Duration;
 
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
@@ -21,15 +23,21 @@ pub enum Purpose {
 
 /// The key that signs and the keys that are accepted.
 pub struct Keys {
-    current: Key,
-    previous: Option<Key>,
+    /// The first one signs.
+    keys: Vec<Key>,
 }
 
+#[derive(Clone)]
 struct Key {
     id: String,
+    algorithm: Algorithm,
     encoding: EncodingKey,
     decoding: DecodingKey,
 }
+
+/// An Ed25519 key pair that was found to fit together.
+#[derive(Clone)]
+pub struct KeyPair(Key);
 
 #[derive(Serialize, Deserialize)]
 struct Claims {
@@ -45,14 +53,14 @@ struct Claims {
 
 impl Keys {
     pub fn new(settings: &settings::Auth) -> Self {
-        Self {
-            current: Key::new(settings.secret.reveal()),
-            previous: settings.previous.as_ref().map(|secret| Key::new(secret.reveal())),
-        }
+        let pair = settings.key_pair.iter().map(|pair| pair.0.clone());
+        let secrets = std::iter::once(&settings.secret).chain(&settings.previous);
+        Self { keys: pair.chain(secrets.map(|secret| Key::of_secret(secret.reveal()))).collect() }
     }
 
     pub fn sign(&self, purpose: Purpose, identity: &Identity) -> String {
-        let header = Header { kid: Some(self.current.id.clone()), ..Header::new(Algorithm::HS256) };
+        let key = &self.keys[0];
+        let header = Header { kid: Some(key.id.clone()), ..Header::new(key.algorithm) };
         let claims = Claims {
             purpose,
             sub: identity.user_id,
@@ -63,7 +71,8 @@ impl Keys {
             iat: super::now_s(),
             exp: identity.expires_at,
         };
-        jsonwebtoken::encode(&header, &claims, &self.current.encoding).expect("plain data under an HMAC key")
+        jsonwebtoken::encode(&header, &claims, &key.encoding)
+            .expect("plain data under a key that was checked")
     }
 
     /// An admin's access token that belongs to no account.
@@ -85,12 +94,8 @@ impl Keys {
         let refused = || Error::unauthorized("the token is not valid; log in again");
         let header = jsonwebtoken::decode_header(token).map_err(|_| refused())?;
         let kid = header.kid.ok_or_else(refused)?;
-        let key = [Some(&self.current), self.previous.as_ref()]
-            .into_iter()
-            .flatten()
-            .find(|key| key.id == kid)
-            .ok_or_else(refused)?;
-        let mut validation = Validation::new(Algorithm::HS256);
+        let key = self.keys.iter().find(|key| key.id == kid).ok_or_else(refused)?;
+        let mut validation = Validation::new(key.algorithm);
         // The time is checked below, against the caller's clock and without leeway.
         validation.validate_exp = false;
         let claims: Claims =
@@ -113,15 +118,53 @@ impl Keys {
 }
 
 impl Key {
-    /// The id is a piece of the key's hash: replicas agree on it without being told.
-    fn new(secret: &str) -> Self {
-        let digest = Sha256::digest([b"arena key id ", secret.as_bytes()].concat());
+    fn of_secret(secret: &str) -> Self {
         Self {
-            id: digest[..4].iter().map(|byte| format!("{byte:02x}")).collect(),
+            id: key_id(secret),
+            algorithm: Algorithm::HS256,
             encoding: EncodingKey::from_secret(secret.as_bytes()),
             decoding: DecodingKey::from_secret(secret.as_bytes()),
         }
     }
+}
+
+impl KeyPair {
+    /// Reads a private and a public key, both PEM, in one text.
+    ///
+    /// # Errors
+    /// What is missing, without the key.
+    pub fn parse(pem: &str) -> Result<Self, &'static str> {
+        const WANTED: &str = "not an Ed25519 private key followed by its public key, both PEM; make them with: \
+             openssl genpkey -algorithm ed25519 -out key.pem && openssl pkey -in key.pem -pubout >> key.pem";
+        let (private, public) = pem.split_at(pem.find("-----BEGIN PUBLIC KEY-----").ok_or(WANTED)?);
+        let key = Key {
+            id: key_id(public.trim()),
+            algorithm: Algorithm::EdDSA,
+            encoding: EncodingKey::from_ed_pem(private.trim().as_bytes()).map_err(|_| WANTED)?,
+            decoding: DecodingKey::from_ed_pem(public.trim().as_bytes()).map_err(|_| WANTED)?,
+        };
+        let signed =
+            jsonwebtoken::encode(&Header::new(key.algorithm), &"", &key.encoding).map_err(|_| WANTED)?;
+        let (message, signature) = signed.rsplit_once('.').ok_or(WANTED)?;
+        let fits = jsonwebtoken::crypto::verify(signature, message.as_bytes(), &key.decoding, key.algorithm);
+        if fits.unwrap_or(false) {
+            Ok(Self(key))
+        } else {
+            Err("the public key does not belong to the private key")
+        }
+    }
+}
+
+impl fmt::Debug for KeyPair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "key {}", self.0.id)
+    }
+}
+
+/// A piece of the key's hash: replicas agree on it without being told.
+fn key_id(key: &str) -> String {
+    let digest = Sha256::digest([b"arena key id ", key.as_bytes()].concat());
+    digest[..4].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
@@ -129,8 +172,22 @@ mod tests {
     use super::*;
     use crate::settings::Secret;
 
+    /// Made for this test alone.
+    const PAIR: &str = "-----BEGIN PRIVATE KEY-----
+MC4CAQAwBQYDK2VwBCIEIA0qAp0+oEjUMjtX0lg68+gG5LOH3C7hpPDiBCCvkadp
+-----END PRIVATE KEY-----
+-----BEGIN PUBLIC KEY-----
+MCowBQYDK2VwAyEAF5tpik2tXwaPXKFfQeq0qU85rK0jDgkN7rBjDtThD+M=
+-----END PUBLIC KEY-----
+";
+
     fn keys(secret: &str, previous: Option<&str>) -> Keys {
+        with_pair(secret, previous, None)
+    }
+
+    fn with_pair(secret: &str, previous: Option<&str>, key_pair: Option<KeyPair>) -> Keys {
         Keys::new(&settings::Auth {
+            key_pair,
             secret: Secret::new(secret),
             previous: previous.map(Secret::new),
             admins: Vec::new(),
@@ -166,6 +223,27 @@ mod tests {
         let old = keys("first key", None).sign(Purpose::Access, &alice());
         assert!(keys("second key", Some("first key")).check(Purpose::Access, &old, 0).is_ok());
         assert!(keys("second key", None).check(Purpose::Access, &old, 0).is_err());
+    }
+
+    #[test]
+    fn with_a_key_pair_tokens_are_signed_by_it_and_those_of_the_secret_key_are_still_accepted() {
+        let pair = KeyPair::parse(PAIR).unwrap();
+        assert!(!format!("{pair:?}").contains("MC4"));
+        let keys_of_pair = with_pair("first key", None, Some(pair));
+        let token = keys_of_pair.sign(Purpose::Access, &alice());
+        assert_eq!(keys_of_pair.check(Purpose::Access, &token, 0).unwrap(), alice());
+        let old = keys("first key", None);
+        assert!(keys_of_pair.check(Purpose::Access, &old.sign(Purpose::Access, &alice()), 0).is_ok());
+        assert!(old.check(Purpose::Access, &token, 0).is_err());
+    }
+
+    #[test]
+    fn a_text_that_is_no_key_pair_is_refused_with_advice() {
+        let private_only = &PAIR[..PAIR.find("-----BEGIN PUBLIC").unwrap()];
+        for text in ["", "x", private_only, &PAIR.replace("AyEAF5", "AyEBF5"), &PAIR.replace("MC4C", "MC4D")]
+        {
+            assert!(KeyPair::parse(text).is_err(), "{text}");
+        }
     }
 
     #[test]

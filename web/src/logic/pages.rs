@@ -90,7 +90,7 @@ mod tests {
         #[test]
         fn walking_the_pages_gives_every_item_once(total in 0i64..60, asked in 1i64..10) {
             let limit = Limit::new(Some(asked)).unwrap();
-            let (mut seen, mut after) = (Vec::new(), 0);
+            let (mut seen, mut after): (Vec<i64>, i64) = (Vec::new(), 0);
             loop {
                 let rows: Vec<i64> = (after + 1..=total).take(limit.with_one_more() as usize).collect();
                 let page = List::new(rows, limit, i64::to_string);

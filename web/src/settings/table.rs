@@ -60,6 +60,12 @@ pub static SETTINGS: &[Setting] = &[
         "",
         "the key before the last change: still accepted, never used",
     ),
+    fixed(
+        "JWT_KEY",
+        Kind::Secret,
+        "",
+        "Ed25519 key pair (PEM) that signs tokens instead of SECRET_KEY; usually by JWT_KEY_FILE",
+    ),
     fixed("ADMIN_USERNAMES", Kind::List, "", "users who are made admin when they register or at start"),
     fixed("MONITORING_PUBLIC", Kind::Flag, "False", "open the monitoring endpoints to everybody"),
     fixed(

@@ -1,6 +1,7 @@
 //! A world for tests: one private Postgres per test process, and for each test its own database, its own Redis and
 //! as many replicas of the web service as it asks for.
 #![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "a world that cannot be made must fail the test")]
 
 pub mod http;
 pub mod programs;
