@@ -86,7 +86,9 @@ impl Rules {
     /// Whether the map lets somebody who bears one of its system names be that Postgres user.
     pub fn mapped_by(&self, map: &str, user: &str, bears: impl Fn(&str) -> bool) -> bool {
         self.maps.iter().any(|entry| {
-            entry.map == map && entry.user.as_deref().is_none_or(|name| name == user) && bears(&entry.system_name)
+            entry.map == map
+                && entry.user.as_deref().is_none_or(|name| name == user)
+                && bears(&entry.system_name)
         })
     }
 }
