@@ -188,12 +188,19 @@ native_backup() {
     say "saved: $file ($(du -h -- "$file" | cut -f1))"
 }
 
+# In one transaction: all of it or nothing. Extensions belong to the superuser and are there already.
+# shellcheck disable=SC2016 # expanded where the database is known
+readonly RESTORE='
+    pg_restore --list -- "$1" | grep -vE " (EXTENSION|COMMENT - EXTENSION) " >"$1.list"
+    pg_restore --use-list="$1.list" --clean --if-exists --no-owner --single-transaction --exit-on-error \
+        --dbname="$PGDATABASE" -- "$1" || ended=$?
+    rm -f -- "$1.list"
+    exit "${ended:-0}"'
+
 native_restore() {
     need_built
     [ -f "${1:-}" ] || fail "restore FILE: which backup?"
-    # shellcheck disable=SC2016 # expanded where PGDATABASE is known
-    stack exec postgres sh -c 'exec pg_restore --clean --if-exists --no-owner --single-transaction \
-        --exit-on-error --dbname="$PGDATABASE" -- "$1"' sh "$(realpath -- "$1")"
+    stack exec postgres sh -c "$RESTORE" sh "$(realpath -- "$1")"
     say "restored: $1"
 }
 
@@ -367,19 +374,23 @@ docker_wait_healthy() {
 docker_port() { compose port balancer 80 | sed 's/.*://'; }
 docker_url() { printf 'http://127.0.0.1:%s' "$(docker_port)"; }
 
-# More or fewer replicas than the file's ten: a file beside it with the rest, and a balancer that knows them.
+# The balancer's file for this many replicas, and a compose file with those past the ten.
 docker_scale_files() {
     local number
     mkdir -p "$DOCKER_DIR/balancer"
+    chmod 755 "$DOCKER_DIR/balancer"
     rm -f -- "$DOCKER_DIR/scale.yml"
-    [ "$1" -ne 10 ] || return 0
-    need_built
-    "$(target_dir)/release/stack" render balancer --template "$HOME_DIR/deploy/nginx.conf" \
-        --out "$DOCKER_DIR/balancer/nginx.conf" --replicas "$1"
+    if is_built; then
+        "$(target_dir)/release/stack" render balancer --template "$HOME_DIR/deploy/nginx.conf" \
+            --out "$DOCKER_DIR/balancer/nginx.conf" --replicas "$1"
+    elif [ "$1" -ne 10 ]; then
+        need_built
+    fi
+    [ "$1" -gt 10 ] || return 0
     {
         # The anchors of the file, which no other file can refer to.
         sed '/^services:/,$d' "$COMPOSE_FILE"
-        printf 'services:\n  balancer:\n    volumes: ["%s/balancer:/etc/balancer:ro"]\n' "$DOCKER_DIR"
+        printf 'services:\n'
         for ((number = 11; number <= $1; number++)); do
             printf '  web-%s: {<<: *web, container_name: arena-web-%s, hostname: web-%s, ' "$number" "$number" "$number"
             printf 'environment: {<<: *web-environment, CONTAINER_NAME: web-%s}}\n' "$number"
@@ -387,16 +398,24 @@ docker_scale_files() {
     } >"$DOCKER_DIR/scale.yml"
 }
 
+# It looks names up when it reads its file: a container that was made anew may have another address.
+docker_reload_balancer() {
+    [ -z "$(docker ps -q --filter name=^arena-balancer$)" ] || docker kill --signal HUP arena-balancer >/dev/null
+}
+
+# New replicas are healthy before the balancer learns of them; those that go are forgotten by it first.
 docker_scale() {
     [[ ${1:-} =~ ^[1-9][0-9]*$ ]] || fail "scale N: how many replicas?"
-    local services=() surplus
+    local services=() surplus=()
     docker_scale_files "$1"
-    mapfile -t services < <(docker_services "$1" pooled)
-    compose up -d --no-deps "${services[@]}"
+    mapfile -t services < <(docker_services "$1" pooled | grep '^web-')
+    compose up -d --no-deps --no-recreate "${services[@]}"
     docker_wait_healthy "${services[@]}"
-    mapfile -t surplus < <(docker ps --format '{{.Names}}' | grep -E '^arena-web-[0-9]+$' | sort -t- -k3 -n | tail -n "+$(($1 + 1))")
+    docker_reload_balancer
+    mapfile -t surplus < <(docker ps -a --format '{{.Names}}' | grep -E '^arena-web-[0-9]+$' | sort -t- -k3 -n | tail -n "+$(($1 + 1))")
     if [ "${#surplus[@]}" -gt 0 ]; then
-        docker stop --time 40 "${surplus[@]}" >/dev/null
+        sleep 1
+        docker stop --time 45 "${surplus[@]}" >/dev/null
         docker rm "${surplus[@]}" >/dev/null
     fi
     say "$1 replicas"
@@ -408,7 +427,8 @@ docker_backup() {
     local file=${1:-$HOME_DIR/results/backup-$(date -u +%Y%m%dT%H%M%SZ).dump}
     mkdir -p "$(dirname -- "$file")"
     # shellcheck disable=SC2016 # expanded in the container
-    (umask 077 && compose exec -T postgres sh -c 'pg_dump -U "$DB_USER" -h 127.0.0.1 --format=custom --no-owner "$DB_NAME"' >"$file.part")
+    (umask 077 && compose exec -T postgres sh -c \
+        'PGPASSWORD=$DB_PASSWORD exec pg_dump -h 127.0.0.1 -U "$DB_USER" --format=custom --no-owner "$DB_NAME"' >"$file.part")
     mv -- "$file.part" "$file"
     say "saved: $file ($(du -h -- "$file" | cut -f1))"
 }
@@ -416,7 +436,8 @@ docker_backup() {
 docker_restore() {
     [ -f "${1:-}" ] || fail "restore FILE: which backup?"
     # shellcheck disable=SC2016 # expanded in the container
-    compose exec -T postgres sh -c 'pg_restore -U "$DB_USER" -h 127.0.0.1 --clean --if-exists --no-owner --single-transaction --exit-on-error --dbname="$DB_NAME"' <"$1"
+    compose exec -T postgres sh -c 'export PGHOST=127.0.0.1 PGUSER="$DB_USER" PGPASSWORD="$DB_PASSWORD" PGDATABASE="$DB_NAME"
+        cat >/tmp/restore.dump && set -- /tmp/restore.dump; trap "rm -f /tmp/restore.dump" EXIT;'"$RESTORE" <"$1"
     say "restored: $1"
 }
 
@@ -447,7 +468,7 @@ docker_verb() {
     build) docker_build ;;
     start) docker_start "$@" ;;
     stop) docker_stop "$@" ;;
-    restart) if [ $# -gt 0 ]; then compose restart "$(todays_name "$1")"; else compose restart; fi ;;
+    restart) docker_restart "$@" ;;
     status | ps) compose ps ;;
     logs) docker_logs "$@" ;;
     exec) compose exec -T "$(todays_name "$1")" "${@:2}" ;;
@@ -490,6 +511,16 @@ docker_ordered_stop() {
     compose stop --timeout 60
 }
 
+docker_restart() {
+    if [ $# -eq 0 ]; then
+        docker_stop --keep
+        compose start
+    else
+        compose restart --timeout 45 "$(todays_name "$1")"
+    fi
+    docker_reload_balancer
+}
+
 docker_logs() {
     local args=() arg
     for arg in "$@"; do args+=("$(todays_name "$arg")"); done
@@ -522,9 +553,10 @@ docker_rollback() {
 docker_roll() {
     local service
     compose up --no-deps migrate
-    for service in $(compose config --services | grep '^web-' | sort -t- -k2 -n) pooler balancer; do
+    for service in $(docker ps --format '{{.Names}}' | sed -nE 's/^arena-(web-[0-9]+)$/\1/p' | sort -t- -k2 -n) pooler balancer; do
         compose up -d --no-deps "$service"
         docker_wait_healthy "$service"
+        docker_reload_balancer
     done
 }
 
