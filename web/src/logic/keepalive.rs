@@ -61,6 +61,8 @@ impl Keepalive {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const S: Duration = Duration::from_secs(1);
@@ -90,5 +92,30 @@ mod tests {
         keepalive.on_token(start + 20 * S);
         assert_eq!(keepalive.on_wake(start + 10 * S), Due::Nothing);
         assert_eq!(keepalive.on_wake(start + 20 * S), Due::Close(End::TokenExpired));
+    }
+
+    proptest! {
+        /// Steps through the wake-ups of a long connection; `answers` says after how long each ping is answered.
+        #[test]
+        fn who_answers_in_time_stays_and_who_does_not_is_closed_in_time(
+            answers in prop::collection::vec(prop::option::weighted(0.9, 0u64..8_000), 1..40)
+        ) {
+            let start = Instant::now();
+            let mut keepalive = Keepalive::new(25 * S, 8 * S, start + 100_000 * S, start);
+            for answer in answers {
+                let pinged = keepalive.wake_at();
+                prop_assert_eq!(keepalive.on_wake(pinged), Due::Ping);
+                let due = keepalive.wake_at();
+                prop_assert_eq!(due, pinged + 8 * S);
+                if let Some(after_ms) = answer {
+                    prop_assert_eq!(keepalive.on_wake(pinged + Duration::from_millis(after_ms)), Due::Nothing);
+                    keepalive.on_heard();
+                    prop_assert_eq!(keepalive.on_wake(due), Due::Nothing);
+                } else {
+                    prop_assert_eq!(keepalive.on_wake(due), Due::Close(End::Silent));
+                    return Ok(());
+                }
+            }
+        }
     }
 }

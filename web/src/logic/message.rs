@@ -8,7 +8,8 @@ use uuid::Uuid;
 /// The position of a message in its session: 1, 2, 3 … without gaps.
 pub type Offset = i64;
 
-/// The longest content, in bytes of UTF-8. With JSON escapes it still fits the 64 KiB frame of a WebSocket.
+/// The longest content, in bytes of UTF-8. Even where JSON doubles each byte, as for quotes and new lines, it fits the
+/// 64 KiB frame of a WebSocket.
 pub const CONTENT_LEN_MAX: usize = 16 * 1024;
 /// The longest answer that a responder may give; what it says beyond that is cut off.
 pub const ANSWER_LEN_MAX: usize = 64 * 1024;
@@ -109,7 +110,28 @@ pub fn answer_key(question: Uuid) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn what_is_accepted_can_be_stored(content in "(\\PC|\\x00|\n|\"|\\\\){0,200}", id in "\\PC{0,140}") {
+            if check_content(&content).is_ok() {
+                prop_assert!(!content.contains('\0') && !content.trim().is_empty());
+            }
+            if check_client_msg_id(&id).is_ok() {
+                prop_assert!((1..=CLIENT_MSG_ID_LEN_MAX).contains(&id.len()) && id.is_ascii());
+            }
+        }
+
+        #[test]
+        fn a_role_is_read_as_it_was_written(word in "[a-z]{0,12}") {
+            if let Some(role) = Role::from_word(&word) {
+                prop_assert_eq!(role.as_str(), word);
+            }
+        }
+    }
 
     #[test]
     fn blank_long_and_nul_contents_are_refused_with_advice() {
