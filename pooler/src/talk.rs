@@ -58,6 +58,15 @@ impl Talk {
         self.wire.write_all(bytes).await
     }
 
+    /// The next message, which has to be of this kind: any other is refused by its first byte, before its length is
+    /// believed.
+    pub async fn next_of_kind(&mut self, kind: u8) -> Result<Option<Message>, TalkError> {
+        if self.peek_byte().await? != kind {
+            return Ok(None);
+        }
+        self.next().await.map(Some)
+    }
+
     pub async fn next(&mut self) -> Result<Message, TalkError> {
         loop {
             let head = Head::parse(&self.unread).map_err(|e| TalkError::Protocol(e.to_string()))?;

@@ -249,10 +249,8 @@ impl LoginAttempt<'_> {
 
     /// The next message has to be the client's answer. Another startup message in its place is no answer.
     async fn answer(&self, talk: &mut Talk) -> Result<Vec<u8>, End> {
-        let message = talk.next().await.map_err(talk_end)?;
-        if message.kind != kind::PASSWORD {
-            return Err(super::refuse("expected password response"));
-        }
+        let message = talk.next_of_kind(kind::PASSWORD).await.map_err(talk_end)?;
+        let message = message.ok_or_else(|| super::refuse("expected password response"))?;
         Ok(message.body)
     }
 }
