@@ -253,6 +253,7 @@ async fn tidy(worker: Rc<Worker>) {
     let mut ticks = tokio::time::interval(TIDY_INTERVAL);
     loop {
         ticks.tick().await;
+        worker.spare.tidy();
         let generation = worker.generation();
         let upstreams = &generation.running.settings.http.upstreams;
         worker.idle.tidy(|group| upstreams[group].keepalive.timeout, Instant::now());

@@ -1,14 +1,14 @@
 //! The memory of one request: buffers and heads, lent to a connection while it has a request and taken back when it
 //! idles, so that ten thousand idle clients hold none.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use super::story::Story;
 use super::upload::Upload;
 use crate::buffer::Buffer;
 
-/// Kept for the next request by one worker. More were in use at a peak; they are freed.
-const SPARE_MAX: usize = 64;
+/// Buffers that one worker keeps for tunnels: one per tunnel that moves bytes at the same moment would be plenty.
+const BUFFERS_MAX: usize = 64;
 
 #[derive(Debug, Default)]
 pub struct Scratch {
@@ -81,16 +81,42 @@ impl Outbox {
     }
 }
 
-/// The memory that no connection uses now.
+/// The memory that no connection uses now: as much as was in use at once lately, so that a steady load allocates
+/// nothing. What a peak left behind goes with `tidy`.
 #[derive(Debug, Default)]
 pub struct Spare {
     // Boxes, so that lending one moves a pointer and not the heads in it.
     #[allow(clippy::vec_box)]
     free: RefCell<Vec<Box<Scratch>>>,
     buffers: RefCell<Vec<Buffer>>,
+    /// Those of connections that were cut do not come back: both counts then stay one too high, their difference right.
+    lent: Cell<usize>,
+    /// Most lent at once since the last `tidy`.
+    lent_max: Cell<usize>,
 }
 
 impl Spare {
+    pub fn take(&self) -> Box<Scratch> {
+        self.lent.set(self.lent.get() + 1);
+        self.lent_max.set(self.lent_max.get().max(self.lent.get()));
+        self.free.borrow_mut().pop().unwrap_or_default()
+    }
+
+    pub fn give_back(&self, mut scratch: Box<Scratch>) {
+        self.lent.set(self.lent.get().saturating_sub(1));
+        scratch.clear();
+        scratch.inbound.reset();
+        scratch.from_upstream.reset();
+        self.free.borrow_mut().push(scratch);
+    }
+
+    /// Frees what was not needed since the last call.
+    pub fn tidy(&self) {
+        let kept = self.lent_max.get() - self.lent.get().min(self.lent_max.get());
+        self.free.borrow_mut().truncate(kept);
+        self.lent_max.set(self.lent.get());
+    }
+
     /// A buffer for the moment in which a tunnel moves bytes.
     pub fn take_buffer(&self) -> Buffer {
         self.buffers.borrow_mut().pop().unwrap_or_default()
@@ -98,23 +124,29 @@ impl Spare {
 
     pub fn give_back_buffer(&self, mut buffer: Buffer) {
         let mut buffers = self.buffers.borrow_mut();
-        if buffers.len() < SPARE_MAX {
+        if buffers.len() < BUFFERS_MAX {
             buffer.reset();
             buffers.push(buffer);
         }
     }
+}
 
-    pub fn take(&self) -> Box<Scratch> {
-        self.free.borrow_mut().pop().unwrap_or_default()
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    pub fn give_back(&self, mut scratch: Box<Scratch>) {
-        let mut free = self.free.borrow_mut();
-        if free.len() < SPARE_MAX {
-            scratch.clear();
-            scratch.inbound.reset();
-            scratch.from_upstream.reset();
-            free.push(scratch);
-        }
+    #[test]
+    fn memory_of_a_peak_is_freed_and_that_of_a_steady_load_is_kept() {
+        let spare = Spare::default();
+        let lent: Vec<_> = (0..10).map(|_| spare.take()).collect();
+        lent.into_iter().for_each(|scratch| spare.give_back(scratch));
+        spare.tidy();
+        assert_eq!(spare.free.borrow().len(), 10);
+        let lent: Vec<_> = (0..3).map(|_| spare.take()).collect();
+        lent.into_iter().for_each(|scratch| spare.give_back(scratch));
+        spare.tidy();
+        assert_eq!(spare.free.borrow().len(), 3);
+        spare.tidy();
+        assert_eq!(spare.free.borrow().len(), 0);
     }
 }
