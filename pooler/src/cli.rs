@@ -97,11 +97,12 @@ fn start(arguments: &Arguments, run: fn(Start) -> anyhow::Result<()>) -> anyhow:
     if let Some(user) = arguments.user.clone() {
         settings.keys.user = Some(user);
     }
-    become_user(settings.keys.user.as_deref())?;
     let pidfile = Pidfile::check(&settings.keys.pidfile)?;
     if arguments.daemon && !arguments.in_background {
-        return background::launch(&settings.keys, &pidfile);
+        // Before root is left: the process in the background reads files that may be root's own.
+        return background::launch(&settings.keys);
     }
+    become_user(settings.keys.user.as_deref())?;
     let log =
         Log::start(&settings.keys, arguments.quiet || arguments.in_background).map_err(anyhow::Error::msg)?;
     run_logged(arguments, settings, log, pidfile, run)

@@ -5,14 +5,13 @@ use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::Context;
 
-use super::pidfile::Pidfile;
 use crate::settings::Keys;
 
 /// What the process in the background writes when its sockets are open.
 const READY: &[u8] = b"ready\n";
 
 /// Starts the process in the background and waits for its word.
-pub fn launch(keys: &Keys, pidfile: &Pidfile) -> anyhow::Result<ExitCode> {
+pub fn launch(keys: &Keys) -> anyhow::Result<ExitCode> {
     if keys.pidfile.is_empty() {
         anyhow::bail!("daemon needs pidfile configured");
     }
@@ -36,7 +35,6 @@ pub fn launch(keys: &Keys, pidfile: &Pidfile) -> anyhow::Result<ExitCode> {
     }
     let status = child.wait()?;
     let log = if keys.logfile.is_empty() { "the syslog" } else { &keys.logfile };
-    debug_assert_ne!(pidfile.process(), Some(child.id() as i32));
     anyhow::bail!("the process in the background ended ({status}); {log} tells why")
 }
 

@@ -1,0 +1,140 @@
+//! The program `pooler` as an operator starts it: options, exit codes, messages, background, pidfile.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, Uid};
+
+/// A folder with a configuration that listens on a unix socket alone.
+struct Folder {
+    folder: tempfile::TempDir,
+}
+
+impl Folder {
+    fn new(more: &str) -> Folder {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        // The pooler may run as another user than the test.
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).expect("our own folder");
+        let path = folder.path().display();
+        let text = format!(
+            "[databases]\nx = host=127.0.0.1 port=1\n[pgbouncer]\nunix_socket_dir = {path}\n\
+             metrics_listen_port = 0\nlogfile = {path}/log\npidfile = {path}/pid\n{more}\n"
+        );
+        fs::write(folder.path().join("a.ini"), text).expect("our own folder");
+        Folder { folder }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn text(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).unwrap_or_default()
+    }
+}
+
+fn pooler(arguments: &[&str], config: Option<&Path>) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pooler"));
+    command.args(arguments).args(config);
+    command.output().expect("the program starts")
+}
+
+fn said(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// As root the pooler has to be told whom to run as.
+fn as_user<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
+    let mut all = arguments.to_vec();
+    if Uid::effective().is_root() {
+        all.extend(["-u", "nobody"]);
+    }
+    all
+}
+
+#[test]
+fn check_tells_all_problems_and_fails() {
+    let good = Folder::new("");
+    let output = pooler(&["--check"], Some(&good.path("a.ini")));
+    assert!(output.status.success(), "{}", said(&output.stderr));
+    let bad = Folder::new("pool_mod = session\nmax_client_conn = many");
+    let output = pooler(&["--check"], Some(&bad.path("a.ini")));
+    let text = said(&output.stderr);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text.contains("a.ini:8: unknown parameter \"pool_mod\"; did you mean pool_mode?"), "{text}");
+    assert!(text.contains("a.ini:9: max_client_conn: expected a whole number"), "{text}");
+}
+
+#[test]
+fn the_first_line_of_the_version_is_pgbouncers() {
+    for option in ["-V", "--version"] {
+        let text = said(&pooler(&[option], None).stdout);
+        assert!(text.starts_with("PgBouncer 1.25.2\n"), "{text}");
+    }
+    assert!(pooler(&["-h"], None).status.success());
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let output = pooler(&[], Some(Path::new("/does/not/exist.ini")));
+    assert_eq!(output.status.code(), Some(1));
+    let text = said(&output.stderr);
+    assert!(text.contains("/does/not/exist.ini: could not open: No such file"), "{text}");
+}
+
+#[test]
+fn a_daemon_is_ready_when_its_parent_returns_and_cleans_up() {
+    let folder = Folder::new("");
+    let config = folder.path("a.ini");
+    let output = pooler(&as_user(&["-d", "-q"]), Some(&config));
+    assert!(output.status.success(), "{}{}", said(&output.stderr), folder.text("log"));
+    let process: i32 = folder.text("pid").trim().parse().expect("the pidfile holds a number");
+    let guard = KillAtEnd(process);
+    assert!(folder.path(".s.PGSQL.6432").exists());
+
+    let second = pooler(&as_user(&["-d"]), Some(&config));
+    assert_eq!(second.status.code(), Some(1));
+    assert!(said(&second.stderr).contains("is another instance running?"), "{}", said(&second.stderr));
+
+    kill(Pid::from_raw(process), Signal::SIGTERM).expect("our own process");
+    wait_until_gone(process);
+    // Its number may be somebody else's by now.
+    std::mem::forget(guard);
+    assert!(!folder.path("pid").exists() && !folder.path(".s.PGSQL.6432").exists());
+    assert!(folder.text("log").contains("got SIGTERM, shutting down"), "{}", folder.text("log"));
+}
+
+#[test]
+fn a_daemon_that_cannot_listen_fails_in_its_parent() {
+    let taken = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    let port = taken.local_addr().expect("it is bound").port();
+    let folder = Folder::new(&format!("listen_addr = 127.0.0.1\nlisten_port = {port}"));
+    let output = pooler(&as_user(&["-d"]), Some(&folder.path("a.ini")));
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said(&output.stderr).contains("/log tells why"), "{}", said(&output.stderr));
+    assert!(folder.text("log").contains("Address already in use"), "{}", folder.text("log"));
+    assert!(!folder.path("pid").exists());
+}
+
+/// A failing test leaves no process behind.
+struct KillAtEnd(i32);
+
+impl Drop for KillAtEnd {
+    fn drop(&mut self) {
+        let _ = kill(Pid::from_raw(self.0), Signal::SIGKILL);
+    }
+}
+
+/// The process is no child of ours: there is nothing to wait on but its id.
+fn wait_until_gone(process: i32) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while kill(Pid::from_raw(process), None) != Err(Errno::ESRCH) {
+        assert!(Instant::now() < deadline, "process {process} does not end");
+        std::thread::yield_now();
+    }
+}
