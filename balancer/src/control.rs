@@ -5,6 +5,7 @@ mod process;
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -161,7 +162,7 @@ fn run(origin: Origin, error_logs: ErrorLogs, prepared: Prepared) -> io::Result<
             current,
             workers: Vec::new(),
             retiring: Vec::new(),
-            draining: false,
+            draining: Arc::default(),
         };
         master.announce(prepared.files);
         prepared.moot.iter().for_each(|what| tracing::info!("{what}"));
@@ -188,10 +189,15 @@ struct Master {
     workers: Vec<WorkerHandle>,
     /// Workers that a smaller `worker_processes` no longer wants, until their connections end.
     retiring: Vec<WorkerHandle>,
-    draining: bool,
+    /// Shared with the ops port: a process that drains is not ready.
+    draining: Arc<AtomicBool>,
 }
 
 impl Master {
+    fn is_draining(&self) -> bool {
+        self.draining.load(Relaxed)
+    }
+
     fn running(&self) -> Arc<Running> {
         self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -225,11 +231,11 @@ impl Master {
     }
 
     fn ops(&self) -> Ops {
-        let (current, ready) = (self.current.clone(), self.current.clone());
+        let (current, draining) = (self.current.clone(), self.draining.clone());
         let metrics = self.running().metrics.clone();
         Ops {
             metrics: Arc::new(move || metrics.render(&current)),
-            ready: Arc::new(move || ready.read().is_ok()),
+            ready: Arc::new(move || !draining.load(Relaxed)),
         }
     }
 
@@ -240,7 +246,7 @@ impl Master {
                 signal = signals.next() => self.on_signal(signal).await,
                 _ = ticks.tick() => self.look_after().await,
             }
-            if self.draining && self.workers.is_empty() && self.retiring.is_empty() {
+            if self.is_draining() && self.workers.is_empty() && self.retiring.is_empty() {
                 tracing::info!("all workers have ended");
                 return;
             }
@@ -249,7 +255,7 @@ impl Master {
 
     async fn on_signal(&mut self, signal: Signal) {
         match signal {
-            Signal::Hangup if !self.draining => self.reload().await,
+            Signal::Hangup if !self.is_draining() => self.reload().await,
             Signal::Quit => self.quit().await,
             Signal::Terminate | Signal::Interrupt => self.stop().await,
             Signal::Usr1 => {
@@ -268,11 +274,11 @@ impl Master {
         tracing::info!("reconfiguring");
         match self.next_generation(&before).await {
             Ok(next) => {
-                metrics.reloads.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                metrics.reloads.fetch_add(1, Relaxed);
                 self.take_over(&before, Arc::new(next)).await;
             }
             Err(what) => {
-                metrics.reloads_failed.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                metrics.reloads_failed.fetch_add(1, Relaxed);
                 tracing::error!("{what}; the old configuration stays");
             }
         }
@@ -320,7 +326,7 @@ impl Master {
 
     /// Graceful: what is under way may end, for as long as `worker_shutdown_timeout` says.
     async fn quit(&mut self) {
-        if std::mem::replace(&mut self.draining, true) {
+        if self.draining.swap(true, Relaxed) {
             return;
         }
         tracing::info!("gracefully shutting down");
@@ -338,7 +344,7 @@ impl Master {
         for worker in self.workers.iter().chain(&self.retiring) {
             worker.send(Command::Stop).await;
         }
-        if !std::mem::replace(&mut self.draining, true) {
+        if !self.draining.swap(true, Relaxed) {
             running.listeners.iter().for_each(|listener| listeners::close(listener));
         }
     }
@@ -354,7 +360,7 @@ impl Master {
             }
             let ended = self.workers.remove(at);
             let whole = ended.join();
-            if self.draining {
+            if self.is_draining() {
                 continue;
             }
             tracing::error!(

@@ -1,7 +1,7 @@
 //! `error_log`: events of the whole process in nginx's format, to the files and levels that the configuration names.
 
 use std::fmt::{self, Write as _};
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,6 +12,7 @@ use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::access_log::append;
 use crate::conf::Origin;
 use crate::conf::error::system;
 use crate::conf::settings::{ErrorLevel, ErrorLog, ErrorTarget};
@@ -100,8 +101,7 @@ impl ErrorLogs {
 
 impl Sink {
     fn open(path: PathBuf) -> Result<Sink, String> {
-        let file = OpenOptions::new().create(true).append(true).open(&path);
-        let file = file.map_err(|error| system("open", &path, &error))?;
+        let file = append(&path).map_err(|error| system("open", &path, &error))?;
         Ok(Sink::File(path, file))
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::socket::{Shutdown, shutdown};
-use socket2::{Domain, Protocol, Socket as RawSocket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, Type};
 
 use crate::conf::listen::{Listen, SocketOptions};
 use crate::conf::upstream::Address;
@@ -23,25 +23,48 @@ pub fn open(
     previous: &[Arc<Listener>],
     workers: usize,
 ) -> Result<Vec<Arc<Listener>>, String> {
+    // While we run, nobody must wait for us; at the start there is nothing else to do.
+    let tries = if previous.is_empty() { BIND_TRIES } else { 1 };
     let mut opened = Vec::new();
     for listen in listens {
-        let kept = previous.iter().find(|known| fits(known, listen));
-        let listener = match kept {
-            Some(known) => known.clone(),
-            None => Arc::new(open_one(listen, workers)?),
+        let listener = match previous.iter().find(|known| fits(known, listen, workers)) {
+            Some(known) => keep(known, listen)?,
+            None => Arc::new(open_one(listen, workers, tries)?),
         };
         opened.push(listener);
     }
     Ok(opened)
 }
 
-fn fits(known: &Listener, listen: &Listen) -> bool {
-    known.listen.address == listen.address && known.listen.options == listen.options
+/// With `reuseport` there is a socket for each worker: one that nobody accepts from would swallow its share.
+fn fits(known: &Listener, listen: &Listen, workers: usize) -> bool {
+    let (before, after) = (&known.listen.options, &listen.options);
+    known.listen.address == listen.address
+        && before.reuseport == after.reuseport
+        && before.ipv6only == after.ipv6only
+        && (!after.reuseport || known.sockets.len() == workers)
 }
 
-fn open_one(listen: &Arc<Listen>, workers: usize) -> Result<Listener, String> {
+/// The socket stays; a new backlog is told to it.
+fn keep(known: &Arc<Listener>, listen: &Listen) -> Result<Arc<Listener>, String> {
+    if known.listen.options.backlog != listen.options.backlog {
+        let backlog = i32::try_from(listen.options.backlog).unwrap_or(i32::MAX);
+        for socket in &known.sockets {
+            let listened = match socket {
+                Socket::Tcp(listener) => SockRef::from(listener).listen(backlog),
+                Socket::Unix(listener) => SockRef::from(listener).listen(backlog),
+            };
+            listened.map_err(|error| {
+                format!("listen() to {}, backlog {backlog} failed ({error})", listen.address)
+            })?;
+        }
+    }
+    Ok(known.clone())
+}
+
+fn open_one(listen: &Arc<Listen>, workers: usize, tries: u32) -> Result<Listener, String> {
     let count = if listen.options.reuseport { workers } else { 1 };
-    let sockets = (0..count).map(|_| bind_patiently(listen)).collect::<io::Result<Vec<Socket>>>();
+    let sockets = (0..count).map(|_| bind_patiently(listen, tries)).collect::<io::Result<Vec<Socket>>>();
     let sockets = sockets.map_err(|error| format!("bind() to {} failed ({error})", listen.address))?;
     Ok(Listener { listen: listen.clone(), sockets })
 }
@@ -50,8 +73,8 @@ fn open_one(listen: &Arc<Listen>, workers: usize) -> Result<Listener, String> {
     clippy::disallowed_methods,
     reason = "the master waits for an address before it has anything else to do"
 )]
-fn bind_patiently(listen: &Listen) -> io::Result<Socket> {
-    for _ in 1..BIND_TRIES {
+fn bind_patiently(listen: &Listen, tries: u32) -> io::Result<Socket> {
+    for _ in 1..tries {
         match bind(listen) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => std::thread::sleep(BIND_PAUSE),
             other => return other,

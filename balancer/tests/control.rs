@@ -282,3 +282,23 @@ fn the_ops_port_tells_metrics_and_health() {
     let metrics = ask("/metrics");
     assert!(metrics.contains("balancer_requests_total 1"), "{metrics}");
 }
+
+#[test]
+fn a_listener_whose_backlog_changes_stays_open() {
+    let world = World::new(SERVER).start();
+    world.configure("server { listen 127.0.0.1:PORT backlog=64; location / { return 200 two; } }");
+    world.signal("reload");
+    world.wait_until("the new answer is given", || world.get("/").ends_with("two"));
+}
+
+#[test]
+fn as_a_daemon_the_caller_gets_its_prompt_back() {
+    let world = World::new(SERVER);
+    let text = world.read("nginx.conf").replace("daemon off;", "daemon on;");
+    fs::write(world.path("nginx.conf"), text).unwrap();
+    assert!(world.ask(&[]).status.success(), "the parent ends well");
+    world.wait_until("the pid file is there", || world.path("pid").exists());
+    assert!(world.get("/").ends_with("one"));
+    world.signal("stop");
+    world.wait_until("the pid file is gone", || !world.path("pid").exists());
+}

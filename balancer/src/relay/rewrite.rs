@@ -193,7 +193,7 @@ fn unescape_url(url: Vec<u8>) -> Vec<u8> {
     let mut out = Vec::with_capacity(url.len());
     let mut at = 0;
     while at < url.len() {
-        let decoded = url.get(at..at + 3).and_then(|code| hex_pair(code));
+        let decoded = url.get(at..at + 3).and_then(hex_pair);
         match decoded {
             _ if url[at] == b'?' => break,
             Some(b'?') => {

@@ -161,7 +161,8 @@ pub(super) fn listens(servers: &[Built<'_>]) -> Result<Vec<Arc<Listen>>> {
             match known {
                 Some(meeting) => join(meeting, built, line)?,
                 None => {
-                    meetings.push(Meeting { line: line.clone(), servers: vec![(built, line.default_server)] })
+                    let servers = vec![(built, line.default_server)];
+                    meetings.push(Meeting { line: line.clone(), servers });
                 }
             }
         }
