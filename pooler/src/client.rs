@@ -15,7 +15,7 @@ use crate::clients::{ClientEntry, Doing};
 use crate::error::End;
 use crate::logic::session::{ClientHalt, ClientSide, Flow, Mode, ServerHalt, ServerSide, Session};
 use crate::outbox::Outbox;
-use crate::pool::{Borrowed, Lease, PoolInfo, Waiting};
+use crate::pool::{Borrowed, Borrower, Lease, PoolInfo, Waiting};
 use crate::server::Server;
 use crate::wire::Wire;
 use crate::worker::Worker;
@@ -275,7 +275,8 @@ impl Client {
         self.refresh_rules();
         let now = Instant::now();
         let house = &self.worker.house;
-        match house.pools.borrow(house, &self.pool, self.entry.id, self.worker.id, now)? {
+        let by = Borrower { client: self.entry.id, worker: self.worker.id, now, is_patient: false };
+        match house.pools.borrow(house, &self.pool, by)? {
             Borrowed::Now(lease) => self.link_to(lease, now),
             Borrowed::Later(waiting) => {
                 self.entry.set_doing(Doing::Waiting, now);
@@ -359,7 +360,7 @@ impl Client {
             }
             ServerHalt::OpenedTransaction => {
                 let text = "transaction blocks not allowed in statement pooling mode";
-                (text.to_string(), End::client(sqlstate::FEATURE_NOT_SUPPORTED, text))
+                (text.to_string(), End::client(sqlstate::PROTOCOL_VIOLATION, text))
             }
         };
         self.close_server(&reason);

@@ -11,9 +11,15 @@ use pgwire::startup::CancelKey;
 use crate::logic::ledger::WorkerId;
 use crate::pool::PoolInfo;
 
+/// Host or `unix(PID)`, and port.
+pub type Endpoint = (String, u16);
+
+/// The clients of one worker.
+type Part = Mutex<HashMap<u64, Arc<ClientEntry>>>;
+
 /// All clients, in one part per worker so that workers do not meet here.
 pub struct Clients {
-    parts: Box<[Mutex<HashMap<u64, Arc<ClientEntry>>>]>,
+    parts: Box<[Part]>,
     by_key: Mutex<HashMap<u64, Arc<ClientEntry>>>,
     count: AtomicUsize,
     started: Instant,
@@ -73,9 +79,8 @@ pub struct ClientEntry {
     /// What the log calls it.
     pub ptr: u64,
     pub worker: WorkerId,
-    /// Address or `unix(PID)`, and port.
-    pub peer: (String, u16),
-    pub local: (String, u16),
+    pub peer: Endpoint,
+    pub local: Endpoint,
     pub connected_at: SystemTime,
     pub connected: Instant,
     pub key: u64,

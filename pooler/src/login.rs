@@ -16,7 +16,7 @@ use crate::admin::{Console, Rights};
 use crate::clients::{ClientEntry, Login, Order};
 use crate::error::End;
 use crate::logic::session::{Mode, Rules, Session};
-use crate::pool::{Borrowed, PoolInfo, Welcome};
+use crate::pool::{Borrowed, Borrower, PoolInfo, Welcome};
 use crate::settings::{ADMIN_DATABASE, Database, Settings};
 use crate::talk::{Talk, TalkError};
 use crate::worker::Worker;
@@ -199,7 +199,8 @@ impl LoginAttempt<'_> {
         }
         let house = &self.worker.house;
         let (now, entry) = (Instant::now(), self.entry);
-        let lease = match house.pools.borrow(house, pool, entry.id, self.worker.id, now)? {
+        let by = Borrower { client: entry.id, worker: self.worker.id, now, is_patient: true };
+        let lease = match house.pools.borrow(house, pool, by)? {
             Borrowed::Now(lease) => lease,
             Borrowed::Later(mut waiting) => {
                 entry.set_doing(crate::clients::Doing::Waiting, now);

@@ -105,6 +105,16 @@ pub struct Lease {
     reason: &'static str,
 }
 
+/// Who asks for a server.
+#[derive(Clone, Copy)]
+pub struct Borrower {
+    pub client: u64,
+    pub worker: WorkerId,
+    pub now: Instant,
+    /// Waits for a pool whose logins fail, too: a client that is logging in itself, and can wait for nothing else.
+    pub is_patient: bool,
+}
+
 /// The answer to `Pools::borrow`.
 pub enum Borrowed {
     Now(Lease),
@@ -170,14 +180,8 @@ impl Pools {
     }
 
     /// A server for this client: one that is idle, or a place in the queue.
-    pub fn borrow(
-        &self,
-        house: &Arc<House>,
-        info: &PoolInfo,
-        client: u64,
-        worker: WorkerId,
-        now: Instant,
-    ) -> Result<Borrowed, End> {
+    pub fn borrow(&self, house: &Arc<House>, info: &PoolInfo, by: Borrower) -> Result<Borrowed, End> {
+        let Borrower { client, worker, now, .. } = by;
         let pool = info.key;
         let mut state = self.lock();
         if let Borrow::Lend(key) = state.ledger.borrow(pool, client, worker, now) {
@@ -190,9 +194,9 @@ impl Pools {
                     self.forget(house, key);
                 }
             }
-            return self.borrow(house, info, client, worker, now);
+            return self.borrow(house, info, by);
         }
-        if state.ledger.is_hopeless(pool) {
+        if !by.is_patient && state.ledger.is_hopeless(pool) {
             state.ledger.stop_waiting(pool, client);
             drop(state);
             // Nobody waits, so nobody else would try again.
@@ -372,6 +376,11 @@ impl PoolInfo {
         let mut learned = self.learned();
         learned.welcome = Some(welcome);
         learned.failure = None;
+    }
+
+    /// The next client to log in waits for a new server's greeting.
+    pub fn forget_welcome(&self) {
+        self.learned().welcome = None;
     }
 
     pub fn failure(&self) -> Option<Failure> {

@@ -9,7 +9,7 @@ use pgwire::frame;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc;
 
-use crate::clients::{ClientEntry, Doing, Order};
+use crate::clients::{ClientEntry, Doing, Endpoint, Order};
 use crate::error::{End, Fault};
 use crate::house::{House, Phase};
 use crate::logic::ledger::WorkerId;
@@ -242,7 +242,7 @@ fn due(entry: &ClientEntry, settings: &Settings, phase: Phase, now: Instant) -> 
     }
 }
 
-fn open(accepted: Accepted) -> std::io::Result<(Wire, (String, u16), (String, u16))> {
+fn open(accepted: Accepted) -> std::io::Result<(Wire, Endpoint, Endpoint)> {
     match accepted {
         Accepted::Tcp(stream, peer) => {
             stream.set_nonblocking(true)?;

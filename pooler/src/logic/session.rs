@@ -113,13 +113,16 @@ pub struct Session {
     pub tally: Tally,
 }
 
+/// Gives the shared statement of a text and its parameter types.
+pub type Intern<'a> = dyn Fn(&[u8], &[u8]) -> Arc<Shared> + 'a;
+
 /// Everything a walk over the client's bytes touches.
 pub struct ClientSide<'a, 'b> {
     pub flow: &'a mut Flow<'b>,
     pub server: &'a mut ServerState,
     /// Replies that we make ourselves.
     pub to_client: &'a mut Vec<u8>,
-    pub intern: &'a dyn Fn(&[u8], &[u8]) -> Arc<Shared>,
+    pub intern: &'a Intern<'a>,
 }
 
 /// Everything a walk over the server's bytes touches.
@@ -245,7 +248,7 @@ impl Session {
                     self.statements.on_lost_parse(id);
                 }
                 Lost::Parse(Target::Unnamed) | Lost::Close(Target::Unnamed) => {
-                    server.statements.unnamed = None
+                    server.statements.unnamed = None;
                 }
                 Lost::Close(Target::Shared(id)) => server.statements.on_lost_close(id),
                 Lost::Parse(Target::Verbatim) | Lost::Close(Target::Verbatim) => {}

@@ -12,7 +12,7 @@ use pgwire::{Head, sqlstate};
 
 use crate::clients::{ClientEntry, Doing};
 use crate::error::End;
-use crate::pool::{Borrowed, Lease};
+use crate::pool::{Borrowed, Borrower, Lease};
 use crate::server::Server;
 use crate::settings::{ADMIN_DATABASE, Database, Secret, Settings};
 use crate::worker::Worker;
@@ -48,7 +48,8 @@ impl Lookup<'_> {
         let house = &self.worker.house;
         let pool = house.pools.pool(house, &database, auth_user);
         let (now, entry) = (Instant::now(), self.entry);
-        let mut lease = match house.pools.borrow(house, &pool, entry.id, self.worker.id, now)? {
+        let by = Borrower { client: entry.id, worker: self.worker.id, now, is_patient: true };
+        let mut lease = match house.pools.borrow(house, &pool, by)? {
             Borrowed::Now(lease) => lease,
             Borrowed::Later(mut waiting) => {
                 entry.set_doing(Doing::Waiting, now);

@@ -62,6 +62,7 @@ impl Pools {
             .map(|p| p.as_ref().is_some_and(|p| database.is_none_or(|name| p.database.name == name)))
             .collect();
         let idle = state.ledger.make_obsolete(|pool| pools[pool.0 as usize]);
+        state.pools.iter().flatten().filter(|p| pools[p.key.0 as usize]).for_each(|p| p.forget_welcome());
         drop(state);
         self.close_idle(house, idle, CloseReason::Obsolete);
     }

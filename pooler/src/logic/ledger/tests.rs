@@ -348,7 +348,7 @@ impl Model {
 
     fn cancel(&mut self, n: u8) {
         let holders = self.holders();
-        if n % 2 == 0
+        if n.is_multiple_of(2)
             && let Some((client, _, server)) = holders.get(n as usize % holders.len().max(1)).copied()
         {
             assert!(self.ledger.begin_cancel(server, client as ClientId));

@@ -90,7 +90,7 @@ impl Session {
             kind::FUNCTION_CALL => io.server.queue.push(Owed::FunctionCall),
             kind::COPY_DATA if io.server.takes_copy_data() => io.server.queue.push_copy_data(),
             kind::COPY_DONE | kind::COPY_FAIL if io.server.takes_copy_data() => {
-                io.server.queue.push_copy_end()
+                io.server.queue.push_copy_end();
             }
             kind::COPY_DATA | kind::COPY_DONE | kind::COPY_FAIL => {
                 self.pass(head, true);
