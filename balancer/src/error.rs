@@ -34,6 +34,9 @@ pub enum Error {
     Head(#[from] BadResponse),
     #[error("upstream sent an invalid body: {0}")]
     UpstreamBody(BadBody),
+    /// Descriptors or memory: no server is to blame, and the next one would fail alike.
+    #[error("socket() failed ({0}) while connecting to upstream")]
+    Exhausted(io::Error),
     #[error("no live upstreams while connecting to upstream")]
     NoLiveUpstreams,
     #[error("client closed connection")]
@@ -56,7 +59,7 @@ impl Error {
             | Error::ClientBody(_)
             | Error::BodyTooLarge
             | Error::Refused(_) => Side::Downstream,
-            Error::NoLiveUpstreams => Side::Us,
+            Error::NoLiveUpstreams | Error::Exhausted(_) => Side::Us,
             _ => Side::Upstream,
         }
     }
@@ -81,6 +84,7 @@ impl Error {
             Error::ClientBody(_) => 400,
             Error::BodyTooLarge => 413,
             Error::Refused(refusal) => refusal.status(),
+            Error::Exhausted(_) => 500,
             _ => self.retry().map_or(502, Failure::status),
         }
     }

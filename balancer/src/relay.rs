@@ -177,7 +177,7 @@ impl<'a> Exchange<'a> {
     /// Sends the request to a server of the group and its answer to the client.
     async fn proxy(&mut self, pass: &'a ProxyPass) -> Step {
         if let Err(error) = self.read_ahead().await {
-            return self.client_failed(&error);
+            return self.not_upstreams_fault(&error);
         }
         let own;
         let (group, id) = match self.target(pass) {
@@ -215,7 +215,7 @@ impl<'a> Exchange<'a> {
             tries.left = tries.left.saturating_sub(1);
             match self.ask_server(&lease, id, pass, &tries).await {
                 Ok(conn) => return Ok((conn, lease)),
-                Err(NoAnswer::ClientFailed(error)) => return Err(self.client_failed(&error)),
+                Err(NoAnswer::NotItsFault(error)) => return Err(self.not_upstreams_fault(&error)),
                 Err(NoAnswer::ServerFailed(failure, next)) => {
                     self.end_lease(lease, failure.is_blamed());
                     if next == Verdict::GiveUp {
@@ -252,7 +252,7 @@ impl<'a> Exchange<'a> {
             self.now = Instant::now();
             self.end_attempt();
             let Some(failure) = failed.error.retry() else {
-                return Err(NoAnswer::ClientFailed(failed.error));
+                return Err(NoAnswer::NotItsFault(failed.error));
             };
             self.log(&failed.error, Some(lease));
             let situation = self.situation(tries, failed.was_sent, failed.was_stale);
@@ -321,9 +321,9 @@ impl<'a> Exchange<'a> {
         Step::Answer(Answer::page(502))
     }
 
-    /// The client left, or its body is at fault: no server is to blame and none is asked again.
-    fn client_failed(&mut self, error: &Error) -> Step {
-        debug_assert_eq!(error.side(), Side::Downstream, "other failures go through the retry rules");
+    /// The client left, its body is at fault, or we lack something: no server is to blame and none is asked again.
+    fn not_upstreams_fault(&mut self, error: &Error) -> Step {
+        debug_assert_ne!(error.side(), Side::Upstream, "its failures go through the retry rules");
         self.log(error, None);
         match error {
             Error::ClientGone => {
@@ -379,7 +379,8 @@ struct Tries {
 }
 
 enum NoAnswer {
-    ClientFailed(Error),
+    /// The client's or ours.
+    NotItsFault(Error),
     ServerFailed(Failure, Verdict),
 }
 

@@ -452,7 +452,13 @@ impl Acceptor {
 }
 
 fn welcome(worker: &Rc<Worker>, wire: Wire, peer: Option<std::net::SocketAddr>, position: &Rc<Cell<usize>>) {
-    worker.generation().running.metrics.connections_accepted.fetch_add(1, Relaxed);
+    let generation = worker.generation();
+    let connections_max = generation.running.settings.events.worker_connections;
+    if worker.connections.len() >= connections_max {
+        tracing::error!("{connections_max} worker_connections are not enough");
+        return;
+    }
+    generation.running.metrics.connections_accepted.fetch_add(1, Relaxed);
     tokio::task::spawn_local(downstream::serve(worker.clone(), wire, peer, position.clone()));
 }
 

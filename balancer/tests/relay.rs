@@ -673,3 +673,61 @@ fn connections_are_closed_after_their_last_request() {
     let closing = balancer.client().send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").response();
     assert_eq!(closing.header("connection"), Some("close"));
 }
+
+#[test]
+fn the_host_of_the_request_line_outranks_the_header() {
+    let origin = Origin::answering(OK);
+    let balancer = Balancer::start(&format!(
+        "server {{ listen 127.0.0.1:PORT; server_name other; return 403; }}\n\
+         server {{ listen 127.0.0.1:PORT; server_name right; location / {{ proxy_pass http://127.0.0.1:{}; \
+         proxy_set_header Host $host; }} }}",
+        origin.port
+    ));
+    let answer =
+        balancer.client().send("GET http://Right:80/p?q#f HTTP/1.1\r\nHost: other\r\n\r\n").response();
+    assert_eq!(answer.status, 200);
+    let seen = &origin.seen()[0];
+    assert!(seen.starts_with("GET /p?q HTTP/1.1\r\n"), "{seen}");
+    assert_eq!(header(seen, "host"), Some("right"));
+}
+
+#[test]
+fn a_client_that_stops_in_its_body_is_not_waited_for() {
+    let origin = Origin::answering(OK);
+    let balancer = Balancer::before(&[&origin], "client_body_timeout 100ms;");
+    let mut client = balancer.client();
+    client.send("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf");
+    assert_eq!(client.rest().0, b"");
+    assert!(origin.seen().is_empty(), "no server is held for a body that is not here");
+}
+
+#[test]
+fn trailers_carry_no_headers_past_the_rules() {
+    let origin = Origin::answering(
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-T\r\n\r\n2\r\nok\r\n0\r\nX-T: 1\r\n\r\n",
+    );
+    let balancer = Balancer::before(&[&origin], "");
+    let mut client = balancer.client();
+    let ask = "PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTrailer: X-Real-IP\r\n\r\n\
+               2\r\nhi\r\n0\r\nX-Real-IP: 6.6.6.6\r\n\r\n";
+    assert_eq!(client.send(ask).response().body, "ok");
+    assert_eq!(
+        client.send(ask).response().body,
+        "ok",
+        "what followed the trailers was read from the right place"
+    );
+    let seen = origin.seen();
+    assert!(seen.iter().all(|head| header(head, "x-real-ip").is_none() && header(head, "trailer").is_none()));
+    assert_eq!(origin.connections.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn a_forged_header_in_a_value_stays_a_value() {
+    let origin = Origin::answering(OK);
+    let balancer = Balancer::before(&[&origin], "proxy_set_header X-Uri $uri; add_header X-Arg $arg_a;");
+    let answer = balancer.client().get("/a%0d%0aX-Evil:%201?a=b");
+    assert_eq!(answer.header("x-arg"), Some("b"));
+    let seen = &origin.seen()[0];
+    assert_eq!(header(seen, "x-uri"), Some("/a  X-Evil: 1"), "{seen}");
+    assert_eq!(header(seen, "x-evil"), None);
+}

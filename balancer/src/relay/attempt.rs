@@ -92,7 +92,7 @@ impl Exchange<'_> {
         let is_watched = scratch.upload.is_read() && !ignores_abort;
         let wire = poll_fn(|cx| {
             if let Poll::Ready(connected) = connecting.as_mut().poll(cx) {
-                return Poll::Ready(connected.map_err(Error::Connect));
+                return Poll::Ready(connected.map_err(not_connected));
             }
             if is_watched && down.poll_gone(cx, &mut scratch.inbound, BUFFER_LEN) {
                 return Poll::Ready(Err(Error::ClientGone));
@@ -222,6 +222,16 @@ impl Exchange<'_> {
         self.scratch.from_upstream.consume(len);
         self.scratch.story.response.clear();
         Ok(())
+    }
+}
+
+/// What we lack is not held against the server.
+fn not_connected(error: io::Error) -> Error {
+    use nix::errno::Errno;
+    let ours = [Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM];
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(errno) if ours.contains(&errno) => Error::Exhausted(error),
+        _ => Error::Connect(error),
     }
 }
 
