@@ -191,11 +191,12 @@ native_backup() {
 # In one transaction: all of it or nothing. Extensions belong to the superuser and are there already.
 # shellcheck disable=SC2016 # expanded where the database is known
 readonly RESTORE='
-    pg_restore --list -- "$1" | grep -vE " (EXTENSION|COMMENT - EXTENSION) " >"$1.list"
-    pg_restore --use-list="$1.list" --clean --if-exists --no-owner --single-transaction --exit-on-error \
+    list=$(mktemp) ended=0
+    pg_restore --list -- "$1" | grep -vE " (EXTENSION|COMMENT - EXTENSION) " >"$list"
+    pg_restore --use-list="$list" --clean --if-exists --no-owner --single-transaction --exit-on-error \
         --dbname="$PGDATABASE" -- "$1" || ended=$?
-    rm -f -- "$1.list"
-    exit "${ended:-0}"'
+    rm -f -- "$list"
+    exit "$ended"'
 
 native_restore() {
     need_built
