@@ -240,7 +240,8 @@ MCowBQYDK2VwAyEAF5tpik2tXwaPXKFfQeq0qU85rK0jDgkN7rBjDtThD+M=
     #[test]
     fn a_text_that_is_no_key_pair_is_refused_with_advice() {
         let private_only = &PAIR[..PAIR.find("-----BEGIN PUBLIC").unwrap()];
-        for text in ["", "x", private_only, &PAIR.replace("F5tpik2t", "F5tpik3t"), &PAIR.replace("MC4C", "MC4D")]
+        for text in
+            ["", "x", private_only, &PAIR.replace("F5tpik2t", "F5tpik3t"), &PAIR.replace("MC4C", "MC4D")]
         {
             assert!(KeyPair::parse(text).is_err(), "{text}");
         }
