@@ -168,7 +168,6 @@ impl<'a> Told<'a> {
             Variable::BytesSent => put_number(out, story.sent_len),
             Variable::BodyBytesSent => put_number(out, story.sent_len.saturating_sub(story.sent_head_len)),
             Variable::SentHttp(name) => self.sent_header(name, out),
-            Variable::LimitReqStatus | Variable::LimitConnStatus | Variable::SentTrailer(_) => false,
             _ => return None,
         })
     }
@@ -200,10 +199,8 @@ impl<'a> Told<'a> {
                 Some(attempt) => put(out, self.asked(&attempt.to)),
                 None => false,
             },
-            Variable::UpstreamTrailer(_) => false,
             Variable::ProxyHost => put_some(out, self.proxy_host()),
             Variable::ProxyPort => put_some(out, self.proxy_port()),
-            Variable::BalancerWhy => false,
             _ => return None,
         })
     }

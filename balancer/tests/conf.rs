@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use balancer::conf::Settings;
+use balancer::conf::files::Base;
 use balancer::conf::location::{Action, Location, ReturnBody, Route, Server};
 use balancer::conf::proxy::{Proxy, Target, UriForm};
 use balancer::conf::rewrite::Step;
@@ -313,4 +314,35 @@ fn includes_are_put_in_their_place_in_order() {
     let settings = settings.unwrap();
     let ports: Vec<String> = settings.http.listens.iter().map(|listen| listen.address.to_string()).collect();
     assert_eq!(ports, ["0.0.0.0:81", "0.0.0.0:82", "0.0.0.0:83"]);
+}
+
+#[test]
+fn directives_without_effect_are_named_with_their_reason() {
+    let text =
+        "events { multi_accept on; }\nhttp { sendfile on;\nserver { listen 80; proxy_buffers 4 4k; } }";
+    let tree = conf_world::tree(text);
+    let said = tree.moot();
+    assert_eq!(said.len(), 3, "{said:?}");
+    assert!(said[1].starts_with("\"sendfile\" in /etc/nginx.conf:2: no effect"), "{said:?}");
+}
+
+#[test]
+fn files_have_a_root_an_index_and_types() {
+    let settings = http(
+        "types { text/css css; application/x-a a b; } root /srv; index a.html b.html;
+         server { listen 80; location / { } location /x/ { alias /y/; location ~ z { } } location ~ w { alias /v; } }",
+    );
+    let server = only_server(&settings);
+    let files = &route(server, "/").files;
+    assert_eq!(files.types.of(b"/a.d/c.CSS"), Some(&b"text/css"[..]));
+    assert_eq!(files.types.of(b"/a.css/c"), None);
+    assert_eq!(files.index.len(), 2);
+    let alias_len = |path: &str| match &route(server, path).files.base {
+        Base::Alias { prefix_len, .. } => Some(*prefix_len),
+        Base::Root(_) => None,
+    };
+    assert_eq!(alias_len("/x/y"), Some(Some(3)));
+    assert_eq!(alias_len("/x/z"), Some(Some(3)), "an inner location keeps what the outer one replaces");
+    assert_eq!(alias_len("/w"), Some(None));
+    assert_eq!(alias_len("/"), None);
 }

@@ -53,8 +53,6 @@ pub struct Names {
     /// `www.example.*`: with the trailing dot, longest first.
     pub prefixes: Vec<(Box<[u8]>, Arc<Server>)>,
     pub patterns: Vec<(Arc<Pattern>, Arc<Server>)>,
-    /// The PROXY protocol header comes first on connections to this address.
-    pub proxy_protocol: bool,
 }
 
 impl Names {

@@ -203,7 +203,6 @@ pub struct Location {
     pub absolute_redirect: bool,
     pub server_name_in_redirect: bool,
     pub port_in_redirect: bool,
-    pub reset_timedout_connection: bool,
     pub tcp_nodelay: bool,
     pub internal: bool,
 }

@@ -52,7 +52,6 @@ pub struct Proxy {
     pub buffering: bool,
     pub request_buffering: bool,
     pub buffer_len: usize,
-    pub buffers_len: usize,
     pub next: NextUpstream,
     /// The headers to send in place of the client's own: `Host` and `Connection` by default, in order.
     pub set_headers: Box<[SetHeader]>,
@@ -60,7 +59,6 @@ pub struct Proxy {
     pub replaced: HeaderSet,
     /// `proxy_hide_header` with nginx's own list, less `proxy_pass_header`.
     pub hidden: HeaderSet,
-    pub ignored: HeaderSet,
     pub pass_request_headers: bool,
     pub pass_request_body: bool,
     pub method: Option<Template>,
@@ -68,13 +66,7 @@ pub struct Proxy {
     pub intercept_errors: bool,
     pub ignore_client_abort: bool,
     pub redirects: Redirects,
-    pub cookie_domains: Vec<(Template, Template)>,
-    pub cookie_paths: Vec<(Template, Template)>,
     pub bind: Option<Template>,
-    pub socket_keepalive: bool,
-    /// Bytes per second; 0: unlimited.
-    pub limit_rate: u64,
-    pub force_ranges: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -72,7 +72,6 @@ pub enum ErrorLevel {
 pub struct Events {
     /// Connections per worker, clients' and upstreams' together.
     pub worker_connections: usize,
-    pub multi_accept: bool,
 }
 
 /// The http context, resolved: sockets to open, groups to balance over, files to log to.

@@ -71,9 +71,7 @@ impl Variable {
             return Some(match family {
                 Family::Http => Variable::Http(header(rest)),
                 Family::SentHttp => Variable::SentHttp(header(rest)),
-                Family::SentTrailer => Variable::SentTrailer(header(rest)),
                 Family::UpstreamHttp => Variable::UpstreamHttp(header(rest)),
-                Family::UpstreamTrailer => Variable::UpstreamTrailer(header(rest)),
                 Family::UpstreamCookie => Variable::UpstreamCookie(key(rest)),
                 Family::Arg => Variable::Arg(key(rest)),
                 Family::Cookie => Variable::Cookie(key(rest)),
@@ -86,9 +84,7 @@ impl Variable {
 enum Family {
     Http,
     SentHttp,
-    SentTrailer,
     UpstreamHttp,
-    UpstreamTrailer,
     UpstreamCookie,
     Arg,
     Cookie,
@@ -97,9 +93,7 @@ enum Family {
 const FAMILIES: &[(&str, Family)] = &[
     ("http_", Family::Http),
     ("sent_http_", Family::SentHttp),
-    ("sent_trailer_", Family::SentTrailer),
     ("upstream_http_", Family::UpstreamHttp),
-    ("upstream_trailer_", Family::UpstreamTrailer),
     ("upstream_cookie_", Family::UpstreamCookie),
     ("arg_", Family::Arg),
     ("cookie_", Family::Cookie),
@@ -116,12 +110,8 @@ macro_rules! variables {
             Http(HeaderName),
             /// `$sent_http_NAME`: a header of our answer.
             SentHttp(HeaderName),
-            /// `$sent_trailer_NAME`: a trailer of our answer.
-            SentTrailer(HeaderName),
             /// `$upstream_http_NAME`: a header of the upstream's answer.
             UpstreamHttp(HeaderName),
-            /// `$upstream_trailer_NAME`: a trailer of the upstream's answer.
-            UpstreamTrailer(HeaderName),
             /// `$upstream_cookie_NAME`: a cookie that the upstream sets; the name as written, compared without case.
             UpstreamCookie(Box<[u8]>),
             /// `$arg_NAME`: an argument of the query string; the name as written, compared without case.
@@ -170,10 +160,6 @@ variables! {
     NginxVersion "nginx_version" "the nginx version whose semantics we follow",
     Pid "pid" "process id",
     Pipe "pipe" "`p` when the request was pipelined, else `.`",
-    ProxyProtocolAddr "proxy_protocol_addr" "client address from the PROXY protocol header",
-    ProxyProtocolPort "proxy_protocol_port" "client port from the PROXY protocol header",
-    ProxyProtocolServerAddr "proxy_protocol_server_addr" "server address from the PROXY protocol header",
-    ProxyProtocolServerPort "proxy_protocol_server_port" "server port from the PROXY protocol header",
     RealipRemoteAddr "realip_remote_addr" "the address before real_ip changed it",
     RealipRemotePort "realip_remote_port" "the port before real_ip changed it",
     RemoteAddr "remote_addr" "the client's address",
@@ -209,7 +195,4 @@ variables! {
     UpstreamResponseTime "upstream_response_time" "seconds to the answer's end, per upstream tried",
     UpstreamStatus "upstream_status" "status, per upstream tried",
     UpstreamLastServerName "upstream_last_server_name" "name of the upstream server chosen last",
-    LimitReqStatus "limit_req_status" "what limit_req decided",
-    LimitConnStatus "limit_conn_status" "what limit_conn decided",
-    BalancerWhy "balancer_why" "ours: why this upstream server was chosen and which were passed over",
 }

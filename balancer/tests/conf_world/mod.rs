@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use balancer::conf::Settings;
-use balancer::conf::blocks::{self, Files};
+use balancer::conf::blocks::{self, Files, Tree};
 use balancer::conf::build::{World, build};
 
 pub struct Memory(pub BTreeMap<PathBuf, String>);
@@ -54,6 +54,13 @@ impl World for Memory {
     fn error_log(&self) -> Option<&Path> {
         None
     }
+}
+
+/// What one file says, before it is given a meaning.
+#[allow(dead_code, reason = "each test file uses what it needs")]
+pub fn tree(text: &str) -> Tree {
+    let world = Memory([(PathBuf::from("/etc/nginx.conf"), text.to_owned())].into());
+    blocks::read(&world, Path::new("/etc/nginx.conf"), "").unwrap()
 }
 
 /// Reads `/etc/nginx.conf` of these files.

@@ -22,7 +22,6 @@ pub(super) struct ListenLine<'a> {
     /// Whether the line sets options of the socket, which only one line per address may.
     pub sets_options: bool,
     pub default_server: bool,
-    pub proxy_protocol: bool,
     pub node: &'a Node,
 }
 
@@ -60,7 +59,7 @@ fn blank_line(address: Address, node: &Node) -> ListenLine<'_> {
         sndbuf: None,
         so_keepalive: None,
     };
-    ListenLine { address, options, sets_options: false, default_server: false, proxy_protocol: false, node }
+    ListenLine { address, options, sets_options: false, default_server: false, node }
 }
 
 fn listen_line<'a>(node: &'a Node, world: &dyn World) -> Result<Vec<ListenLine<'a>>> {
@@ -117,11 +116,6 @@ fn listen_option(line: &mut ListenLine<'_>, text: &str) -> Result<()> {
             sets = false;
             true
         }
-        ("proxy_protocol", "") => {
-            line.proxy_protocol = true;
-            sets = false;
-            true
-        }
         ("bind", "") => true,
         ("reuseport", "") => {
             line.options.reuseport = true;
@@ -135,7 +129,8 @@ fn listen_option(line: &mut ListenLine<'_>, text: &str) -> Result<()> {
         ("ipv6only", on) => value::flag(on).map(|on| line.options.ipv6only = on).is_some(),
         ("so_keepalive", on) => value::flag(on).map(|on| line.options.so_keepalive = Some(on)).is_some(),
         (
-            "ssl" | "http2" | "quic" | "deferred" | "fastopen" | "setfib" | "accept_filter" | "multipath",
+            "ssl" | "http2" | "quic" | "deferred" | "fastopen" | "setfib" | "accept_filter" | "multipath"
+            | "proxy_protocol",
             _,
         ) => {
             return Err(node.error(format!("parameter \"{text}\" of \"listen\" is not supported yet")));
@@ -203,7 +198,6 @@ fn join<'a, 'b>(meeting: &mut Meeting<'a, 'b>, built: &'b Built<'a>, line: &List
     if line.default_server && meeting.servers.iter().any(|(_, default)| *default) {
         return Err(line.node.error(format!("a duplicate default server for {address}")));
     }
-    meeting.line.proxy_protocol |= line.proxy_protocol;
     meeting.servers.push((built, line.default_server));
     Ok(())
 }
@@ -236,7 +230,6 @@ fn names(meeting: &Meeting<'_, '_>) -> Result<Names> {
         suffixes: Vec::new(),
         prefixes: Vec::new(),
         patterns: Vec::new(),
-        proxy_protocol: meeting.line.proxy_protocol,
     };
     for (built, _) in &meeting.servers {
         for name in &built.names {

@@ -154,7 +154,6 @@ pub(super) fn location(scope: &Scope<'_>, site: &Site<'_>, shared: &mut Shared<'
         absolute_redirect: scope.flag("absolute_redirect"),
         server_name_in_redirect: scope.flag("server_name_in_redirect"),
         port_in_redirect: scope.flag("port_in_redirect"),
-        reset_timedout_connection: scope.flag("reset_timedout_connection"),
         tcp_nodelay: scope.flag("tcp_nodelay"),
         internal: scope.own("internal").next().is_some(),
     })
@@ -301,11 +300,14 @@ fn real_ip(scope: &Scope<'_>, world: &dyn World) -> Result<Option<Arc<RealIp>>> 
             }
         }
     }
-    if trusted.is_empty() {
-        return Ok(None);
-    }
+    let Some(trusted_node) = scope.given("set_real_ip_from") else { return Ok(None) };
     let source = match scope.text("real_ip_header") {
-        "proxy_protocol" => RealIpSource::ProxyProtocol,
+        "proxy_protocol" => {
+            let what = "real_ip_header \"proxy_protocol\" is not supported yet";
+            return Err(scope
+                .given("real_ip_header")
+                .map_or_else(|| trusted_node.error(what), |node| node.error(what)));
+        }
         header => RealIpSource::Header(header.to_ascii_lowercase().into_bytes().into()),
     };
     Ok(Some(Arc::new(RealIp { trusted, source, recursive: scope.flag("real_ip_recursive") })))

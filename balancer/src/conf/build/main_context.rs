@@ -89,8 +89,5 @@ fn ops_listen(node: &Node) -> Result<SocketAddr> {
 pub(super) fn events_settings(scope: &Scope<'_>) -> Result<Events> {
     let Some(node) = scope.own("events").next() else { return Err(missing_section("events")) };
     let scope = Scope::alone(node, Context::EVENTS);
-    Ok(Events {
-        worker_connections: scope.count("worker_connections") as usize,
-        multi_accept: scope.flag("multi_accept"),
-    })
+    Ok(Events { worker_connections: scope.count("worker_connections") as usize })
 }

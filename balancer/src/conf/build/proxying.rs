@@ -41,7 +41,6 @@ const HIDDEN_HEADERS: [&str; 8] = [
 
 pub(super) fn proxy(scope: &Scope<'_>, names: &Names<'_>) -> Result<Proxy> {
     let (set_headers, replaced) = request_headers(scope, names)?;
-    let (number, len) = scope.buffers("proxy_buffers")?;
     let optional = |name: &str| -> Result<Option<Template>> {
         scope.given(name).map(|node| names.template(node.arg(0), node)).transpose()
     };
@@ -53,18 +52,10 @@ pub(super) fn proxy(scope: &Scope<'_>, names: &Names<'_>) -> Result<Proxy> {
         buffering: scope.flag("proxy_buffering"),
         request_buffering: scope.flag("proxy_request_buffering"),
         buffer_len: scope.len("proxy_buffer_size"),
-        buffers_len: number.saturating_mul(len),
         next: next_upstream(scope)?,
         set_headers,
         replaced,
         hidden: hidden_headers(scope),
-        ignored: scope.nearest("proxy_ignore_headers").iter().flat_map(|node| &node.args).fold(
-            HeaderSet::default(),
-            |mut set, word| {
-                set.insert(word.text.as_bytes());
-                set
-            },
-        ),
         pass_request_headers: scope.flag("proxy_pass_request_headers"),
         pass_request_body: scope.flag("proxy_pass_request_body"),
         method: optional("proxy_method")?,
@@ -72,16 +63,11 @@ pub(super) fn proxy(scope: &Scope<'_>, names: &Names<'_>) -> Result<Proxy> {
         intercept_errors: scope.flag("proxy_intercept_errors"),
         ignore_client_abort: scope.flag("proxy_ignore_client_abort"),
         redirects: redirects(scope, names)?,
-        cookie_domains: replacements(scope, names, "proxy_cookie_domain")?,
-        cookie_paths: replacements(scope, names, "proxy_cookie_path")?,
         bind: scope
             .given("proxy_bind")
             .filter(|node| node.arg(0) != "off")
             .map(|node| names.template(node.arg(0), node))
             .transpose()?,
-        socket_keepalive: scope.flag("proxy_socket_keepalive"),
-        limit_rate: scope.bytes("proxy_limit_rate"),
-        force_ranges: scope.flag("proxy_force_ranges"),
     })
 }
 
@@ -178,21 +164,6 @@ fn matcher(text: &str, node: &Node, names: &Names<'_>) -> Result<Matcher> {
         }
         None => Ok(Matcher::Text(names.template(text, node)?)),
     }
-}
-
-fn replacements(scope: &Scope<'_>, names: &Names<'_>, directive: &str) -> Result<Vec<(Template, Template)>> {
-    let mut pairs = Vec::new();
-    for node in scope.nearest(directive) {
-        match (node.arg(0), node.args.len()) {
-            ("off", 1) => return Ok(Vec::new()),
-            (other, 1) => return Err(node.invalid(other)),
-            (pattern, _) if pattern.starts_with('~') => {
-                return Err(node.error(format!("{directive} with a pattern is not supported yet")));
-            }
-            (from, _) => pairs.push((names.template(from, node)?, names.template(node.arg(1), node)?)),
-        }
-    }
-    Ok(pairs)
 }
 
 /// Where a location's `proxy_pass` leads.

@@ -30,7 +30,6 @@ pub const ROWS: &[Directive] = &[
     words("events", MAIN, 0..=0, "", "settings of connection handling").opening(EVENTS),
     words("http", MAIN, 0..=0, "", "everything about HTTP").opening(Context::HTTP),
     one("worker_connections", EVENTS, Kind::Count, "512", "connections per worker, clients' and upstreams'"),
-    one("multi_accept", EVENTS, Kind::Flag, "off", "accept as many connections as wait, not one per event"),
     one("accept_mutex", EVENTS, Kind::Flag, "off", "workers share listeners without a mutex: only `off`"),
     one("use", EVENTS, Kind::Choice(&["epoll"]), "epoll", "event notification: epoll"),
 ];

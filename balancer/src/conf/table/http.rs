@@ -83,7 +83,6 @@ pub const ROWS: &[Directive] = &[
     ),
     one("lingering_time", REQUEST, Kind::Millis, "30s", "longest lingering"),
     one("lingering_timeout", REQUEST, Kind::Millis, "5s", "longest pause while lingering"),
-    one("reset_timedout_connection", REQUEST, Kind::Flag, "off", "reset connections that timed out"),
     one("tcp_nodelay", REQUEST, Kind::Flag, "on", "send small pieces at once"),
     // answers
     one("default_type", REQUEST, Kind::Words, "text/plain", "Content-Type of answers made here"),
@@ -103,12 +102,6 @@ pub const ROWS: &[Directive] = &[
     one("allow", REQUEST, Kind::Words, "", "an address, network, `unix:` or `all` that may").many(),
     one("deny", REQUEST, Kind::Words, "", "an address, network, `unix:` or `all` that may not").many(),
     one("set_real_ip_from", REQUEST, Kind::Words, "", "a proxy that is trusted to name its client").many(),
-    one(
-        "real_ip_header",
-        REQUEST,
-        Kind::Words,
-        "X-Real-IP",
-        "the header that names the client, or `proxy_protocol`",
-    ),
+    one("real_ip_header", REQUEST, Kind::Words, "X-Real-IP", "the header that names the client"),
     one("real_ip_recursive", REQUEST, Kind::Flag, "off", "pass over trusted addresses in the header"),
 ];

@@ -18,14 +18,6 @@ pub const ROWS: &[Directive] = &[
     one("proxy_hide_header", REQUEST, Kind::Words, "", "a header of the answer that is not passed on").many(),
     one("proxy_pass_header", REQUEST, Kind::Words, "", "a header of the answer that is passed on after all")
         .many(),
-    words(
-        "proxy_ignore_headers",
-        REQUEST,
-        1..=ANY,
-        "",
-        "X-Accel-* headers of the answer that are not obeyed",
-    )
-    .many(),
     one("proxy_pass_request_headers", REQUEST, Kind::Flag, "on", "pass the client's headers on"),
     one("proxy_pass_request_body", REQUEST, Kind::Flag, "on", "pass the client's body on"),
     one("proxy_method", REQUEST, Kind::Words, "", "method in place of the client's"),
@@ -42,7 +34,6 @@ pub const ROWS: &[Directive] = &[
     ),
     one("proxy_request_buffering", REQUEST, Kind::Flag, "on", "read the body before the upstream is asked"),
     one("proxy_buffer_size", REQUEST, Kind::Size, "8k", "buffer for the head of the answer"),
-    words("proxy_buffers", REQUEST, 2..=2, "8 8k", "number and size of buffers for the answer"),
     words(
         "proxy_next_upstream",
         REQUEST,
@@ -61,10 +52,5 @@ pub const ROWS: &[Directive] = &[
         "go on with the upstream when the client left",
     ),
     words("proxy_redirect", REQUEST, 1..=2, "default", "how Location and Refresh are rewritten").many(),
-    words("proxy_cookie_domain", REQUEST, 1..=2, "off", "how the domain of cookies is rewritten").many(),
-    words("proxy_cookie_path", REQUEST, 1..=2, "off", "how the path of cookies is rewritten").many(),
     one("proxy_bind", REQUEST, Kind::Words, "off", "local address for upstream connections"),
-    one("proxy_socket_keepalive", REQUEST, Kind::Flag, "off", "TCP keep-alive towards upstreams"),
-    one("proxy_limit_rate", REQUEST, Kind::Size, "0", "bytes per second read from an upstream; 0: any"),
-    one("proxy_force_ranges", REQUEST, Kind::Flag, "off", "ranges whatever the upstream says"),
 ];
