@@ -251,7 +251,7 @@ fn relayed(asks: &[Ask], pace: &[u8]) -> Relay {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig::with_cases(512))]
     #[test]
     fn a_client_sees_what_it_would_see_without_a_pooler(
         asks in proptest::collection::vec(ask(), 0..40),
