@@ -161,7 +161,7 @@ export class Room {
     const head = element("div", { className: "head" }, element("span", { className: "author" }, name));
     if (created_at) head.append(element("time", { dateTime: created_at }, timeOf(created_at)));
     const text = element("div", { className: "text" }, content);
-    return element("li", { className: `message ${role}${mine ? " mine" : ""}` }, head, text);
+    return element("article", { className: `message ${role}${mine ? " mine" : ""}` }, head, text);
   }
 
   #append(place, mine) {
