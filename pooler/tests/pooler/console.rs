@@ -96,7 +96,7 @@ async fn clients_are_killed_by_number_and_a_disabled_database_takes_none() {
     assert!(client.simple_query("SELECT 1").await.is_err(), "alice is gone");
     assert!(psql(&pooler, "postgres", "KILL_CLIENT 999999").1.contains("client not found"));
     pooler.admin("DISABLE other");
-    let refused = pooler.client_as("alice", "dbname=other").await.err().expect("other is disabled");
+    let refused = pooler.client_as("alice", "dbname=other").await.expect_err("other is disabled");
     assert!(format!("{refused:?}").contains("database \\\"other\\\" is disabled"), "{refused:?}");
     pooler.admin("ENABLE other");
     assert!(pooler.client_as("alice", "dbname=other").await.is_ok());
@@ -150,12 +150,12 @@ async fn users_who_are_in_no_file_are_looked_up() {
     let row =
         client.query_one("SELECT current_user::text", &[]).await.expect("the keys open Postgres as well");
     assert_eq!(row.get::<_, String>(0), "looked_up");
-    let wrong = login("dbname=looked password=lost").await.err().expect("the password is wrong");
+    let wrong = login("dbname=looked password=lost").await.expect_err("the password is wrong");
     assert!(format!("{wrong:?}").contains("SASL authentication failed"), "{wrong:?}");
-    let broken = login("dbname=broken password=found").await.err().expect("the query gives one column");
+    let broken = login("dbname=broken password=found").await.expect_err("the query gives one column");
     assert!(format!("{broken:?}").contains("bouncer config error"), "{broken:?}");
     assert!(pooler.log().contains("expected 2 columns from auth_query, not 1"));
     let nobody =
-        pooler.client_as("nobody_at_all", "dbname=looked password=x").await.err().expect("no such user");
+        pooler.client_as("nobody_at_all", "dbname=looked password=x").await.expect_err("no such user");
     assert!(format!("{nobody:?}").contains("no such user"), "{nobody:?}");
 }
