@@ -13,6 +13,7 @@ const UPGRADE: u32 = hash(b"upgrade");
 const CONTENT_LENGTH: u32 = hash(b"content-length");
 const TRANSFER_ENCODING: u32 = hash(b"transfer-encoding");
 const LOCATION: u32 = hash(b"location");
+const EXPIRES: u32 = hash(b"expires");
 const REFRESH: u32 = hash(b"refresh");
 
 /// Headers of the client that `Connection: name` cannot take away: what they say about the client, or about the
@@ -233,9 +234,12 @@ impl Exchange<'_> {
         let hidden = &self.location.proxy.hidden;
         self.write_own_server_and_date(hidden.contains(b"server"), hidden.contains(b"date"), &mut out);
         let keeps_length = delivery.framing != Framing::Chunked && story.response.status != 204;
+        let mut expires = false;
         for field in &story.response.fields.list {
             let name = field.name.of(head);
             match field.known {
+                // nginx passes the first one only: caches differ on which of two counts.
+                _ if field.hash == EXPIRES && std::mem::replace(&mut expires, true) => continue,
                 Known::Connection | Known::KeepAlive | Known::ProxyConnection | Known::TransferEncoding => {
                     continue;
                 }
