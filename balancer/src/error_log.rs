@@ -159,6 +159,11 @@ struct Words {
 const SHOWN_FIELDS: [&str; 6] = ["client", "server", "request", "upstream", "host", "referrer"];
 
 impl Visit for Words {
+    /// A text stands as it is; who wants quotes around it, as nginx has them around requests, brings them.
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.record_debug(field, &format_args!("{value}"));
+    }
+
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         if field.name() == "message" {
             let _ = write!(self.message, "{value:?}");
@@ -217,11 +222,11 @@ mod tests {
         logs.open(&[log("all", ErrorLevel::Debug), log("few", ErrorLevel::Error)]).unwrap();
         tracing::subscriber::with_default(tracing_subscriber::registry().with(Lines(logs)), || {
             tracing::warn!("a warning");
-            tracing::error!(upstream = %"a:1", other = 1, "an error");
+            tracing::error!(upstream = %"a:1", host = "\"h\"", other = 1, "an error");
         });
         let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
         assert_eq!(read("all").lines().count(), 2);
-        assert!(read("few").ends_with(": an error, upstream: a:1\n"), "{}", read("few"));
+        assert!(read("few").ends_with(": an error, upstream: a:1, host: \"h\"\n"), "{}", read("few"));
         assert_eq!(read("few").lines().count(), 1);
     }
 }
