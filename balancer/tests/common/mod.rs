@@ -47,7 +47,8 @@ impl Balancer {
             .unwrap();
         let mut balancer = Balancer { folder, port, child };
         let start = Instant::now();
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        let pid = balancer.folder.path().join("pid");
+        while TcpStream::connect(("127.0.0.1", port)).is_err() || !pid.exists() {
             assert!(
                 balancer.child.try_wait().unwrap().is_none(),
                 "the balancer ended: {}",
