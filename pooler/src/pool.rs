@@ -185,8 +185,13 @@ impl Pools {
         let pool = info.key;
         let mut state = self.lock();
         if let Borrow::Lend(key) = state.ledger.borrow(pool, client, worker, now) {
-            let server = state.take_from_shelf(key);
+            let mut server = state.take_from_shelf(key);
             drop(state);
+            // Before a move: a socket that has just moved has no news to tell yet.
+            if let Err(reason) = server.check_idle() {
+                self.close(house, server, &reason);
+                return self.borrow(house, info, by);
+            }
             match server.into_worker(worker) {
                 Ok(server) => return Ok(Borrowed::Now(Lease::new(house, server))),
                 Err(error) => {

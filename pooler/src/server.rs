@@ -109,6 +109,12 @@ impl Server {
         Ok(())
     }
 
+    /// Looks whether something happened while nobody held the server; free where nothing did.
+    #[inline]
+    pub fn check_idle(&mut self) -> Result<(), String> {
+        if self.wire.has_news() { self.on_idle_news() } else { Ok(()) }
+    }
+
     /// What came while nobody holds the server. Err: it cannot be used any more, with the reason.
     pub fn on_idle_news(&mut self) -> Result<(), String> {
         let mut cx = Context::from_waker(std::task::Waker::noop());

@@ -59,12 +59,12 @@ impl Pools {
             closing.push((state.take_from_shelf(key), reason.text().to_string()));
         }
         for slot in 0..state.shelf.len() {
-            let Some(server) = state.shelf[slot].as_mut() else { continue };
-            let key = server.key;
-            let Err(reason) = (if server.wire.has_news() { server.on_idle_news() } else { Ok(()) }) else {
+            let Some(key) = state.shelf[slot].as_ref().map(|server| server.key) else { continue };
+            if state.ledger.place_of(key) != Some(Place::Idle) {
                 continue;
-            };
-            if state.ledger.place_of(key) == Some(Place::Idle) {
+            }
+            let news = state.shelf[slot].as_mut().map(|server| server.check_idle());
+            if let Some(Err(reason)) = news {
                 state.ledger.start_closing(key, now);
                 closing.push((state.take_from_shelf(key), reason));
             }
