@@ -60,7 +60,9 @@ impl<'a> Envelope<'a> {
             ("p", None) => Some(Envelope::Passing { session, frame }),
             ("r", None) => Some(Envelope::Removed { session, user: None }),
             ("r", Some(user)) => Some(Envelope::Removed { session, user: Some(Uuid::try_parse(user).ok()?) }),
-            ("t", Some(stream)) => Some(Envelope::Token { session, stream: Uuid::try_parse(stream).ok()?, frame }),
+            ("t", Some(stream)) => {
+                Some(Envelope::Token { session, stream: Uuid::try_parse(stream).ok()?, frame })
+            }
             _ => None,
         }
     }

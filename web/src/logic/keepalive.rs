@@ -52,7 +52,8 @@ impl Keepalive {
         }
         if now >= self.next_ping {
             self.next_ping = now + self.ping_period;
-            self.pong_due = Some(now + self.pong_wait);
+            // The oldest unanswered ping counts: later ones must not put its end off.
+            self.pong_due.get_or_insert(now + self.pong_wait);
             return Due::Ping;
         }
         Due::Nothing
@@ -82,6 +83,16 @@ mod tests {
         assert_eq!(keepalive.on_wake(start + 33 * S), Due::Nothing);
         assert_eq!(keepalive.on_wake(start + 50 * S), Due::Ping);
         assert_eq!(keepalive.on_wake(start + 58 * S), Due::Close(End::Silent));
+    }
+
+    #[test]
+    fn pings_that_come_faster_than_the_wait_do_not_put_the_end_off() {
+        let start = Instant::now();
+        let mut keepalive = Keepalive::new(S, 3 * S, start + 900 * S, start);
+        for second in 1..=3 {
+            assert_eq!(keepalive.on_wake(start + second * S), Due::Ping);
+        }
+        assert_eq!(keepalive.on_wake(start + 4 * S), Due::Close(End::Silent));
     }
 
     #[test]
