@@ -147,6 +147,11 @@ native_build() {
 }
 
 native_start() {
+    # A stack that runs is not built anew under its feet: upgrade does that.
+    if is_built && stack status >/dev/null 2>&1; then
+        stack up
+        return
+    fi
     install_missing "$RUN_NEEDS"
     native_build
     stack up "$@"
@@ -290,14 +295,28 @@ docker_build() {
     docker_pack
 }
 
-# Images from the built programs. The base image is pulled only where it is not there already.
+# The one base of all images: there already, from a registry, or made from Debian's packages.
+docker_base_image() {
+    ! docker image inspect "$BASE_IMAGE" >/dev/null 2>&1 || return 0
+    ! docker pull --quiet "$BASE_IMAGE" || return 0
+    say "no registry gives $BASE_IMAGE: making it from Debian's packages"
+    install_missing "debootstrap|debootstrap|makes the base image where no registry is reached"
+    local root ended=0
+    root=$(mktemp -d)
+    as_root debootstrap --variant=minbase bookworm "$root" >/dev/null || ended=$?
+    [ "$ended" != 0 ] || as_root tar -C "$root" -c . | docker import - "$BASE_IMAGE" >/dev/null || ended=$?
+    as_root rm -rf -- "$root"
+    [ "$ended" = 0 ] || fail "the base image $BASE_IMAGE can be neither pulled nor made"
+}
+
+# Images from the built programs.
 docker_pack() {
     local staged="$HOME_DIR/deploy/docker/programs" program ended=0
     mkdir -p "$staged"
     for program in pooler balancer web stack; do
         cp -- "$(target_dir)/release/$program" "$staged/$program"
     done
-    docker image inspect "$BASE_IMAGE" >/dev/null 2>&1 || docker pull "$BASE_IMAGE"
+    docker_base_image
     ARENA_DOCKERFILE=deploy/docker/Dockerfile.binaries compose build || ended=$?
     rm -rf -- "$staged"
     return "$ended"
