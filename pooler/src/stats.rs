@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::admin::facts::{Counters, StatsRow};
+use crate::admin::facts::{Counters, ErrorCount, StatsRow};
+use crate::error::End;
 use crate::logic::ledger::WorkerId;
 
 /// All statistics of the process.
@@ -13,6 +14,8 @@ pub struct Stats {
     workers: usize,
     databases: Mutex<BTreeMap<String, Arc<DatabaseStats>>>,
     snapshots: Mutex<Snapshots>,
+    /// Ends that were somebody's fault, by whose and by SQLSTATE: few enough to be counted under one lock.
+    errors: Mutex<BTreeMap<(&'static str, String), u64>>,
 }
 
 /// Averages are taken between now and the older of two snapshots that are one stats_period apart.
@@ -64,13 +67,35 @@ impl Stats {
     pub fn new(workers: usize) -> Stats {
         let now = Instant::now();
         let snapshots = Snapshots { older: (now, BTreeMap::new()), newer: (now, BTreeMap::new()) };
-        Stats { workers, databases: Mutex::default(), snapshots: Mutex::new(snapshots) }
+        Stats {
+            workers,
+            databases: Mutex::default(),
+            snapshots: Mutex::new(snapshots),
+            errors: Mutex::default(),
+        }
     }
 
     pub fn database(&self, name: &str) -> Arc<DatabaseStats> {
         let mut databases = self.databases.lock().expect("counting does not panic");
         let new = || Arc::new(DatabaseStats { parts: (0..self.workers).map(|_| Part::default()).collect() });
         databases.entry(name.to_string()).or_insert_with(new).clone()
+    }
+
+    /// Counts an end that was told to a client as an error. Goodbyes and vanished clients are none.
+    pub fn count_error(&self, end: &End) {
+        let Some(sqlstate) = end.sqlstate() else { return };
+        let mut errors = self.errors.lock().expect("counting does not panic");
+        *errors.entry((end.fault().as_str(), sqlstate.to_owned())).or_default() += 1;
+    }
+
+    pub fn errors(&self) -> Vec<ErrorCount> {
+        let errors = self.errors.lock().expect("counting does not panic");
+        let row = |((kind, sqlstate), count): (&(&'static str, String), &u64)| ErrorCount {
+            kind,
+            sqlstate: sqlstate.clone(),
+            count: *count,
+        };
+        errors.iter().map(row).collect()
     }
 
     fn totals(&self) -> BTreeMap<String, Counters> {

@@ -166,6 +166,7 @@ impl Worker {
     }
 
     pub fn log_end(&self, entry: &ClientEntry, end: &End) {
+        self.house.stats.count_error(end);
         let settings = self.house.settings();
         let (name, age) = (entry.name(), entry.connected.elapsed().as_secs());
         if settings.log_disconnections {

@@ -30,6 +30,7 @@ pub fn gather(house: &House, with_sockets: bool) -> Facts {
         peers: settings.peers.values().cloned().collect(),
         state: if house.pools.is_all_paused() { State::Paused } else { State::Active },
         lists: lists(house, &pools, &clients, &servers),
+        errors: house.stats.errors(),
         ..Facts::default()
     };
     facts.pools.push(admin_pool(&clients));

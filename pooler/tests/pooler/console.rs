@@ -159,3 +159,13 @@ async fn users_who_are_in_no_file_are_looked_up() {
         pooler.client_as("nobody_at_all", "dbname=looked password=x").await.expect_err("no such user");
     assert!(format!("{nobody:?}").contains("no such user"), "{nobody:?}");
 }
+
+#[tokio::test]
+async fn errors_told_to_clients_are_counted_by_fault_and_sqlstate() {
+    let port = free_port();
+    let pooler = Pooler::start(&format!("auth_type = plain\nmetrics_listen_port = {port}"));
+    assert!(!get(port, "/metrics").contains("pgbouncer_errors_total{"));
+    pooler.client_as("alice", "password=wrong").await.map(|_| ()).expect_err("the password is wrong");
+    let page = get(port, "/metrics");
+    assert!(page.contains("pgbouncer_errors_total{kind=\"client\",sqlstate=\"28P01\"} 1"), "{page}");
+}
