@@ -7,6 +7,7 @@ use std::time::Duration;
 use axum::extract::FromRequestParts;
 use axum::response::{IntoResponse, Response};
 use chassis::tasks::Tasks;
+use futures_util::future::join_all;
 use http::header::{COOKIE, HeaderName, SET_COOKIE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
@@ -141,10 +142,9 @@ impl Databases {
 
     /// Closes all pools.
     pub async fn close(&self) {
-        self.shared.primary.db().close().await;
-        for replica in &self.shared.replicas {
-            replica.store.db().close().await;
-        }
+        let shared = &self.shared;
+        let all = shared.replicas.iter().map(|replica| &replica.store).chain([&shared.primary]);
+        join_all(all.map(|store| store.db().close())).await;
     }
 
     /// Adds the token of a write that has just been committed to its answer.

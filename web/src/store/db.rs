@@ -15,6 +15,8 @@ use crate::settings::Database as Limits;
 
 /// A connection that was idle for longer is asked whether it still lives before it is used.
 const PING_AFTER_IDLE: Duration = Duration::from_secs(15);
+/// Closing waits for dials under way; to a database that is gone those last as long as the pool's timeout.
+const CLOSE_MAX: Duration = Duration::from_secs(2);
 /// How many of the last waits the percentiles are made of.
 const WAITS_KEPT: usize = 1024;
 
@@ -100,9 +102,12 @@ impl Db {
         }
     }
 
-    /// Closes all connections; those in use when they come back.
+    /// Closes all connections; those in use when they come back, but no later than [`CLOSE_MAX`].
     pub async fn close(&self) {
-        self.pool.close().await;
+        if tokio::time::timeout(CLOSE_MAX, self.pool.close()).await.is_err() {
+            let place = self.target.address();
+            tracing::warn!(database = %place, "connections to {place} did not end in time and are dropped");
+        }
     }
 }
 
