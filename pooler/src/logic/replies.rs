@@ -201,6 +201,11 @@ impl ReplyQueue {
         !self.batch_open && self.is_drained() && self.state == State::Normal && !self.is_uncertain
     }
 
+    /// A request failed and the server drops all that comes before the next Sync.
+    pub fn is_skipping(&self) -> bool {
+        self.state == State::Skipping
+    }
+
     /// No reply is outstanding, though a batch may be open.
     pub fn is_drained(&self) -> bool {
         self.entries.is_empty()

@@ -232,3 +232,19 @@ fn malformed_messages_end_the_client_and_harm_nobody() {
         assert_clean(&pooler);
     }
 }
+
+#[test]
+fn a_batch_that_failed_is_skipped_to_its_sync_whatever_names_it_uses() {
+    let pooler = narrow();
+    let mut client = Script::connect(&pooler);
+    // In two parts: the error is known before the rest comes.
+    client.send(Batch::new().parse("bad", "selec 1").flush());
+    assert_eq!(client.some_replies(1), "E42601");
+    client.send(
+        Batch::new().bind("bad", &[]).execute(0).parse("n", "SELECT 1").close("n").query("SELECT 2").sync(),
+    );
+    assert_eq!(client.replies(1), "Z");
+    client.send(Batch::new().parse("n", "SELECT 1").bind("n", &[]).execute(0).sync());
+    assert_eq!(client.replies(1), "1 2 D C Z");
+    assert_clean(&pooler);
+}

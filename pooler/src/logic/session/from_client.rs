@@ -71,6 +71,11 @@ impl Session {
         if io.server.queue.has_lost() {
             self.settle_lost(io.server);
         }
+        if io.server.queue.is_skipping() && is_request(head.kind) && head.kind != kind::SYNC {
+            // The server would drop it unread. Nor may its names be judged: what made them has failed with the batch.
+            self.pass(head, true);
+            return Next::Go;
+        }
         match head.kind {
             kind::QUERY => {
                 io.server.queue.push(Owed::Query(Fate::Forward));
