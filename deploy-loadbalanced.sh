@@ -327,7 +327,7 @@ docker_start() {
     local replicas=10 mode=pooled
     while [ $# -gt 0 ]; do
         case $1 in
-        --replicas) replicas=${2:-} && shift ;;
+        --replicas) [ $# -ge 2 ] || fail "--replicas N: a number from 1"; replicas=$2 && shift ;;
         --direct) mode=direct ;;
         --read-replica) mode=read-replica ;;
         *) fail "start --docker takes --replicas N, --direct and --read-replica, not $1" ;;
@@ -749,9 +749,14 @@ docker_end_to_end() {
     local ended=0
     HTTP_PORT=$(free_port_base)
     export HTTP_PORT
+    # A project of its own: its volumes are removed below, and the operator's are not.
+    export COMPOSE_PROJECT_NAME=arena-end-to-end
     docker_pack || return
-    docker_up 10 pooled || ended=$?
-    [ "$ended" != 0 ] || docker_verify || ended=$?
+    # A shell of its own with errors fatal: what fails in there must not keep us from tidying up.
+    set +e
+    (set -e; docker_up 10 pooled; docker_verify)
+    ended=$?
+    set -e
     [ "$ended" = 0 ] || compose logs --no-color --tail 20 || true
     compose down --volumes --remove-orphans || ended=$?
     return "$ended"
@@ -776,8 +781,8 @@ run_tests() {
     step native-direct native_end_to_end direct_checks --direct --replicas 2
     if ! docker_answers; then
         skip docker-stack "no Docker engine answers here"
-    elif [ -n "$(docker ps -q --filter name=^arena-balancer$)" ]; then
-        skip docker-stack "a compose stack runs on this machine: its containers have the same names"
+    elif [ -n "$(docker ps -aq --filter name=^arena-)" ]; then
+        skip docker-stack "a compose stack is on this machine, running or stopped: its containers have the same names"
     else
         step docker-stack docker_end_to_end
     fi
