@@ -14,7 +14,8 @@ use crate::logic::database_url::Target;
 use crate::settings::Database as Limits;
 
 /// A connection that was idle for longer is asked whether it still lives before it is used.
-const PING_AFTER_IDLE: Duration = Duration::from_secs(15);
+/// Short, because a pooler that died leaves a dead connection in each place of the pool.
+const PING_AFTER_IDLE: Duration = Duration::from_secs(1);
 /// Closing waits for dials under way; to a database that is gone those last as long as the pool's timeout.
 const CLOSE_MAX: Duration = Duration::from_secs(2);
 /// How many of the last waits the percentiles are made of.
