@@ -109,7 +109,10 @@ impl Pooler {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pooler"));
         command.arg("-q").arg(folder.path().join("pooler.ini")).current_dir("/tmp");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        drop_rights(&mut command);
+        // Not drop_rights(): the checkout may lie where only root may look, as /root does.
+        if let Some(user) = unprivileged() {
+            command.args(["-u", &user.name]);
+        }
         let child = command.spawn().expect("the pooler starts");
         let pooler = Pooler { port, folder, child };
         wait_until("the pooler listens", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
