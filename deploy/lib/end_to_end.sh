@@ -1,0 +1,86 @@
+# shellcheck shell=bash
+# Stacks from nothing to nothing: started on ports of their own, checked, stopped, looked at for what they leave.
+
+# The first of 700 ports of which none is listened on.
+free_port_base() {
+    local base port taken=" "
+    while read -r _ port _; do
+        taken+="$((16#${port##*:})) "
+    done < <(cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | grep -v local_address)
+    for ((base = 20000; base < 31000; base += 700)); do
+        for ((port = base; port < base + 700; port++)); do
+            [[ $taken != *" $port "* ]] || continue 2
+        done
+        printf '%s' "$base"
+        return
+    done
+    fail "no range of free ports between 20000 and 31000"
+}
+
+# The native stack from nothing to nothing: start on ports of its own, check, stop, look for leftovers.
+native_end_to_end() {
+    local dir base
+    dir=$(mktemp -d)
+    chmod 755 "$dir"
+    base=$(free_port_base)
+    export HTTP_PORT=$base WEB_PORT_BASE=$((base + 100)) WEB_OPS_PORT_BASE=$((base + 300)) BALANCER_OPS_PORT=$((base + 1)) \
+        DB_PORT=$((base + 2)) POOLER_METRICS_PORT=$((base + 3)) STACK_POSTGRES_PORT=$((base + 4)) \
+        STACK_STANDBY_PORT=$((base + 5)) STACK_REDIS_PORT=$((base + 6))
+    end_to_end_at "$dir" "$@"
+}
+
+end_to_end_at() {
+    local dir=$1 ended=0 check=$2
+    shift 2
+    local here=(stack --config /dev/null --dir "$dir/stack")
+    "${here[@]}" up "$@" || ended=$?
+    [ "$ended" != 0 ] || "$check" "$dir" "${here[@]}" || ended=$?
+    # A red run says what the parts said.
+    [ "$ended" = 0 ] || "${here[@]}" logs -n 20 || true
+    "${here[@]}" down --purge || ended=$?
+    rm -rf -- "$dir"
+    return "$ended"
+}
+
+all_checks() {
+    local dir=$1
+    shift
+    "$@" status --json >"$dir/status.json" || return
+    "$@" exec web-1 "$(target_dir)/release/load_tests" verify --status "$dir/status.json" --with-shutdown
+}
+
+# Reads are answered by the standby, and both databases are in the answers that the documents name.
+read_replica_checks() {
+    local answer
+    answer=$(curl -fsS "http://127.0.0.1:$HTTP_PORT/status/") || return
+    grep -q '"read_replica"' <<<"$answer" || { say "no read_replica in /status/: $answer" && return 1; }
+    answer=$(curl -fsS "http://127.0.0.1:$HTTP_PORT/db/connections/") || return
+    grep -q '"read_replica"' <<<"$answer" || { say "no read_replica in /db/connections/: $answer" && return 1; }
+    shift
+    [ "$("$@" exec pooler psql -X -A -t -d arena_db_standby -U arena_user -c 'SELECT pg_is_in_recovery()')" = t ] ||
+        { say "the pooler's pool arena_db_standby is no standby" && return 1; }
+}
+
+# Without the pooler, and as small as it goes.
+direct_checks() {
+    local answer
+    answer=$(curl -fsS "http://127.0.0.1:$HTTP_PORT/db/connections/") || return
+    grep -q '"using_pgbouncer": *false' <<<"$answer" || { say "using_pgbouncer is not false: $answer" && return 1; }
+}
+
+docker_end_to_end() {
+    local ended=0
+    HTTP_PORT=$(free_port_base)
+    export HTTP_PORT
+    # A project of its own: its volumes are removed below, and the operator's are not.
+    export COMPOSE_PROJECT_NAME=arena-end-to-end
+    docker_pack || return
+    # A shell of its own with errors fatal: what fails in there must not keep us from tidying up.
+    set +e
+    (set -e; docker_up 10 pooled; docker_verify)
+    ended=$?
+    set -e
+    [ "$ended" = 0 ] || compose logs --no-color --tail 20 || true
+    compose down --volumes --remove-orphans || ended=$?
+    return "$ended"
+}
