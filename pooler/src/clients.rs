@@ -1,13 +1,15 @@
 //! Every client connection of the process: who it is, what it does since when, and how to tell it to end.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::task::AtomicWaker;
-use pgwire::startup::CancelKey;
+use pgwire::startup::Replication;
 
+use crate::logic::cancel_key::ClientKey;
 use crate::logic::ledger::WorkerId;
 use crate::pool::PoolInfo;
 
@@ -20,7 +22,7 @@ type Part = Mutex<HashMap<u64, Arc<ClientEntry>>>;
 /// All clients, in one part per worker so that workers do not meet here.
 pub struct Clients {
     parts: Box<[Part]>,
-    by_key: Mutex<HashMap<u64, Arc<ClientEntry>>>,
+    by_key: Mutex<HashMap<ClientKey, Arc<ClientEntry>>>,
     count: AtomicUsize,
     started: Instant,
 }
@@ -34,6 +36,10 @@ pub enum Doing {
     Waiting,
     Busy,
     IdleInTransaction,
+    /// Its cancel request waits for its turn.
+    CancelWaiting,
+    /// Its cancel request is on its way.
+    Cancelling,
 }
 
 /// An order to a client's task, from the worker's tick or the console.
@@ -50,16 +56,28 @@ pub enum Order {
     Killed,
     DatabaseGone,
     Shutdown,
+    SuspendTimeout,
+    /// To another process, as soon as nothing is under way.
+    Move,
     /// A cancel request came while it waited for a server.
     Cancelled,
     /// Say that it waits, and go on.
     NoticeWait,
+    /// The server it holds is to be closed: leave it now if that can be.
+    ServerObsolete,
 }
 
-const DOINGS: [Doing; 5] =
-    [Doing::LoggingIn, Doing::Idle, Doing::Waiting, Doing::Busy, Doing::IdleInTransaction];
+const DOINGS: [Doing; 7] = [
+    Doing::LoggingIn,
+    Doing::Idle,
+    Doing::Waiting,
+    Doing::Busy,
+    Doing::IdleInTransaction,
+    Doing::CancelWaiting,
+    Doing::Cancelling,
+];
 
-const ORDERS: [Order; 12] = [
+const ORDERS: [Order; 15] = [
     Order::None,
     Order::LoginTimeout,
     Order::QueryWaitTimeout,
@@ -70,8 +88,11 @@ const ORDERS: [Order; 12] = [
     Order::Killed,
     Order::DatabaseGone,
     Order::Shutdown,
+    Order::SuspendTimeout,
+    Order::Move,
     Order::Cancelled,
     Order::NoticeWait,
+    Order::ServerObsolete,
 ];
 
 pub struct ClientEntry {
@@ -83,7 +104,9 @@ pub struct ClientEntry {
     pub local: Endpoint,
     pub connected_at: SystemTime,
     pub connected: Instant,
-    pub key: u64,
+    pub key: ClientKey,
+    /// Number of its socket, for SHOW FDS.
+    pub fd: RawFd,
     pub login: OnceLock<Login>,
     pub tls: OnceLock<String>,
     doing: AtomicU8,
@@ -95,8 +118,18 @@ pub struct ClientEntry {
     pub prepared: AtomicU64,
     order: AtomicU8,
     is_noticed: AtomicU8,
+    is_suspended: AtomicBool,
     waker: AtomicWaker,
     started: Instant,
+}
+
+/// A client that was just accepted, or came from another process.
+pub struct Newcomer {
+    pub id: u64,
+    pub worker: WorkerId,
+    pub peer: Endpoint,
+    pub local: Endpoint,
+    pub fd: RawFd,
 }
 
 /// What is known of a client once it has logged in.
@@ -106,6 +139,7 @@ pub struct Login {
     /// None for the console.
     pub pool: Option<Arc<PoolInfo>>,
     pub application_name: String,
+    pub replication: Replication,
 }
 
 impl Clients {
@@ -126,47 +160,30 @@ impl Clients {
         self.len() == 0
     }
 
-    /// Enters a client that was just accepted.
-    pub fn enter(
-        &self,
-        id: u64,
-        worker: WorkerId,
-        peer: (String, u16),
-        local: (String, u16),
-    ) -> Arc<ClientEntry> {
-        let mut by_key = self.by_key.lock().expect("entering a client does not panic");
+    /// Enters a client that was just accepted. With a peer_id its key says who made it.
+    pub fn enter(&self, newcomer: Newcomer, peer_id: u16) -> Arc<ClientEntry> {
+        let mut by_key = self.keys();
         let key = loop {
-            let key = random_u64();
+            let key = ClientKey::new(random_u64(), peer_id);
             if !by_key.contains_key(&key) {
                 break key;
             }
         };
-        let entry = Arc::new(ClientEntry {
-            id,
-            // Looks like PgBouncer's pointers, and says nothing about our memory.
-            ptr: 0x5500_0000_0000 + id * 0x100,
-            worker,
-            peer,
-            local,
-            connected_at: SystemTime::now(),
-            connected: Instant::now(),
-            key,
-            login: OnceLock::new(),
-            tls: OnceLock::new(),
-            doing: AtomicU8::new(Doing::LoggingIn as u8),
-            since_us: AtomicU64::new(micros(self.started, Instant::now())),
-            transaction_us: AtomicU64::new(0),
-            request_us: AtomicU64::new(micros(self.started, Instant::now())),
-            link: AtomicU64::new(0),
-            prepared: AtomicU64::new(0),
-            order: AtomicU8::new(Order::None as u8),
-            is_noticed: AtomicU8::new(0),
-            waker: AtomicWaker::new(),
-            started: self.started,
-        });
+        let entry = Arc::new(ClientEntry::new(newcomer, key, SystemTime::now(), self.started));
         by_key.insert(key, entry.clone());
         drop(by_key);
-        self.part(worker).insert(id, entry.clone());
+        self.list(entry)
+    }
+
+    /// Enters a client from another process, with the key that it has had since then.
+    pub fn enter_moved(&self, newcomer: Newcomer, key: ClientKey, since: SystemTime) -> Arc<ClientEntry> {
+        let entry = Arc::new(ClientEntry::new(newcomer, key, since, self.started));
+        self.keys().insert(key, entry.clone());
+        self.list(entry)
+    }
+
+    fn list(&self, entry: Arc<ClientEntry>) -> Arc<ClientEntry> {
+        self.part(entry.worker).insert(entry.id, entry.clone());
         self.count.fetch_add(1, Ordering::Relaxed);
         entry
     }
@@ -174,14 +191,12 @@ impl Clients {
     /// The client is gone.
     pub fn leave(&self, entry: &ClientEntry) {
         self.part(entry.worker).remove(&entry.id);
-        self.by_key.lock().expect("leaving does not panic").remove(&entry.key);
+        self.keys().remove(&entry.key);
         self.count.fetch_sub(1, Ordering::Relaxed);
     }
 
-    pub fn by_cancel_key(&self, key: &CancelKey) -> Option<Arc<ClientEntry>> {
-        let secret: [u8; 4] = key.secret.as_slice().try_into().ok()?;
-        let key = u64::from(key.process_id) << 32 | u64::from(u32::from_be_bytes(secret));
-        self.by_key.lock().expect("looking up does not panic").get(&key).cloned()
+    pub fn by_key(&self, key: ClientKey) -> Option<Arc<ClientEntry>> {
+        self.keys().get(&key).cloned()
     }
 
     pub fn of_worker(&self, worker: WorkerId) -> Vec<Arc<ClientEntry>> {
@@ -192,6 +207,14 @@ impl Clients {
     pub fn each_of_worker(&self, worker: WorkerId, mut look: impl FnMut(&ClientEntry)) {
         for entry in self.part(worker).values() {
             look(entry);
+        }
+    }
+
+    /// An order to one client, if it is still there.
+    pub fn give(&self, worker: WorkerId, client: u64, order: Order) {
+        let entry = self.part(worker).get(&client).cloned();
+        if let Some(entry) = entry {
+            entry.give(order);
         }
     }
 
@@ -215,14 +238,44 @@ impl Clients {
         (0..self.parts.len()).min_by_key(len).unwrap_or(0) as WorkerId
     }
 
-    fn part(&self, worker: WorkerId) -> std::sync::MutexGuard<'_, HashMap<u64, Arc<ClientEntry>>> {
+    fn keys(&self) -> MutexGuard<'_, HashMap<ClientKey, Arc<ClientEntry>>> {
+        self.by_key.lock().expect("no code panics while it holds the keys of clients")
+    }
+
+    fn part(&self, worker: WorkerId) -> MutexGuard<'_, HashMap<u64, Arc<ClientEntry>>> {
         self.parts[usize::from(worker)].lock().expect("no code panics while it holds the list of clients")
     }
 }
 
 impl ClientEntry {
-    pub fn cancel_key(&self) -> CancelKey {
-        CancelKey { process_id: (self.key >> 32) as u32, secret: (self.key as u32).to_be_bytes().to_vec() }
+    fn new(newcomer: Newcomer, key: ClientKey, connected_at: SystemTime, started: Instant) -> ClientEntry {
+        let Newcomer { id, worker, peer, local, fd } = newcomer;
+        let now = Instant::now();
+        ClientEntry {
+            id,
+            // Looks like PgBouncer's pointers, and says nothing about our memory.
+            ptr: 0x5500_0000_0000 + id * 0x100,
+            worker,
+            peer,
+            local,
+            connected_at,
+            connected: now,
+            key,
+            fd,
+            login: OnceLock::new(),
+            tls: OnceLock::new(),
+            doing: AtomicU8::new(Doing::LoggingIn as u8),
+            since_us: AtomicU64::new(micros(started, now)),
+            transaction_us: AtomicU64::new(0),
+            request_us: AtomicU64::new(micros(started, now)),
+            link: AtomicU64::new(0),
+            prepared: AtomicU64::new(0),
+            order: AtomicU8::new(Order::None as u8),
+            is_noticed: AtomicU8::new(0),
+            is_suspended: AtomicBool::new(false),
+            waker: AtomicWaker::new(),
+            started,
+        }
     }
 
     pub fn doing(&self) -> Doing {
@@ -266,8 +319,8 @@ impl ClientEntry {
     /// Tells the client's task to do something. A later order does not replace one that ends it.
     pub fn give(&self, order: Order) {
         let replace = |old: u8| {
-            let weak = old == Order::None as u8 || old == Order::NoticeWait as u8;
-            weak.then_some(order as u8)
+            let weak = [Order::None, Order::NoticeWait, Order::ServerObsolete];
+            weak.iter().any(|weak| old == *weak as u8).then_some(order as u8)
         };
         if self.order.fetch_update(Ordering::AcqRel, Ordering::Acquire, replace).is_ok() {
             self.waker.wake();
@@ -285,6 +338,19 @@ impl ClientEntry {
 
     pub fn listen_for_orders(&self, waker: &std::task::Waker) {
         self.waker.register(waker);
+    }
+
+    /// Its task should look whether the house is suspended.
+    pub fn wake(&self) {
+        self.waker.wake();
+    }
+
+    pub fn set_suspended(&self, suspended: bool) {
+        self.is_suspended.store(suspended, Ordering::Release);
+    }
+
+    pub fn is_suspended(&self) -> bool {
+        self.is_suspended.load(Ordering::Acquire)
     }
 
     /// True once per wait.

@@ -31,6 +31,7 @@ pub struct House {
     settings_version: AtomicU64,
     pub pools: Pools,
     pub clients: Clients,
+    pub cancels: crate::cancel::Desk,
     pub stats: Stats,
     pub tls: crate::tls::Contexts,
     statements: Mutex<Registry>,
@@ -56,6 +57,7 @@ impl House {
         House {
             pools: Pools::new(&settings),
             clients: Clients::new(workers),
+            cancels: crate::cancel::Desk::default(),
             stats: Stats::new(workers),
             tls: crate::tls::Contexts::default(),
             statements: Mutex::default(),

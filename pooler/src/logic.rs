@@ -1,5 +1,6 @@
 //! The thinkers: bytes, facts and `now` in, decisions out. No I/O, no clock, no log.
 
+pub mod cancel_key;
 pub mod hba;
 pub mod ledger;
 pub mod parameters;

@@ -2,6 +2,7 @@
 //! buffer of its own stands between a socket and the relay.
 
 use std::io::{self, Read, Write};
+use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -46,6 +47,14 @@ impl Wire {
         match &self.socket {
             Socket::Tcp(stream) => Some(stream),
             Socket::Unix(_) => None,
+        }
+    }
+
+    /// The number of the socket, which stays the same when it changes its worker.
+    pub fn fd(&self) -> RawFd {
+        match &self.socket {
+            Socket::Tcp(stream) => stream.as_raw_fd(),
+            Socket::Unix(stream) => stream.as_raw_fd(),
         }
     }
 

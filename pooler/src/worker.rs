@@ -9,7 +9,7 @@ use pgwire::frame;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc;
 
-use crate::clients::{ClientEntry, Doing, Endpoint, Order};
+use crate::clients::{ClientEntry, Doing, Endpoint, Newcomer, Order};
 use crate::error::{End, Fault};
 use crate::house::{House, Phase};
 use crate::logic::ledger::WorkerId;
@@ -81,17 +81,19 @@ impl Worker {
             Err(error) => return tracing::warn!("accepted socket cannot be used: {error}"),
         };
         self.house.tune(&wire);
-        let entry = self.house.clients.enter(self.house.next_id(), self.id, peer, local);
+        let newcomer = Newcomer { id: self.house.next_id(), worker: self.id, peer, local, fd: wire.fd() };
+        let entry = self.house.clients.enter(newcomer, self.house.settings_cached(|s| s.peer_id));
         // Leaves the list however this task ends.
         let _presence = Presence { house: self.house.clone(), entry: entry.clone() };
         let mut talk = Talk::new(wire);
         // Boxed: the login's future is large and gone once it is over.
         let logged_in = Box::pin(login::log_in_in_time(&self, &mut talk, &entry)).await;
         match logged_in {
-            Ok(login::LoggedIn::Client { pool, session }) => {
+            Ok(login::LoggedIn::Client { pool, session, lease }) => {
                 let _member = Member::new(&self.house, &pool);
                 let (wire, sent_ahead) = talk.into_parts();
-                crate::client::Client::new(self.clone(), entry, pool, wire, *session).run(sent_ahead).await;
+                let client = crate::client::Client::new(self.clone(), entry, pool, wire, *session);
+                client.run(sent_ahead, lease).await;
             }
             Ok(login::LoggedIn::Console(console)) => {
                 let end = Box::pin(console::run(&self, talk, &entry, console)).await;
@@ -220,7 +222,8 @@ fn due(entry: &ClientEntry, settings: &Settings, phase: Phase, now: Instant) -> 
     let over = |limit: Duration| !limit.is_zero() && waited > limit;
     let login = entry.login.get();
     let Some((login, pool)) = login.and_then(|l| Some((l, l.pool.as_ref()?))) else {
-        return (login.is_none() && over(settings.client_login_timeout)).then_some(Order::LoginTimeout);
+        let is_late = doing == Doing::LoggingIn && over(settings.client_login_timeout);
+        return is_late.then_some(Order::LoginTimeout);
     };
     let user = login.user.as_str();
     let transaction_limit = settings.transaction_timeout(user);

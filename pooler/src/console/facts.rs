@@ -167,6 +167,8 @@ fn client_row(entry: &ClientEntry) -> SocketRow {
     let now = Instant::now();
     let state = match entry.doing() {
         Doing::LoggingIn => ClientState::Login,
+        Doing::CancelWaiting => ClientState::WaitingCancelReq,
+        Doing::Cancelling => ClientState::ActiveCancelReq,
         Doing::Waiting => ClientState::Waiting,
         Doing::Idle | Doing::Busy | Doing::IdleInTransaction => ClientState::Active,
     };
@@ -175,7 +177,7 @@ fn client_row(entry: &ClientEntry) -> SocketRow {
         state: SocketState::Client(state),
         user: login.map(|l| l.user.clone()),
         database: login.map(|l| l.database.clone()),
-        replication: Replication::None,
+        replication: login.map_or(Replication::None, |l| l.replication),
         address: Address { host: entry.peer.0.clone(), port: entry.peer.1 },
         local_address: Address { host: entry.local.0.clone(), port: entry.local.1 },
         connect_time: entry.connected_at,
@@ -209,7 +211,7 @@ fn server_row(view: &ServerView, clients: &[Arc<ClientEntry>]) -> SocketRow {
         state: SocketState::Server(state),
         user: Some(view.pool.user.clone()),
         database: Some(view.pool.database.name.clone()),
-        replication: Replication::None,
+        replication: info.replication,
         address: Address { host: info.host.clone(), port: info.port },
         local_address: Address { host: info.local.0.clone(), port: info.local.1 },
         connect_time: info.connected_at,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::{PoolInfo, Pools};
+use crate::house::House;
 use crate::logic::ledger::{Place, PoolCounts, PoolKey, ServerKey};
 use crate::server::ServerInfo;
 
@@ -21,6 +22,26 @@ pub struct ServerView {
     pub since: Instant,
     pub is_used: bool,
     pub close_needed: bool,
+}
+
+/// A server that a cancel request is on its way to.
+pub struct UnderCancel {
+    house: Arc<House>,
+    server: ServerKey,
+    id: u64,
+}
+
+impl Drop for UnderCancel {
+    fn drop(&mut self) {
+        self.house.pools.end_cancel(&self.house, self.server, self.id);
+    }
+}
+
+impl super::State {
+    /// Keys are used again, ids are not.
+    fn is_server(&self, key: ServerKey, id: u64) -> bool {
+        self.infos.get(key.0 as usize).and_then(Option::as_ref).is_some_and(|info| info.id == id)
+    }
 }
 
 impl Pools {
@@ -49,19 +70,36 @@ impl Pools {
         state.ledger.servers(Instant::now()).filter_map(view).collect()
     }
 
-    /// Marks the server that this client holds as under cancel. None: it holds none now.
-    pub fn begin_cancel(&self, pool: PoolKey, client: u64) -> Option<(ServerKey, Arc<ServerInfo>)> {
-        let mut state = self.lock();
+    /// The server that this client holds. None: none now.
+    pub fn held_by(&self, pool: PoolKey, client: u64) -> Option<(ServerKey, Arc<ServerInfo>)> {
+        let state = self.lock();
         let server = state.ledger.held_by(pool, client)?;
-        let info = state.infos.get(server.0 as usize)?.clone()?;
-        state.ledger.begin_cancel(server, client).then_some((server, info))
+        Some((server, state.infos.get(server.0 as usize)?.clone()?))
+    }
+
+    /// How many connections for cancel requests fit: with those of the pool twice its size.
+    pub fn cancel_room(&self, pool: PoolKey) -> usize {
+        let state = self.lock();
+        (2 * state.ledger.size(pool)).saturating_sub(state.ledger.count(pool))
+    }
+
+    /// Marks a server as under cancel, as long as the guard lives. None: the client holds it no more.
+    pub fn begin_cancel(
+        &self,
+        house: &Arc<House>,
+        server: ServerKey,
+        id: u64,
+        client: u64,
+    ) -> Option<UnderCancel> {
+        let mut state = self.lock();
+        let is_same = state.is_server(server, id) && state.ledger.begin_cancel(server, client);
+        is_same.then(|| UnderCancel { house: house.clone(), server, id })
     }
 
     /// The cancel request is over: a server that was parked for it serves again.
-    pub fn end_cancel(&self, house: &Arc<crate::house::House>, key: ServerKey, id: u64) {
+    fn end_cancel(&self, house: &Arc<House>, key: ServerKey, id: u64) {
         let mut state = self.lock();
-        let is_same = state.infos.get(key.0 as usize).and_then(Option::as_ref).is_some_and(|i| i.id == id);
-        if !is_same {
+        if !state.is_server(key, id) {
             return;
         }
         let Some(settled) = state.ledger.end_cancel(key, Instant::now()) else { return };
