@@ -17,6 +17,13 @@ const ISO_8601: &[time::format_description::BorrowedFormatItem<'_>] =
 const COMMON_LOG: &[time::format_description::BorrowedFormatItem<'_>] =
     time::macros::format_description!("[day]/[month repr:short]/[year]:[hour]:[minute]:[second] +0000");
 
+const COOKIE_SHORT: &[time::format_description::BorrowedFormatItem<'_>] = time::macros::format_description!(
+    "[weekday repr:short], [day]-[month repr:short]-[year repr:last_two] [hour]:[minute]:[second] GMT"
+);
+const COOKIE_LONG: &[time::format_description::BorrowedFormatItem<'_>] = time::macros::format_description!(
+    "[weekday repr:short], [day]-[month repr:short]-[year] [hour]:[minute]:[second] GMT"
+);
+
 #[derive(Debug)]
 pub struct Clock {
     started: Instant,
@@ -73,6 +80,13 @@ impl Clock {
             Form::CommonLog => known.2.as_bytes(),
         });
         true
+    }
+
+    /// Appends when a cookie that is set now ends, in nginx's form: two digits of the year up to 2037, then four.
+    pub fn write_cookie_time(&self, now: Instant, after: Duration, out: &mut Vec<u8>) {
+        let time = time::OffsetDateTime::from(self.wall(now) + after);
+        let form = if time.year() > 2037 { COOKIE_LONG } else { COOKIE_SHORT };
+        out.extend_from_slice(time.format(form).unwrap_or_default().as_bytes());
     }
 
     /// Appends the value of `Date`.

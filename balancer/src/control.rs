@@ -138,7 +138,7 @@ fn prepare(
     let workers = settings.main.worker_processes;
     let running = Running {
         listeners: listeners::open(&settings.http.listens, &[], workers)?,
-        upstreams: Arc::new(Set::new(&settings.http, None)),
+        upstreams: Arc::new(Set::new(&settings.http, None, Duration::ZERO)),
         logs,
         metrics: Arc::new(Metrics::default()),
         started: Instant::now(),
@@ -295,7 +295,7 @@ impl Master {
         self.error_logs.open(&settings.main.error_logs)?;
         Ok(Running {
             listeners,
-            upstreams: Arc::new(Set::new(&settings.http, Some(&before.upstreams))),
+            upstreams: Arc::new(Set::new(&settings.http, Some(&before.upstreams), before.started.elapsed())),
             logs: before.logs.clone(),
             metrics: before.metrics.clone(),
             started: before.started,

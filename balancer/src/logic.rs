@@ -3,7 +3,10 @@
 pub mod choose;
 pub mod h1;
 pub mod health;
+pub mod queue;
 pub mod real_ip;
 pub mod retry;
 pub mod selection;
+pub mod sticky;
+pub mod times;
 pub mod upstreams;

@@ -71,7 +71,7 @@ impl Metrics {
         let groups = running.upstreams.groups();
         let known = |(group, address): &PeerKey| {
             let group = groups.iter().find(|known| known.name() == &**group);
-            group.is_some_and(|group| group.peers.iter().any(|peer| peer.name == *address))
+            group.is_some_and(|group| group.peers().iter().any(|peer| peer.name == *address))
         };
         self.peers.lock().unwrap_or_else(PoisonError::into_inner).retain(|key, _| known(key));
     }
@@ -177,7 +177,7 @@ impl Snapshot {
             for group in self.running.upstreams.groups() {
                 let values: Vec<u64> =
                     group.with_peers(|peers| peers.iter().map(|peer| read(peer, now)).collect());
-                for (peer, value) in group.peers.iter().zip(values) {
+                for (peer, value) in group.peers().iter().zip(values) {
                     let labels = [("upstream", group.name()), ("server", &*peer.name)];
                     encode_one(&mut family, &labels, value)?;
                 }

@@ -3,6 +3,7 @@
 
 mod answer;
 mod attempt;
+mod choosing;
 mod download;
 mod files;
 pub mod pages;
@@ -14,7 +15,8 @@ pub mod scratch;
 pub mod story;
 mod upload;
 
-use std::sync::atomic::Ordering::Relaxed;
+pub use self::route::names;
+
 use std::time::{Duration, Instant};
 
 use self::answer::Answer;
@@ -26,7 +28,7 @@ use crate::conf::upstream::UpstreamId;
 use crate::downstream::Downstream;
 use crate::error::{Error, Side};
 use crate::facts::Told;
-use crate::logic::choose::{Attempts, Key, Method};
+use crate::logic::choose::Ending;
 use crate::logic::h1::Framing;
 use crate::logic::retry::{Failure, Situation, Verdict, verdict};
 use crate::logic::upstreams::{Group, Lease};
@@ -79,7 +81,10 @@ pub async fn relay(
     let server: &Server = route::server(names, scratch);
     let now = scratch.story.started.unwrap_or_else(Instant::now);
     let mut x = Exchange { worker, running, generation, down, scratch, server, location: &server.root, now };
-    let routed = x.route();
+    let routed = match x.check_tls() {
+        Ok(()) => x.route(),
+        refused => refused,
+    };
     let after = x.settle(routed).await;
     x.record();
     after
@@ -201,7 +206,7 @@ impl<'a> Exchange<'a> {
         id: Option<UpstreamId>,
         pass: &'a ProxyPass,
     ) -> Result<(UpstreamConn, Lease<'g>), Step> {
-        let mut attempts = self.attempts_in(group, id);
+        let mut attempts = self.attempts_in(group);
         let mut tries =
             Tries { left: if group.is_single() { 1 } else { group.tries_max() }, began: self.now };
         let tries_max = self.location.proxy.next.tries_max;
@@ -209,15 +214,21 @@ impl<'a> Exchange<'a> {
             tries.left = tries.left.min(tries_max);
         }
         loop {
-            let Some(lease) = group.pick(&mut attempts, self.worker.clock.since_start(self.now)) else {
-                return Err(self.no_live_upstreams(group));
+            let mut lease = match self.choose(group, &mut attempts).await {
+                Ok(lease) => lease,
+                Err(Error::NoLiveUpstreams) => return Err(self.no_live_upstreams(group)),
+                Err(error) => return Err(self.not_upstreams_fault(&error)),
             };
             tries.left = tries.left.saturating_sub(1);
             match self.ask_server(&lease, id, pass, &tries).await {
-                Ok(conn) => return Ok((conn, lease)),
+                Ok(conn) => {
+                    self.on_head(&mut lease);
+                    return Ok((conn, lease));
+                }
                 Err(NoAnswer::NotItsFault(error)) => return Err(self.not_upstreams_fault(&error)),
                 Err(NoAnswer::ServerFailed(failure, next)) => {
-                    self.end_lease(lease, failure.is_blamed());
+                    let ending = if failure.is_blamed() { Ending::Failed } else { Ending::Blameless };
+                    self.end_lease(lease, ending);
                     if next == Verdict::GiveUp {
                         return Err(Step::Answer(Answer::page(failure.status())));
                     }
@@ -289,22 +300,6 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// The key by which this group chooses, from this request.
-    fn attempts_in(&self, group: &Group, id: Option<UpstreamId>) -> Attempts {
-        let key = match (group.method(), id.map(|id| &self.running.settings.http.upstream(id).method)) {
-            (Method::IpHash, _) => Key::of_client(self.client_ip()),
-            (Method::Hash | Method::ConsistentHash, Some(method)) => match method {
-                crate::conf::upstream::Method::Hash { key }
-                | crate::conf::upstream::Method::ConsistentHash { key } => {
-                    Key::text(&key.to_bytes(&self.facts()))
-                }
-                _ => Key::None,
-            },
-            _ => Key::None,
-        };
-        Attempts::new(key, self.worker.random())
-    }
-
     fn target(&mut self, pass: &'a ProxyPass) -> Result<Found<'a>, Answer> {
         match &pass.target {
             Target::Group(id) => Ok(Found::Shared(self.running.upstreams.group(*id), *id)),
@@ -336,18 +331,6 @@ impl<'a> Exchange<'a> {
                 Step::Ended(After::Close)
             }
             error => Step::Answer(Answer::page(error.status())),
-        }
-    }
-
-    fn end_lease(&self, lease: Lease<'_>, failed: bool) {
-        let peer = lease.peer();
-        if lease.end(failed, self.worker.clock.since_start(self.now)) {
-            if let Some(Asked::Peer { group, index }) =
-                self.scratch.story.attempts.last().map(|attempt| &attempt.to)
-            {
-                self.generation.peers[group.0][*index].ejections.fetch_add(1, Relaxed);
-            }
-            tracing::warn!(upstream = %peer.name, "upstream server temporarily disabled");
         }
     }
 

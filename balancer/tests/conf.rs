@@ -123,7 +123,7 @@ fn defaults_are_those_of_nginx() {
     assert_eq!(location.logs[0].file.to_string_lossy(), "/prefix/logs/access.log");
     assert_eq!(&*location.logs[0].format.name, "combined");
     let group = &settings.http.upstreams[0];
-    assert_eq!((group.keepalive.idle_max, group.peers[0].max_fails), (32, 1));
+    assert_eq!((group.keepalive.idle_max, group.peers[0].terms.max_fails), (32, 1));
     let head = &only_server(&settings).head;
     assert_eq!((head.large_buffers, head.large_buffer_len, head.headers_max), (4, 8192, 1000));
     assert_eq!(settings.main.worker_processes, 1);
@@ -273,7 +273,7 @@ fn proxy_pass_says_where_and_what() {
     assert!(matches!(&pass("/d/").uri, UriForm::Replace { with, .. } if **with == *b"/z"));
     assert!(matches!(pass("/e/").target, Target::Dynamic(_)));
     let group = settings.http.upstream_named("group").unwrap();
-    let backups: Vec<bool> = group.peers.iter().map(|peer| peer.backup).collect();
+    let backups: Vec<bool> = group.peers.iter().map(|peer| peer.terms.tier == balancer::conf::upstream::Tier::Backup).collect();
     assert_eq!(backups, [false, true, true], "each address of a name is a server, backups come last");
     assert_eq!(&*group.peers[2].name, "10.0.1.2:80");
     let redirect = pass("/b/").default_redirect.clone().unwrap();

@@ -114,6 +114,18 @@ pub fn read(files: &dyn Files, path: &Path, extra: &str) -> Result<Tree> {
     Ok(Tree { nodes, sources: parser.sources })
 }
 
+/// The directives of a text that stands by itself, as if it were inside a block of that context. No `include`.
+pub fn fragment(text: &[u8], path: &Path, context: Context) -> Result<Vec<Node>> {
+    let file: Arc<str> = path.to_string_lossy().into();
+    let mut cursor = Cursor::new(tokens(text, &file)?, file);
+    let mut parser = Parser { files: &Disk, root: path.into(), sources: Vec::new() };
+    let nodes = parser.directives(&mut cursor, &Level { context, depth: INCLUDE_DEPTH_MAX })?;
+    match cursor.next() {
+        None => Ok(nodes),
+        Some(_) => Err(cursor.error("unexpected \"}\"")),
+    }
+}
+
 struct Parser<'a> {
     files: &'a dyn Files,
     /// Relative includes start at the folder of the main file.

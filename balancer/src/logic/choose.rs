@@ -2,8 +2,8 @@
 //! holds the lock and says what time it is.
 
 mod hash;
+mod load;
 
-use std::cmp::Ordering;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -12,18 +12,39 @@ use smallvec::SmallVec;
 pub use self::hash::Key;
 use self::hash::Ring;
 use super::health::Peer;
+use super::times::AnswerTimes;
+use crate::conf::upstream::{Better, Duty, LeastTime, Tier, Until};
 
 /// How servers are chosen. The key of a hash is the caller's to compute: see [`Attempts::new`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
     RoundRobin,
     LeastConn,
+    LeastTime(LeastTime),
     IpHash,
-    Hash,
-    ConsistentHash,
+    /// With the bound of a server's load in percent of the average; 0: none.
+    Hash(u32),
+    ConsistentHash(u32),
     Random,
-    /// `random two least_conn`.
-    RandomTwo,
+    RandomTwo(Better),
+}
+
+/// How a request at a server ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    Answered(AnswerTimes),
+    /// The client left, or the answer was one that leads to the next server without blame.
+    Blameless,
+    Failed,
+}
+
+/// What the end of a request needs to know of its pick.
+#[derive(Debug, Clone, Copy)]
+pub struct Picked {
+    pub index: usize,
+    pub at: Duration,
+    /// The answer's head has been counted already.
+    pub has_header: bool,
 }
 
 /// All servers of one group with their live state.
@@ -48,16 +69,12 @@ pub struct Attempts {
     /// Draws that met an unusable server. Past [`DRAWS_MAX`] round robin takes over.
     misses: u32,
     random: u64,
+    /// The server that the client sticks to, by its id.
+    wanted: Option<Box<[u8]>>,
 }
 
 /// After so many draws that met an unusable server, hashing and random fall back to round robin, as in nginx.
 const DRAWS_MAX: u32 = 20;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Tier {
-    Primary,
-    Backup,
-}
 
 /// A set of servers by index.
 #[derive(Debug, Default, Clone)]
@@ -88,7 +105,19 @@ impl Attempts {
             rehash: 0,
             misses: 0,
             random: seed | 1,
+            wanted: None,
         }
+    }
+
+    /// The client has been at this server before and shall find back to it.
+    pub fn sticking_to(mut self, sid: Option<&[u8]>) -> Attempts {
+        self.wanted = sid.map(Into::into);
+        self
+    }
+
+    /// Nothing has been tried yet.
+    pub fn is_first(&self) -> bool {
+        self.tried.0.iter().all(|word| *word == 0)
     }
 
     pub fn has_tried(&self, index: usize) -> bool {
@@ -106,11 +135,14 @@ impl Attempts {
 
 impl Balance {
     /// `peers`: primaries first, then backups.
-    pub fn new(method: Method, peers: Vec<Peer>) -> Balance {
-        let primaries = peers.iter().take_while(|peer| !peer.terms.backup).count();
-        debug_assert!(peers[primaries..].iter().all(|peer| peer.terms.backup), "backups come last");
+    pub fn new(method: Method, mut peers: Vec<Peer>) -> Balance {
+        debug_assert!(peers.is_sorted_by_key(|peer| peer.terms.tier), "backups come last");
+        let primaries = peers.iter().take_while(|peer| peer.terms.tier == Tier::Primary).count();
+        if peers.iter().any(|peer| !peer.terms.slow_start.is_zero()) {
+            peers.iter_mut().for_each(Peer::refine);
+        }
         let ring = match method {
-            Method::ConsistentHash => Ring::new(&peers[..primaries]),
+            Method::ConsistentHash(_) => Ring::new(&peers[..primaries]),
             _ => Ring::default(),
         };
         Balance { method, peers, primaries, ring }
@@ -131,7 +163,7 @@ impl Balance {
 
     /// How many servers a request may try, as nginx counts: those that are not `down`.
     pub fn tries_max(&self) -> usize {
-        self.peers.iter().filter(|peer| !peer.terms.down).count()
+        self.peers.iter().filter(|peer| peer.terms.duty == Duty::Up).count()
     }
 
     /// The next server of this request; it counts as in use until [`Balance::on_end`]. `None`: no live upstreams.
@@ -146,22 +178,25 @@ impl Balance {
         let backups = self.primaries..self.peers.len();
         let index = match self.method {
             Method::LeastConn => self.least_conn(backups, attempts, now),
+            Method::LeastTime(by) => self.least_time(by, backups, attempts, now),
             _ => self.round_robin(backups, attempts, now),
         };
         self.take(index?, attempts, now)
     }
 
     fn pick_primary(&mut self, attempts: &mut Attempts, now: Duration) -> Option<usize> {
+        let primaries = 0..self.primaries;
         let index = if self.is_single() {
-            self.only_server(attempts)
+            self.only_server(attempts, now)
         } else {
             match self.method {
-                Method::RoundRobin => self.round_robin(0..self.primaries, attempts, now),
-                Method::LeastConn => self.least_conn(0..self.primaries, attempts, now),
-                Method::IpHash | Method::Hash => self.by_hash(attempts, now),
-                Method::ConsistentHash => self.by_ring(attempts, now),
+                Method::RoundRobin => self.round_robin(primaries, attempts, now),
+                Method::LeastConn => self.least_conn(primaries, attempts, now),
+                Method::LeastTime(by) => self.least_time(by, primaries, attempts, now),
+                Method::IpHash | Method::Hash(_) => self.by_hash(attempts, now),
+                Method::ConsistentHash(_) => self.by_ring(attempts, now),
                 Method::Random => self.random(attempts, now),
-                Method::RandomTwo => self.random_two(attempts, now),
+                Method::RandomTwo(better) => self.random_two(better, attempts, now),
             }
         };
         self.take(index?, attempts, now)
@@ -169,18 +204,48 @@ impl Balance {
 
     fn take(&mut self, index: usize, attempts: &mut Attempts, now: Duration) -> Option<usize> {
         attempts.tried.insert(index);
-        self.peers[index].on_picked(now);
+        let counts_inflight = self.counts_inflight();
+        let peer = &mut self.peers[index];
+        peer.on_picked(now);
+        if counts_inflight {
+            peer.times.on_picked(now);
+        }
         Some(index)
     }
 
-    /// A request to this server is over. Returns true when it has just been taken out of the rotation.
-    pub fn on_end(&mut self, index: usize, failed: bool, now: Duration) -> bool {
+    fn counts_inflight(&self) -> bool {
+        matches!(self.method, Method::LeastTime(LeastTime { inflight: true, .. }))
+    }
+
+    /// The head of an answer has come. True where that has been counted and must not be again.
+    pub fn on_header(&mut self, picked: Picked, took: Duration, now: Duration) -> bool {
+        let Method::LeastTime(LeastTime { until: Until::Header, inflight: true }) = self.method else {
+            return false;
+        };
+        if let Some(peer) = self.peers.get_mut(picked.index) {
+            peer.times.on_header(took);
+            peer.times.on_done(picked.at, Some(now));
+        }
+        true
+    }
+
+    /// A request to this server is over; without `now` its end was not seen. Returns true when the server has just
+    /// been taken out of the rotation.
+    pub fn on_end(&mut self, picked: Picked, ending: Ending, now: Option<Duration>) -> bool {
         let single = self.is_single();
-        let Some(peer) = self.peers.get_mut(index) else { return false };
-        match (single, failed) {
-            (true, _) => peer.on_single_end(),
-            (false, false) => peer.on_success(),
-            (false, true) => return peer.on_failure(now),
+        let is_inflight = self.counts_inflight() && !picked.has_header;
+        let Some(peer) = self.peers.get_mut(picked.index) else { return false };
+        if is_inflight {
+            peer.times.on_done(picked.at, now);
+        }
+        if let Ending::Answered(times) = ending {
+            peer.times.on_answered(times, picked.has_header);
+        }
+        match (single, ending, now) {
+            (true, ..) => peer.on_single_end(),
+            (false, Ending::Failed, Some(now)) => return peer.on_failure(now),
+            (false, Ending::Failed, None) => peer.on_left(),
+            (false, _, now) => peer.on_success(now),
         }
         false
     }
@@ -189,63 +254,61 @@ impl Balance {
         !attempts.tried.contains(index) && self.peers[index].unusable(now).is_none()
     }
 
-    fn only_server(&self, attempts: &Attempts) -> Option<usize> {
+    fn only_server(&self, attempts: &Attempts, now: Duration) -> Option<usize> {
+        if let Some(index) = self.wanted(&(0..1), attempts, now) {
+            return Some(index);
+        }
         let peer = &self.peers[0];
-        (!attempts.tried.contains(0) && !peer.terms.down && !peer.is_full()).then_some(0)
+        let is_open = peer.terms.duty == Duty::Up && peer.checks.unusable().is_none() && !peer.is_full();
+        (is_open && !attempts.tried.contains(0)).then_some(0)
+    }
+
+    /// The server that the client sticks to, if it can be asked.
+    fn wanted(&self, range: &Range<usize>, attempts: &Attempts, now: Duration) -> Option<usize> {
+        let sid = attempts.wanted.as_deref()?;
+        let index = range.clone().find(|index| self.peers[*index].terms.sid.text().as_bytes() == sid)?;
+        let is_open = !attempts.tried.contains(index) && self.peers[index].unusable_for_own(now).is_none();
+        is_open.then_some(index)
     }
 
     /// Smooth weighted round robin over some of the servers.
     fn round_robin(&mut self, range: Range<usize>, attempts: &Attempts, now: Duration) -> Option<usize> {
+        let wanted = self.wanted(&range, attempts, now);
+        if let Some(wanted) = wanted
+            && self.is_overdrawn(wanted, &range)
+        {
+            return Some(wanted);
+        }
         let mut best: Option<usize> = None;
         let mut total = 0;
         for index in range {
             if !self.is_open(index, attempts, now) {
                 continue;
             }
-            total += self.peers[index].gain();
+            total += self.peers[index].gain(now);
             let current = self.peers[index].current_weight();
             if best.is_none_or(|best| current > self.peers[best].current_weight()) {
                 best = Some(index);
             }
         }
-        self.peers[best?].pay(total);
-        best
-    }
-
-    /// Fewest requests per weight; among equals, round robin from the first of them on.
-    fn least_conn(&mut self, range: Range<usize>, attempts: &Attempts, now: Duration) -> Option<usize> {
-        let end = range.end;
-        let mut best: Option<usize> = None;
-        let mut many = false;
-        for index in range.filter(|index| self.is_open(*index, attempts, now)) {
-            match best.map(|best| self.compare_load(index, best)) {
-                None | Some(Ordering::Less) => {
-                    best = Some(index);
-                    many = false;
-                }
-                Some(Ordering::Equal) => many = true,
-                Some(Ordering::Greater) => {}
-            }
-        }
-        let first = best?;
-        if !many {
-            return best;
-        }
-        let (mut best, mut total) = (first, 0);
-        for index in first..end {
-            if !self.is_open(index, attempts, now) || self.compare_load(index, first).is_ne() {
-                continue;
-            }
-            total += self.peers[index].gain();
-            if self.peers[index].current_weight() > self.peers[best].current_weight() {
-                best = index;
-            }
-        }
+        let best = wanted.or(best)?;
         self.peers[best].pay(total);
         Some(best)
     }
 
+    /// Clients that stick to one server pay for it only so far: else the others would be flooded with new ones.
+    fn is_overdrawn(&self, index: usize, range: &Range<usize>) -> bool {
+        let others = range.clone().filter(|other| *other != index);
+        let weight: i64 = others.map(|other| i64::from(self.peers[other].terms.weight)).sum();
+        let peer = &self.peers[index];
+        peer.current_weight() <= -weight * peer.unit()
+    }
+
     fn random(&mut self, attempts: &mut Attempts, now: Duration) -> Option<usize> {
+        let wanted = self.wanted(&(0..self.primaries), attempts, now);
+        if wanted.is_some() && attempts.misses <= DRAWS_MAX && self.primaries > 1 {
+            return wanted;
+        }
         while attempts.misses <= DRAWS_MAX && self.primaries > 1 {
             let index = self.draw_weighted(attempts);
             if self.is_open(index, attempts, now) {
@@ -256,8 +319,12 @@ impl Balance {
         self.round_robin(0..self.primaries, attempts, now)
     }
 
-    /// Two draws, the less loaded of them wins.
-    fn random_two(&mut self, attempts: &mut Attempts, now: Duration) -> Option<usize> {
+    /// Two draws, the better of them wins.
+    fn random_two(&mut self, better: Better, attempts: &mut Attempts, now: Duration) -> Option<usize> {
+        let wanted = self.wanted(&(0..self.primaries), attempts, now);
+        if wanted.is_some() && attempts.misses <= DRAWS_MAX && self.primaries > 1 {
+            return wanted;
+        }
         let mut first: Option<usize> = None;
         while attempts.misses <= DRAWS_MAX && self.primaries > 1 {
             let index = self.draw_weighted(attempts);
@@ -270,7 +337,13 @@ impl Balance {
                 attempts.misses += 1;
                 continue;
             };
-            return Some(if self.compare_load(index, first).is_gt() { first } else { index });
+            let is_first_better = match better {
+                Better::LeastConn => self.compare_load(index, first, now).is_gt(),
+                Better::LeastTime(until) => {
+                    self.compare_time(LeastTime { until, inflight: false }, (index, first), now).is_gt()
+                }
+            };
+            return Some(if is_first_better { first } else { index });
         }
         self.round_robin(0..self.primaries, attempts, now)
     }
@@ -280,6 +353,7 @@ impl Balance {
         let drawn = if total == 0 { 0 } else { attempts.draw() % total };
         self.at_weight(drawn)
     }
+
     fn total_weight(&self) -> u64 {
         self.peers[..self.primaries].iter().map(|peer| u64::from(peer.terms.weight)).sum()
     }
@@ -294,13 +368,6 @@ impl Balance {
             point -= weight;
         }
         0
-    }
-
-    /// Requests in flight per weight.
-    fn compare_load(&self, left: usize, right: usize) -> Ordering {
-        let (left, right) = (&self.peers[left], &self.peers[right]);
-        let scaled = |one: &Peer, other: &Peer| u64::from(one.conns) * u64::from(other.terms.weight);
-        scaled(left, right).cmp(&scaled(right, left))
     }
 }
 

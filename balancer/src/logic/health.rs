@@ -1,73 +1,152 @@
-//! One upstream server as the balance sees it: its terms, its load, and nginx's accounting of failures
-//! (`max_fails`, `fail_timeout`). No choice between servers: see choose.rs. `now` counts from the process's start.
+//! One upstream server as the balance sees it: its terms, its load, nginx's accounting of failures (`max_fails`,
+//! `fail_timeout`), what active checks found, and the way back to full weight. No choice between servers: see choose.rs.
+//! `now` counts from the process's start; failures are timed in whole seconds, as nginx times them.
+
+mod checks;
 
 use std::time::Duration;
 
-/// What the configuration says about a server.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Terms {
-    /// As written in the `server` line: what consistent hashing hashes.
-    pub server: Box<str>,
-    pub weight: u32,
-    /// 0: unlimited.
-    pub max_conns: u32,
-    /// 0: failures are not counted.
-    pub max_fails: u32,
-    pub fail_timeout: Duration,
-    pub backup: bool,
-    pub down: bool,
-}
+pub use self::checks::{CheckTerms, Checks, Turn};
+use super::times::Times;
+use crate::conf::upstream::{Duty, Terms};
 
 /// A server with its live state.
 #[derive(Debug, Clone)]
 pub struct Peer {
     pub terms: Terms,
+    /// What the API calls it; the same as long as the server stays in its group.
+    pub id: u32,
     /// Requests in flight.
     pub conns: u32,
+    pub times: Times,
+    pub checks: Checks,
+    pub history: History,
     fails: u32,
-    /// When it failed last.
-    accessed: Duration,
-    /// When it failed last or was last given a chance to show that it is back.
-    checked: Duration,
+    /// The second in which it failed last.
+    accessed: u64,
+    /// The second in which it failed last or was last given a chance to show that it is back.
+    checked: u64,
+    /// One weight of the configuration is so many of ours: slow start needs fractions.
+    unit: i64,
     /// The weight that failures have lowered; grows back by one per round.
     effective_weight: i64,
     current_weight: i64,
+    /// Since when the server grows back to its full weight.
+    ramp: Option<Duration>,
+}
+
+/// What the status shows of a server's past.
+#[derive(Debug, Clone, Default)]
+pub struct History {
+    /// Failures since ever.
+    pub fails: u64,
+    /// How often it was taken out of the rotation by failures.
+    pub unavailable: u64,
+    pub selected: Option<Duration>,
+    /// Since when it is out.
+    pub down_since: Option<Duration>,
+    down_before: Duration,
+}
+
+impl History {
+    fn on_out(&mut self, now: Duration) {
+        self.down_since.get_or_insert(now);
+    }
+
+    fn on_back(&mut self, now: Duration) {
+        if let Some(since) = self.down_since.take() {
+            self.down_before += now.saturating_sub(since);
+        }
+    }
+
+    /// How long it was out, all in all.
+    pub fn downtime(&self, now: Duration) -> Duration {
+        self.down_before + self.down_since.map_or(Duration::ZERO, |since| now.saturating_sub(since))
+    }
 }
 
 /// Why a server is passed over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unusable {
     Down,
+    /// `drain`: only clients that stick to it are let through.
+    Draining,
+    /// A mandatory check has not been passed yet.
+    Checking,
+    /// Active checks failed.
+    Unhealthy,
     /// `max_fails` failures, and `fail_timeout` has not passed since.
     Failed,
     /// `max_conns` requests in flight.
     Full,
 }
 
+/// Fractions of a weight in groups that have a slow start.
+const FINE_UNIT: i64 = 100;
+
 impl Peer {
     pub fn new(terms: Terms) -> Peer {
         let weight = i64::from(terms.weight);
         Peer {
             terms,
+            id: 0,
             conns: 0,
+            times: Times::default(),
+            checks: Checks::default(),
+            history: History::default(),
             fails: 0,
-            accessed: Duration::ZERO,
-            checked: Duration::ZERO,
+            accessed: 0,
+            checked: 0,
+            unit: 1,
             effective_weight: weight,
             current_weight: 0,
+            ramp: None,
         }
     }
 
-    /// Takes over what is known about the same server from before a reload: failures, load and place in the rotation.
-    pub fn inherit(&mut self, before: &Peer) {
-        let terms = std::mem::replace(&mut self.terms, before.terms.clone());
+    /// Counts weights in fractions, as all servers of the group must if one of them has a slow start.
+    pub(super) fn refine(&mut self) {
+        self.rescale(FINE_UNIT);
+    }
+
+    fn rescale(&mut self, unit: i64) {
+        self.effective_weight = self.effective_weight * unit / self.unit;
+        self.current_weight = self.current_weight * unit / self.unit;
+        self.unit = unit;
+    }
+
+    /// Takes over what is known about the same server from before a change of the configuration: failures, load,
+    /// health, times and place in the rotation.
+    pub fn inherit(&mut self, before: &Peer, now: Duration) {
+        let (terms, unit) = (self.terms.clone(), self.unit);
         *self = Peer { terms, ..before.clone() };
-        self.effective_weight = self.effective_weight.min(i64::from(self.terms.weight));
+        self.rescale(unit);
+        self.effective_weight = self.effective_weight.min(self.full_weight());
+        if before.terms.duty != Duty::Up && self.terms.duty == Duty::Up {
+            self.start_slowly(now);
+        }
     }
 
     pub fn unusable(&self, now: Duration) -> Option<Unusable> {
-        if self.terms.down {
-            return Some(Unusable::Down);
+        match self.terms.duty {
+            Duty::Down => return Some(Unusable::Down),
+            Duty::Drain => return Some(Unusable::Draining),
+            Duty::Up => {}
+        }
+        self.unable(now)
+    }
+
+    /// As [`Peer::unusable`], for a client that sticks to this server: it is let through while the server drains.
+    pub fn unusable_for_own(&self, now: Duration) -> Option<Unusable> {
+        match self.terms.duty {
+            Duty::Down => Some(Unusable::Down),
+            Duty::Drain | Duty::Up => self.unable(now),
+        }
+    }
+
+    fn unable(&self, now: Duration) -> Option<Unusable> {
+        if let Some(why) = self.checks.unusable() {
+            return Some(why);
         }
         if self.has_failed(now) {
             return Some(Unusable::Failed);
@@ -80,9 +159,29 @@ impl Peer {
     }
 
     fn has_failed(&self, now: Duration) -> bool {
-        self.terms.max_fails > 0
-            && self.fails >= self.terms.max_fails
-            && now.saturating_sub(self.checked) <= self.terms.fail_timeout
+        self.is_over_limit() && !self.is_past_timeout(now)
+    }
+
+    fn is_over_limit(&self) -> bool {
+        self.terms.max_fails > 0 && self.fails >= self.terms.max_fails
+    }
+
+    fn is_past_timeout(&self, now: Duration) -> bool {
+        now.as_secs().saturating_sub(self.checked) > self.terms.fail_timeout.as_secs()
+    }
+
+    /// When a server that has failed may be asked again.
+    pub fn back_at(&self, now: Duration) -> Option<Duration> {
+        let second = self.checked + self.terms.fail_timeout.as_secs() + 1;
+        self.has_failed(now).then_some(Duration::from_secs(second))
+    }
+
+    /// How often the time of a server that nobody asks is halved by now.
+    pub fn halvings(&self, now: Duration) -> u64 {
+        match self.is_past_timeout(now) {
+            true => now.as_secs().saturating_sub(self.checked) / (self.terms.fail_timeout.as_secs() + 1),
+            false => 0,
+        }
     }
 
     /// Failures counted in the present window.
@@ -94,46 +193,97 @@ impl Peer {
     /// while it is under way, a server that has failed gets no other request.
     pub(super) fn on_picked(&mut self, now: Duration) {
         self.conns += 1;
-        if now.saturating_sub(self.checked) > self.terms.fail_timeout {
-            self.checked = now;
+        self.history.selected = Some(now);
+        if self.is_past_timeout(now) {
+            self.checked = now.as_secs();
         }
     }
 
-    /// The request ended well, or at least was not the server's fault.
-    pub(super) fn on_success(&mut self) {
+    pub(super) fn on_left(&mut self) {
         self.conns = self.conns.saturating_sub(1);
-        if self.accessed < self.checked {
-            self.fails = 0;
+    }
+
+    /// The request ended well, or at least was not the server's fault.
+    pub(super) fn on_success(&mut self, now: Option<Duration>) {
+        self.on_left();
+        if self.accessed >= self.checked {
+            return;
         }
+        if self.is_over_limit()
+            && let Some(now) = now
+        {
+            self.history.on_back(now);
+            self.start_slowly(now);
+        }
+        self.fails = 0;
     }
 
     /// True when this failure takes the server out of the rotation.
     pub(super) fn on_failure(&mut self, now: Duration) -> bool {
-        self.conns = self.conns.saturating_sub(1);
+        self.on_left();
         self.fails = self.fails.saturating_add(1);
-        self.accessed = now;
-        self.checked = now;
+        self.history.fails += 1;
+        self.accessed = now.as_secs();
+        self.checked = now.as_secs();
         if self.terms.max_fails == 0 {
             return false;
         }
-        self.effective_weight -= i64::from(self.terms.weight / self.terms.max_fails);
+        self.effective_weight -= i64::from(self.terms.weight / self.terms.max_fails) * self.unit;
         self.effective_weight = self.effective_weight.max(0);
-        self.fails >= self.terms.max_fails
+        let is_out = self.is_over_limit();
+        if is_out {
+            self.history.unavailable += 1;
+            self.history.on_out(now);
+        }
+        is_out
     }
 
     /// The only server of a group: failures are not held against it.
     pub(super) fn on_single_end(&mut self) {
-        self.conns = self.conns.saturating_sub(1);
+        self.on_left();
         self.fails = 0;
     }
 
-    /// One step of smooth weighted round robin; returns what the winner will have to pay.
-    pub(super) fn gain(&mut self) -> i64 {
-        let gained = self.effective_weight;
-        self.current_weight += gained;
-        if self.effective_weight < i64::from(self.terms.weight) {
-            self.effective_weight += 1;
+    /// An active check has ended. Says when that changed whether the server takes part.
+    pub fn on_check(&mut self, passed: bool, terms: CheckTerms, now: Duration) -> Option<Turn> {
+        let turn = self.checks.on_check(passed, terms);
+        match turn {
+            Some(Turn::Healthy) => {
+                self.history.on_back(now);
+                self.fails = 0;
+                self.start_slowly(now);
+            }
+            Some(Turn::Unhealthy) => self.history.on_out(now),
+            None => {}
         }
+        turn
+    }
+
+    fn start_slowly(&mut self, now: Duration) {
+        self.ramp = (!self.terms.slow_start.is_zero()).then_some(now);
+    }
+
+    fn full_weight(&self) -> i64 {
+        i64::from(self.terms.weight) * self.unit
+    }
+
+    /// What the server may carry now: its weight, less what a slow start still holds back.
+    pub fn weight(&self, now: Duration) -> i64 {
+        let full = self.full_weight();
+        let Some(since) = self.ramp else { return full };
+        let gone_ms = now.saturating_sub(since).as_millis();
+        let whole_ms = self.terms.slow_start.as_millis().max(1);
+        match gone_ms < whole_ms {
+            true => (full as i128 * gone_ms as i128 / whole_ms as i128) as i64,
+            false => full,
+        }
+    }
+
+    /// One step of smooth weighted round robin; returns what the winner will have to pay.
+    pub(super) fn gain(&mut self, now: Duration) -> i64 {
+        let gained = self.effective_weight.min(self.weight(now));
+        self.current_weight += gained;
+        self.effective_weight = (self.effective_weight + self.unit).min(self.full_weight());
         gained
     }
 
@@ -141,8 +291,13 @@ impl Peer {
         self.current_weight -= total;
     }
 
+    /// In weights of the configuration, rounded down.
     pub(super) fn current_weight(&self) -> i64 {
         self.current_weight
+    }
+
+    pub(super) fn unit(&self) -> i64 {
+        self.unit
     }
 }
 

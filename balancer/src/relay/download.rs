@@ -14,6 +14,7 @@ use crate::buffer::BUFFER_LEN;
 use crate::conf::upstream::UpstreamId;
 use crate::error::{Error, Side};
 use crate::headers::Delivery;
+use crate::logic::choose::Ending;
 use crate::logic::h1::{BodyReader, Framing, Piece, write};
 use crate::logic::upstreams::Lease;
 use crate::tunnel;
@@ -54,7 +55,7 @@ impl Exchange<'_> {
         if status >= 300 && self.location.proxy.intercept_errors && self.has_error_page(status) {
             self.keep_challenges();
             self.end_attempt();
-            self.end_lease(lease, false);
+            self.end_lease(lease, self.answered());
             return Step::Answer(Answer::page(status));
         }
         self.scratch.story.status = status;
@@ -81,7 +82,7 @@ impl Exchange<'_> {
             self.log(error, Some(&lease));
         }
         let is_upstreams_fault = passed.as_ref().is_err_and(|error| error.side() == Side::Upstream);
-        self.end_lease(lease, is_upstreams_fault);
+        self.end_lease(lease, if is_upstreams_fault { Ending::Failed } else { self.answered() });
         Step::Ended(self.after(passed, &delivery))
     }
 
@@ -180,7 +181,7 @@ impl Exchange<'_> {
         let ended = tunnel::run(self.down, &mut conn, self.scratch, (self.worker, idle_timeout)).await;
         self.now = Instant::now();
         self.end_attempt();
-        self.end_lease(lease, false);
+        self.end_lease(lease, self.answered());
         self.scratch.story.is_complete = ended.is_ok();
         if let Err(error) = ended {
             self.log(&error, None);

@@ -35,6 +35,8 @@ pub struct Story {
     pub user: Vec<Vec<u8>>,
     pub attempts: Vec<Attempt>,
     pub answer: LocalAnswer,
+    /// `Set-Cookie` of a sticky group, the whole line; empty where there is none.
+    pub sticky_cookie: Vec<u8>,
     pub request_id: Option<[u8; 16]>,
     /// Whom a trusted proxy named; else the client is the connection's peer.
     pub client: Option<Client>,

@@ -43,6 +43,10 @@ impl World for Memory {
         "test-host".into()
     }
 
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        Files::read(self, path)
+    }
+
     fn cores(&self) -> usize {
         4
     }

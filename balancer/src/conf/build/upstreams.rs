@@ -1,17 +1,21 @@
 //! `upstream` blocks and the groups that `proxy_pass` makes by naming an address.
 
+mod sticky;
+
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::World;
 use super::names::Names;
 use super::scope::Scope;
-use crate::conf::blocks::Node;
+use super::{World, full_path};
+use crate::conf::blocks::{self, Node};
 use crate::conf::error::Result;
 use crate::conf::table::Context;
-use crate::conf::upstream::{Address, Keepalive, Method, Origin, Peer, Upstream, UpstreamId};
+use crate::conf::upstream::{
+    Address, Better, Duty, Keepalive, LeastTime, Method, Origin, Peer, QueueTerms, Sid, StickyKind, Terms,
+    Tier, Until, Upstream, UpstreamId,
+};
 use crate::conf::value;
 
 /// All groups found so far.
@@ -37,20 +41,52 @@ impl Groups {
         }
         let scope = Scope::alone(node, Context::UPSTREAM);
         let method = method(&scope, names)?;
+        let kept = kept_servers(&scope, world)?;
         let mut peers = Vec::new();
-        for server in scope.own("server") {
+        for server in scope.own("server").chain(&kept) {
             peers.extend(server_peers(server, &method, world)?);
         }
-        if peers.is_empty() {
-            return Err(node.error("no servers are inside upstream"));
-        }
         // Primaries first: the balance counts on it, and each tier keeps the order of the file.
-        peers.sort_by_key(|peer| peer.backup);
-        if peers[0].backup {
-            return Err(node.error("no servers are inside upstream: all of them are backups"));
+        peers.sort_by_key(|peer| peer.terms.tier);
+        let state = scope.given("state");
+        if state.is_none() && peers.first().is_none_or(|peer| peer.terms.tier == Tier::Backup) {
+            return Err(node.error(match peers.is_empty() {
+                true => "no servers are inside upstream",
+                false => "no servers are inside upstream: all of them are backups",
+            }));
         }
-        self.add(name, Origin::Block, method, peers, keepalive(&scope)?);
+        let sticky = scope.given("sticky").map(|node| sticky::sticky(node, names)).transpose()?;
+        if let Some(StickyKind::Learn(learn)) = sticky.as_ref().map(|sticky| &sticky.kind) {
+            self.check_session_zone(&learn.zone, scope.given("sticky").unwrap_or(node))?;
+        }
+        self.add(Upstream {
+            id: UpstreamId(self.list.len()),
+            name: name.into(),
+            origin: Origin::Block,
+            method,
+            peers,
+            keepalive: keepalive(&scope)?,
+            sticky: sticky.map(Arc::new),
+            queue: scope.given("queue").map(queue).transpose()?,
+            zone: scope.given("zone").map(|zone| zone.arg(0).into()),
+            state_file: state.map(|node| full_path(world, node.arg(0))),
+        });
         Ok(())
+    }
+
+    /// Two groups cannot learn sessions in one zone.
+    fn check_session_zone(&self, zone: &str, node: &Node) -> Result<()> {
+        let uses = |known: &&Arc<Upstream>| match known.sticky.as_ref().map(|sticky| &sticky.kind) {
+            Some(StickyKind::Learn(learn)) => *learn.zone == *zone,
+            _ => false,
+        };
+        match self.list.iter().find(uses) {
+            None => Ok(()),
+            Some(known) => {
+                Err(node
+                    .error(format!("sticky zone \"{zone}\" is already used in upstream \"{}\"", known.name)))
+            }
+        }
     }
 
     /// The group for `host:port` of a URL, made when first named.
@@ -60,38 +96,64 @@ impl Groups {
             return Ok(id);
         }
         let addresses = resolve(server, node, world, "upstream")?;
-        let peers = addresses.into_iter().map(|address| Peer {
-            server: name.as_str().into(),
-            name: address.to_string().into(),
-            address,
-            weight: 1,
-            max_conns: 0,
-            max_fails: 1,
-            fail_timeout: Duration::from_secs(10),
-            backup: false,
-            down: false,
-        });
-        let peers = peers.collect();
+        let terms = Terms::new(&name);
+        let peers = addresses.into_iter().map(|address| Peer::at(address, terms.clone())).collect();
         let keepalive =
             keepalive(&Scope::alone(&Node { block: Vec::new(), ..node.clone() }, Context::UPSTREAM))?;
-        Ok(self.add(&name, Origin::Implicit, Method::RoundRobin, peers, keepalive))
+        Ok(self.add(Upstream {
+            id: UpstreamId(self.list.len()),
+            name: name.into(),
+            origin: Origin::Implicit,
+            method: Method::RoundRobin,
+            peers,
+            keepalive,
+            sticky: None,
+            queue: None,
+            zone: None,
+            state_file: None,
+        }))
     }
 
-    #[allow(clippy::too_many_arguments, reason = "the fields of one group")]
-    fn add(
-        &mut self,
-        name: &str,
-        origin: Origin,
-        method: Method,
-        peers: Vec<Peer>,
-        keepalive: Keepalive,
-    ) -> UpstreamId {
-        let id = UpstreamId(self.list.len());
-        self.list.push(Arc::new(Upstream { id, name: name.into(), origin, method, peers, keepalive }));
-        self.names.insert(name.into(), id);
+    fn add(&mut self, upstream: Upstream) -> UpstreamId {
+        let id = upstream.id;
+        self.names.insert(upstream.name.clone(), id);
+        self.list.push(Arc::new(upstream));
         id
     }
 }
+
+/// The `server` lines that the API left in the `state` file; none at the very first start.
+fn kept_servers(scope: &Scope<'_>, world: &dyn World) -> Result<Vec<Node>> {
+    let Some(node) = scope.given("state") else { return Ok(Vec::new()) };
+    if scope.given("zone").is_none() {
+        return Err(node.directive_error("needs a \"zone\" in the same upstream"));
+    }
+    if let Some(server) = scope.own("server").next() {
+        return Err(server.directive_error("is not compatible with \"state\""));
+    }
+    let path = full_path(world, node.arg(0));
+    match world.read(&path) {
+        Ok(text) => blocks::fragment(&text, &path, Context::UPSTREAM),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(node.error(crate::conf::error::system("open", &path, &error))),
+    }
+}
+
+fn queue(node: &Node) -> Result<QueueTerms> {
+    let len_max = value::count(node.arg(0)).filter(|len| *len > 0);
+    let len_max = len_max.ok_or_else(|| node.error(format!("invalid value \"{}\"", node.arg(0))))?;
+    let timeout = match node.args.get(1).map(|word| &word.text[..]) {
+        None => QUEUE_TIMEOUT,
+        Some(text) => {
+            let given = text.strip_prefix("timeout=").and_then(value::millis);
+            given.ok_or_else(|| node.invalid(text))?
+        }
+    };
+    Ok(QueueTerms { len_max: usize::try_from(len_max).unwrap_or(usize::MAX), timeout })
+}
+
+/// NGINX Plus's.
+const QUEUE_TIMEOUT: Duration = Duration::from_secs(60);
 
 fn method(scope: &Scope<'_>, names: &Names<'_>) -> Result<Method> {
     let mut methods = scope.nodes.iter().filter(|node| METHODS.contains(&&node.name[..]));
@@ -99,18 +161,58 @@ fn method(scope: &Scope<'_>, names: &Names<'_>) -> Result<Method> {
     if let Some(second) = methods.next() {
         return Err(second.error("load balancing method redefined"));
     }
+    let ipv6_bits = ipv6_bits(scope)?;
+    let balance_percent = balance_percent(scope)?;
+    let until = |text: &str| match text {
+        "header" => Ok(Until::Header),
+        "last_byte" => Ok(Until::LastByte),
+        other => Err(node.error(format!("invalid value \"{other}\""))),
+    };
     match (&node.name[..], node.arg(0), node.arg(1)) {
-        ("ip_hash", ..) => Ok(Method::IpHash),
+        ("ip_hash", ..) => Ok(Method::IpHash { ipv6_bits }),
         ("least_conn", ..) => Ok(Method::LeastConn),
-        ("hash", key, "") => Ok(Method::Hash { key: names.template(key, node)? }),
-        ("hash", key, "consistent") => Ok(Method::ConsistentHash { key: names.template(key, node)? }),
+        ("least_time", text, "") => Ok(Method::LeastTime(LeastTime { until: until(text)?, inflight: false })),
+        ("least_time", text, "inflight") => {
+            Ok(Method::LeastTime(LeastTime { until: until(text)?, inflight: true }))
+        }
+        ("hash", key, "") => Ok(Method::Hash { key: names.template(key, node)?, balance_percent }),
+        ("hash", key, "consistent") => {
+            Ok(Method::ConsistentHash { key: names.template(key, node)?, balance_percent })
+        }
         ("random", "", _) => Ok(Method::Random),
-        ("random", "two", "" | "least_conn") => Ok(Method::RandomTwo),
-        ("random", "two", other) | ("random", other, _) | (_, _, other) => Err(node.invalid(other)),
+        ("random", "two", "" | "least_conn") => Ok(Method::RandomTwo(Better::LeastConn)),
+        ("random", "two", text) => match text.strip_prefix("least_time=") {
+            Some(text) => Ok(Method::RandomTwo(Better::LeastTime(until(text)?))),
+            None => Err(node.invalid(text)),
+        },
+        ("random", other, _) | (_, _, other) => Err(node.invalid(other)),
     }
 }
 
-const METHODS: [&str; 4] = ["ip_hash", "least_conn", "hash", "random"];
+const METHODS: [&str; 5] = ["ip_hash", "least_conn", "least_time", "hash", "random"];
+
+fn ipv6_bits(scope: &Scope<'_>) -> Result<u8> {
+    let bits = scope.count("ip_hash_ipv6_bits");
+    match (u8::try_from(bits).ok().filter(|bits| (1..=128).contains(bits)), scope.given("ip_hash_ipv6_bits"))
+    {
+        (Some(bits), _) => Ok(bits),
+        (None, Some(node)) => Err(node.directive_error("invalid value, it must be from 1 to 128")),
+        (None, None) => Ok(128),
+    }
+}
+
+fn balance_percent(scope: &Scope<'_>) -> Result<u32> {
+    let percent = u32::try_from(scope.count("hash_balance_factor")).unwrap_or(0);
+    match scope.given("hash_balance_factor") {
+        Some(node) if percent != 0 && percent <= 100 => {
+            Err(node.directive_error("invalid value, it must be 0 or more than 100"))
+        }
+        Some(node) if !scope.nodes.iter().any(|node| node.name == "hash") => {
+            Err(node.directive_error("needs \"hash\" in the same upstream"))
+        }
+        _ => Ok(percent),
+    }
+}
 
 fn keepalive(scope: &Scope<'_>) -> Result<Keepalive> {
     let text = scope.text("keepalive");
@@ -133,48 +235,56 @@ fn keepalive(scope: &Scope<'_>) -> Result<Keepalive> {
 }
 
 fn server_peers(node: &Node, method: &Method, world: &dyn World) -> Result<Vec<Peer>> {
-    let mut terms = Peer {
-        server: node.arg(0).into(),
-        name: "".into(),
-        address: Address::Unix(PathBuf::new()),
-        weight: 1,
-        max_conns: 0,
-        max_fails: 1,
-        fail_timeout: Duration::from_secs(10),
-        backup: false,
-        down: false,
-    };
+    let mut terms = Terms::new(node.arg(0));
     for word in node.args.iter().skip(1) {
         server_option(&mut terms, &word.text).ok_or_else(|| unknown_option(node, &word.text))?;
     }
-    let allows_backup = matches!(method, Method::RoundRobin | Method::LeastConn);
-    if terms.backup && !allows_backup {
+    if terms.tier == Tier::Backup && !allows_backup(method) {
         return Err(node.error("balancing method does not support parameter \"backup\""));
+    }
+    if !terms.slow_start.is_zero() && !allows_slow_start(method) {
+        return Err(node.error("balancing method does not support parameter \"slow_start\""));
     }
     let endpoint = Endpoint::read(node.arg(0))
         .ok_or_else(|| node.error(format!("invalid port in upstream \"{}\"", node.arg(0))))?;
     let addresses = resolve(&endpoint, node, world, "upstream")?;
-    let peer = |address: Address| Peer { name: address.to_string().into(), address, ..terms.clone() };
-    Ok(addresses.into_iter().map(peer).collect())
+    Ok(addresses.into_iter().map(|address| Peer::at(address, terms.clone())).collect())
 }
 
-fn server_option(peer: &mut Peer, text: &str) -> Option<()> {
+/// nginx: not where a key or chance chooses.
+pub(super) fn allows_backup(method: &Method) -> bool {
+    matches!(method, Method::RoundRobin | Method::LeastConn | Method::LeastTime(_))
+}
+
+fn allows_slow_start(method: &Method) -> bool {
+    allows_backup(method)
+}
+
+fn server_option(terms: &mut Terms, text: &str) -> Option<()> {
     let number = |text: &str| value::count(text).and_then(|number| u32::try_from(number).ok());
     match text.split_once('=').unwrap_or((text, "")) {
-        ("weight", weight) => peer.weight = number(weight).filter(|weight| *weight > 0)?,
-        ("max_conns", count) => peer.max_conns = number(count)?,
-        ("max_fails", count) => peer.max_fails = number(count)?,
-        ("fail_timeout", time) => peer.fail_timeout = value::seconds(time)?,
-        ("backup", "") => peer.backup = true,
-        ("down", "") => peer.down = true,
+        ("weight", weight) => terms.weight = number(weight).filter(|weight| *weight > 0)?,
+        ("max_conns", count) => terms.max_conns = number(count)?,
+        ("max_fails", count) => terms.max_fails = number(count)?,
+        ("fail_timeout", time) => terms.fail_timeout = value::seconds(time)?,
+        ("slow_start", time) => terms.slow_start = value::seconds(time)?,
+        ("route", route) if !route.is_empty() && route.len() <= ROUTE_LEN_MAX => {
+            terms.sid = Sid::Route(route.into());
+        }
+        ("backup", "") => terms.tier = Tier::Backup,
+        ("down", "") => terms.duty = Duty::Down,
+        ("drain", "") => terms.duty = Duty::Drain,
         _ => return None,
     }
     Some(())
 }
 
+/// As long as nginx's own ids.
+const ROUTE_LEN_MAX: usize = 32;
+
 fn unknown_option(node: &Node, text: &str) -> crate::conf::error::Error {
     let name = text.split_once('=').map_or(text, |(name, _)| name);
-    if ["resolve", "service", "route", "slow_start", "drain"].contains(&name) {
+    if ["resolve", "service"].contains(&name) {
         return node.error(format!("parameter \"{text}\" is not supported yet"));
     }
     node.invalid(text)

@@ -20,11 +20,15 @@ pub enum Key {
 }
 
 impl Key {
-    /// ip_hash's key: three octets of an IPv4 address, all of an IPv6 one. A client on a unix socket counts as 0.0.0.
-    pub fn of_client(address: Option<IpAddr>) -> Key {
+    /// ip_hash's key: three octets of an IPv4 address, of an IPv6 one the first bits, the others taken for zero. A
+    /// client on a unix socket counts as 0.0.0.
+    pub fn of_client(address: Option<IpAddr>, ipv6_bits: u8) -> Key {
         Key::Bytes(match address {
             Some(IpAddr::V4(address)) => SmallVec::from_slice(&address.octets()[..3]),
-            Some(IpAddr::V6(address)) => SmallVec::from_slice(&address.octets()),
+            Some(IpAddr::V6(address)) => {
+                let kept = u128::MAX.checked_shl(128 - u32::from(ipv6_bits)).unwrap_or(0);
+                SmallVec::from_slice(&(u128::from(address) & kept).to_be_bytes())
+            }
             None => SmallVec::from_slice(&[0; 3]),
         })
     }
@@ -96,11 +100,15 @@ fn host_and_port(server: &str) -> (&str, &str) {
 impl Balance {
     /// ip_hash and hash: draw by hash until an open server is met; the running value goes on over retries.
     pub(super) fn by_hash(&mut self, attempts: &mut Attempts, now: Duration) -> Option<usize> {
-        if self.method == Method::Hash && attempts.rehash == 0 {
+        if matches!(self.method, Method::Hash(_)) && attempts.rehash == 0 {
             attempts.hash = 0;
         }
         let total = self.total_weight();
         let usable = self.primaries > 1 && total > 0 && !attempts.key.bytes().is_empty();
+        let wanted = self.wanted(&(0..self.primaries), attempts, now);
+        if wanted.is_some() && usable && attempts.misses <= DRAWS_MAX {
+            return wanted;
+        }
         while usable && attempts.misses <= DRAWS_MAX {
             let mut hash = attempts.hash;
             match self.method {
@@ -110,12 +118,22 @@ impl Balance {
             attempts.hash = hash;
             attempts.rehash += 1;
             let index = self.at_weight(u64::from(hash) % total);
-            if self.is_open(index, attempts, now) {
+            if self.is_open(index, attempts, now) && self.is_within_bound(index, now) {
                 return Some(index);
             }
             attempts.misses += 1;
         }
-        self.round_robin(0..self.primaries, attempts, now)
+        self.past_the_hash(attempts, now)
+    }
+
+    /// No draw met an open server. The least loaded one is within every bound.
+    fn past_the_hash(&mut self, attempts: &Attempts, now: Duration) -> Option<usize> {
+        match self.method {
+            Method::Hash(0) | Method::ConsistentHash(0) | Method::IpHash => {
+                self.round_robin(0..self.primaries, attempts, now)
+            }
+            _ => self.least_conn(0..self.primaries, attempts, now),
+        }
     }
 
     /// Consistent hash: walk the ring from the key's place to the first name that has an open server.
@@ -127,6 +145,10 @@ impl Balance {
             attempts.rehash = 1;
             attempts.hash = self.ring.place(crc32fast::hash(attempts.key.bytes()));
         }
+        let wanted = self.wanted(&(0..self.primaries), attempts, now);
+        if wanted.is_some() && attempts.misses <= DRAWS_MAX {
+            return wanted;
+        }
         while attempts.misses <= DRAWS_MAX {
             let (_, owner) = self.ring.points[attempts.hash as usize % self.ring.points.len()];
             if let Some(index) = self.among_same_name(owner, attempts, now) {
@@ -135,7 +157,7 @@ impl Balance {
             attempts.hash = attempts.hash.wrapping_add(1);
             attempts.misses += 1;
         }
-        self.round_robin(0..self.primaries, attempts, now)
+        self.past_the_hash(attempts, now)
     }
 
     /// Smooth weighted round robin among the addresses of one server name.
@@ -145,10 +167,11 @@ impl Balance {
         for index in owner..self.primaries {
             if self.peers[index].terms.server != self.peers[owner].terms.server
                 || !self.is_open(index, attempts, now)
+                || !self.is_within_bound(index, now)
             {
                 continue;
             }
-            total += self.peers[index].gain();
+            total += self.peers[index].gain(now);
             let current = self.peers[index].current_weight();
             if best.is_none_or(|best| current > self.peers[best].current_weight()) {
                 best = Some(index);

@@ -1,36 +1,30 @@
 //! Counts that stay exact, whatever happens to leases and configurations.
 
-use super::*;
+use std::task::Waker;
+
 use proptest::prelude::*;
 
+use super::*;
+use crate::conf::upstream::{Address, Keepalive, Method, Origin, Peer, QueueTerms, Terms};
+use crate::logic::choose::{Attempts, Ending, Key};
+use crate::logic::health::Unusable;
+
 fn upstream(ports: &[u16]) -> Upstream {
-    let peers = ports
-        .iter()
-        .map(|port| Peer {
-            server: format!("127.0.0.1:{port}").into(),
-            address: Address::Tcp(([127, 0, 0, 1], *port).into()),
-            name: format!("127.0.0.1:{port}").into(),
-            weight: 1,
-            max_conns: 2,
-            max_fails: 1,
-            fail_timeout: Duration::from_secs(10),
-            backup: false,
-            down: false,
-        })
-        .collect();
-    let keepalive = crate::conf::upstream::Keepalive {
-        idle_max: 1,
-        requests_max: 1,
-        time: Duration::ZERO,
-        timeout: Duration::ZERO,
+    let peer = |port: &u16| {
+        let terms = Terms { max_conns: 2, ..Terms::new(&format!("127.0.0.1:{port}")) };
+        Peer::at(Address::Tcp(([127, 0, 0, 1], *port).into()), terms)
     };
     Upstream {
         id: UpstreamId(0),
         name: "g".into(),
         origin: Origin::Block,
         method: Method::RoundRobin,
-        peers,
-        keepalive,
+        peers: ports.iter().map(peer).collect(),
+        keepalive: Keepalive::default(),
+        sticky: None,
+        queue: None,
+        zone: None,
+        state_file: None,
     }
 }
 
@@ -38,8 +32,12 @@ fn http(ports: &[u16]) -> Http {
     Http { upstreams: vec![Arc::new(upstream(ports))], ..Http::default() }
 }
 
+fn set(ports: &[u16], before: Option<&Set>) -> Set {
+    Set::new(&http(ports), before, Duration::from_secs(1))
+}
+
 fn attempts() -> Attempts {
-    Attempts::new(choose::Key::None, 1)
+    Attempts::new(Key::None, 1)
 }
 
 fn conns(set: &Set) -> Vec<u32> {
@@ -48,7 +46,7 @@ fn conns(set: &Set) -> Vec<u32> {
 
 #[test]
 fn a_dropped_lease_gives_its_place_back_without_blame() {
-    let set = Set::new(&http(&[1, 2]), None);
+    let set = set(&[1, 2], None);
     let group = set.group(UpstreamId(0));
     let lease = group.pick(&mut attempts(), Duration::ZERO).expect("a live server");
     assert_eq!(conns(&set), [1, 0]);
@@ -59,11 +57,11 @@ fn a_dropped_lease_gives_its_place_back_without_blame() {
 
 #[test]
 fn a_failed_server_is_passed_over_and_said_so_once() {
-    let set = Set::new(&http(&[1, 2]), None);
+    let set = set(&[1, 2], None);
     let group = set.group(UpstreamId(0));
     let now = Duration::from_secs(100);
     let lease = group.pick(&mut attempts(), now).expect("a live server");
-    assert!(lease.end(true, now));
+    assert!(lease.end(Ending::Failed, now));
     assert_eq!(group.unusable(0, now), Some(Unusable::Failed));
     let next = group.pick(&mut attempts(), now).expect("the other server");
     assert_eq!(next.index(), 1);
@@ -71,9 +69,82 @@ fn a_failed_server_is_passed_over_and_said_so_once() {
 
 #[test]
 fn an_unchanged_group_is_the_same_after_a_reload() {
-    let before = Set::new(&http(&[1, 2]), None);
-    let after = Set::new(&http(&[1, 2]), Some(&before));
+    let before = set(&[1, 2], None);
+    let after = set(&[1, 2], Some(&before));
     assert!(Arc::ptr_eq(&before.groups[0], &after.groups[0]));
+}
+
+#[test]
+fn servers_keep_their_id_and_new_ones_get_new_ones() {
+    let ids = |set: &Set| -> Vec<u32> {
+        set.group(UpstreamId(0)).with_peers(|peers| peers.iter().map(|peer| peer.id).collect())
+    };
+    let first = set(&[1, 2], None);
+    assert_eq!(ids(&first), [0, 1]);
+    let second = first.with(&Arc::new(upstream(&[2, 3])), Duration::ZERO);
+    assert_eq!(ids(&second), [1, 2]);
+    let third = second.with(&Arc::new(upstream(&[1, 2])), Duration::ZERO);
+    assert_eq!(ids(&third), [3, 1], "an id is never used again");
+}
+
+/// Counts how often it is woken.
+#[derive(Default)]
+struct Bell(std::sync::atomic::AtomicUsize);
+
+impl std::task::Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+    }
+}
+
+fn queued() -> Set {
+    let mut upstream = upstream(&[1]);
+    upstream.queue = Some(QueueTerms { len_max: 2, timeout: Duration::from_secs(1) });
+    Set::new(&Http { upstreams: vec![Arc::new(upstream)], ..Http::default() }, None, Duration::ZERO)
+}
+
+#[test]
+fn who_waits_is_woken_and_served_in_turn_and_nobody_overtakes() {
+    let set = queued();
+    let group = set.group(UpstreamId(0));
+    let now = Duration::from_secs(1);
+    let mut held: Vec<Lease<'_>> = (0..2).filter_map(|_| group.pick(&mut attempts(), now)).collect();
+    assert_eq!(held.len(), 2);
+    let bells = [Arc::new(Bell::default()), Arc::new(Bell::default())];
+    let wakers: Vec<Waker> = bells.iter().map(|bell| Waker::from(bell.clone())).collect();
+    let seats: Vec<Seat<'_>> = wakers.iter().filter_map(|waker| group.enqueue(waker)).collect();
+    assert!(group.enqueue(&wakers[0]).is_none(), "the queue is full");
+    assert_eq!(group.queue(), QueueState { len: 2, overflows: 1 });
+    assert!(seats[0].pick(&mut attempts(), now, &wakers[0]).is_err());
+    held.pop().expect("two are held").end(Ending::Blameless, now);
+    assert_eq!(bells.each_ref().map(|bell| bell.0.load(std::sync::atomic::Ordering::SeqCst)), [1, 0]);
+    assert!(group.pick(&mut attempts(), now).is_none(), "those who wait come first");
+    assert!(seats[1].pick(&mut attempts(), now, &wakers[1]).is_err(), "and in their order");
+    assert!(seats[0].pick(&mut attempts(), now, &wakers[0]).is_ok());
+    drop(seats);
+    assert_eq!(group.queue().len, 0);
+}
+
+#[test]
+fn a_seat_that_is_given_up_wakes_the_next() {
+    let set = queued();
+    let group = set.group(UpstreamId(0));
+    let bell = Arc::new(Bell::default());
+    let first = group.enqueue(Waker::noop());
+    let _second = group.enqueue(&Waker::from(bell.clone()));
+    drop(first);
+    assert_eq!(bell.0.load(std::sync::atomic::Ordering::SeqCst), 1);
+}
+
+#[test]
+fn a_request_of_an_old_generation_sees_the_load_of_the_new_one() {
+    let before = set(&[1], None);
+    let after = set(&[1, 2], Some(&before));
+    let now = Duration::from_secs(1);
+    let held: Vec<Lease<'_>> =
+        (0..4).filter_map(|_| after.group(UpstreamId(0)).pick(&mut attempts(), now)).collect();
+    assert_eq!(held.len(), 4);
+    assert!(before.group(UpstreamId(0)).pick(&mut attempts(), now).is_none(), "max_conns holds for both");
 }
 
 proptest! {
@@ -81,7 +152,7 @@ proptest! {
     fn requests_in_flight_are_counted_exactly_over_reloads(
         steps in proptest::collection::vec((0u8..4, proptest::sample::subsequence(vec![1u16, 2, 3, 4], 1..=4)), 1..40)
     ) {
-        let sets = std::cell::RefCell::new(vec![Arc::new(Set::new(&http(&[1, 2]), None))]);
+        let sets = std::cell::RefCell::new(vec![Arc::new(set(&[1, 2], None))]);
         let leaked: &'static std::cell::RefCell<Vec<Arc<Set>>> = Box::leak(Box::new(sets));
         let mut open: Vec<Lease<'static>> = Vec::new();
         for (kind, ports) in steps {
@@ -89,10 +160,10 @@ proptest! {
             match kind {
                 0 | 1 => open.extend(current.group(UpstreamId(0)).pick(&mut attempts(), Duration::from_secs(1))),
                 2 if !open.is_empty() => drop(open.remove(0)),
-                _ => leaked.borrow_mut().push(Arc::new(Set::new(&http(&ports), Some(current)))),
+                _ => leaked.borrow_mut().push(Arc::new(set(&ports, Some(current)))),
             }
             let latest = leaked.borrow().last().expect("never empty").clone();
-            for (peer, conns) in latest.group(UpstreamId(0)).peers.iter().zip(conns(&latest)) {
+            for (peer, conns) in latest.group(UpstreamId(0)).peers().iter().zip(conns(&latest)) {
                 let held = open.iter().filter(|lease| lease.peer().address == peer.address).count();
                 prop_assert!(conns as usize <= held, "{} has {conns} of {held}", peer.name);
             }
