@@ -88,7 +88,7 @@ pub fn version(with_build: bool) -> String {
 }
 
 /// nginx's optional modules that we have.
-const BUILT_IN: [&str; 2] = ["threads", "http_realip_module"];
+const BUILT_IN: [&str; 3] = ["threads", "http_realip_module", "http_ssl_module"];
 
 /// nginx's default modules that we do not have (yet).
 const LEFT_OUT: [&str; 29] = [

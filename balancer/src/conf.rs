@@ -12,6 +12,7 @@ pub mod proxy;
 pub mod rewrite;
 pub mod settings;
 pub mod table;
+pub mod ssl;
 pub mod template;
 mod tokens;
 pub mod upstream;
@@ -60,12 +61,20 @@ impl World for Machine<'_> {
         name.to_string_lossy().to_ascii_lowercase()
     }
 
+    fn read(&self, path: &Path) -> std::io::Result<Vec<u8>> {
+        std::fs::read(path)
+    }
+
     fn cores(&self) -> usize {
         std::thread::available_parallelism().map_or(1, usize::from)
     }
 
     fn prefix(&self) -> &Path {
         &self.0.prefix
+    }
+
+    fn conf_folder(&self) -> &Path {
+        self.0.file.parent().unwrap_or(&self.0.prefix)
     }
 
     fn error_log(&self) -> Option<&Path> {

@@ -23,6 +23,8 @@ use crate::metrics::Metrics;
 use crate::relay::scratch::Scratch;
 use crate::relay::{self, After};
 use crate::running::Running;
+use crate::tls::accept::{self, Refused};
+use crate::tls::session::Session;
 use crate::wire::Wire;
 use crate::worker::Worker;
 
@@ -40,6 +42,15 @@ pub struct Downstream {
     pub opened: Instant,
     /// Requests so far, the present one included.
     pub requests: u64,
+    /// What the handshake established; none in clear text.
+    pub tls: Option<Rc<Session>>,
+    worker: Rc<Worker>,
+    _presence: Rc<Presence>,
+}
+
+/// A connection's place among those of its worker, left when the last that serves it has ended.
+#[derive(Debug)]
+struct Presence {
     place: usize,
     worker: Rc<Worker>,
     metrics: Arc<Metrics>,
@@ -62,7 +73,8 @@ async fn run(
     let metrics = worker.generation().running.metrics.clone();
     metrics.connections_active.fetch_add(1, Relaxed);
     let now = Instant::now();
-    let mut down = Downstream {
+    let presence = Presence { place, worker: worker.clone(), metrics };
+    let down = Downstream {
         wire,
         deadline: Deadline::new(now),
         peer,
@@ -73,10 +85,11 @@ async fn run(
         serial: worker.next_serial(),
         opened: now,
         requests: 0,
-        place,
+        tls: None,
         worker: worker.clone(),
-        metrics,
+        _presence: Rc::new(presence),
     };
+    let Some(mut down) = down.shake_hands().await else { return };
     let mut idle_timeout = None;
     while down.wait_for_request(idle_timeout).await {
         let mut scratch = worker.spare.take();
@@ -108,6 +121,31 @@ enum Head {
 }
 
 impl Downstream {
+    /// On a port of TLS: the handshake. A client that speaks plain HTTP there is let through, to be told so.
+    async fn shake_hands(mut self) -> Option<Downstream> {
+        let generation = self.worker.generation();
+        let names = relay::names(&self, &generation.running);
+        if !names.is_tls {
+            return Some(self);
+        }
+        self.deadline.set(Instant::now(), names.default.head.header_timeout);
+        if !accept::begins(&mut self.wire, &mut self.deadline).await? {
+            return Some(self);
+        }
+        let Downstream { wire, mut deadline, peer_text, .. } = self;
+        match accept::accept(wire, names, &mut deadline).await {
+            Ok((wire, session)) => Some(Downstream { wire, deadline, peer_text, tls: Some(session), ..self }),
+            Err(refused) => {
+                let client = String::from_utf8_lossy(&peer_text);
+                match refused {
+                    Refused::NoCertificate => tracing::error!(%client, "{refused}"),
+                    _ => tracing::info!(%client, "{refused}"),
+                }
+                None
+            }
+        }
+    }
+
     /// Holds no buffer while it waits. False when the connection is over.
     async fn wait_for_request(&mut self, idle_timeout: Option<Duration>) -> bool {
         let timeout = idle_timeout.unwrap_or_else(|| {
@@ -193,13 +231,23 @@ impl Downstream {
         }
     }
 
+    /// `$scheme`.
+    pub fn scheme(&self) -> &'static [u8] {
+        if self.tls.is_some() { b"https" } else { b"http" }
+    }
+
     pub fn listen<'a>(&self, running: &'a Running) -> &'a Listen {
         let listens = &running.settings.http.listens;
         &listens[self.listen.get().min(listens.len() - 1)]
     }
 
+    /// The server block whose limits hold before a request names its own: that of the handshake's name.
     fn default_server<'a>(&self, running: &'a Running) -> &'a Server {
-        &self.listen(running).names.default
+        let name = self.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
+        match name {
+            None => &self.listen(running).names.default,
+            Some(name) => relay::names(self, running).find(name.as_bytes()),
+        }
     }
 
     /// Reads once, under the deadline.
@@ -262,7 +310,7 @@ impl Downstream {
     }
 }
 
-impl Drop for Downstream {
+impl Drop for Presence {
     fn drop(&mut self) {
         self.worker.connections().leave(self.place);
         self.metrics.connections_active.fetch_sub(1, Relaxed);

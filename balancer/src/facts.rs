@@ -1,5 +1,7 @@
 //! The values of variables, told from one request. Rendering them into heads and lines is the templates' part.
 
+mod tls;
+
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
@@ -32,6 +34,7 @@ impl Facts for Told<'_> {
     fn value(&self, variable: &Variable, out: &mut Vec<u8>) -> bool {
         self.of_request(variable, out)
             .or_else(|| self.of_connection(variable, out))
+            .or_else(|| tls::value(self.down.tls.as_deref(), variable, out))
             .or_else(|| self.of_answer(variable, out))
             .or_else(|| self.of_upstream(variable, out))
             .or_else(|| self.of_us(variable, out))
@@ -142,8 +145,8 @@ impl<'a> Told<'a> {
             Variable::Connection => put_number(out, down.serial),
             Variable::ConnectionRequests => put_number(out, down.requests),
             Variable::ConnectionTime => put_seconds(out, self.since(Some(down.opened.into_std()))),
-            Variable::Https => false,
-            Variable::Scheme => put(out, b"http"),
+            Variable::Https => down.tls.is_some() && put(out, b"on"),
+            Variable::Scheme => put(out, down.scheme()),
             Variable::ServerAddr => match down.wire.local_addr() {
                 Some(local) => put(out, local.ip().to_canonical().to_string().as_bytes()),
                 None => put(out, b"unix:"),
@@ -335,7 +338,7 @@ impl<'a> Told<'a> {
     fn asked(&self, asked: &'a Asked) -> &'a [u8] {
         match asked {
             Asked::Peer { group, index } => {
-                self.running.upstreams.group(*group).peers[*index].name.as_bytes()
+                self.running.upstreams.group(*group).peers()[*index].name.as_bytes()
             }
             Asked::Name(name) => name.as_bytes(),
         }

@@ -312,7 +312,7 @@ impl Exchange<'_> {
         false
     }
 
-    /// `Server` and `Date`, unless the upstream's own are passed on.
+    /// `Server` and `Date`, unless the upstream's own are passed on, and the cookie of a sticky group.
     pub fn write_own_server_and_date(&self, server: bool, date: bool, out: &mut Vec<u8>) {
         if server {
             out.extend_from_slice(b"Server: ");
@@ -324,6 +324,7 @@ impl Exchange<'_> {
             self.worker.clock.write_date(self.now, out);
             out.extend_from_slice(b"\r\n");
         }
+        out.extend_from_slice(&self.scratch.story.sticky_cookie);
     }
 
     /// What we call ourselves: with `server_tokens off` without the version.
@@ -471,4 +472,15 @@ pub fn write_status(status: u16, out: &mut Vec<u8>) {
     write::decimal(out, u64::from(status));
     out.push(b' ');
     out.extend_from_slice(crate::relay::pages::reason(status).as_bytes());
+}
+
+/// Appends bytes with escapes for all that RFC 3986 does not call unreserved.
+pub fn escape_component(text: &[u8], out: &mut Vec<u8>) {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    for &byte in text {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(byte),
+            _ => out.extend_from_slice(&[b'%', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]),
+        }
+    }
 }

@@ -17,6 +17,7 @@ pub mod logic;
 pub mod metrics;
 mod relay;
 pub mod running;
+mod tls;
 mod tunnel;
 mod upstream_conns;
 mod wire;

@@ -1,19 +1,24 @@
-//! One stream socket, of a client or of an upstream, driven by polls so that one task can watch several at once.
-//! TLS will be another variant here.
+//! One byte stream, of a client or of an upstream, driven by polls so that one task can watch several at once: a socket,
+//! or TLS over one. An enum and no trait object: the plain case pays a branch and nothing else.
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use nix::sys::socket::{MsgFlags, recv};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+
+use crate::tls::Tls;
 
 #[derive(Debug)]
 pub enum Wire {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Tls(Box<Tls>),
 }
 
 impl Wire {
@@ -22,6 +27,7 @@ impl Wire {
         match self {
             Wire::Tcp(tcp) => tcp.poll_read_ready(cx),
             Wire::Unix(unix) => unix.poll_read_ready(cx),
+            Wire::Tls(tls) => tls.poll_readable(cx),
         }
     }
 
@@ -32,25 +38,34 @@ impl Wire {
         ready!(match self {
             Wire::Tcp(tcp) => Pin::new(tcp).poll_read(cx, &mut buf),
             Wire::Unix(unix) => Pin::new(unix).poll_read(cx, &mut buf),
+            Wire::Tls(tls) => return tls.poll_read(cx, space),
         })?;
         Poll::Ready(Ok(buf.filled().len()))
     }
 
+    /// What is written counts once the kernel has it: nothing lies behind in here. After `Pending` the same bytes
+    /// are to be offered again; more may follow them.
     pub fn poll_write(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         match self {
             Wire::Tcp(tcp) => Pin::new(tcp).poll_write(cx, data),
             Wire::Unix(unix) => Pin::new(unix).poll_write(cx, data),
+            Wire::Tls(tls) => tls.poll_write(cx, data),
         }
     }
 
-    pub fn poll_write_vectored(
-        &mut self,
-        cx: &mut Context<'_>,
-        data: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match self {
-            Wire::Tcp(tcp) => Pin::new(tcp).poll_write_vectored(cx, data),
-            Wire::Unix(unix) => Pin::new(unix).poll_write_vectored(cx, data),
+    /// The first bytes that wait, left where they are; 0 is the end. Only of a socket.
+    pub fn poll_peek(&mut self, cx: &mut Context<'_>, space: &mut [u8]) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.poll_readable(cx))?;
+            let peeked = match self {
+                Wire::Tcp(tcp) => tcp.try_io(Interest::READABLE, || peek(tcp.as_raw_fd(), space)),
+                Wire::Unix(unix) => unix.try_io(Interest::READABLE, || peek(unix.as_raw_fd(), space)),
+                Wire::Tls(_) => Err(io::ErrorKind::Unsupported.into()),
+            };
+            match peeked {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                peeked => return Poll::Ready(peeked),
+            }
         }
     }
 
@@ -59,6 +74,7 @@ impl Wire {
         let result = match self {
             Wire::Tcp(tcp) => tcp.try_read(space),
             Wire::Unix(unix) => unix.try_read(space),
+            Wire::Tls(tls) => return tls.try_read(space),
         };
         match result {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
@@ -71,14 +87,19 @@ impl Wire {
         let socket = match self {
             Wire::Tcp(tcp) => socket2::SockRef::from(&*tcp),
             Wire::Unix(unix) => socket2::SockRef::from(&*unix),
+            Wire::Tls(tls) => return tls.shutdown_write(),
         };
         let _ = socket.shutdown(std::net::Shutdown::Write);
     }
 
     /// Makes the close that follows a reset, so that the peer cannot take a cut answer for a whole one.
     pub fn reset_on_close(&mut self) {
-        if let Wire::Tcp(tcp) = self {
-            let _ = socket2::SockRef::from(&*tcp).set_linger(Some(Duration::ZERO));
+        match self {
+            Wire::Tcp(tcp) => {
+                let _ = socket2::SockRef::from(&*tcp).set_linger(Some(Duration::ZERO));
+            }
+            Wire::Unix(_) => {}
+            Wire::Tls(tls) => tls.reset_on_close(),
         }
     }
 
@@ -86,6 +107,54 @@ impl Wire {
         match self {
             Wire::Tcp(tcp) => tcp.local_addr().ok(),
             Wire::Unix(_) => None,
+            Wire::Tls(tls) => tls.socket().local_addr(),
         }
+    }
+}
+
+fn peek(fd: std::os::fd::RawFd, space: &mut [u8]) -> io::Result<usize> {
+    recv(fd, space, MsgFlags::MSG_PEEK).map_err(io::Error::from)
+}
+
+/// For what speaks over a wire by tokio's traits: TLS, HTTP/2.
+impl AsyncRead for Wire {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let len = ready!(self.get_mut().poll_read(cx, buf.initialize_unfilled()))?;
+        buf.advance(len);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        self.get_mut().poll_write(cx, data)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Wire::Tcp(tcp) => Pin::new(tcp).poll_write_vectored(cx, data),
+            Wire::Unix(unix) => Pin::new(unix).poll_write_vectored(cx, data),
+            Wire::Tls(tls) => {
+                let first = data.iter().find(|slice| !slice.is_empty());
+                first.map_or(Poll::Ready(Ok(0)), |first| tls.poll_write(cx, first))
+            }
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        !matches!(self, Wire::Tls(_))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().shutdown_write();
+        Poll::Ready(Ok(()))
     }
 }

@@ -11,6 +11,7 @@ mod proxying;
 mod rewrites;
 mod scope;
 mod servers;
+mod ssl;
 mod upstreams;
 
 use std::net::SocketAddr;
@@ -27,9 +28,15 @@ pub trait World {
     /// All addresses of a host name.
     fn resolve(&self, host: &str, port: u16) -> std::io::Result<Vec<SocketAddr>>;
     fn hostname(&self) -> String;
+    /// A file that a directive names.
+    fn read(&self, path: &Path) -> std::io::Result<Vec<u8>>;
     fn cores(&self) -> usize;
     /// Relative paths of logs and the pid file start here (`-p`).
     fn prefix(&self) -> &Path;
+    /// Relative paths of certificates start here: the folder of nginx.conf.
+    fn conf_folder(&self) -> &Path {
+        self.prefix()
+    }
     /// `-e`: the error log of a configuration that names none.
     fn error_log(&self) -> Option<&Path>;
 }

@@ -45,6 +45,10 @@ pub struct SocketOptions {
 /// The server blocks that share an address, and which of them a host name means.
 #[derive(Debug)]
 pub struct Names {
+    /// `listen … ssl`.
+    pub is_tls: bool,
+    /// `listen … http2`: as `http2 on` in all of its blocks.
+    pub is_http2: bool,
     pub default: Arc<Server>,
     /// Lower-case names without wildcards.
     pub exact: HashMap<Box<[u8]>, Arc<Server>>,

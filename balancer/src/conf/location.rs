@@ -12,6 +12,7 @@ use super::proxy::{Proxy, ProxyPass};
 use super::rewrite::Step;
 use super::settings::AccessLog;
 use super::template::Template;
+use crate::tls::server::ServerTls;
 
 /// One `server` block.
 #[derive(Debug)]
@@ -19,11 +20,21 @@ pub struct Server {
     /// The first `server_name`, what `$server_name` says.
     pub name: Box<str>,
     pub head: HeadLimits,
+    pub tls: Option<Arc<ServerTls>>,
+    pub http2: Http2,
     /// Run before a location is looked for.
     pub steps: Arc<[Step]>,
     pub locations: Locations,
     /// What applies where no location matches, and to errors before one is found.
     pub root: Arc<Location>,
+}
+
+/// `http2`, `http2_*`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Http2 {
+    pub is_on: bool,
+    pub streams_max: u32,
+    pub body_preread_len: u32,
 }
 
 /// How request heads are read; known before the location is.

@@ -5,6 +5,7 @@ mod core;
 mod http;
 mod moot;
 mod proxy;
+mod ssl;
 mod upstream;
 
 use std::ops::RangeInclusive;
@@ -159,7 +160,7 @@ const fn words(
 const ANY: usize = usize::MAX;
 
 pub fn all() -> impl Iterator<Item = &'static Directive> {
-    [core::ROWS, http::ROWS, moot::ROWS, proxy::ROWS, upstream::ROWS].into_iter().flatten()
+    [core::ROWS, http::ROWS, moot::ROWS, proxy::ROWS, ssl::ROWS, upstream::ROWS].into_iter().flatten()
 }
 
 /// Whether a directive is taken without effect, because what it tunes is not there; said when it is met.

@@ -223,9 +223,11 @@ impl Exchange<'_> {
             false if story.host.is_empty() => local.as_deref().unwrap_or(&self.server.name).as_bytes(),
             false => &story.host,
         };
-        let mut url = [b"http://", host].concat();
-        let port = self.down.wire.local_addr().map_or(80, |local| local.port());
-        if self.location.port_in_redirect && port != 80 {
+        let scheme = self.down.scheme();
+        let mut url = [scheme, b"://", host].concat();
+        let usual = if self.down.tls.is_some() { 443 } else { 80 };
+        let port = self.down.wire.local_addr().map_or(usual, |local| local.port());
+        if self.location.port_in_redirect && port != usual {
             url.push(b':');
             write::decimal(&mut url, u64::from(port));
         }

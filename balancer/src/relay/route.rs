@@ -8,6 +8,7 @@ use super::story::Story;
 use super::{Exchange, Found};
 use crate::conf::listen::Names;
 use crate::conf::location::{AccessRule, Location, Route, Server, Verdict, Who};
+use crate::conf::ssl::Verify;
 use crate::conf::template::Template;
 use crate::conf::upstream::Address;
 use crate::downstream::Downstream;
@@ -41,6 +42,25 @@ pub fn server<'a>(names: &'a Names, scratch: &mut Scratch) -> &'a Server {
 }
 
 impl<'a> Exchange<'a> {
+    /// nginx's checks of a request against the handshake it came after.
+    pub(super) fn check_tls(&self) -> Result<(), Answer> {
+        let Some(tls) = &self.down.tls else {
+            return match names(self.down, self.running).is_tls {
+                true => Err(Answer::page(497)),
+                false => Ok(()),
+            };
+        };
+        let Some(server) = &self.server.tls else { return Ok(()) };
+        // Who proved itself to one server block has proved nothing to another that asks (CVE-2025-23419 and its kin).
+        if server.verify != Verify::Off && !tls.is_verified_by(server) {
+            return Err(Answer::page(421));
+        }
+        match tls.refusal(server.verify) {
+            Some(status) => Err(Answer::page(status)),
+            None => Ok(()),
+        }
+    }
+
     /// Finds the location of the request as it came.
     pub(super) fn route(&mut self) -> Result<(), Answer> {
         let Story { request, path, .. } = &mut self.scratch.story;

@@ -9,7 +9,7 @@ use super::scope::Scope;
 use super::servers::{Built, ServerName};
 use super::upstreams::{Endpoint, resolve};
 use crate::conf::blocks::Node;
-use crate::conf::error::Result;
+use crate::conf::error::{Error, Result};
 use crate::conf::listen::{Listen, Names, SocketOptions};
 use crate::conf::upstream::Address;
 use crate::conf::value;
@@ -22,6 +22,8 @@ pub(super) struct ListenLine<'a> {
     /// Whether the line sets options of the socket, which only one line per address may.
     pub sets_options: bool,
     pub default_server: bool,
+    pub is_tls: bool,
+    pub is_http2: bool,
     pub node: &'a Node,
 }
 
@@ -59,7 +61,7 @@ fn blank_line(address: Address, node: &Node) -> ListenLine<'_> {
         sndbuf: None,
         so_keepalive: None,
     };
-    ListenLine { address, options, sets_options: false, default_server: false, node }
+    ListenLine { address, options, sets_options: false, default_server: false, is_tls: false, is_http2: false, node }
 }
 
 fn listen_line<'a>(node: &'a Node, world: &dyn World) -> Result<Vec<ListenLine<'a>>> {
@@ -117,6 +119,16 @@ fn listen_option(line: &mut ListenLine<'_>, text: &str) -> Result<()> {
             true
         }
         ("bind", "") => true,
+        ("ssl", "") => {
+            line.is_tls = true;
+            sets = false;
+            true
+        }
+        ("http2", "") => {
+            line.is_http2 = true;
+            sets = false;
+            true
+        }
         ("reuseport", "") => {
             line.options.reuseport = true;
             true
@@ -129,7 +141,7 @@ fn listen_option(line: &mut ListenLine<'_>, text: &str) -> Result<()> {
         ("ipv6only", on) => value::flag(on).map(|on| line.options.ipv6only = on).is_some(),
         ("so_keepalive", on) => value::flag(on).map(|on| line.options.so_keepalive = Some(on)).is_some(),
         (
-            "ssl" | "http2" | "quic" | "deferred" | "fastopen" | "setfib" | "accept_filter" | "multipath"
+            "quic" | "deferred" | "fastopen" | "setfib" | "accept_filter" | "multipath"
             | "proxy_protocol",
             _,
         ) => {
@@ -198,6 +210,8 @@ fn join<'a, 'b>(meeting: &mut Meeting<'a, 'b>, built: &'b Built<'a>, line: &List
     if line.default_server && meeting.servers.iter().any(|(_, default)| *default) {
         return Err(line.node.error(format!("a duplicate default server for {address}")));
     }
+    meeting.line.is_tls |= line.is_tls;
+    meeting.line.is_http2 |= line.is_http2;
     meeting.servers.push((built, line.default_server));
     Ok(())
 }
@@ -224,7 +238,16 @@ fn same_family(left: SocketAddr, right: SocketAddr) -> bool {
 /// Which names lead to which server. A name given twice belongs to the first server that has it, as in nginx.
 fn names(meeting: &Meeting<'_, '_>) -> Result<Names> {
     let default = meeting.servers.iter().find(|(_, default)| *default).unwrap_or(&meeting.servers[0]);
+    if let (true, None) = (meeting.line.is_tls, &default.0.server.tls) {
+        let what = format!(
+            "no \"ssl_certificate\" is defined for the \"listen ... ssl\" directive in {}",
+            meeting.line.node.place
+        );
+        return Err(Error::whole(what));
+    }
     let mut names = Names {
+        is_tls: meeting.line.is_tls,
+        is_http2: meeting.line.is_http2,
         default: default.0.server.clone(),
         exact: HashMap::new(),
         suffixes: Vec::new(),

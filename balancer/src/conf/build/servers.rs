@@ -8,9 +8,10 @@ use super::locations::{Site, location, locations};
 use super::names::{Case, Names};
 use super::rewrites::steps;
 use super::scope::Scope;
+use super::ssl::server_tls;
 use crate::conf::blocks::Node;
 use crate::conf::error::Result;
-use crate::conf::location::{HeadLimits, LocationKind, Pattern, Server};
+use crate::conf::location::{HeadLimits, Http2, LocationKind, Pattern, Server};
 
 /// A server block and what leads to it.
 pub(super) struct Built<'a> {
@@ -35,12 +36,23 @@ pub(super) fn server<'a>(scope: &Scope<'a>, node: &'a Node, shared: &mut Shared<
     let server = Server {
         name: shown_name(scope),
         head: head_limits(scope)?,
+        tls: server_tls(scope, shared.world)?,
+        http2: http2(scope),
         steps: steps(scope, &site, shared)?,
         locations: locations(scope, &site, shared)?,
         root: Arc::new(location(scope, &site, shared)?),
     };
     let listens = listen_lines(scope, node, shared.world)?;
     Ok(Built { server: Arc::new(server), names, listens })
+}
+
+fn http2(scope: &Scope<'_>) -> Http2 {
+    let bare = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+    Http2 {
+        is_on: scope.flag("http2"),
+        streams_max: bare(scope.count("http2_max_concurrent_streams")),
+        body_preread_len: bare(scope.bytes("http2_body_preread_size")),
+    }
 }
 
 fn head_limits(scope: &Scope<'_>) -> Result<HeadLimits> {

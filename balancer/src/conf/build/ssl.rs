@@ -1,0 +1,129 @@
+//! `ssl_*` of a server block → [`ServerTls`], ready for handshakes.
+
+use std::sync::Arc;
+
+use super::World;
+use super::scope::Scope;
+use crate::conf::blocks::Node;
+use crate::conf::error::{Error, Result};
+use crate::conf::ssl::{SessionCache, Ssl, Verify};
+use crate::conf::value;
+use crate::tls::ciphers;
+use crate::tls::server::ServerTls;
+
+/// `None`: the block cannot take part in a handshake.
+pub(super) fn server_tls(scope: &Scope<'_>, world: &dyn World) -> Result<Option<Arc<ServerTls>>> {
+    let ssl = settings(scope, world)?;
+    if ssl.certificates.is_empty() && !ssl.reject_handshake {
+        return Ok(None);
+    }
+    if matches!(ssl.verify, Verify::On | Verify::Optional)
+        && ssl.client_certificate.is_none()
+        && ssl.trusted_certificate.is_none()
+    {
+        return Err(Error::whole("no ssl_client_certificate for ssl_verify_client"));
+    }
+    ServerTls::new(&ssl).map(|tls| Some(Arc::new(tls))).map_err(Error::whole)
+}
+
+fn settings(scope: &Scope<'_>, world: &dyn World) -> Result<Ssl> {
+    let file = |name: &str| scope.given(name).map(|node| full(world, node.arg(0)));
+    Ok(Ssl {
+        certificates: certificates(scope, world)?,
+        protocols: protocols(scope)?,
+        ciphers: scope.text("ssl_ciphers").to_owned(),
+        prefer_server_ciphers: scope.flag("ssl_prefer_server_ciphers"),
+        curves: scope.text("ssl_ecdh_curve").to_owned(),
+        session_cache: session_cache(scope)?,
+        session_tickets: scope.flag("ssl_session_tickets"),
+        session_ticket_keys: scope
+            .nearest("ssl_session_ticket_key")
+            .iter()
+            .map(|node| full(world, node.arg(0)))
+            .collect(),
+        session_timeout: std::time::Duration::from_secs(
+            value::seconds(scope.text("ssl_session_timeout")).map_or(300, |time| time.as_secs()),
+        ),
+        verify: match scope.text("ssl_verify_client") {
+            "on" => Verify::On,
+            "optional" => Verify::Optional,
+            "optional_no_ca" => Verify::OptionalNoCa,
+            _ => Verify::Off,
+        },
+        verify_depth: usize::try_from(scope.count("ssl_verify_depth")).unwrap_or(usize::MAX),
+        client_certificate: file("ssl_client_certificate").filter(|path| !path.is_empty()),
+        trusted_certificate: file("ssl_trusted_certificate").filter(|path| !path.is_empty()),
+        crl: file("ssl_crl").filter(|path| !path.is_empty()),
+        stapling_file: file("ssl_stapling_file").filter(|_| scope.flag("ssl_stapling")),
+        reject_handshake: scope.flag("ssl_reject_handshake"),
+    })
+}
+
+/// Relative to the folder of nginx.conf; text of its own stays.
+fn full(world: &dyn World, text: &str) -> String {
+    match text.starts_with("data:") || text.is_empty() {
+        true => text.to_owned(),
+        false => world.conf_folder().join(text).display().to_string(),
+    }
+}
+
+/// Each `ssl_certificate` with the `ssl_certificate_key` of its place.
+fn certificates(scope: &Scope<'_>, world: &dyn World) -> Result<Vec<(String, String)>> {
+    let keys = scope.nearest("ssl_certificate_key");
+    let mut pairs = Vec::new();
+    for (i, node) in scope.nearest("ssl_certificate").into_iter().enumerate() {
+        let Some(key) = keys.get(i) else {
+            let certificate = node.arg(0);
+            return Err(Error::whole(format!(
+                "no \"ssl_certificate_key\" is defined for certificate \"{certificate}\""
+            )));
+        };
+        for node in [node, *key] {
+            if node.arg(0).contains('$') {
+                return Err(node.error(format!("variables in \"{}\" are not supported", node.name)));
+            }
+        }
+        pairs.push((full(world, node.arg(0)), full(world, key.arg(0))));
+    }
+    Ok(pairs)
+}
+
+fn protocols(scope: &Scope<'_>) -> Result<Vec<String>> {
+    let given: Vec<&Node> = scope.nearest("ssl_protocols");
+    let words: Vec<String> = match given.is_empty() {
+        true => scope.text("ssl_protocols").split(' ').map(str::to_owned).collect(),
+        false => given.iter().flat_map(|node| node.args.iter().map(|word| word.text.clone())).collect(),
+    };
+    for node in given {
+        if let Some(word) =
+            node.args.iter().find(|word| ciphers::versions([&word.text[..]].into_iter()).is_none())
+        {
+            return Err(node.error(format!("invalid value \"{}\"", word.text)));
+        }
+    }
+    Ok(words)
+}
+
+fn session_cache(scope: &Scope<'_>) -> Result<SessionCache> {
+    let Some(node) = scope.given("ssl_session_cache") else { return Ok(SessionCache::None) };
+    let mut cache = SessionCache::None;
+    for word in &node.args {
+        let invalid = || node.error(format!("invalid session cache \"{}\"", word.text));
+        cache = match word.text.split_once(':').unwrap_or((&word.text, "")) {
+            ("off" | "none", "") => SessionCache::None,
+            // OpenSSL's own default is 20,480 sessions.
+            ("builtin", "") => SessionCache::Kept(5 << 20),
+            ("builtin", count) => {
+                let count = value::count(count).ok_or_else(invalid)?;
+                SessionCache::Kept((count as usize) << 8)
+            }
+            ("shared", rest) => {
+                let (name, size) = rest.split_once(':').ok_or_else(invalid)?;
+                let size = value::size(size).filter(|_| !name.is_empty()).ok_or_else(invalid)?;
+                SessionCache::Kept(size as usize)
+            }
+            _ => return Err(invalid()),
+        };
+    }
+    Ok(cache)
+}
