@@ -91,7 +91,7 @@ pub fn version(with_build: bool) -> String {
 const BUILT_IN: [&str; 3] = ["threads", "http_realip_module", "http_ssl_module"];
 
 /// nginx's default modules that we do not have (yet).
-const LEFT_OUT: [&str; 29] = [
+const LEFT_OUT: [&str; 27] = [
     "http_charset",
     "http_gzip",
     "http_ssi",
@@ -111,8 +111,6 @@ const LEFT_OUT: [&str; 29] = [
     "http_limit_req",
     "http_empty_gif",
     "http_browser",
-    "http_upstream_least_time",
-    "http_upstream_sticky",
     "http_tunnel",
     "http-cache",
     "mail_pop3",

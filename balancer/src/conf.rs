@@ -3,6 +3,7 @@
 
 pub mod blocks;
 pub mod build;
+pub mod check;
 pub mod error;
 pub mod files;
 pub mod listen;

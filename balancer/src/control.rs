@@ -1,5 +1,6 @@
 //! The master: opens what the configuration names, starts the workers, and acts on signals until the end.
 
+pub mod changes;
 mod process;
 
 use std::io;
@@ -7,13 +8,16 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use chassis::listen::OpenFiles;
 use chassis::ops::Ops;
 use chassis::signals::{Signal, Signals};
 use chassis::tasks::Tasks;
 
+use tokio::sync::mpsc;
+
+use self::changes::{CHANGES_MAX, Change};
 use crate::access_log::LogFiles;
 use crate::cli::Order;
 use crate::conf::blocks::{Source, Tree};
@@ -23,6 +27,7 @@ use crate::error_log::ErrorLogs;
 use crate::listeners;
 use crate::logic::upstreams::Set;
 use crate::metrics::Metrics;
+use crate::prober::Prober;
 use crate::running::{Listener, Running};
 use crate::worker::{self, Command, WorkerHandle};
 
@@ -122,6 +127,7 @@ struct Prepared {
     ops: Option<std::net::TcpListener>,
     files: OpenFiles,
     moot: Vec<String>,
+    changes: mpsc::Receiver<Change>,
 }
 
 fn prepare(
@@ -136,18 +142,21 @@ fn prepare(
     let logs = Arc::new(LogFiles::default());
     logs.open(&settings.http.log_files)?;
     let workers = settings.main.worker_processes;
+    let (asks, changes) = mpsc::channel(CHANGES_MAX);
     let running = Running {
         listeners: listeners::open(&settings.http.listens, &[], workers)?,
         upstreams: Arc::new(Set::new(&settings.http, None, Duration::ZERO)),
         logs,
         metrics: Arc::new(Metrics::default()),
         started: Instant::now(),
+        era: (1, SystemTime::now()),
+        changes: asks,
         settings: Arc::new(settings),
     };
     let ops = ops.or(running.settings.main.ops_listen);
     let ops = ops.map(|address| chassis::listen::tcp(address, chassis::listen::Tcp::default())).transpose();
     let ops = ops.map_err(|error| error.to_string())?;
-    Ok(Prepared { running: Arc::new(running), ops, files, moot: tree.moot() })
+    Ok(Prepared { running: Arc::new(running), ops, files, moot: tree.moot(), changes })
 }
 
 fn run(origin: Origin, error_logs: ErrorLogs, prepared: Prepared) -> io::Result<()> {
@@ -163,9 +172,13 @@ fn run(origin: Origin, error_logs: ErrorLogs, prepared: Prepared) -> io::Result<
             workers: Vec::new(),
             retiring: Vec::new(),
             draining: Arc::default(),
+            prober: Prober::new(tasks.clone()),
+            changes: prepared.changes,
         };
         master.announce(prepared.files);
         prepared.moot.iter().for_each(|what| tracing::info!("{what}"));
+        // Before the first request: who must pass a check first gets none until then.
+        master.prober.adopt(&prepared.running);
         master.start_workers()?;
         if let Some(listener) = prepared.ops {
             tasks.spawn("ops", chassis::ops::serve(listener, master.ops(), tasks.clone()));
@@ -191,6 +204,8 @@ struct Master {
     retiring: Vec<WorkerHandle>,
     /// Shared with the ops port: a process that drains is not ready.
     draining: Arc<AtomicBool>,
+    prober: Prober,
+    changes: mpsc::Receiver<Change>,
 }
 
 impl Master {
@@ -200,6 +215,10 @@ impl Master {
 
     fn running(&self) -> Arc<Running> {
         self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn publish(&self, next: Arc<Running>) {
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = next;
     }
 
     /// What the machine gives, in the words of what people ask: how many requests at once.
@@ -244,6 +263,7 @@ impl Master {
         loop {
             tokio::select! {
                 signal = signals.next() => self.on_signal(signal).await,
+                Some(change) = self.changes.recv() => self.on_change(change).await,
                 _ = ticks.tick() => self.look_after().await,
             }
             if self.is_draining() && self.workers.is_empty() && self.retiring.is_empty() {
@@ -299,12 +319,14 @@ impl Master {
             logs: before.logs.clone(),
             metrics: before.metrics.clone(),
             started: before.started,
+            era: (before.era.0 + 1, SystemTime::now()),
+            changes: before.changes.clone(),
             settings: Arc::new(settings),
         })
     }
 
     async fn take_over(&mut self, before: &Running, next: Arc<Running>) {
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = next.clone();
+        self.publish(next.clone());
         let wanted = next.settings.main.worker_processes;
         let deadline = next.settings.main.worker_shutdown_timeout;
         for worker in self.workers.split_off(wanted.min(self.workers.len())) {
@@ -320,6 +342,7 @@ impl Master {
         let stays = |listener: &Arc<Listener>| next.listeners.iter().any(|kept| Arc::ptr_eq(kept, listener));
         before.listeners.iter().filter(|listener| !stays(listener)).for_each(|gone| listeners::close(gone));
         next.metrics.forget_others(&next);
+        self.prober.adopt(&next);
         rename_pid_file(&before.settings.main, &next.settings.main);
         tracing::info!("reconfigured");
     }
@@ -330,6 +353,7 @@ impl Master {
             return;
         }
         tracing::info!("gracefully shutting down");
+        self.prober.stop();
         let running = self.running();
         let deadline = running.settings.main.worker_shutdown_timeout;
         for worker in &self.workers {

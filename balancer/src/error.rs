@@ -5,6 +5,7 @@ use std::io;
 
 use crate::logic::h1::{BadBody, BadResponse, Refusal};
 use crate::logic::retry::Failure;
+use crate::tls::connect::NoSession;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
@@ -18,6 +19,8 @@ pub enum Side {
 pub enum Error {
     #[error("connect() failed ({0}) while connecting to upstream")]
     Connect(io::Error),
+    #[error("{0} while SSL handshaking to upstream")]
+    UpstreamTls(NoSession),
     #[error("upstream timed out while connecting to upstream")]
     ConnectTimeout,
     #[error("upstream timed out while sending request to upstream")]
@@ -71,7 +74,9 @@ impl Error {
                 Some(Failure::Timeout)
             }
             Error::Head(_) => Some(Failure::InvalidHeader),
-            Error::Connect(_) | Error::Read(_) | Error::ClosedBeforeHead => Some(Failure::Error),
+            Error::Connect(_) | Error::UpstreamTls(_) | Error::Read(_) | Error::ClosedBeforeHead => {
+                Some(Failure::Error)
+            }
             _ => None,
         }
     }

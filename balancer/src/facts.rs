@@ -330,7 +330,10 @@ impl<'a> Told<'a> {
     fn proxy_port(&self) -> Option<&'a [u8]> {
         let fixed = self.proxy_pass().map(|pass| &pass.port[..])?;
         match &self.story().dynamic_host {
-            Some(host) => Some(split_port(host).1.unwrap_or(b"80")),
+            Some(host) => {
+                let usual: &[u8] = if self.story().dynamic_is_tls { b"443" } else { b"80" };
+                Some(split_port(host).1.unwrap_or(usual))
+            }
             None => Some(fixed),
         }
     }

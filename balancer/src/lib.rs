@@ -15,6 +15,7 @@ mod headers;
 mod listeners;
 pub mod logic;
 pub mod metrics;
+mod prober;
 mod relay;
 pub mod running;
 mod tls;

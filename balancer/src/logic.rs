@@ -1,5 +1,7 @@
 //! The thinkers: bytes, facts and `now` in, decisions out. No sockets, no tasks, no clock, no log.
 
+pub mod changes;
+pub mod check;
 pub mod choose;
 pub mod h1;
 pub mod health;

@@ -2,7 +2,7 @@
 //! way back up is from a failure before an answer began to the next server, and `logic::retry` guards it.
 
 mod answer;
-mod attempt;
+pub mod attempt;
 mod choosing;
 mod download;
 mod files;

@@ -2,11 +2,14 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
+
+use tokio::sync::mpsc;
 
 use crate::access_log::LogFiles;
 use crate::conf::listen::Listen;
 use crate::conf::settings::Settings;
+use crate::control::changes::Change;
 use crate::logic::upstreams::Set;
 use crate::metrics::Metrics;
 
@@ -22,6 +25,26 @@ pub struct Running {
     pub metrics: Arc<Metrics>,
     /// The moment from which `now` counts: the same in every generation.
     pub started: Instant,
+    /// Rises with each configuration that is taken over, and when that was.
+    pub era: (u64, SystemTime),
+    /// Where the API asks for changes: the master's ear, the same in every generation.
+    pub changes: mpsc::Sender<Change>,
+}
+
+impl Running {
+    /// The same configuration with other groups.
+    pub fn with_upstreams(&self, upstreams: Set) -> Running {
+        Running {
+            settings: self.settings.clone(),
+            listeners: self.listeners.clone(),
+            upstreams: Arc::new(upstreams),
+            logs: self.logs.clone(),
+            metrics: self.metrics.clone(),
+            started: self.started,
+            era: self.era,
+            changes: self.changes.clone(),
+        }
+    }
 }
 
 /// The open sockets of one `listen`. The same value in two generations: the sockets stay open over the reload.

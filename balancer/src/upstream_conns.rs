@@ -6,15 +6,23 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use crate::conf::upstream::{Address, Keepalive};
+use crate::tls::connect::TlsPeer;
 use crate::wire::Wire;
 
 /// One connection to an upstream server.
 #[derive(Debug)]
 pub struct UpstreamConn {
     pub wire: Wire,
+    pub protocol: Protocol,
     pub opened: Instant,
     /// Requests that it has served.
     pub requests: u64,
+}
+
+/// What is spoken on a connection besides bytes: a request that means another cannot use it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Protocol {
+    pub tls: Option<TlsPeer>,
 }
 
 /// Which stack. The address is checked too: a request that began before a reload knows servers by their old numbers.
@@ -69,12 +77,18 @@ impl UpstreamConns {
         }
     }
 
-    /// The connection to this server that was used last and is still good.
-    pub fn take(&self, place: Place<'_>, idle_max: Duration, now: Instant) -> Option<UpstreamConn> {
+    /// The connection to this server that was used last, speaks this protocol and is still good.
+    pub fn take(
+        &self,
+        place: Place<'_>,
+        protocol: &Protocol,
+        (idle_max, now): (Duration, Instant),
+    ) -> Option<UpstreamConn> {
         let mut groups = self.groups.borrow_mut();
         let stacks = groups.get_mut(place.group)?;
         let stack = stacks.peers.get_mut(place.peer).filter(|stack| stack.address == *place.address)?;
-        while let Some((since, mut conn)) = stack.idle.pop() {
+        while let Some(last) = stack.idle.iter().rposition(|(_, conn)| conn.protocol == *protocol) {
+            let (since, mut conn) = stack.idle.remove(last);
             stacks.len -= 1;
             if now.saturating_duration_since(since) < idle_max && is_quiet(&mut conn) {
                 return Some(conn);

@@ -11,13 +11,13 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use socket2::SockRef;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::LocalSet;
 
 use crate::access_log::Journal;
 use crate::clock::Clock;
-use crate::conf::upstream::Upstream;
 use crate::downstream;
+use crate::logic::upstreams::Group;
 use crate::metrics::PeerMetrics;
 use crate::relay::scratch::Spare;
 use crate::running::{Listener, Running, Socket};
@@ -35,6 +35,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub enum Command {
     /// From the next request on, this generation counts.
     Reload(Arc<Running>),
+    /// The same configuration with other upstream servers; `done` learns when it counts here.
+    Adopt { running: Arc<Running>, done: oneshot::Sender<()> },
     /// No new connections; idle ones close now, busy ones after their answer; what is left at the deadline is cut.
     Drain { deadline: Option<Duration> },
     /// Everything ends now.
@@ -86,10 +88,10 @@ pub struct Generation {
 
 impl Generation {
     fn new(running: Arc<Running>) -> Rc<Generation> {
-        let of_group = |upstream: &Arc<Upstream>| {
-            upstream.peers.iter().map(|peer| running.metrics.peer(&upstream.name, &peer.name)).collect()
+        let of_group = |group: &Arc<Group>| {
+            group.peers().iter().map(|peer| running.metrics.peer(group.name(), &peer.name)).collect()
         };
-        let peers = running.settings.http.upstreams.iter().map(of_group).collect();
+        let peers = running.upstreams.groups().iter().map(of_group).collect();
         Rc::new(Generation { running, peers })
     }
 }
@@ -194,6 +196,12 @@ impl Worker {
                     self.arrange_idle();
                     doors.open(&self);
                 }
+                Some(Command::Adopt { running, done }) => {
+                    *self.generation.borrow_mut() = Generation::new(running);
+                    self.arrange_idle();
+                    // Who asked may have left.
+                    let _ = done.send(());
+                }
                 Some(Command::Drain { deadline }) => break deadline,
                 Some(Command::Stop) | None => return self.journal.flush(),
             }
@@ -224,17 +232,10 @@ impl Worker {
 
     fn arrange_idle(&self) {
         let generation = self.generation();
-        let groups: Vec<_> = generation
-            .running
-            .settings
-            .http
-            .upstreams
-            .iter()
-            .map(|upstream| {
-                let addresses = upstream.peers.iter().map(|peer| peer.address.clone()).collect();
-                (&*upstream.name, addresses)
-            })
-            .collect();
+        let addresses =
+            |group: &Group| group.peers().iter().map(|peer| peer.address.clone()).collect::<Vec<_>>();
+        let groups = generation.running.upstreams.groups();
+        let groups: Vec<_> = groups.iter().map(|group| (group.name(), addresses(group))).collect();
         self.idle.arrange(&groups);
     }
 }

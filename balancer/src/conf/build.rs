@@ -12,12 +12,15 @@ mod rewrites;
 mod scope;
 mod servers;
 mod ssl;
+mod upstream_ssl;
 mod upstreams;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use self::scope::Scope;
+pub use self::upstreams::{ROUTE_LEN_MAX, addresses_of, allows_backup, allows_slow_start, server_terms};
+pub use super::value::seconds;
 use super::blocks::Tree;
 use super::error::{Error, Result};
 use super::settings::Settings;

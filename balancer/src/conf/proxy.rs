@@ -1,11 +1,13 @@
 //! `proxy_*`: where a location sends a request and how the request and its answer are changed on the way.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::location::Pattern;
 use super::template::Template;
 use super::upstream::UpstreamId;
 use super::variables::{Facts, HeaderName, WithGroups};
+use crate::tls::client::UpstreamTls;
 
 /// `proxy_pass`.
 #[derive(Debug)]
@@ -18,6 +20,18 @@ pub struct ProxyPass {
     pub port: Box<[u8]>,
     /// `proxy_redirect default`: what a redirect that starts with the first gets in its place.
     pub default_redirect: Option<TextPair>,
+    /// How to speak to an `https://` upstream; also given where only the request will tell (`Target::Dynamic`).
+    pub tls: Option<Arc<UpstreamTls>>,
+}
+
+impl ProxyPass {
+    /// The group, where the configuration fixes one.
+    pub fn group(&self) -> Option<UpstreamId> {
+        match self.target {
+            Target::Group(id) => Some(id),
+            Target::Dynamic(_) => None,
+        }
+    }
 }
 
 /// What is replaced, and by what.

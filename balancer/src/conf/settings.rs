@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::check::HealthCheck;
 use super::listen::Listen;
 use super::template::Template;
 use super::upstream::{Upstream, UpstreamId};
@@ -81,6 +82,7 @@ pub struct Http {
     /// Indexed by [`UpstreamId`]; `proxy_pass http://address` makes an implicit group, as in nginx.
     pub upstreams: Vec<Arc<Upstream>>,
     pub upstream_names: HashMap<Box<str>, UpstreamId>,
+    pub checks: Vec<HealthCheck>,
     /// The distinct files that access logs are written to.
     pub log_files: Vec<Arc<Path>>,
     /// What `$hostname` says.

@@ -1,12 +1,14 @@
 //! Every directive that is understood, declared once: name, contexts, arguments, default, what it does. Parsing, error
 //! messages and the table in the docs come from here. A directive that is not here is refused by name.
 
+mod checks;
 mod core;
 mod http;
 mod moot;
 mod proxy;
 mod ssl;
 mod upstream;
+mod upstream_ssl;
 
 use std::ops::RangeInclusive;
 
@@ -72,6 +74,8 @@ impl Context {
     /// An `if` block of a server, and one of a location.
     pub const IF_SERVER: Context = Context(1 << 7);
     pub const IF_LOCATION: Context = Context(1 << 8);
+    /// The body of `match`.
+    pub const MATCH: Context = Context(1 << 9);
     /// http, server and location: what most directives of a request allow.
     pub const REQUEST: Context = Context(1 << 2 | 1 << 4 | 1 << 5);
 
@@ -98,6 +102,7 @@ impl Context {
             (Context::LOCATION, "location"),
             (Context::IF_SERVER, "if in server"),
             (Context::IF_LOCATION, "if in location"),
+            (Context::MATCH, "match"),
         ];
         let named: Vec<&str> =
             all.iter().filter(|(one, _)| self.contains(*one)).map(|(_, name)| *name).collect();
@@ -160,7 +165,7 @@ const fn words(
 const ANY: usize = usize::MAX;
 
 pub fn all() -> impl Iterator<Item = &'static Directive> {
-    [core::ROWS, http::ROWS, moot::ROWS, proxy::ROWS, ssl::ROWS, upstream::ROWS].into_iter().flatten()
+    [checks::ROWS, core::ROWS, http::ROWS, moot::ROWS, proxy::ROWS, ssl::ROWS, upstream::ROWS, upstream_ssl::ROWS].into_iter().flatten()
 }
 
 /// Whether a directive is taken without effect, because what it tunes is not there; said when it is met.

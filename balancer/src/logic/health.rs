@@ -6,8 +6,9 @@ mod checks;
 
 use std::time::Duration;
 
-pub use self::checks::{CheckTerms, Checks, Turn};
+pub use self::checks::{Checks, Turn};
 use super::times::Times;
+use crate::conf::check::CheckTerms;
 use crate::conf::upstream::{Duty, Terms};
 
 /// A server with its live state.

@@ -13,12 +13,15 @@ use tokio::time::Instant as TimerInstant;
 use super::Exchange;
 use super::upload::Progress;
 use crate::buffer::BUFFER_LEN;
-use crate::conf::proxy::ProxyPass;
+use crate::conf::location::Action;
+use crate::conf::proxy::{ProxyPass, Target};
 use crate::conf::upstream::Address;
 use crate::error::Error;
+use crate::logic::h1::target::split_port;
 use crate::logic::h1::{BadResponse, Known, Version, fields};
 use crate::logic::upstreams::Lease;
-use crate::upstream_conns::{Place, UpstreamConn};
+use crate::tls::connect::{TlsPeer, connect as shake_hands};
+use crate::upstream_conns::{Place, Protocol, UpstreamConn};
 use crate::wire::Wire;
 
 /// So many interim answers (1xx) may come before the final one; past them somebody wastes our time.
@@ -46,14 +49,15 @@ impl Exchange<'_> {
         self.scratch.from_upstream.clear();
         self.scratch.to_upstream.clear();
         self.scratch.story.response.clear();
+        let protocol = self.protocol_of(pass);
         let kept = place.and_then(|place| {
             let terms = &self.running.settings.http.upstreams[place.group].keepalive;
-            self.worker.idle.take(place, terms.timeout, self.now)
+            self.worker.idle.take(place, &protocol, (terms.timeout, self.now))
         });
         let is_kept = kept.is_some();
         let mut conn = match kept {
             Some(conn) => conn,
-            None => self.dial(&lease.peer().address).await.map_err(|error| Failed {
+            None => self.dial(&lease.peer().address, &protocol).await.map_err(|error| Failed {
                 error,
                 was_sent: false,
                 was_stale: false,
@@ -83,16 +87,36 @@ impl Exchange<'_> {
         self.scratch.story.attempts.last().map_or(self.now, |attempt| attempt.started)
     }
 
-    async fn dial(&mut self, address: &Address) -> Result<UpstreamConn, Error> {
+    /// What is to be spoken with the servers of this `proxy_pass`, for this request.
+    fn protocol_of(&self, pass: &ProxyPass) -> Protocol {
+        let is_tls = match pass.target {
+            Target::Group(_) => true,
+            Target::Dynamic(_) => self.scratch.story.dynamic_is_tls,
+        };
+        let tls = pass.tls.as_ref().filter(|_| is_tls).map(|tls| {
+            let name = tls.name.to_bytes(&self.facts());
+            let host = split_port(&name).0;
+            TlsPeer { tls: tls.clone(), name: String::from_utf8_lossy(host).into() }
+        });
+        Protocol { tls }
+    }
+
+    /// For the log.
+    pub(super) fn upstream_scheme(&self) -> &'static str {
+        let Action::Proxy(pass) = &self.location.action else { return "http" };
+        if self.protocol_of(pass).tls.is_some() { "https" } else { "http" }
+    }
+
+    async fn dial(&mut self, address: &Address, protocol: &Protocol) -> Result<UpstreamConn, Error> {
         let timeout = self.location.proxy.connect_timeout;
-        let mut connecting = pin!(connect(address, self.bound_to()));
+        let mut connecting = pin!(open(address, self.bound_to(), protocol));
         let ignores_abort = self.location.proxy.ignore_client_abort;
         let Exchange { down, scratch, .. } = self;
         down.deadline.set(TimerInstant::now(), timeout);
         let is_watched = scratch.upload.is_read() && !ignores_abort;
         let wire = poll_fn(|cx| {
             if let Poll::Ready(connected) = connecting.as_mut().poll(cx) {
-                return Poll::Ready(connected.map_err(not_connected));
+                return Poll::Ready(connected);
             }
             if is_watched && down.poll_gone(cx, &mut scratch.inbound, BUFFER_LEN) {
                 return Poll::Ready(Err(Error::ClientGone));
@@ -101,7 +125,7 @@ impl Exchange<'_> {
         })
         .await?;
         self.now = Instant::now();
-        Ok(UpstreamConn { wire, opened: self.now, requests: 0 })
+        Ok(UpstreamConn { wire, protocol: protocol.clone(), opened: self.now, requests: 0 })
     }
 
     /// `proxy_bind`: the local address to connect from.
@@ -239,6 +263,16 @@ fn not_connected(error: io::Error) -> Error {
 struct Watch {
     progress: Option<Progress>,
     now: Instant,
+}
+
+/// A connection on which the first request can be sent.
+pub async fn open(address: &Address, from: Option<SocketAddr>, protocol: &Protocol) -> Result<Wire, Error> {
+    let wire = connect(address, from).await.map_err(not_connected)?;
+    match &protocol.tls {
+        None => Ok(wire),
+        // Boxed: what a handshake needs must not make each request's own future larger.
+        Some(peer) => Box::pin(shake_hands(wire, peer, false)).await.map_err(Error::UpstreamTls),
+    }
 }
 
 async fn connect(address: &Address, from: Option<SocketAddr>) -> io::Result<Wire> {

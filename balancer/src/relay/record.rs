@@ -34,7 +34,8 @@ pub fn log(x: &Exchange<'_>, error: &Error, lease: Option<&Lease<'_>>) {
     match (error.side(), lease) {
         (Side::Downstream, _) => tracing::debug!(%client, server, request, host, "{error}"),
         (_, Some(lease)) => {
-            let upstream = format!("\"http://{}\"", lease.peer().name);
+            let scheme = x.upstream_scheme();
+            let upstream = format!("\"{scheme}://{}\"", lease.peer().name);
             tracing::error!(%client, server, request, upstream, host, "{error}");
         }
         (_, None) => tracing::error!(%client, server, request, host, "{error}"),

@@ -151,7 +151,12 @@ impl<'a> Exchange<'a> {
     pub(super) fn dynamic_target(&mut self, template: &Template) -> Result<Found<'a>, Answer> {
         let url = template.to_bytes(&self.facts());
         let text = String::from_utf8(url).map_err(|_| Answer::page(500))?;
-        let rest = text.strip_prefix("http://").ok_or_else(|| Answer::page(500))?;
+        let (rest, usual_port) = match (text.strip_prefix("http://"), text.strip_prefix("https://")) {
+            (Some(rest), _) => (rest, 80),
+            (_, Some(rest)) => (rest, 443),
+            _ => return Err(Answer::page(500)),
+        };
+        self.scratch.story.dynamic_is_tls = usual_port == 443;
         let (host, uri) = split_url(rest);
         self.scratch.story.dynamic_uri = uri.map(|uri| uri.as_bytes().to_vec());
         self.scratch.story.dynamic_host = Some(host.as_bytes().to_vec());
@@ -162,7 +167,7 @@ impl<'a> Exchange<'a> {
             return Ok(Found::Own(Box::new(Group::single(host, Address::Unix(path.into())))));
         }
         let with_port =
-            if split_port(host.as_bytes()).1.is_some() { host.to_owned() } else { format!("{host}:80") };
+            if split_port(host.as_bytes()).1.is_some() { host.to_owned() } else { format!("{host}:{usual_port}") };
         match with_port.parse() {
             Ok(address) => Ok(Found::Own(Box::new(Group::single(host, Address::Tcp(address))))),
             Err(_) => Err(Answer::page(502)),

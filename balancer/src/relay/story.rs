@@ -22,6 +22,8 @@ pub struct Story {
     pub dynamic_uri: Option<Vec<u8>>,
     /// The host and port that it named.
     pub dynamic_host: Option<Vec<u8>>,
+    /// That it named https.
+    pub dynamic_is_tls: bool,
     /// How often the request moved inside.
     pub moves: u32,
     /// In place of the query string, after such a move.

@@ -80,6 +80,15 @@ impl Balancer {
         let text = std::fs::read_to_string(&conf).unwrap();
         let marker = "location = /reloaded { return 204; }";
         std::fs::write(&conf, text.replacen("location / {", &format!("{marker} location / {{"), 1)).unwrap();
+        self.signal_reload();
+        let start = Instant::now();
+        while self.client().get("/reloaded").status != 204 {
+            assert!(start.elapsed() < PATIENCE, "the new configuration never came: {}", self.errors());
+        }
+    }
+
+    /// Reloads, and does not wait.
+    pub fn signal_reload(&self) {
         let status = Command::new(env!("CARGO_BIN_EXE_balancer"))
             .arg("-p")
             .arg(self.folder.path())
@@ -87,10 +96,6 @@ impl Balancer {
             .status()
             .unwrap();
         assert!(status.success());
-        let start = Instant::now();
-        while self.client().get("/reloaded").status != 204 {
-            assert!(start.elapsed() < PATIENCE, "the new configuration never came: {}", self.errors());
-        }
     }
 
     pub fn errors(&self) -> String {

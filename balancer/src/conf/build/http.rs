@@ -27,6 +27,7 @@ pub(super) fn http_settings(scope: &Scope<'_>, http: &Node, world: &dyn World) -
     names.check_maps()?;
     let logs = Logs::new(scope, &names, world)?;
     let mut shared = Shared { names: &names, logs, groups: Groups::default(), world, http };
+    shared.groups.read_matches(scope)?;
     for node in scope.own("upstream") {
         shared.groups.add_block(node, &names, world)?;
     }
@@ -37,11 +38,12 @@ pub(super) fn http_settings(scope: &Scope<'_>, http: &Node, world: &dyn World) -
         servers.push(server(inner, node, &mut shared)?);
     }
     let listens = listens(&servers)?;
-    let (upstreams, upstream_names) = shared.groups.into_parts();
+    let (upstreams, upstream_names, checks) = shared.groups.into_parts();
     Ok(Http {
         listens,
         upstreams,
         upstream_names,
+        checks,
         log_files: shared.logs.into_files(),
         hostname: world.hostname().into(),
     })

@@ -61,7 +61,15 @@ fn blank_line(address: Address, node: &Node) -> ListenLine<'_> {
         sndbuf: None,
         so_keepalive: None,
     };
-    ListenLine { address, options, sets_options: false, default_server: false, is_tls: false, is_http2: false, node }
+    ListenLine {
+        address,
+        options,
+        sets_options: false,
+        default_server: false,
+        is_tls: false,
+        is_http2: false,
+        node,
+    }
 }
 
 fn listen_line<'a>(node: &'a Node, world: &dyn World) -> Result<Vec<ListenLine<'a>>> {
@@ -141,8 +149,7 @@ fn listen_option(line: &mut ListenLine<'_>, text: &str) -> Result<()> {
         ("ipv6only", on) => value::flag(on).map(|on| line.options.ipv6only = on).is_some(),
         ("so_keepalive", on) => value::flag(on).map(|on| line.options.so_keepalive = Some(on)).is_some(),
         (
-            "quic" | "deferred" | "fastopen" | "setfib" | "accept_filter" | "multipath"
-            | "proxy_protocol",
+            "quic" | "deferred" | "fastopen" | "setfib" | "accept_filter" | "multipath" | "proxy_protocol",
             _,
         ) => {
             return Err(node.error(format!("parameter \"{text}\" of \"listen\" is not supported yet")));

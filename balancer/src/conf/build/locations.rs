@@ -166,14 +166,21 @@ fn action(scope: &Scope<'_>, site: &Site<'_>, shared: &mut Shared<'_>) -> Result
     let own = scope.own("proxy_pass").next();
     // What an `if` block names itself has no location whose path could be replaced.
     let kind = if site.in_if && own.is_some() { LocationKind::Pattern } else { site.kind };
-    let passing = Passing { names: shared.names, world: shared.world, kind, path: site.path };
+    let passing = Passing { scope, names: shared.names, world: shared.world, kind, path: site.path };
     let node = match own {
         None if site.in_if => scope.of_location("proxy_pass"),
         own => own,
     };
     match node {
-        Some(node) => Ok(Action::Proxy(proxying::proxy_pass(node, &mut shared.groups, &passing)?)),
-        None => Ok(Action::Nothing),
+        Some(node) => {
+            let pass = proxying::proxy_pass(node, &mut shared.groups, &passing)?;
+            shared.groups.add_check(scope, Some(&pass))?;
+            Ok(Action::Proxy(pass))
+        }
+        None => {
+            shared.groups.add_check(scope, None)?;
+            Ok(Action::Nothing)
+        }
     }
 }
 

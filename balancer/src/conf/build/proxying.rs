@@ -3,6 +3,7 @@
 use super::World;
 use super::names::{Case, Names};
 use super::scope::Scope;
+use super::upstream_ssl::upstream_tls;
 use super::upstreams::{Endpoint, Groups};
 use crate::conf::blocks::Node;
 use crate::conf::error::Result;
@@ -168,6 +169,7 @@ fn matcher(text: &str, node: &Node, names: &Names<'_>) -> Result<Matcher> {
 
 /// Where a location's `proxy_pass` leads.
 pub(super) struct Passing<'a, 'n> {
+    pub scope: &'a Scope<'a>,
     pub names: &'a Names<'n>,
     pub world: &'a dyn World,
     pub kind: LocationKind,
@@ -179,18 +181,31 @@ pub(super) fn proxy_pass(node: &Node, groups: &mut Groups, passing: &Passing<'_,
     if url.contains('$') {
         let target = Target::Dynamic(passing.names.template(url, node)?);
         let (host, port) = ([].into(), [].into());
-        return Ok(ProxyPass { target, uri: UriForm::OfUrl, host, port, default_redirect: None });
+        let tls = Some(upstream_tls(passing.scope, "proxy", passing.names, passing.world)?);
+        return Ok(ProxyPass { target, uri: UriForm::OfUrl, host, port, default_redirect: None, tls });
     }
     let lower = url.to_ascii_lowercase();
-    if lower.starts_with("https://") {
-        return Err(node.error("https towards upstreams is not supported yet"));
-    }
-    if !lower.starts_with("http://") {
+    let (prefix, usual_port) = match lower.starts_with("https://") {
+        true => ("https://", 443),
+        false => ("http://", 80),
+    };
+    if !lower.starts_with(prefix) {
         return Err(node.error("invalid URL prefix"));
     }
-    let (authority, uri) = split_url(&url["http://".len()..]);
+    let tls = match prefix {
+        "https://" => Some(upstream_tls(passing.scope, "proxy", passing.names, passing.world)?),
+        _ => None,
+    };
+    let (authority, uri) = split_url(&url[prefix.len()..]);
     let endpoint = Endpoint::read(authority)
         .ok_or_else(|| node.error(format!("invalid host or port in upstream \"{authority}\"")))?;
+    let with_port = format!("{authority}:{usual_port}");
+    let endpoint = match endpoint.port {
+        None if usual_port != 80 && !endpoint.host.starts_with("unix:") => {
+            Endpoint { text: &with_port, port: Some(usual_port), ..endpoint }
+        }
+        _ => endpoint,
+    };
     let id = match groups.find(authority) {
         Some(id) => id,
         None => groups.implicit(&endpoint, node, passing.world)?,
@@ -214,12 +229,13 @@ pub(super) fn proxy_pass(node: &Node, groups: &mut Groups, passing: &Passing<'_,
     let is_unix = endpoint.host.starts_with("unix:");
     let shown = match (is_unix, endpoint.port) {
         (true, _) => "localhost",
-        (false, Some(80) | None) => endpoint.host,
+        (false, None) => endpoint.host,
+        (false, Some(port)) if port == usual_port => endpoint.host,
         (false, Some(_)) => authority,
     };
     let port = if is_unix { String::new() } else { endpoint.port_or_default().to_string() };
     let (host, port) = (shown.as_bytes().into(), port.into_bytes().into());
-    Ok(ProxyPass { target: Target::Group(id), uri, host, port, default_redirect })
+    Ok(ProxyPass { target: Target::Group(id), uri, host, port, default_redirect, tls })
 }
 
 /// Authority and URI of a URL whose scheme is off; a unix path ends at a `:`.

@@ -4,11 +4,10 @@ use std::sync::Arc;
 
 use super::World;
 use super::scope::Scope;
-use crate::conf::blocks::Node;
+use super::upstream_ssl::protocols;
 use crate::conf::error::{Error, Result};
 use crate::conf::ssl::{SessionCache, Ssl, Verify};
 use crate::conf::value;
-use crate::tls::ciphers;
 use crate::tls::server::ServerTls;
 
 /// `None`: the block cannot take part in a handshake.
@@ -30,7 +29,7 @@ fn settings(scope: &Scope<'_>, world: &dyn World) -> Result<Ssl> {
     let file = |name: &str| scope.given(name).map(|node| full(world, node.arg(0)));
     Ok(Ssl {
         certificates: certificates(scope, world)?,
-        protocols: protocols(scope)?,
+        protocols: protocols(scope, "ssl_protocols")?,
         ciphers: scope.text("ssl_ciphers").to_owned(),
         prefer_server_ciphers: scope.flag("ssl_prefer_server_ciphers"),
         curves: scope.text("ssl_ecdh_curve").to_owned(),
@@ -60,7 +59,7 @@ fn settings(scope: &Scope<'_>, world: &dyn World) -> Result<Ssl> {
 }
 
 /// Relative to the folder of nginx.conf; text of its own stays.
-fn full(world: &dyn World, text: &str) -> String {
+pub(super) fn full(world: &dyn World, text: &str) -> String {
     match text.starts_with("data:") || text.is_empty() {
         true => text.to_owned(),
         false => world.conf_folder().join(text).display().to_string(),
@@ -86,22 +85,6 @@ fn certificates(scope: &Scope<'_>, world: &dyn World) -> Result<Vec<(String, Str
         pairs.push((full(world, node.arg(0)), full(world, key.arg(0))));
     }
     Ok(pairs)
-}
-
-fn protocols(scope: &Scope<'_>) -> Result<Vec<String>> {
-    let given: Vec<&Node> = scope.nearest("ssl_protocols");
-    let words: Vec<String> = match given.is_empty() {
-        true => scope.text("ssl_protocols").split(' ').map(str::to_owned).collect(),
-        false => given.iter().flat_map(|node| node.args.iter().map(|word| word.text.clone())).collect(),
-    };
-    for node in given {
-        if let Some(word) =
-            node.args.iter().find(|word| ciphers::versions([&word.text[..]].into_iter()).is_none())
-        {
-            return Err(node.error(format!("invalid value \"{}\"", word.text)));
-        }
-    }
-    Ok(words)
 }
 
 fn session_cache(scope: &Scope<'_>) -> Result<SessionCache> {

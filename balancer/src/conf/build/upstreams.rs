@@ -1,5 +1,6 @@
 //! `upstream` blocks and the groups that `proxy_pass` makes by naming an address.
 
+mod checks;
 mod sticky;
 
 use std::collections::HashMap;
@@ -10,7 +11,9 @@ use super::names::Names;
 use super::scope::Scope;
 use super::{World, full_path};
 use crate::conf::blocks::{self, Node};
+use crate::conf::check::{HealthCheck, Match};
 use crate::conf::error::Result;
+use crate::conf::proxy::ProxyPass;
 use crate::conf::table::Context;
 use crate::conf::upstream::{
     Address, Better, Duty, Keepalive, LeastTime, Method, Origin, Peer, QueueTerms, Sid, StickyKind, Terms,
@@ -23,11 +26,37 @@ use crate::conf::value;
 pub(super) struct Groups {
     list: Vec<Arc<Upstream>>,
     names: HashMap<Box<str>, UpstreamId>,
+    matches: Vec<(Box<str>, Arc<Match>)>,
+    checks: Vec<HealthCheck>,
 }
 
+/// All groups, their names, and the checks that look after them.
+type Parts = (Vec<Arc<Upstream>>, HashMap<Box<str>, UpstreamId>, Vec<HealthCheck>);
+
 impl Groups {
-    pub fn into_parts(self) -> (Vec<Arc<Upstream>>, HashMap<Box<str>, UpstreamId>) {
-        (self.list, self.names)
+    pub fn into_parts(self) -> Parts {
+        (self.list, self.names, self.checks)
+    }
+
+    pub fn read_matches(&mut self, http: &Scope<'_>) -> Result<()> {
+        self.matches = checks::matchers(http)?;
+        Ok(())
+    }
+
+    /// `health_check` of a location, which may stand in any of its kinds but needs a group to look after.
+    pub fn add_check(&mut self, scope: &Scope<'_>, pass: Option<&ProxyPass>) -> Result<()> {
+        let Some(node) = scope.own("health_check").next() else { return Ok(()) };
+        let Some(upstream) = pass.and_then(ProxyPass::group).map(|id| self.list[id.0].clone()) else {
+            return Err(node.directive_error("needs a \"proxy_pass\" to a group in the same location"));
+        };
+        let named = |name: &str| {
+            let found = self.matches.iter().find(|(known, _)| **known == *name);
+            found.map(|(_, matcher)| matcher.clone())
+        };
+        let check = checks::health_check(node, scope, (upstream.id, &upstream.name), named)?;
+        let tls = pass.and_then(|pass| pass.tls.clone());
+        self.checks.push(HealthCheck { tls, ..check });
+        Ok(())
     }
 
     pub fn find(&self, name: &str) -> Option<UpstreamId> {
@@ -235,10 +264,7 @@ fn keepalive(scope: &Scope<'_>) -> Result<Keepalive> {
 }
 
 fn server_peers(node: &Node, method: &Method, world: &dyn World) -> Result<Vec<Peer>> {
-    let mut terms = Terms::new(node.arg(0));
-    for word in node.args.iter().skip(1) {
-        server_option(&mut terms, &word.text).ok_or_else(|| unknown_option(node, &word.text))?;
-    }
+    let terms = server_terms(node)?;
     if terms.tier == Tier::Backup && !allows_backup(method) {
         return Err(node.error("balancing method does not support parameter \"backup\""));
     }
@@ -251,12 +277,22 @@ fn server_peers(node: &Node, method: &Method, world: &dyn World) -> Result<Vec<P
     Ok(addresses.into_iter().map(|address| Peer::at(address, terms.clone())).collect())
 }
 
+/// What a `server` line says.
+pub fn server_terms(node: &Node) -> Result<Terms> {
+    let mut terms = Terms::new(node.arg(0));
+    for word in node.args.iter().skip(1) {
+        server_option(&mut terms, &word.text).ok_or_else(|| unknown_option(node, &word.text))?;
+    }
+    Ok(terms)
+}
+
 /// nginx: not where a key or chance chooses.
-pub(super) fn allows_backup(method: &Method) -> bool {
+pub fn allows_backup(method: &Method) -> bool {
     matches!(method, Method::RoundRobin | Method::LeastConn | Method::LeastTime(_))
 }
 
-fn allows_slow_start(method: &Method) -> bool {
+/// nginx: as with backups.
+pub fn allows_slow_start(method: &Method) -> bool {
     allows_backup(method)
 }
 
@@ -280,7 +316,7 @@ fn server_option(terms: &mut Terms, text: &str) -> Option<()> {
 }
 
 /// As long as nginx's own ids.
-const ROUTE_LEN_MAX: usize = 32;
+pub const ROUTE_LEN_MAX: usize = 32;
 
 fn unknown_option(node: &Node, text: &str) -> crate::conf::error::Error {
     let name = text.split_once('=').map_or(text, |(name, _)| name);
@@ -318,6 +354,22 @@ impl<'a> Endpoint<'a> {
     pub fn port_or_default(&self) -> u16 {
         self.port.unwrap_or(80)
     }
+}
+
+/// The addresses of a server that was named at run time, as a `server` line would name it.
+pub fn addresses_of(server: &str) -> Option<Vec<Address>> {
+    // It may end up in a state file: nothing that means something there.
+    if !server.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._:/[]".contains(&byte)) {
+        return None;
+    }
+    let endpoint = Endpoint::read(server)?;
+    if let Some(path) = endpoint.host.strip_prefix("unix:") {
+        return Some(vec![Address::Unix(path.into())]);
+    }
+    let host = endpoint.host.trim_start_matches('[').trim_end_matches(']');
+    let found = std::net::ToSocketAddrs::to_socket_addrs(&(host, endpoint.port_or_default())).ok();
+    let addresses: Vec<Address> = found?.map(Address::Tcp).collect();
+    (!addresses.is_empty()).then_some(addresses)
 }
 
 /// Every address of the endpoint.

@@ -1,14 +1,7 @@
 //! What active checks have found of a server: how often they must agree before its state turns.
 
 use super::Unusable;
-
-/// `health_check`: how many in a row, and whether a server must pass one before its first request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CheckTerms {
-    pub fails: u32,
-    pub passes: u32,
-    pub mandatory: bool,
-}
+use crate::conf::check::CheckTerms;
 
 #[derive(Debug, Clone, Default)]
 pub struct Checks {

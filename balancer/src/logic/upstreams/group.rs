@@ -4,11 +4,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
 
+use crate::conf::check::CheckTerms;
 use crate::conf::upstream::{
     Address, Keepalive, Method, Origin, Peer, StickyKind, StickyLearn, Terms, Upstream, UpstreamId,
 };
 use crate::logic::choose::{self, Attempts, Balance, Ending, Picked};
-use crate::logic::health::{CheckTerms, Peer as LivePeer, Turn, Unusable};
+use crate::logic::health::{Peer as LivePeer, Turn, Unusable};
 use crate::logic::queue::{Queue, Ticket};
 use crate::logic::sticky::Sessions;
 
