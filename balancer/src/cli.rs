@@ -79,13 +79,17 @@ pub fn version(with_build: bool) -> String {
         let arguments: Vec<String> =
             BUILT_IN.iter().map(|name| format!("--with-{name}")).chain(left_out()).collect();
         text.push_str(&format!(
-            "built for {}\nconfigure arguments: {}\n",
+            "built for {}\nbuilt with rustls, after nginx built with OpenSSL {OPENSSL_VERSION}\n\
+             TLS SNI support enabled\nconfigure arguments: {}\n",
             std::env::consts::OS,
             arguments.join(" ")
         ));
     }
     text
 }
+
+/// Whose names and rules `ssl_*` follow; scripts look for it.
+const OPENSSL_VERSION: &str = "3.0.0";
 
 /// nginx's optional modules that we have.
 const BUILT_IN: [&str; 3] = ["threads", "http_realip_module", "http_ssl_module"];

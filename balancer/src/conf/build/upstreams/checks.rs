@@ -1,0 +1,138 @@
+//! `health_check` and `match`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use regex::bytes::Regex;
+
+use super::{Node, Result, Scope, UpstreamId};
+use crate::conf::check::{BodyRule, CheckTerms, HeaderRule, HeaderTest, HealthCheck, Match, StatusRule};
+use crate::conf::value;
+
+/// Reads one `match` block.
+pub(super) fn matcher(node: &Node) -> Result<Match> {
+    let mut rules = Match::default();
+    for rule in &node.block {
+        let words: Vec<&str> = rule.args.iter().map(|word| &word.text[..]).collect();
+        match &rule.name[..] {
+            "status" => rules.status = Some(status(rule, &words)?),
+            "header" => rules.headers.push(header(rule, &words)?),
+            _ => rules.body = Some(body(rule, &words)?),
+        }
+    }
+    Ok(rules)
+}
+
+fn status(node: &Node, words: &[&str]) -> Result<StatusRule> {
+    let (negated, words) = match words {
+        ["!", rest @ ..] if !rest.is_empty() => (true, rest),
+        words => (false, words),
+    };
+    let code = |text: &str| text.parse().ok().filter(|code| (100..=999).contains(code));
+    let range = |text: &&str| {
+        let (from, to) = text.split_once('-').unwrap_or((text, text));
+        let range = code(from).zip(code(to)).filter(|(from, to)| from <= to);
+        range.ok_or_else(|| node.error(format!("invalid status \"{text}\"")))
+    };
+    Ok(StatusRule { ranges: words.iter().map(range).collect::<Result<_>>()?, negated })
+}
+
+fn header(node: &Node, words: &[&str]) -> Result<HeaderRule> {
+    let (name, test, negated) = match *words {
+        [name] => (name, HeaderTest::Present, false),
+        ["!", name] => (name, HeaderTest::Present, true),
+        [name, "=", text] => (name, HeaderTest::Equals(text.as_bytes().into()), false),
+        [name, "!=", text] => (name, HeaderTest::Equals(text.as_bytes().into()), true),
+        [name, "~", text] => (name, HeaderTest::Pattern(pattern(node, text)?), false),
+        [name, "!~", text] => (name, HeaderTest::Pattern(pattern(node, text)?), true),
+        _ => return Err(node.directive_error("invalid parameters")),
+    };
+    Ok(HeaderRule { name: name.to_ascii_lowercase().into_bytes().into(), test, negated })
+}
+
+fn body(node: &Node, words: &[&str]) -> Result<BodyRule> {
+    match *words {
+        ["~", text] => Ok(BodyRule { pattern: pattern(node, text)?, negated: false }),
+        ["!~", text] => Ok(BodyRule { pattern: pattern(node, text)?, negated: true }),
+        _ => Err(node.directive_error("invalid parameters")),
+    }
+}
+
+fn pattern(node: &Node, text: &str) -> Result<Regex> {
+    Regex::new(text).map_err(|error| node.error(format!("invalid pattern \"{text}\": {error}")))
+}
+
+/// `health_check` of a location that passes to this group.
+pub(super) fn health_check(
+    node: &Node,
+    scope: &Scope<'_>,
+    (group, name): (UpstreamId, &str),
+    matcher_named: impl Fn(&str) -> Option<Arc<Match>>,
+) -> Result<HealthCheck> {
+    let mut check = HealthCheck {
+        group,
+        interval: Duration::from_secs(5),
+        jitter: Duration::ZERO,
+        terms: CheckTerms { fails: 1, passes: 1, mandatory: false },
+        uri: "/".into(),
+        port: None,
+        host: name.into(),
+        tls: None,
+        matcher: Arc::new(Match::success()),
+        connect_timeout: scope.duration("proxy_connect_timeout"),
+        read_timeout: scope.duration("proxy_read_timeout"),
+    };
+    let fixed_host = scope.nearest("proxy_set_header").into_iter().find(|set| {
+        set.arg(0).eq_ignore_ascii_case("host") && !set.arg(1).is_empty() && !set.arg(1).contains('$')
+    });
+    if let Some(host) = fixed_host {
+        check.host = host.arg(1).into();
+    }
+    for word in &node.args {
+        let text = &word.text;
+        let invalid = || node.invalid(text);
+        let number = |given: &str| given.parse().ok().filter(|count| *count > 0).ok_or_else(invalid);
+        let time = |given: &str| value::millis(given).ok_or_else(invalid);
+        match text.split_once('=').map_or((&text[..], None), |(key, given)| (key, Some(given))) {
+            ("interval", Some(given)) => {
+                check.interval = time(given)?;
+                if check.interval.is_zero() {
+                    return Err(invalid());
+                }
+            }
+            ("jitter", Some(given)) => check.jitter = time(given)?,
+            ("fails", Some(given)) => check.terms.fails = number(given)?,
+            ("passes", Some(given)) => check.terms.passes = number(given)?,
+            ("uri", Some(given)) if given.starts_with('/') && !given.contains([' ', '\r', '\n']) => {
+                check.uri = given.into();
+            }
+            ("port", Some(given)) => {
+                check.port = Some(given.parse().ok().filter(|port| *port != 0).ok_or_else(invalid)?);
+            }
+            ("match", Some(given)) => {
+                let found = matcher_named(given);
+                check.matcher = found.ok_or_else(|| node.error(format!("match \"{given}\" is not defined")))?;
+            }
+            ("mandatory", None) => check.terms.mandatory = true,
+            // What is known of a server always outlives a reload.
+            ("persistent", None) => {}
+            ("type" | "keepalive_time", Some(_)) => {
+                return Err(node.error(format!("parameter \"{text}\" is not supported yet")));
+            }
+            _ => return Err(invalid()),
+        }
+    }
+    Ok(check)
+}
+
+/// The blocks by name, refused when two have one.
+pub(super) fn matchers(scope: &Scope<'_>) -> Result<Vec<(Box<str>, Arc<Match>)>> {
+    let mut found: Vec<(Box<str>, Arc<Match>)> = Vec::new();
+    for node in scope.own("match") {
+        if found.iter().any(|(name, _)| **name == *node.arg(0)) {
+            return Err(node.error(format!("duplicate match \"{}\"", node.arg(0))));
+        }
+        found.push((node.arg(0).into(), Arc::new(matcher(node)?)));
+    }
+    Ok(found)
+}

@@ -1,0 +1,84 @@
+//! Changes at run time: the API asks, the master makes the next generation, all workers take it up, and the state file
+//! keeps it. One at a time, so that no two changes are made from the same past.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::Master;
+use crate::conf::upstream::Upstream;
+use crate::logic::changes::{Edit, Refusal, apply, state_text};
+use crate::running::Running;
+use crate::worker::Command;
+
+/// A worker that is busy for so long is not waited for; it takes the change up when it comes to it.
+const ADOPT_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Changes that wait; the API's clients are people and scripts.
+pub const CHANGES_MAX: usize = 64;
+
+/// What is asked of the master.
+#[derive(Debug)]
+pub struct Change {
+    pub group: Box<str>,
+    pub edit: Edit,
+    /// Learns of the generation that has the change, or why there is none.
+    pub done: oneshot::Sender<Result<Arc<Running>, Refusal>>,
+}
+
+impl Master {
+    pub(super) async fn on_change(&mut self, change: Change) {
+        let changed = self.change(&change.group, change.edit).await;
+        // Who asked may have left.
+        let _ = change.done.send(changed);
+    }
+
+    async fn change(&mut self, name: &str, edit: Edit) -> Result<Arc<Running>, Refusal> {
+        let running = self.running();
+        let group = running.upstreams.named(name).ok_or(Refusal::UpstreamNotFound)?;
+        let upstream = group.upstream();
+        if upstream.zone.is_none() {
+            return Err(Refusal::UpstreamStatic);
+        }
+        let ids: Vec<u32> = group.with_peers(|peers| peers.iter().map(|peer| peer.id).collect());
+        let next = apply(upstream, &ids, edit)?;
+        if let Some(path) = &next.state_file {
+            write_state(path, &next)?;
+        }
+        tracing::info!(group = name, servers = next.peers.len(), "servers of upstream \"{name}\" were changed");
+        let upstreams = running.upstreams.with(&Arc::new(next), running.started.elapsed());
+        let next = Arc::new(running.with_upstreams(upstreams));
+        self.publish(next.clone());
+        self.adopt(&next).await;
+        next.metrics.forget_others(&next);
+        self.prober.adopt(&next);
+        Ok(next)
+    }
+
+    /// Comes back when all workers serve new requests with it.
+    async fn adopt(&self, next: &Arc<Running>) {
+        let mut waiting = Vec::new();
+        for worker in &self.workers {
+            let (done, adopted) = oneshot::channel();
+            worker.send(Command::Adopt { running: next.clone(), done }).await;
+            waiting.push(adopted);
+        }
+        let all = futures_util::future::join_all(waiting);
+        if tokio::time::timeout(ADOPT_PATIENCE, all).await.is_err() {
+            tracing::warn!("a worker is too busy to take up changed servers at once");
+        }
+    }
+}
+
+/// Written beside and moved into place: a crash leaves the old one or the new one.
+fn write_state(path: &Path, upstream: &Upstream) -> Result<(), Refusal> {
+    let beside = path.with_extension(format!("{}.new", std::process::id()));
+    let written = std::fs::write(&beside, state_text(upstream)).and_then(|()| std::fs::rename(&beside, path));
+    written.map_err(|error| {
+        let what = crate::conf::error::system("open", path, &error);
+        tracing::error!("{what}");
+        Refusal::StateFile(what.into())
+    })
+}
