@@ -41,8 +41,7 @@ impl std::str::FromStr for Format {
 /// # Errors
 /// The level is not understood, or a subscriber is installed already.
 pub fn init(service: &'static str, format: Format, level: &str) -> Result<(), Error> {
-    let filter = EnvFilter::try_new(level)
-        .map_err(|cause| Error::Level { level: level.to_owned(), cause: cause.to_string() })?;
+    let filter = filter(level)?;
     let base = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_timer(Utc);
     let installed = match format {
         Format::Text => {
@@ -55,6 +54,19 @@ pub fn init(service: &'static str, format: Format, level: &str) -> Result<(), Er
     installed.map_err(|_| Error::Installed)?;
     tracing::debug!(service, "logging begins");
     Ok(())
+}
+
+/// Whether [`init`] would take this level.
+///
+/// # Errors
+/// The level is not understood.
+pub fn check_level(level: &str) -> Result<(), Error> {
+    filter(level).map(drop)
+}
+
+fn filter(level: &str) -> Result<EnvFilter, Error> {
+    EnvFilter::try_new(level)
+        .map_err(|cause| Error::Level { level: level.to_owned(), cause: cause.to_string() })
 }
 
 /// Time in RFC 3339, UTC, with microseconds.

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
-pub use env_file::{EnvFileError, read_env_file};
+pub use env_file::{EnvFile, Unreadable};
 pub use example::example;
 pub use kind::Kind;
 
@@ -53,24 +53,33 @@ pub struct Values {
 /// # Errors
 /// All problems of all settings together, each with the setting's name, what was found and what is allowed.
 pub fn read(table: &'static [Setting], lookup: &dyn Fn(&str) -> Option<String>) -> Result<Values, Errors> {
+    let (values, problems) = read_all(table, lookup);
+    if problems.is_empty() { Ok(values) } else { Err(Errors { problems }) }
+}
+
+/// As [`read`], for callers with checks of their own: a wrong value is replaced by its default, so that they
+/// can go on and tell everything at once.
+pub fn read_all(table: &'static [Setting], lookup: &dyn Fn(&str) -> Option<String>) -> (Values, Vec<String>) {
     let mut values = Values { table, by_name: BTreeMap::new(), given: BTreeSet::new() };
     let mut problems = Vec::new();
     for setting in table {
-        match find(setting, lookup) {
-            Err(problem) => problems.push(problem),
-            Ok(None) => {
-                values.by_name.insert(setting.name, setting.default.to_owned());
-            }
-            Ok(Some(text)) => match setting.kind.check(&text) {
-                Ok(()) => {
-                    values.by_name.insert(setting.name, text);
-                    values.given.insert(setting.name);
-                }
-                Err(wanted) => problems.push(refusal(setting, &text, &wanted)),
+        let found = find(setting, lookup).and_then(|text| match text {
+            Some(text) => match setting.kind.check(&text) {
+                Ok(()) => Ok(Some(text)),
+                Err(wanted) => Err(refusal(setting, &text, &wanted)),
             },
+            None => Ok(None),
+        });
+        let text = found.unwrap_or_else(|problem| {
+            problems.push(problem);
+            None
+        });
+        if text.is_some() {
+            values.given.insert(setting.name);
         }
+        values.by_name.insert(setting.name, text.unwrap_or_else(|| setting.default.to_owned()));
     }
-    if problems.is_empty() { Ok(values) } else { Err(Errors { problems }) }
+    (values, problems)
 }
 
 /// The lookup that `main` hands to [`read`]: the process environment.

@@ -58,6 +58,11 @@ pub enum Verb {
         #[arg(long)]
         foreground: bool,
     },
+    /// Check the settings of all parts without starting anything
+    Check {
+        #[command(flatten)]
+        how: UpArgs,
+    },
     /// Drain and stop everything; data is kept
     Down {
         /// Remove data, logs, secrets and releases too

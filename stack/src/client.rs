@@ -13,17 +13,17 @@ use crate::dirs::Dirs;
 use crate::identity::RunAs;
 use crate::logic::plan::Plan;
 use crate::logic::report::Report;
+use crate::origin::{Checked, Environment};
 use crate::settings::{Overrides, Settings};
 use crate::spawn::log_tail;
 use crate::supervisor::{end_left_over, plan_of, todays_name};
+use crate::record::Process;
 use crate::{Site, last_start, record, release};
 
 /// How often a supervisor that has just been started is looked for.
 const LOOK: Duration = Duration::from_millis(20);
 /// For leftovers of a supervisor that was killed: the settings' value is not needed for those.
 const LEFT_OVER_PATIENCE: Duration = Duration::from_secs(30);
-
-type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// `stack up`.
 ///
@@ -35,13 +35,15 @@ pub async fn up(site: &Site, how: Overrides, environment: Environment<'_>) -> Re
         println!("{}", report.table());
         return Ok(ExitCode::SUCCESS);
     }
-    let dirs = prepare(site, how, environment)?;
+    let dirs = prepare(site, how, environment).await?;
     let mut supervisor = start_supervisor(site, how, &dirs)?;
     let mut caller = first_contact(&mut supervisor, &dirs).await?;
     let log = dirs.log_of("stack");
-    print_replies(&mut caller)
-        .await
-        .with_context(|| format!("the stack did not start; more in {}", log.display()))?;
+    if let Err(cause) = carried_out(&mut caller).await {
+        // What comes next, another start say, must find nothing of this one.
+        let _ = supervisor.wait();
+        return Err(cause).with_context(|| format!("the stack did not start; more in {}", log.display()));
+    }
     let report = ask_status(site).await?.context("the supervisor has gone")?;
     print_places(&report);
     Ok(ExitCode::SUCCESS)
@@ -51,18 +53,32 @@ pub async fn up(site: &Site, how: Overrides, environment: Environment<'_>) -> Re
 ///
 /// # Errors
 /// The settings are wrong, or something cannot be written.
-pub fn prepare(site: &Site, how: Overrides, environment: Environment<'_>) -> Result<Dirs> {
-    let file = match &site.config {
-        Some(path) => chassis::settings::read_env_file(path)?,
-        None => std::collections::BTreeMap::new(),
-    };
-    let settings = Settings::read(&file, environment, how)?;
+pub async fn prepare(site: &Site, how: Overrides, environment: Environment<'_>) -> Result<Dirs> {
+    let settings = checked(site, how, environment).await?;
     let run_as = RunAs::find(settings.user.as_deref())?;
     let dirs = Dirs::prepare(&site.dir, &run_as)?;
     let source = release::Source { programs: site.programs.clone(), texts: site.home.join("deploy") };
     release::install(&dirs, &source)?;
     last_start::write(&dirs, how)?;
     Ok(dirs)
+}
+
+/// `stack check`.
+///
+/// # Errors
+/// Everything that is wrong with the settings.
+pub async fn check(site: &Site, how: Overrides, environment: Environment<'_>) -> Result<ExitCode> {
+    checked(site, how, environment).await?;
+    println!("the settings are right");
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn checked(site: &Site, how: Overrides, environment: Environment<'_>) -> Result<Settings> {
+    let Checked { settings, warnings } = site.origin(how).check(environment, &site.programs).await?;
+    for warning in warnings {
+        eprintln!("warning: {warning}");
+    }
+    Ok(settings)
 }
 
 fn start_supervisor(site: &Site, how: Overrides, dirs: &Dirs) -> Result<Child> {
@@ -101,16 +117,31 @@ async fn first_contact(supervisor: &mut Child, dirs: &Dirs) -> Result<Caller> {
     }
 }
 
+/// How an answer ended that was no refusal.
+#[derive(PartialEq, Eq)]
+enum Ending {
+    Done,
+    /// The supervisor ended first.
+    HungUp,
+}
+
 /// Prints lines until the answer is over.
-async fn print_replies(caller: &mut Caller) -> Result<()> {
+async fn print_replies(caller: &mut Caller) -> Result<Ending> {
     loop {
         match caller.next().await? {
             Some(Reply::Line { text }) => println!("{text}"),
             Some(Reply::Status { report }) => println!("{}", report.table()),
-            Some(Reply::Done) => return Ok(()),
+            Some(Reply::Done) => return Ok(Ending::Done),
             Some(Reply::Failed { why }) => bail!("{why}"),
-            None => bail!("the supervisor hung up"),
+            None => return Ok(Ending::HungUp),
         }
+    }
+}
+
+async fn carried_out(caller: &mut Caller) -> Result<()> {
+    match print_replies(caller).await? {
+        Ending::Done => Ok(()),
+        Ending::HungUp => bail!("the supervisor has ended before it was done"),
     }
 }
 
@@ -135,22 +166,22 @@ fn print_places(report: &Report) {
 /// Something does not end or cannot be removed.
 pub async fn down(site: &Site, purge: bool) -> Result<ExitCode> {
     let dirs = Dirs::at(&site.dir);
-    match Caller::ask(&dirs, &Request::Stop).await? {
-        Some(mut caller) => {
-            print_replies(&mut caller).await?;
-            println!("the stack has stopped");
-        }
-        None => {
-            let left = record::left_over(&dirs);
-            if left.is_empty() {
-                println!("no stack runs in {}", dirs.root().display());
-            } else {
-                println!("ending {} parts that a killed supervisor left behind", left.len());
-                end_left_over(&left, LEFT_OVER_PATIENCE).await;
-            }
-        }
+    let mut asked = Caller::ask(&dirs, &Request::Stop).await?;
+    if let Some(caller) = &mut asked {
+        // One that hangs up was ending already, after a start that failed or another call of `down`.
+        print_replies(caller).await?;
     }
-    wait_for_supervisor(&dirs).await?;
+    wait_for_supervisor(&dirs, asked.as_ref().and_then(Caller::supervisor)).await?;
+    let left = record::left_over(&dirs);
+    if !left.is_empty() {
+        println!("ending {} parts that a killed supervisor left behind", left.len());
+        end_left_over(&left, LEFT_OVER_PATIENCE).await;
+    }
+    match asked {
+        Some(_) => println!("the stack has stopped"),
+        None if left.is_empty() => println!("no stack runs in {}", dirs.root().display()),
+        None => {}
+    }
     if purge {
         remove_all(&site.dir, &dirs)?;
         println!("{} is removed", site.dir.display());
@@ -158,11 +189,16 @@ pub async fn down(site: &Site, purge: bool) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The supervisor answers before its own end; its lock tells when that has come.
-async fn wait_for_supervisor(dirs: &Dirs) -> Result<()> {
+/// The supervisor answers before its own end, and lets go of its lock before it: it is the process that must be gone.
+/// One that has no socket yet, or no more, is known by its lock.
+async fn wait_for_supervisor(dirs: &Dirs, asked: Option<Process>) -> Result<()> {
     use nix::fcntl::{Flock, FlockArg};
-    let Ok(mut file) = std::fs::File::open(dirs.run().join("stack.lock")) else { return Ok(()) };
-    let free = async {
+    let file = std::fs::File::open(dirs.run().join("stack.lock"));
+    let gone = async {
+        while asked.is_some_and(|process| process.is_alive()) {
+            tokio::time::sleep(LOOK).await;
+        }
+        let Ok(mut file) = file else { return };
         loop {
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 Ok(_) => return,
@@ -171,7 +207,7 @@ async fn wait_for_supervisor(dirs: &Dirs) -> Result<()> {
             tokio::time::sleep(LOOK).await;
         }
     };
-    tokio::time::timeout(LEFT_OVER_PATIENCE, free).await.context("the supervisor does not end")
+    tokio::time::timeout(LEFT_OVER_PATIENCE, gone).await.context("the supervisor does not end")
 }
 
 fn remove_all(dir: &Path, dirs: &Dirs) -> Result<()> {
@@ -227,7 +263,7 @@ async fn ask_status(site: &Site) -> Result<Option<Report>> {
 pub async fn command(site: &Site, request: &Request) -> Result<ExitCode> {
     let caller = Caller::ask(&Dirs::at(&site.dir), request).await?;
     let mut caller = caller.with_context(|| format!("no stack runs in {}", site.dir.display()))?;
-    print_replies(&mut caller).await?;
+    carried_out(&mut caller).await?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,6 +1,7 @@
 //! The supervisor's unix socket: one request per connection, answered by lines of JSON.
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::os::fd::AsRawFd as _;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -16,6 +17,7 @@ use tracing::warn;
 use crate::board::{Board, Stage};
 use crate::dirs::Dirs;
 use crate::logic::report::Report;
+use crate::record::Process;
 
 /// A request is one short line.
 const REQUEST_BYTES_MAX: u64 = 4096;
@@ -194,6 +196,7 @@ async fn send(write: &mut (impl tokio::io::AsyncWrite + Unpin), reply: &Reply) -
 #[derive(Debug)]
 pub struct Caller {
     replies: tokio::io::Lines<BufReader<tokio::net::unix::OwnedReadHalf>>,
+    supervisor: Option<Process>,
     /// Kept open: closing it would end the connection before the answer.
     _write: tokio::net::unix::OwnedWriteHalf,
 }
@@ -204,7 +207,6 @@ impl Caller {
     /// # Errors
     /// The supervisor is somebody else's, or goes away at this moment.
     pub async fn ask(dirs: &Dirs, request: &Request) -> Result<Option<Self>> {
-        use std::io::ErrorKind;
         if !dirs.run().is_dir() {
             return Ok(None);
         }
@@ -222,11 +224,22 @@ impl Caller {
             }
             Err(cause) => return Err(cause).context("asking the supervisor"),
         };
+        let pid = stream.peer_cred()?.pid().and_then(|pid| u32::try_from(pid).ok());
+        let supervisor = pid.and_then(Process::running);
         let (read, mut write) = stream.into_split();
         let mut line = serde_json::to_vec(request)?;
         line.push(b'\n');
-        write.write_all(&line).await.context("asking the supervisor")?;
-        Ok(Some(Self { replies: BufReader::new(read).lines(), _write: write }))
+        match write.write_all(&line).await {
+            // It ends at this moment: the answer will be none.
+            Err(cause) if is_hang_up(&cause) => {}
+            written => written.context("asking the supervisor")?,
+        }
+        Ok(Some(Self { replies: BufReader::new(read).lines(), supervisor, _write: write }))
+    }
+
+    /// The process that was asked, if it still ran then.
+    pub fn supervisor(&self) -> Option<Process> {
+        self.supervisor
     }
 
     /// The next line of the answer; `None` when the supervisor has hung up.
@@ -237,7 +250,13 @@ impl Caller {
         match self.replies.next_line().await {
             Ok(Some(line)) => Ok(Some(serde_json::from_str(&line).context("the supervisor's answer")?)),
             Ok(None) => Ok(None),
+            Err(cause) if is_hang_up(&cause) => Ok(None),
             Err(cause) => Err(cause).context("the supervisor's answer"),
         }
     }
+}
+
+/// Who ends with a request still unread resets the connection.
+fn is_hang_up(cause: &std::io::Error) -> bool {
+    matches!(cause.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset)
 }

@@ -11,6 +11,7 @@ pub mod identity;
 pub mod keeper;
 pub mod last_start;
 pub mod logic;
+pub mod origin;
 pub mod postgres;
 pub mod probe;
 pub mod record;
@@ -27,8 +28,8 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 
 use cli::{Cli, PlaceArgs, UpArgs, Verb};
+use origin::Origin;
 use settings::Overrides;
-use supervisor::Origin;
 
 /// What `main` hands in: everything that the process knows of its surroundings.
 pub struct Surroundings<'a> {
@@ -70,7 +71,7 @@ impl Site {
         })
     }
 
-    fn origin(&self, overrides: Overrides) -> Origin {
+    pub(crate) fn origin(&self, overrides: Overrides) -> Origin {
         let (dir, config) = (self.dir.clone(), self.config.clone());
         Origin { dir, config, overrides, search_path: self.search_path.clone() }
     }
@@ -104,7 +105,7 @@ pub async fn run(cli: Cli, around: Surroundings<'_>) -> Result<ExitCode> {
         }
         Verb::Up { how, foreground: true } => {
             let how = overrides(how, &site.dir)?;
-            client::prepare(&site, how, environment)?;
+            client::prepare(&site, how, environment).await?;
             supervise(&site, how, environment).await
         }
         Verb::Supervise { how } => {
@@ -113,6 +114,7 @@ pub async fn run(cli: Cli, around: Surroundings<'_>) -> Result<ExitCode> {
             nix::unistd::setsid().context("leaving the terminal's session")?;
             supervise(&site, how, environment).await
         }
+        Verb::Check { how } => client::check(&site, overrides(how, &site.dir)?, environment).await,
         Verb::Down { purge } => client::down(&site, purge).await,
         Verb::Status { json } => client::status(&site, json).await,
         Verb::Logs { service, follow, lines } => follow::logs(&site, service.as_deref(), follow, lines).await,

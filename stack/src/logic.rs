@@ -2,6 +2,7 @@
 
 pub mod addresses;
 pub mod balancer_conf;
+pub mod names;
 pub mod plan;
 pub mod report;
 pub mod restart;

@@ -8,7 +8,6 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::dirs::{Dirs, write_for_parts};
 use crate::identity::RunAs;
-use crate::logic::addresses::Place;
 use crate::logic::plan::Secrets;
 use crate::settings::Settings;
 
@@ -31,14 +30,10 @@ const BYTES: usize = 32;
 /// # Errors
 /// A file cannot be read or written, or the operator's own database is used without its password.
 pub fn keep_or_make(settings: &Settings, dirs: &Dirs, run_as: &RunAs) -> Result<Secrets> {
-    let given = &settings.secrets.0;
-    if let Place::Theirs(place) = &settings.topology.primary
-        && !given.contains_key("DB_PASSWORD")
-    {
-        bail!(
-            "DB_PASSWORD: not given, and the settings name your own Postgres at {place}; set it in config.env"
-        );
+    if let Some(lack) = settings.lacking() {
+        bail!("{lack}");
     }
+    let given = &settings.secrets.0;
     let mut found = std::collections::BTreeMap::new();
     for name in NAMES {
         let path = dirs.secrets().join(name);

@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use chassis::settings::{Values, read};
+use chassis::settings::{Errors, Values, read_all};
 
-use crate::logic::addresses::{Asked, Endpoint, Topology};
+use crate::logic::addresses::{Asked, Endpoint, Place, Topology};
 use crate::logic::url::DatabaseUrl;
 
 pub use table::SETTINGS;
@@ -78,6 +78,9 @@ impl std::fmt::Debug for GivenSecrets {
     }
 }
 
+/// What `config.env` says, by name.
+type Lines = BTreeMap<String, String>;
+
 /// Lines of `config.env`, secrets among them.
 #[derive(Clone, Default)]
 pub struct PassedOn(pub BTreeMap<String, String>);
@@ -112,18 +115,19 @@ impl Settings {
     /// # Errors
     /// Everything that is wrong, each with the setting's name.
     pub fn read(
-        file: &BTreeMap<String, String>,
+        file: &Lines,
         outer: &dyn Fn(&str) -> Option<String>,
         overrides: Overrides,
-    ) -> anyhow::Result<Self> {
-        let from_outer = |name: &str| outer(name).filter(|text| !text.is_empty());
-        let lookup = |name: &str| from_outer(name).or_else(|| file.get(name).cloned());
-        let values = read(SETTINGS, &lookup)?;
-        let url = database_url(&values)?;
+    ) -> Result<Self, Errors> {
+        let (values, mut problems) = read_all(SETTINGS, &lookup(file, outer));
+        let url = database_url(&values).unwrap_or_else(|problem| {
+            problems.push(problem);
+            None
+        });
         let asked = asked(&values, url.as_ref(), overrides);
-        let topology = Topology::decide(&asked).map_err(anyhow::Error::msg)?;
+        let decided = Topology::decide(&asked).map_err(|problem| problems.push(problem)).ok();
+        let Some(topology) = decided.filter(|_| problems.is_empty()) else { return Err(Errors { problems }) };
         let replicas = u32::try_from(values.count("STACK_REPLICAS")).expect("the table's limit is far below");
-        let passed_on = file.iter().filter(|(name, _)| from_outer(name).is_none());
         Ok(Self {
             ports: ports(&values, asked.db_host_is_pooler().then_some(asked.db.port)),
             replicas: overrides.replicas.unwrap_or(replicas),
@@ -136,9 +140,36 @@ impl Settings {
             pooler: pooler(&values),
             topology,
             secrets: given_secrets(&values, url),
-            passed_on: PassedOn(passed_on.map(|(name, value)| (name.clone(), value.clone())).collect()),
+            passed_on: passed_on(file, outer),
         })
     }
+
+    /// What only the operator can give and has not given.
+    pub fn lacking(&self) -> Option<String> {
+        let Place::Theirs(place) = &self.topology.primary else { return None };
+        (!self.secrets.0.contains_key("DB_PASSWORD")).then(|| {
+            format!(
+                "DB_PASSWORD: not given, and the settings name your own Postgres at {place}; set it in config.env"
+            )
+        })
+    }
+}
+
+/// The environment wins over the lines of `config.env`; an empty variable counts as unset.
+fn lookup(file: &Lines, outer: &dyn Fn(&str) -> Option<String>) -> impl Fn(&str) -> Option<String> {
+    move |name| outer(name).filter(|text| !text.is_empty()).or_else(|| file.get(name).cloned())
+}
+
+/// The lines of `config.env` that the environment does not override.
+pub fn passed_on(file: &Lines, outer: &dyn Fn(&str) -> Option<String>) -> PassedOn {
+    let own = file.iter().filter(|(name, _)| outer(name).is_none_or(|text| text.is_empty()));
+    PassedOn(own.map(|(name, value)| (name.clone(), value.clone())).collect())
+}
+
+/// Whether the operator gave this secret; one that cannot be read is a problem of its own.
+pub fn has_secret(name: &str, file: &Lines, outer: &dyn Fn(&str) -> Option<String>) -> bool {
+    let (values, _) = read_all(SETTINGS, &lookup(file, outer));
+    is_secret(values.text(name))
 }
 
 /// The secret settings of the table: what a part that has no use for them is not given.
@@ -147,10 +178,9 @@ pub fn secret_names() -> impl Iterator<Item = &'static str> {
     SETTINGS.iter().filter(|s| matches!(s.kind, Kind::Secret | Kind::Url)).map(|s| s.name)
 }
 
-fn database_url(values: &Values) -> anyhow::Result<Option<DatabaseUrl>> {
-    let Some(text) = values.opt("DATABASE_URL") else { return Ok(None) };
-    let url = DatabaseUrl::parse(text).map_err(|cause| anyhow::anyhow!("DATABASE_URL: {cause}"))?;
-    Ok(Some(url))
+fn database_url(values: &Values) -> Result<Option<DatabaseUrl>, String> {
+    let parsed = values.opt("DATABASE_URL").map(DatabaseUrl::parse).transpose();
+    parsed.map_err(|cause| format!("DATABASE_URL: {cause}"))
 }
 
 fn asked(values: &Values, url: Option<&DatabaseUrl>, overrides: Overrides) -> Asked {
@@ -208,7 +238,7 @@ fn given_secrets(values: &Values, url: Option<DatabaseUrl>) -> GivenSecrets {
     let mut given = BTreeMap::new();
     for name in SECRETS {
         let text = values.text(name);
-        if !text.is_empty() && !PLACEHOLDERS.contains(&text.to_lowercase().as_str()) {
+        if is_secret(text) {
             given.insert(name, text.to_owned());
         }
     }
@@ -216,6 +246,10 @@ fn given_secrets(values: &Values, url: Option<DatabaseUrl>) -> GivenSecrets {
         given.insert("DB_PASSWORD", url.password);
     }
     GivenSecrets(given)
+}
+
+fn is_secret(text: &str) -> bool {
+    !text.is_empty() && !PLACEHOLDERS.contains(&text.to_lowercase().as_str())
 }
 
 #[cfg(test)]

@@ -22,8 +22,9 @@ use crate::keeper::Keeper;
 use crate::logic::addresses::{Place, Route};
 use crate::logic::plan::{Files, Plan};
 use crate::logic::report::{DatabasePlace, Places, PoolerPlace, Replica, Report, Supervisor as Me};
+use crate::origin::Origin;
 use crate::release;
-use crate::settings::{Overrides, Settings};
+use crate::settings::Settings;
 use crate::spawn::Nest;
 use crate::{postgres, secrets};
 
@@ -36,16 +37,6 @@ const LOG_LOOK: Duration = Duration::from_secs(30);
 const FIRST_CONTACT: Duration = Duration::from_millis(200);
 /// Followers of a start that failed get this long to read why.
 const LAST_WORDS: Duration = Duration::from_secs(2);
-
-/// Where settings come from, so that they can be read again.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Origin {
-    pub dir: PathBuf,
-    pub config: Option<PathBuf>,
-    pub overrides: Overrides,
-    /// `PATH`, in which programs are looked for.
-    pub search_path: String,
-}
 
 /// The running stack.
 struct Stack {
@@ -65,7 +56,7 @@ struct Stack {
 /// # Errors
 /// The start failed, or something did not end.
 pub async fn run(origin: Origin, outer: &dyn Fn(&str) -> Option<String>) -> Result<()> {
-    let settings = read_settings(&origin, outer)?;
+    let settings = origin.read(outer)?;
     let run_as = RunAs::find(settings.user.as_deref())?;
     let dirs = Dirs::prepare(&origin.dir, &run_as)?;
     let _lock = lock(&dirs)?;
@@ -220,18 +211,6 @@ async fn told_to_stop(received: &mut mpsc::Receiver<Command>, signals: &mut Sign
     }
 }
 
-fn read_settings(origin: &Origin, outer: &dyn Fn(&str) -> Option<String>) -> Result<Settings> {
-    let file = match &origin.config {
-        Some(path) => chassis::settings::read_env_file(path)?,
-        None => std::collections::BTreeMap::new(),
-    };
-    let from = origin
-        .config
-        .as_ref()
-        .map_or_else(|| "the environment".to_owned(), |path| path.display().to_string());
-    Settings::read(&file, outer, origin.overrides).with_context(|| format!("settings of {from}"))
-}
-
 fn make_plan(origin: &Origin, settings: Settings, dirs: &Dirs, run_as: &RunAs) -> Result<Plan> {
     let secrets = secrets::keep_or_make(&settings, dirs, run_as)?;
     let postgres_bin = match settings.topology.primary {
@@ -252,7 +231,7 @@ fn make_plan(origin: &Origin, settings: Settings, dirs: &Dirs, run_as: &RunAs) -
 /// # Errors
 /// The settings are wrong or the stack was never started here.
 pub fn plan_of(origin: &Origin, outer: &dyn Fn(&str) -> Option<String>) -> Result<(Plan, Nest)> {
-    let settings = read_settings(origin, outer)?;
+    let settings = origin.read(outer)?;
     let run_as = RunAs::find(settings.user.as_deref())?;
     let dirs = Dirs::at(&origin.dir);
     let secrets = secrets::read_kept(&dirs)?;

@@ -29,7 +29,8 @@ fn a_private_stack_comes_up_with_a_standby_and_leaves_nothing_behind() {
     let pids = world.pids();
     assert_eq!(pids.len(), 8);
     world.ok(&["down"]);
-    assert!(pids.into_iter().all(|pid| !is_alive(pid)));
+    let alive: Vec<i64> = pids.into_iter().filter(|pid| is_alive(*pid)).collect();
+    assert!(alive.is_empty(), "still alive: {alive:?}\n{}", world.log("stack"));
     let left: Vec<_> =
         std::fs::read_dir(world.stack_path("run")).unwrap().flatten().map(|e| e.path()).collect();
     assert!(left.iter().all(|path| path.extension().is_none_or(|end| end == "lock")), "{left:?}");
@@ -98,6 +99,68 @@ fn a_failed_migration_ends_the_start_and_shows_its_log() {
         "{text}"
     );
     assert_eq!(world.stack(&["status"]).status, 1, "no stack runs");
+}
+
+#[test]
+fn a_start_that_is_failing_can_be_taken_down_at_once() {
+    let world = World::new(Stores::Elsewhere);
+    let mut up = world.command(&["up", "--replicas", "1"]);
+    let mut up = up.env("FAKE_MIGRATION_STATUS", "3").stderr(std::process::Stdio::null()).spawn().unwrap();
+    while !world.log("stack").contains("migrate ended with") {
+        std::thread::yield_now();
+    }
+    world.ok(&["down", "--purge"]);
+    assert!(!world.path(".stack").exists());
+    assert!(!up.wait().unwrap().success());
+}
+
+#[test]
+fn after_a_start_that_failed_the_next_one_finds_nothing_of_it() {
+    let world = World::new(Stores::Elsewhere);
+    let failed = world.command(&["up", "--replicas", "1"]).env("FAKE_MIGRATION_STATUS", "3").output().unwrap();
+    assert!(!failed.status.success());
+    let said = world.ok(&["up", "--replicas", "1"]);
+    assert!(said.contains("parts are healthy"), "{said}");
+}
+
+#[test]
+fn everything_wrong_with_the_settings_is_told_at_once_and_nothing_is_started() {
+    let world = World::new(Stores::Elsewhere);
+    let lines = [
+        "DB_HOST=db.invalid",
+        "CHAT_QUEUE_BYTES=few",
+        "REDIS_PORT=many",
+        "hunter2",
+        "STACK_REPLICA=3",
+        "DB_PORTS='open",
+        "SECRET_KEY=short",
+    ];
+    world.configure(&lines.join("\n"));
+    let said = world.stack(&["up"]);
+    assert_eq!(said.status, 1);
+    // The world's own lines are ten.
+    for told in [
+        "config.env:12: CHAT_QUEUE_BYTES: \"few\" is no whole number",
+        "config.env:13: REDIS_PORT: \"many\" is no port number",
+        "config.env:14: expected KEY=VALUE",
+        "config.env:15: no part knows STACK_REPLICA; is STACK_REPLICAS meant? (a warning)",
+        "config.env:16: the quote that opens the value is not closed",
+        "config.env:17: SECRET_KEY: too short",
+    ] {
+        assert!(said.text.contains(told), "{told} is not in:\n{}", said.text);
+    }
+    assert!(!said.text.contains("hunter2"), "{}", said.text);
+    assert!(!world.path(".stack").exists(), "nothing was made");
+}
+
+#[test]
+fn a_name_that_no_part_knows_is_a_warning_and_no_hindrance() {
+    let world = World::new(Stores::Elsewhere);
+    let own = "ACTUAL_DB_HOST=db.invalid\nREDIS_HOST=cache.invalid\nDB_PASSWORD=operators-own\n";
+    world.configure(&format!("{own}DB_PASWORD=x\n"));
+    let said = world.ok(&["check"]);
+    assert!(said.contains("the settings are right"), "{said}");
+    assert!(said.contains("config.env:14: no part knows DB_PASWORD; is DB_PASSWORD meant?"), "{said}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The command line: `web [serve]`, `web migrate`, `web seed`, `web token`, `web healthcheck`.
+//! The command line: `web [serve]`, `web migrate`, `web seed`, `web token`, `web healthcheck`, `web check`.
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand};
 
 use crate::auth::Keys;
 use crate::settings::{SETTINGS, Settings};
-use crate::{Listeners, auth, schema, seed};
+use crate::{Listeners, auth, responder, schema, seed};
 
 /// Chat service of the arena; settings come from the environment, see config.env.example.
 #[derive(Parser)]
@@ -32,6 +32,8 @@ enum Command {
     Token,
     /// Ask the service on this machine for its health; exit 0 when it is well.
     Healthcheck,
+    /// Check the settings without starting anything: a line for each problem.
+    Check,
 }
 
 /// Threads that serve when nothing else is said: more share the cores with ten other replicas.
@@ -44,8 +46,10 @@ const HEALTH_ANSWER_MAX: Duration = Duration::from_secs(3);
 /// What went wrong, for people.
 pub fn main(cli: &Cli, lookup: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<()> {
     let command = cli.command.unwrap_or(Command::Serve);
-    if let Command::Healthcheck = command {
-        return healthcheck(lookup);
+    match command {
+        Command::Healthcheck => return healthcheck(lookup),
+        Command::Check => return check(lookup),
+        _ => {}
     }
     let settings = Settings::read(lookup, &host_name())?;
     chassis::logs::init("web", settings.service.log_format, &settings.service.log_level)?;
@@ -64,7 +68,7 @@ pub fn main(cli: &Cli, lookup: &dyn Fn(&str) -> Option<String>) -> anyhow::Resul
                 tracing::info!("demo users and the session {} are there", seed::DEMO_SESSION);
             }),
             Command::Token => print_token(&settings),
-            Command::Healthcheck => Ok(()),
+            Command::Healthcheck | Command::Check => Ok(()),
         }
     })
 }
@@ -104,6 +108,26 @@ fn host_name() -> String {
     }
 }
 
+/// Everything that would keep the service from starting, on the standard output: who starts it tells it with their own.
+fn check(lookup: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<()> {
+    let found = problems(lookup);
+    if found.is_empty() {
+        return Ok(());
+    }
+    writeln!(std::io::stdout(), "{}", found.join("\n")).context("cannot write to the standard output")?;
+    bail!("settings that are wrong: {}", found.len())
+}
+
+fn problems(lookup: &dyn Fn(&str) -> Option<String>) -> Vec<String> {
+    let mut found =
+        Settings::read(lookup, &host_name()).err().map_or_else(Vec::new, |errors| errors.problems);
+    let (values, _) = chassis::settings::read_all(SETTINGS, lookup);
+    found.extend(responder::from_settings(&values).err().map(|cause| format!("{cause:#}")));
+    let level = chassis::logs::check_level(values.text("LOG_LEVEL"));
+    found.extend(level.err().map(|cause| format!("LOG_LEVEL: {cause}")));
+    found
+}
+
 /// Needs no secret and no runtime, so that it is cheap to run every few seconds.
 fn healthcheck(lookup: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<()> {
     let values = chassis::settings::read(SETTINGS, lookup)?;
@@ -121,4 +145,35 @@ fn healthcheck(lookup: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<()> {
         bail!("{place} is not healthy: {head}");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_check_tells_what_each_part_of_the_service_would_refuse() {
+        let lookup = |name: &str| {
+            let pairs = [
+                ("PORT", "many"),
+                ("SECRET_KEY", "short"),
+                ("DATABASE_URL", "mysql://u:hunter2@h/d"),
+                ("RESPONDER", "openai"),
+                ("LOG_LEVEL", "info,=x=y"),
+            ];
+            pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+        };
+        let found = problems(&lookup);
+        for name in ["PORT", "SECRET_KEY", "DATABASE_URL", "RESPONDER_URL", "LOG_LEVEL"] {
+            let count = found.iter().filter(|text| text.starts_with(&format!("{name}: "))).count();
+            assert_eq!(count, 1, "{name} in {found:?}");
+        }
+        assert!(!found.concat().contains("hunter2"), "{found:?}");
+    }
+
+    #[test]
+    fn the_check_has_nothing_against_the_defaults_with_a_key() {
+        let lookup = |name: &str| (name == "SECRET_KEY").then(|| "k".repeat(32));
+        assert_eq!(problems(&lookup), Vec::<String>::new());
+    }
 }

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use chassis::settings::{Errors, Values, read};
+use chassis::settings::{Errors, Values, read_all};
 
 use crate::auth::KeyPair;
 use crate::logic::database_url::{self, PoolerSigns, Target, UrlOptions};
@@ -118,14 +118,14 @@ impl Settings {
     /// # Errors
     /// Every problem found, each with the setting's name.
     pub fn read(lookup: &dyn Fn(&str) -> Option<String>, host_name: &str) -> Result<Self, Errors> {
-        let values = read(SETTINGS, lookup)?;
-        let (mut problems, mut warnings) = (Vec::new(), Vec::new());
+        let (values, mut problems) = read_all(SETTINGS, lookup);
+        let mut warnings = Vec::new();
         let service = keep(service(&values, host_name), &mut problems);
         let auth = keep(auth(&values), &mut problems);
         let database = keep(database(&values, &mut warnings), &mut problems);
         let redis = redis(&values);
         match (service, auth, database) {
-            (Some(service), Some(auth), Some(database)) => {
+            (Some(service), Some(auth), Some(database)) if problems.is_empty() => {
                 Ok(Self { service, auth, database, redis, values, warnings })
             }
             _ => Err(Errors { problems }),

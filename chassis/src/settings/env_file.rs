@@ -3,35 +3,60 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Why a file of settings could not be read.
+use super::Errors;
+
+/// Why a file of settings could not be read at all.
 #[derive(Debug, thiserror::Error)]
-pub enum EnvFileError {
-    #[error("cannot read {}: {cause}", .path.display())]
-    Unreadable { path: PathBuf, cause: std::io::Error },
-    /// The line's text is left out: it may hold a secret.
-    #[error("{}:{line}: {what}", .path.display())]
-    BadLine { path: PathBuf, line: usize, what: &'static str },
+#[error("cannot read {}: {cause}", .path.display())]
+pub struct Unreadable {
+    path: PathBuf,
+    cause: std::io::Error,
 }
 
-/// Reads `KEY=VALUE` lines. Blank lines and lines that begin with `#` are skipped, `export ` before a
-/// key is allowed, a value may stand in single or double quotes. The last of two equal keys wins.
-///
-/// # Errors
-/// The file cannot be read, or a line is no assignment; the error names file and line.
-pub fn read_env_file(path: &Path) -> Result<BTreeMap<String, String>, EnvFileError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|cause| EnvFileError::Unreadable { path: path.to_owned(), cause })?;
-    let mut found = BTreeMap::new();
-    for (index, line) in text.lines().enumerate() {
-        let line = line.trim();
-        if line.is_empty() || line.starts_with('#') {
-            continue;
+/// What a file of settings holds, and what is wrong with it.
+#[derive(Default)]
+pub struct EnvFile {
+    pub values: BTreeMap<String, String>,
+    /// Where each key stands, as `FILE:LINE`.
+    pub places: BTreeMap<String, String>,
+    /// Lines that are no assignments, each as `FILE:LINE: what is wrong`. Their text is left out: it may hold a secret.
+    pub problems: Vec<String>,
+}
+
+impl EnvFile {
+    /// Reads `KEY=VALUE` lines. Blank lines and lines that begin with `#` are skipped, `export ` before a
+    /// key is allowed, a value may stand in single or double quotes. The last of two equal keys wins.
+    ///
+    /// # Errors
+    /// The file cannot be read. Bad lines are no error here: they are told together with what else is wrong.
+    pub fn read(path: &Path) -> Result<Self, Unreadable> {
+        let text =
+            std::fs::read_to_string(path).map_err(|cause| Unreadable { path: path.to_owned(), cause })?;
+        let mut file = Self::default();
+        for (index, line) in text.lines().enumerate() {
+            let line = line.trim();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let place = format!("{}:{}", path.display(), index + 1);
+            match assignment(line) {
+                Ok((key, value)) => {
+                    file.values.insert(key.to_owned(), value.to_owned());
+                    file.places.insert(key.to_owned(), place);
+                }
+                Err(what) => file.problems.push(format!("{place}: {what}")),
+            }
         }
-        let bad = |what| EnvFileError::BadLine { path: path.to_owned(), line: index + 1, what };
-        let (key, value) = assignment(line).map_err(bad)?;
-        found.insert(key.to_owned(), value.to_owned());
+        Ok(file)
     }
-    Ok(found)
+
+    /// The values, for readers that have nothing else to complain about.
+    ///
+    /// # Errors
+    /// All lines that are no assignments.
+    pub fn into_values(self) -> Result<BTreeMap<String, String>, Errors> {
+        if self.problems.is_empty() { Ok(self.values) } else { Err(Errors { problems: self.problems }) }
+    }
 }
 
 fn assignment(line: &str) -> Result<(&str, &str), &'static str> {
@@ -75,12 +100,24 @@ mod tests {
     }
 
     #[test]
-    fn an_error_names_file_and_line_but_not_the_text() {
+    fn every_bad_line_is_named_by_its_place_and_hides_no_good_one() {
         let path = std::env::temp_dir().join(format!("chassis-env-{}", std::process::id()));
-        std::fs::write(&path, "A=1\n# fine\nhunter2\n").unwrap();
-        let error = read_env_file(&path).unwrap_err().to_string();
+        std::fs::write(&path, "A=1\n# fine\nhunter2\nB='x\nA=2\n").unwrap();
+        let file = EnvFile::read(&path).unwrap();
         std::fs::remove_file(&path).unwrap();
-        assert!(error.contains(":3: expected KEY=VALUE"), "{error}");
-        assert!(!error.contains("hunter2"), "{error}");
+        let at = |line: usize| format!("{}:{line}", path.display());
+        assert_eq!(file.values, [("A".to_owned(), "2".to_owned())].into());
+        assert_eq!(file.places, [("A".to_owned(), at(5))].into());
+        let [first, second] = &file.problems[..] else { panic!("{:?}", file.problems) };
+        assert!(first.starts_with(&format!("{}: expected KEY=VALUE", at(3))), "{first}");
+        assert!(second.starts_with(&format!("{}: the quote", at(4))), "{second}");
+        assert!(!first.contains("hunter2"), "{first}");
+        assert_eq!(file.into_values().unwrap_err().problems.len(), 2);
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_named() {
+        let error = EnvFile::read(Path::new("/nowhere/config.env")).err().map(|e| e.to_string());
+        assert!(error.is_some_and(|text| text.contains("/nowhere/config.env")));
     }
 }

@@ -7,7 +7,8 @@ use crate::http::{Client, Dialer};
 use crate::logic::fleet::{self, Address, Fleet, Replica};
 use crate::logic::target::Target;
 use anyhow::{Context, anyhow};
-use chassis::settings::{Kind, Setting, Values};
+use chassis::settings::{EnvFile, Kind, Setting, Values};
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
 use std::rc::Rc;
@@ -66,8 +67,10 @@ struct Passwords {
 
 impl Site {
     pub async fn find(args: &VerifyArgs, lookup: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<Self> {
-        let file =
-            args.config.as_deref().map(chassis::settings::read_env_file).transpose()?.unwrap_or_default();
+        let file = match &args.config {
+            Some(path) => EnvFile::read(path)?.into_values()?,
+            None => BTreeMap::new(),
+        };
         let values = chassis::settings::read(SETTINGS, &|name| {
             lookup(name).filter(|value| !value.is_empty()).or_else(|| file.get(name).cloned())
         })?;

@@ -394,35 +394,31 @@ pub struct Listening {
     pub setting: &'static str,
 }
 
-impl Plan {
-    /// Every port that the stack will listen on with this many replicas.
-    pub fn listening(&self, replicas: u32) -> Vec<Listening> {
-        let ports = self.settings.ports;
-        let topology = &self.settings.topology;
-        let mut found = Vec::new();
-        let mut add =
-            |port, part: &str, setting| found.push(Listening { port, part: part.to_owned(), setting });
-        add(ports.http, "balancer", "HTTP_PORT");
-        add(ports.balancer_ops, "balancer", "BALANCER_OPS_PORT");
-        if topology.route == Route::Pooled {
-            add(ports.pooler, "pooler", "DB_PORT");
-            add(ports.pooler_metrics, "pooler", "POOLER_METRICS_PORT");
-        }
-        if topology.primary == Place::Ours {
-            add(ports.postgres, "postgres", "STACK_POSTGRES_PORT");
-        }
-        if topology.standby == Standby::Ours {
-            add(ports.standby, "standby", "STACK_STANDBY_PORT");
-        }
-        if topology.redis == Place::Ours {
-            add(ports.redis, "redis", "STACK_REDIS_PORT");
-        }
-        for number in 1..=replicas {
-            add(port_of(ports.web_base, number), &replica_name(number), "WEB_PORT_BASE");
-            add(port_of(ports.web_ops_base, number), &replica_name(number), "WEB_OPS_PORT_BASE");
-        }
-        found
+/// Every port that the stack will listen on with this many replicas.
+pub fn listening(settings: &Settings, replicas: u32) -> Vec<Listening> {
+    let (ports, topology) = (settings.ports, &settings.topology);
+    let mut found = Vec::new();
+    let mut add = |port, part: &str, setting| found.push(Listening { port, part: part.to_owned(), setting });
+    add(ports.http, "balancer", "HTTP_PORT");
+    add(ports.balancer_ops, "balancer", "BALANCER_OPS_PORT");
+    if topology.route == Route::Pooled {
+        add(ports.pooler, "pooler", "DB_PORT");
+        add(ports.pooler_metrics, "pooler", "POOLER_METRICS_PORT");
     }
+    if topology.primary == Place::Ours {
+        add(ports.postgres, "postgres", "STACK_POSTGRES_PORT");
+    }
+    if topology.standby == Standby::Ours {
+        add(ports.standby, "standby", "STACK_STANDBY_PORT");
+    }
+    if topology.redis == Place::Ours {
+        add(ports.redis, "redis", "STACK_REDIS_PORT");
+    }
+    for number in 1..=replicas {
+        add(port_of(ports.web_base, number), &replica_name(number), "WEB_PORT_BASE");
+        add(port_of(ports.web_ops_base, number), &replica_name(number), "WEB_OPS_PORT_BASE");
+    }
+    found
 }
 
 /// Ports that two parts want, before anything is started.

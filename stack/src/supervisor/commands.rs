@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{Stack, make_plan, read_settings};
+use super::{Stack, make_plan};
 use crate::control::{Command, Reply, Request};
 use crate::keeper::Keeper;
 use crate::logic::addresses::Place;
 use crate::logic::plan::Part;
+use crate::origin::Checked;
 use crate::release;
 use crate::{conf, postgres};
 
@@ -181,7 +182,11 @@ impl Stack {
 
     /// Reads `config.env` again. What decides which parts there are, and where, is for a restart of the whole.
     async fn plan_again(&mut self, outer: &dyn Fn(&str) -> Option<String>) -> Result<()> {
-        let settings = read_settings(&self.origin, outer)?;
+        let programs = release::current(&self.nest.dirs).context("no release is installed")?;
+        let Checked { settings, warnings } = self.origin.check(outer, &programs).await?;
+        for warning in &warnings {
+            self.board.say(warning);
+        }
         if settings.topology != self.plan.settings.topology || settings.ports != self.plan.settings.ports {
             bail!(
                 "config.env now names other ports, stores or ways: stop and start the stack to go over to them"

@@ -6,14 +6,14 @@ use anyhow::{Result, bail};
 
 use super::Stack;
 use crate::logic::addresses::{Place, Standby};
-use crate::logic::plan::{Listening, clashes};
+use crate::logic::plan::{Listening, listening};
 use crate::{conf, postgres, record};
 
 impl Stack {
     /// Brings everything up and returns when all parts are healthy.
     pub(super) async fn rise(&mut self) -> Result<()> {
         self.clear_left_over().await;
-        check_ports(&self.plan.listening(self.plan.settings.replicas))?;
+        check_ports(&listening(&self.plan.settings, self.plan.settings.replicas))?;
         postgres::write_pgpass(&self.plan, &self.nest)?;
         conf::write_stores(&self.plan, &self.nest)?;
         conf::write_balancer(&self.plan, &self.nest, self.plan.settings.replicas)?;
@@ -78,9 +78,9 @@ impl Stack {
 }
 
 /// # Errors
-/// All ports that are taken or wanted twice, each with the setting to change.
+/// All ports that are taken, each with the setting to change; that no two parts want one was checked before.
 fn check_ports(listening: &[Listening]) -> Result<()> {
-    let mut problems = clashes(listening);
+    let mut problems = Vec::new();
     for one in listening {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, one.port));
         match std::net::TcpListener::bind(address) {

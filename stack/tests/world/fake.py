@@ -3,6 +3,12 @@
 import http.server, os, re, signal, sys, threading
 
 name = os.path.basename(sys.argv[0])
+if name == "web" and sys.argv[1] == "check":
+    queue = os.environ.get("CHAT_QUEUE_BYTES", "1")
+    wrong = [] if queue.isdigit() else [f'CHAT_QUEUE_BYTES: "{queue}" is no whole number']
+    wrong += [] if len(os.environ["SECRET_KEY"]) >= 32 else ["SECRET_KEY: too short"]
+    print("\n".join(wrong))
+    sys.exit(len(wrong))
 if name == "web" and sys.argv[1] != "serve":
     print(f"{sys.argv[1]} for {os.environ['DATABASE_URL_DIRECT'].rsplit('@')[1]}")
     sys.exit(int(os.environ.get("FAKE_MIGRATION_STATUS", "0")))

@@ -63,7 +63,7 @@ fn direct_runs_no_pooler_and_says_so_to_the_replicas() {
     assert!(plan.pooler().is_none());
     let env = plan.web_env();
     assert_eq!((env["DB_PORT"].as_str(), env["DATABASE_POOLER"].as_str()), ("15432", "off"));
-    assert!(plan.listening(1).iter().all(|one| one.part != "pooler"));
+    assert!(listening(&plan.settings, 1).iter().all(|one| one.part != "pooler"));
 }
 
 #[test]
@@ -105,8 +105,8 @@ fn the_balancer_keeps_root_only_for_a_low_port() {
 
 #[test]
 fn two_parts_on_one_port_are_named_before_the_start() {
-    assert!(clashes(&private().listening(10)).is_empty());
+    assert!(clashes(&listening(&private().settings, 10)).is_empty());
     let plan = plan_with(&[("HTTP_PORT", "8004")], Overrides::default());
-    let found = clashes(&plan.listening(10));
+    let found = clashes(&listening(&plan.settings, 10));
     assert_eq!(found, ["port 8004 is wanted by balancer and web-4: change HTTP_PORT or WEB_PORT_BASE"]);
 }

@@ -1,0 +1,191 @@
+//! Where settings come from: `config.env`, the environment, the command line. What is wrong with them is told at once,
+//! the web service's part of it too: that knows its own settings, and is asked by its `check` verb.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use chassis::settings::{EnvFile, Errors};
+use tokio::process::Command;
+
+use crate::logic::names::nearest;
+use crate::logic::plan::{clashes, listening};
+use crate::settings::{Overrides, Settings, has_secret, passed_on};
+
+/// Every setting of every part: the house's tests keep it complete.
+const EXAMPLE: &str = include_str!("../../config.env.example");
+/// The web service reads its settings and nothing else.
+const WEB_PATIENCE: Duration = Duration::from_secs(10);
+/// Stands in for a key that the first start makes, so that its absence is no error.
+const KEY_TO_COME: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
+pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// Where settings come from, so that they can be read again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    pub dir: PathBuf,
+    pub config: Option<PathBuf>,
+    pub overrides: Overrides,
+    /// `PATH`, in which programs are looked for.
+    pub search_path: String,
+}
+
+/// Settings that every part will take.
+#[derive(Debug)]
+pub struct Checked {
+    pub settings: Settings,
+    /// What is allowed but probably not meant, a line each.
+    pub warnings: Vec<String>,
+}
+
+impl Origin {
+    /// The stack's own settings, for verbs that start nothing.
+    ///
+    /// # Errors
+    /// Everything that is wrong with them.
+    pub fn read(&self, outer: Environment<'_>) -> Result<Settings> {
+        let file = self.file()?;
+        let read = Settings::read(&file.values, outer, self.overrides);
+        let problems = problems_of(&file, read.as_ref().err());
+        match read {
+            Ok(settings) if problems.is_empty() => Ok(settings),
+            _ => bail!("{}{}", self.headline(), list(&placed(problems, &file, outer))),
+        }
+    }
+
+    /// The settings of the stack and of the web service, whose program is in `programs`.
+    ///
+    /// # Errors
+    /// Everything that is wrong, in one text; the web service cannot be asked.
+    pub async fn check(&self, outer: Environment<'_>, programs: &Path) -> Result<Checked> {
+        let file = self.file()?;
+        let read = Settings::read(&file.values, outer, self.overrides);
+        let mut problems = problems_of(&file, read.as_ref().err());
+        if let Ok(settings) = &read {
+            problems.extend(settings.lacking());
+            problems.extend(clashes(&listening(settings, settings.replicas)));
+        }
+        for problem in web_problems(&programs.join("web"), &file, outer).await? {
+            if !problems.contains(&problem) {
+                problems.push(problem);
+            }
+        }
+        let warnings = unknown_names(&file);
+        match read {
+            Ok(settings) if problems.is_empty() => Ok(Checked { settings, warnings }),
+            _ => {
+                let mut lines = placed(problems, &file, outer);
+                lines.extend(warnings.into_iter().map(|text| format!("{text} (a warning)")));
+                bail!("{}{}", self.headline(), list(&lines))
+            }
+        }
+    }
+
+    fn file(&self) -> Result<EnvFile> {
+        Ok(self.config.as_deref().map(EnvFile::read).transpose()?.unwrap_or_default())
+    }
+
+    fn headline(&self) -> String {
+        match &self.config {
+            Some(path) => format!("settings of {} and the environment:", path.display()),
+            None => "settings of the environment:".to_owned(),
+        }
+    }
+}
+
+fn problems_of(file: &EnvFile, read: Option<&Errors>) -> Vec<String> {
+    file.problems.iter().chain(read.into_iter().flat_map(|errors| &errors.problems)).cloned().collect()
+}
+
+fn list(lines: &[String]) -> String {
+    lines.iter().map(|line| format!("\n  {line}")).collect()
+}
+
+/// A problem of a setting that stands in the file begins with the line's place.
+fn placed(problems: Vec<String>, file: &EnvFile, outer: Environment<'_>) -> Vec<String> {
+    let place_of = |problem: &str| {
+        let name = problem.split_once(':')?.0;
+        let is_files = outer(name).is_none_or(|text| text.is_empty());
+        file.places.get(name).filter(|_| is_files)
+    };
+    let place = |problem: String| match place_of(&problem) {
+        Some(place) => format!("{place}: {problem}"),
+        None => problem,
+    };
+    problems.into_iter().map(place).collect()
+}
+
+/// A name that no part knows may be the operator's own, for a library below us say: so it is no error.
+fn unknown_names(file: &EnvFile) -> Vec<String> {
+    let known: Vec<&str> = known_names().collect();
+    let is_known = |name: &str| {
+        known.contains(&name) || name.strip_suffix("_FILE").is_some_and(|name| known.contains(&name))
+    };
+    let unknown = file.places.iter().filter(|(name, _)| !is_known(name));
+    let say = |(name, place): (&String, &String)| match nearest(name, known.iter().copied()) {
+        Some(meant) => format!("{place}: no part knows {name}; is {meant} meant?"),
+        None => format!("{place}: no part knows {name}"),
+    };
+    unknown.map(say).collect()
+}
+
+fn known_names() -> impl Iterator<Item = &'static str> {
+    let keys = EXAMPLE.lines().filter_map(|line| line.trim_start_matches('#').split_once('='));
+    keys.map(|(key, _)| key).filter(|key| key.bytes().all(|b| matches!(b, b'A'..=b'Z' | b'0'..=b'9' | b'_')))
+}
+
+/// What the web service says to its part of the settings.
+async fn web_problems(web: &Path, file: &EnvFile, outer: Environment<'_>) -> Result<Vec<String>> {
+    let mut command = Command::new(web);
+    command.arg("check").stdin(Stdio::null()).kill_on_drop(true).envs(passed_on(&file.values, outer).0);
+    if !has_secret("SECRET_KEY", &file.values, outer) {
+        command.env("SECRET_KEY", KEY_TO_COME);
+    }
+    let say = || format!("{} check", web.display());
+    let ended = tokio::time::timeout(WEB_PATIENCE, command.output()).await.with_context(say)?;
+    let output = ended.with_context(say)?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    let problems: Vec<String> = said.lines().map(str::to_owned).collect();
+    if output.status.success() || !problems.is_empty() {
+        return Ok(if output.status.success() { Vec::new() } else { problems });
+    }
+    bail!("{}: {}: {}", say(), output.status, String::from_utf8_lossy(&output.stderr).trim_end())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file_of(pairs: &[(&str, &str)]) -> EnvFile {
+        let mut file = EnvFile::default();
+        for (number, (name, value)) in pairs.iter().enumerate() {
+            file.values.insert((*name).to_owned(), (*value).to_owned());
+            file.places.insert((*name).to_owned(), format!("config.env:{}", number + 1));
+        }
+        file
+    }
+
+    #[test]
+    fn a_name_that_no_part_knows_is_told_with_its_place_and_the_one_that_is_meant() {
+        let pairs =
+            [("HTTP_PORT", "1"), ("HTPP_PORT", "2"), ("SSL_CERTS", "x"), ("SECRET_KEY_FILE", "/run/key")];
+        let expected = [
+            "config.env:2: no part knows HTPP_PORT; is HTTP_PORT meant?",
+            "config.env:3: no part knows SSL_CERTS",
+        ];
+        assert_eq!(unknown_names(&file_of(&pairs)), expected);
+        assert_eq!(unknown_names(&file_of(&[("RESPONDER_URL", "x"), ("STACK_USER", "y")])), [""; 0]);
+    }
+
+    #[test]
+    fn a_problem_has_the_place_of_its_line_unless_the_environment_wins() {
+        let file = file_of(&[("HTTP_PORT", "x")]);
+        let problems = || vec!["HTTP_PORT: no".to_owned(), "DB_PORT: no".to_owned()];
+        let here = placed(problems(), &file, &|_| None);
+        assert_eq!(here, ["config.env:1: HTTP_PORT: no", "DB_PORT: no"]);
+        let outer = placed(problems(), &file, &|name| (name == "HTTP_PORT").then(|| "y".to_owned()));
+        assert_eq!(outer, ["HTTP_PORT: no", "DB_PORT: no"]);
+    }
+}
