@@ -13,6 +13,7 @@ use tokio::sync::Mutex;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const LOOK_PERIOD: Duration = Duration::from_millis(50);
+const PORT_TRIES: u32 = 5;
 
 pub struct Browser {
     /// One session has one window in focus: whoever acts holds it.
@@ -37,20 +38,7 @@ impl Browser {
     }
 
     async fn start_as(look: &[&str]) -> Self {
-        let mut driver = Command::new("chromedriver")
-            .arg("--port=0")
-            .stdout(std::process::Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .expect("chromedriver must be installed: apt-get install chromium-driver");
-        let mut lines = BufReader::new(driver.stdout.take().expect("its output is piped")).lines();
-        let port = loop {
-            let line = lines.next_line().await.unwrap().expect("chromedriver says its port");
-            if let Some((_, port)) = line.split_once("successfully on port ") {
-                break port.trim_end_matches('.').parse::<u16>().expect("a port is a number");
-            }
-        };
-        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        let (driver, port) = start_driver().await;
         let profile = tempfile::tempdir().unwrap();
         let profile_argument = format!("--user-data-dir={}", profile.path().display());
         let mut capabilities = Capabilities::new();
@@ -83,6 +71,28 @@ impl Browser {
         let mut driver = self.driver.into_inner();
         driver.kill().await.unwrap();
     }
+}
+
+/// ChromeDriver on a port that we choose: where there is no IPv6 it does not know which one the system gave it.
+async fn start_driver() -> (Child, u16) {
+    for _ in 0..PORT_TRIES {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut driver = Command::new("chromedriver")
+            .arg(format!("--port={port}"))
+            .stdout(std::process::Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("chromedriver must be installed: apt-get install chromium-driver");
+        let mut lines = BufReader::new(driver.stdout.take().expect("its output is piped")).lines();
+        while let Some(line) = lines.next_line().await.unwrap() {
+            if line.contains("was started successfully") {
+                tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+                return (driver, port);
+            }
+        }
+        // It has ended: somebody else took the port in between.
+    }
+    panic!("chromedriver found its port taken {PORT_TRIES} times");
 }
 
 impl Window<'_> {
