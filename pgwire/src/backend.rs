@@ -53,7 +53,8 @@ impl TransactionStatus {
         }
     }
 
-    fn letter(self) -> u8 {
+    /// As in the body of ReadyForQuery.
+    pub fn letter(self) -> u8 {
         match self {
             TransactionStatus::Idle => b'I',
             TransactionStatus::InTransaction => b'T',

@@ -202,6 +202,7 @@ fn tag(command: &Command) -> &'static str {
         Command::Kill(_) => "KILL",
         Command::KillClient(_) => "KILL_CLIENT",
         Command::Suspend => "SUSPEND",
+        Command::HandOver => "HAND_OVER",
         Command::Shutdown(_) => "SHUTDOWN",
         Command::WaitClose(_) => "WAIT_CLOSE",
     }

@@ -13,6 +13,7 @@ use nix::unistd::{Uid, User, initgroups, setgid, setuid};
 use crate::admin::PGBOUNCER_VERSION;
 use crate::log::Log;
 use crate::settings::Settings;
+use crate::systemd::Notifier;
 use pidfile::Pidfile;
 
 /// Postgres connection pooler that reads pgbouncer.ini and uses all cores.
@@ -55,6 +56,9 @@ struct Arguments {
 pub struct Start {
     pub settings: Settings,
     pub log: Log,
+    pub notify: Notifier,
+    /// `-R`: the sockets come from the process that runs now.
+    pub takes_over: bool,
     /// Called once when the sockets are open: writes the pidfile, lets the parent of a daemon go.
     pub ready: Box<dyn FnOnce() + Send>,
 }
@@ -88,16 +92,15 @@ fn start(arguments: &Arguments, run: fn(Start) -> anyhow::Result<()>) -> anyhow:
     if arguments.healthcheck {
         return healthcheck::ask(&settings);
     }
-    if arguments.reboot {
-        anyhow::bail!(
-            "-R is not offered: start the new pooler beside the old one with so_reuseport = 1, then end the old one with SIGTERM"
-        );
-    }
     settings.keys.verbose = settings.keys.verbose.max(arguments.verbose.into());
     if let Some(user) = arguments.user.clone() {
         settings.keys.user = Some(user);
     }
-    let pidfile = Pidfile::check(&settings.keys.pidfile)?;
+    let pidfile = match arguments.reboot {
+        // The process that is written there is the one that we take over from.
+        true => Pidfile::of_another(&settings.keys.pidfile),
+        false => Pidfile::check(&settings.keys.pidfile)?,
+    };
     if arguments.daemon && !arguments.in_background {
         // Before root is left: the process in the background reads files that may be root's own.
         return background::launch(&settings.keys);
@@ -128,7 +131,8 @@ fn run_logged(
         ),
         Err(error) => tracing::warn!("could not raise the limit of open files: {error}"),
     }
-    let in_background = arguments.in_background;
+    let (in_background, takes_over) = (arguments.in_background, arguments.reboot);
+    let notify = Notifier::new(chassis::settings::environment()("NOTIFY_SOCKET").as_deref());
     let own_pidfile = pidfile.clone();
     let ready = Box::new(move || {
         if let Err(error) = own_pidfile.write() {
@@ -140,7 +144,7 @@ fn run_logged(
         let process = std::process::id();
         tracing::info!("process up: pooler {}, pid {process}", env!("CARGO_PKG_VERSION"));
     });
-    let ended = run(Start { settings, log, ready });
+    let ended = run(Start { settings, log, notify, takes_over, ready });
     pidfile.remove();
     match ended {
         Ok(()) => Ok(ExitCode::SUCCESS),

@@ -57,8 +57,6 @@ pub enum Order {
     DatabaseGone,
     Shutdown,
     SuspendTimeout,
-    /// To another process, as soon as nothing is under way.
-    Move,
     /// A cancel request came while it waited for a server.
     Cancelled,
     /// Say that it waits, and go on.
@@ -77,7 +75,7 @@ const DOINGS: [Doing; 7] = [
     Doing::Cancelling,
 ];
 
-const ORDERS: [Order; 15] = [
+const ORDERS: [Order; 14] = [
     Order::None,
     Order::LoginTimeout,
     Order::QueryWaitTimeout,
@@ -89,7 +87,6 @@ const ORDERS: [Order; 15] = [
     Order::DatabaseGone,
     Order::Shutdown,
     Order::SuspendTimeout,
-    Order::Move,
     Order::Cancelled,
     Order::NoticeWait,
     Order::ServerObsolete,
@@ -231,6 +228,11 @@ impl Clients {
             });
         }
         count
+    }
+
+    /// Nobody is left but operators.
+    pub fn is_all_console(&self) -> bool {
+        self.count_of(|login| login.pool.is_none()) == self.len()
     }
 
     pub fn least_loaded(&self) -> WorkerId {

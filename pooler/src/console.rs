@@ -10,10 +10,11 @@ use std::time::Instant;
 use pgwire::frame::HEAD_LEN;
 use pgwire::frontend::kind;
 
-use crate::admin::facts::Outcome;
+use crate::admin::facts::{Command, Outcome};
 use crate::admin::{Action, Console};
 use crate::clients::{ClientEntry, Doing, Order};
 use crate::error::End;
+use crate::house::House;
 use crate::settings::ADMIN_DATABASE;
 use crate::talk::{Talk, TalkError};
 use crate::worker::Worker;
@@ -21,8 +22,23 @@ use crate::worker::Worker;
 pub use carry_out::reload;
 pub use facts::gather;
 
-/// Serves an operator until the end.
-pub async fn run(worker: &Rc<Worker>, mut talk: Talk, entry: &Arc<ClientEntry>, console: Console) -> End {
+/// Serves an operator until the end. A SUSPEND ends with the one who gave it: nobody else could get in to RESUME.
+pub async fn run(worker: &Rc<Worker>, talk: Talk, entry: &Arc<ClientEntry>, console: Console) -> End {
+    let mut ends_suspend = false;
+    let end = serve(worker, talk, entry, console, &mut ends_suspend).await;
+    if ends_suspend && crate::suspend::resume(&worker.house) {
+        tracing::info!("admin disappeared when suspended, doing RESUME");
+    }
+    end
+}
+
+async fn serve(
+    worker: &Rc<Worker>,
+    mut talk: Talk,
+    entry: &Arc<ClientEntry>,
+    console: Console,
+    ends_suspend: &mut bool,
+) -> End {
     entry.set_doing(Doing::Idle, Instant::now());
     let stats = worker.house.stats.database(ADMIN_DATABASE);
     let stats = stats.part(worker.id);
@@ -51,7 +67,11 @@ pub async fn run(worker: &Rc<Worker>, mut talk: Talk, entry: &Arc<ClientEntry>, 
                 talk.wire.try_farewell(&reply);
                 return End::quiet(reason);
             }
+            Action::Run(Command::HandOver) if is_ourselves(&talk) => {
+                return hand_over(&worker.house, &console, talk).await;
+            }
             Action::Run(command) => {
+                *ends_suspend |= command == Command::Suspend;
                 let outcome = tokio::select! {
                     outcome = carry_out::carry_out(&worker.house, &command) => outcome,
                     // An operator who presses Ctrl-C or goes away waits no longer.
@@ -69,6 +89,25 @@ pub async fn run(worker: &Rc<Worker>, mut talk: Talk, entry: &Arc<ClientEntry>, 
             return End::broken_socket(&error);
         }
     }
+}
+
+/// The other end of the unix socket is a process of our own user.
+fn is_ourselves(talk: &Talk) -> bool {
+    let peer = talk.wire.unix_stream().and_then(|stream| stream.peer_cred().ok());
+    peer.is_some_and(|peer| peer.uid() == nix::unistd::geteuid().as_raw())
+}
+
+/// From here on the connection carries sockets.
+async fn hand_over(house: &Arc<House>, console: &Console, mut talk: Talk) -> End {
+    let reply = console.answer(&Command::HandOver, &Outcome::Done);
+    let given = match talk.send(&reply).await.and_then(|()| talk.into_parts().0.into_fd()) {
+        Ok(socket) => crate::moving::give(house, socket.into()),
+        Err(error) => return End::broken_socket(&error),
+    };
+    if let Err(error) = given {
+        tracing::error!("cannot hand over: {error:#}");
+    }
+    End::quiet("hands over")
 }
 
 /// Ends when the client is told to go.

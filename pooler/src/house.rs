@@ -12,6 +12,7 @@ use crate::logic::statements::{Registry, Shared};
 use crate::pool::Pools;
 use crate::settings::Settings;
 use crate::stats::Stats;
+use crate::systemd::Notifier;
 use crate::wire::Wire;
 
 /// How far the process is on its way out.
@@ -23,7 +24,20 @@ pub enum Phase {
     WaitForClients,
     /// No new clients, nobody gets a server any more; ends when the last server is free.
     WaitForServers,
+    /// Another process has taken over: ends when the last client has moved there, or has gone.
+    Moving,
     Ending,
+}
+
+/// Whether clients are served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Standing {
+    Serving,
+    /// SUSPEND: nothing is read, what is in hand is sent.
+    Suspended,
+    /// Clients move to another process where they can.
+    Moving,
 }
 
 pub struct House {
@@ -41,6 +55,11 @@ pub struct House {
     /// The phase has changed, or something it waits for.
     pub phase_wake: Notify,
     phase: AtomicU8,
+    standing: AtomicU8,
+    /// The way to the process that takes over.
+    pub movers: crate::moving::Movers,
+    pub doors: crate::listeners::Doors,
+    pub notifier: Notifier,
     last_id: AtomicU64,
     /// track_extra_parameters; only read at start.
     pub extra: Arc<[String]>,
@@ -51,7 +70,7 @@ pub struct House {
 }
 
 impl House {
-    pub fn new(settings: Settings, log: Log, workers: usize) -> House {
+    pub fn new(settings: Settings, log: Log, notifier: Notifier, workers: usize) -> House {
         let mut login_secret = [0; 32];
         getrandom::fill(&mut login_secret).expect("the kernel gives random bytes");
         House {
@@ -65,6 +84,10 @@ impl House {
             keeper_wake: Notify::new(),
             phase_wake: Notify::new(),
             phase: AtomicU8::new(Phase::Running as u8),
+            standing: AtomicU8::new(Standing::Serving as u8),
+            movers: crate::moving::Movers::default(),
+            doors: crate::listeners::Doors::default(),
+            notifier,
             last_id: AtomicU64::new(0),
             extra: settings.track_extra_parameters.iter().map(str::to_string).collect(),
             login_secret,
@@ -102,6 +125,7 @@ impl House {
         *self.settings.lock().expect("swapping settings does not panic") = Arc::new(settings);
         self.settings_version.store(version, Ordering::Release);
         self.pools.apply_settings(self);
+        self.pools.open_minimum(self);
         self.keeper_wake.notify_one();
         self.apply_tls()
     }
@@ -125,21 +149,70 @@ impl House {
             0 => Phase::Running,
             1 => Phase::WaitForClients,
             2 => Phase::WaitForServers,
+            3 => Phase::Moving,
             _ => Phase::Ending,
         }
     }
 
     /// Only forward.
     pub fn advance(&self, phase: Phase) {
-        self.phase.fetch_max(phase as u8, Ordering::AcqRel);
+        let before = self.phase.fetch_max(phase as u8, Ordering::AcqRel);
+        if before == Phase::Running as u8 && phase != Phase::Running {
+            self.notifier.stopping();
+        }
+        if phase == Phase::WaitForServers {
+            // Who holds no server now gets none any more.
+            self.pools.pause(self, None);
+        }
+        if phase == Phase::Moving {
+            self.standing.store(Standing::Moving as u8, Ordering::Release);
+        }
         self.phase_wake.notify_waiters();
     }
 
-    /// Socket options of the settings, for clients and servers alike.
+    #[inline]
+    pub fn standing(&self) -> Standing {
+        match self.standing.load(Ordering::Acquire) {
+            0 => Standing::Serving,
+            1 => Standing::Suspended,
+            _ => Standing::Moving,
+        }
+    }
+
+    pub fn is_suspended(&self) -> bool {
+        self.standing() == Standing::Suspended
+    }
+
+    /// SUSPEND begins, or ends. False: it was so already, or clients are on the move.
+    pub fn set_suspended(&self, suspended: bool) -> bool {
+        let (from, to) = match suspended {
+            true => (Standing::Serving, Standing::Suspended),
+            false => (Standing::Suspended, Standing::Serving),
+        };
+        let swapped =
+            self.standing.compare_exchange(from as u8, to as u8, Ordering::AcqRel, Ordering::Acquire);
+        swapped.is_ok()
+    }
+
+    /// Names of statements that another process gave are not given again.
+    pub fn start_statements_after(&self, id: u64) {
+        self.statements.lock().expect("interning does not panic").start_after(id);
+    }
+
+    pub fn last_statement(&self) -> u64 {
+        self.statements.lock().expect("interning does not panic").last_id()
+    }
+
+    /// Socket options of the settings, for a client.
     pub fn tune(&self, wire: &Wire) {
-        let Some(stream) = wire.tcp_stream() else { return };
+        if let Some(stream) = wire.tcp_stream() {
+            self.tune_socket(&socket2::SockRef::from(stream));
+        }
+    }
+
+    /// Socket options of the settings, for clients and servers alike.
+    pub fn tune_socket(&self, socket: &socket2::Socket) {
         let settings = self.settings();
-        let socket = socket2::SockRef::from(stream);
         // None of these failing makes a connection unusable.
         let _ = socket.set_tcp_nodelay(true);
         if settings.tcp_keepalive {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::house::House;
+use crate::house::{House, Standing};
 
 /// As often as PgBouncer's janitor.
 const PERIOD: Duration = Duration::from_millis(333);
@@ -14,10 +14,19 @@ pub async fn run(house: Arc<House>) {
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            _ = tick.tick() => house.pools.upkeep(&house),
+            _ = tick.tick() => on_tick(&house),
             () = house.keeper_wake.notified() => house.pools.feed_hungry(&house),
         }
         house.phase_wake.notify_waiters();
+    }
+}
+
+fn on_tick(house: &Arc<House>) {
+    match house.standing() {
+        Standing::Serving => house.pools.upkeep(house),
+        // What nobody uses here would only be missing where the clients are.
+        Standing::Moving => house.pools.close_unused(house),
+        Standing::Suspended => {}
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod cancel_key;
 pub mod hba;
 pub mod ledger;
+pub mod moving;
 pub mod parameters;
 pub mod replies;
 pub mod session;

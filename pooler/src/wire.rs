@@ -2,7 +2,7 @@
 //! buffer of its own stands between a socket and the relay.
 
 use std::io::{self, Read, Write};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -88,6 +88,28 @@ impl Wire {
             Socket::Unix(stream) => Socket::Unix(UnixStream::from_std(stream.into_std()?)?),
         };
         Ok(Wire { socket, tls: self.tls })
+    }
+
+    /// The bare socket, for another process. Only for a wire without TLS.
+    pub fn into_fd(self) -> io::Result<OwnedFd> {
+        debug_assert!(self.tls.is_none(), "what TLS knows cannot be handed over");
+        match self.socket {
+            Socket::Tcp(stream) => stream.into_std().map(OwnedFd::from),
+            Socket::Unix(stream) => stream.into_std().map(OwnedFd::from),
+        }
+    }
+
+    /// A socket from another process.
+    pub fn from_fd(socket: OwnedFd) -> io::Result<Wire> {
+        let is_unix = socket2::SockRef::from(&socket).domain()? == socket2::Domain::UNIX;
+        if is_unix {
+            let stream = std::os::unix::net::UnixStream::from(socket);
+            stream.set_nonblocking(true)?;
+            return Ok(Wire::unix(UnixStream::from_std(stream)?));
+        }
+        let stream = std::net::TcpStream::from(socket);
+        stream.set_nonblocking(true)?;
+        Ok(Wire::tcp(TcpStream::from_std(stream)?))
     }
 
     /// Reads what is there. Ready(0) is the end of the stream.

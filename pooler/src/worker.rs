@@ -1,5 +1,7 @@
 //! One thread: a current-thread runtime, its clients, and the memory that they share while they are polled.
 
+mod moved;
+
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,6 +16,7 @@ use crate::error::{End, Fault};
 use crate::house::{House, Phase};
 use crate::logic::ledger::WorkerId;
 use crate::logic::session::Mode;
+use crate::moving::Parcel;
 use crate::pool::Lease;
 use crate::settings::Settings;
 use crate::talk::Talk;
@@ -33,6 +36,8 @@ pub const MAILBOX_LEN: usize = 1024;
 pub enum Accepted {
     Tcp(std::net::TcpStream, std::net::SocketAddr),
     Unix(std::os::unix::net::UnixStream),
+    /// A client of the process that we take over from.
+    Moved(Box<Parcel>),
 }
 
 pub struct Worker {
@@ -65,18 +70,32 @@ impl Worker {
         Rc::new(Worker { id, house, scratch, hot })
     }
 
-    /// Takes in sockets until the process ends.
+    /// Takes in sockets until the process drains. Clients end with the tasks of this thread.
     pub async fn run(self: Rc<Self>, mut mailbox: mpsc::Receiver<Accepted>) {
         tokio::task::spawn_local(self.clone().watch_deadlines());
-        while let Some(accepted) = mailbox.recv().await {
+        loop {
+            let accepted = tokio::select! {
+                accepted = mailbox.recv() => accepted,
+                () = self.house.tasks.drain_started() => return,
+            };
             let worker = self.clone();
-            tokio::task::spawn_local(async move { worker.serve(accepted).await });
+            match accepted {
+                Some(Accepted::Tcp(stream, peer)) => {
+                    tokio::task::spawn_local(async move { worker.serve(open_tcp(stream, peer)).await });
+                }
+                Some(Accepted::Unix(stream)) => {
+                    tokio::task::spawn_local(async move { worker.serve(open_unix(stream)).await });
+                }
+                Some(Accepted::Moved(parcel)) => {
+                    tokio::task::spawn_local(async move { worker.serve_moved(*parcel).await });
+                }
+                None => return self.house.tasks.drain_started().await,
+            }
         }
-        std::future::pending::<()>().await;
     }
 
-    async fn serve(self: Rc<Self>, accepted: Accepted) {
-        let (wire, peer, local) = match open(accepted) {
+    async fn serve(self: Rc<Self>, opened: std::io::Result<(Wire, Endpoint, Endpoint)>) {
+        let (wire, peer, local) = match opened {
             Ok(opened) => opened,
             Err(error) => return tracing::warn!("accepted socket cannot be used: {error}"),
         };
@@ -115,6 +134,9 @@ impl Worker {
             let (settings, now) = (self.house.settings(), Instant::now());
             let phase = self.house.phase();
             self.house.clients.each_of_worker(self.id, |entry| {
+                if phase == Phase::Moving {
+                    entry.wake();
+                }
                 if let Some(order) = due(entry, &settings, phase, now) {
                     entry.give(order);
                 }
@@ -246,24 +268,24 @@ fn due(entry: &ClientEntry, settings: &Settings, phase: Phase, now: Instant) -> 
     }
 }
 
-fn open(accepted: Accepted) -> std::io::Result<(Wire, Endpoint, Endpoint)> {
-    match accepted {
-        Accepted::Tcp(stream, peer) => {
-            stream.set_nonblocking(true)?;
-            let local = stream.local_addr()?;
-            let wire = Wire::tcp(TcpStream::from_std(stream)?);
-            let text = |a: std::net::SocketAddr| (a.ip().to_canonical().to_string(), a.port());
-            Ok((wire, text(peer), text(local)))
-        }
-        Accepted::Unix(stream) => {
-            stream.set_nonblocking(true)?;
-            let stream = UnixStream::from_std(stream)?;
-            let pid = stream.peer_cred().ok().and_then(|c| c.pid()).unwrap_or(0);
-            let path = stream.local_addr().ok().and_then(|a| a.as_pathname().map(ToOwned::to_owned));
-            let port = path.and_then(|p| p.extension().and_then(|e| e.to_str()?.parse().ok())).unwrap_or(0);
-            Ok((Wire::unix(stream), (format!("unix({pid})"), port), ("unix".to_string(), port)))
-        }
-    }
+fn open_tcp(
+    stream: std::net::TcpStream,
+    peer: std::net::SocketAddr,
+) -> std::io::Result<(Wire, Endpoint, Endpoint)> {
+    stream.set_nonblocking(true)?;
+    let local = stream.local_addr()?;
+    let wire = Wire::tcp(TcpStream::from_std(stream)?);
+    let text = |a: std::net::SocketAddr| (a.ip().to_canonical().to_string(), a.port());
+    Ok((wire, text(peer), text(local)))
+}
+
+fn open_unix(stream: std::os::unix::net::UnixStream) -> std::io::Result<(Wire, Endpoint, Endpoint)> {
+    stream.set_nonblocking(true)?;
+    let stream = UnixStream::from_std(stream)?;
+    let pid = stream.peer_cred().ok().and_then(|c| c.pid()).unwrap_or(0);
+    let path = stream.local_addr().ok().and_then(|a| a.as_pathname().map(ToOwned::to_owned));
+    let port = path.and_then(|p| p.extension().and_then(|e| e.to_str()?.parse().ok())).unwrap_or(0);
+    Ok((Wire::unix(stream), (format!("unix({pid})"), port), ("unix".to_string(), port)))
 }
 
 /// The session's mode from the settings' word.

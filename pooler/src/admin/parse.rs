@@ -79,6 +79,7 @@ fn command(verb: &str, argument: Option<String>) -> Result<Parsed, SyntaxError> 
         ("show" | "select", Some(what)) => return show(&what.to_ascii_lowercase()),
         ("reload", None) => Command::Reload,
         ("suspend", None) => Command::Suspend,
+        ("hand_over", None) => Command::HandOver,
         ("pause", name) => Command::Pause(name),
         ("resume", name) => Command::Resume(name),
         ("reconnect", name) => Command::Reconnect(name),

@@ -28,6 +28,11 @@ impl Pidfile {
         }
     }
 
+    /// Whoever is written there: this process comes in its place.
+    pub fn of_another(path: &str) -> Pidfile {
+        Pidfile { path: path.to_string() }
+    }
+
     /// The process written there.
     pub fn process(&self) -> Option<i32> {
         fs::read_to_string(&self.path).ok()?.trim().parse().ok().filter(|process| *process > 0)

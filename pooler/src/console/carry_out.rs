@@ -23,7 +23,9 @@ pub async fn carry_out(house: &Arc<House>, command: &Command) -> Option<Outcome>
         }),
         Command::Kill(database) => kill(house, database.as_deref()),
         Command::KillClient(id) => kill_client(house, *id),
-        Command::Suspend => Err(Refusal::AlreadyPaused),
+        Command::Suspend => crate::suspend::suspend(house).await,
+        // Needs the connection itself: see console.rs.
+        Command::HandOver => Err(Refusal::NotOurselves),
         Command::Shutdown(how) => return shutdown(house, *how),
         Command::WaitClose(database) => wait_close(house, database.as_deref()).await,
     };
@@ -45,6 +47,13 @@ fn set(house: &House, key: &str, value: &str) -> Outcome {
 
 /// Reads the files again. What is wrong with them is in the log; the old settings stay.
 pub fn reload(house: &Arc<House>) -> Result<(), Refusal> {
+    house.notifier.reloading();
+    let reloaded = read_again(house);
+    house.notifier.ready();
+    reloaded
+}
+
+fn read_again(house: &Arc<House>) -> Result<(), Refusal> {
     match house.settings().reload() {
         Ok(settings) => {
             for warning in &settings.warnings {
@@ -52,6 +61,7 @@ pub fn reload(house: &Arc<House>) -> Result<(), Refusal> {
             }
             let replaced = house.replace_settings(settings);
             house.pools.drop_changed_databases(house);
+            send_away_from_removed_databases(house);
             replaced.map_err(|_| Refusal::Reload)
         }
         Err(errors) => {
@@ -61,12 +71,22 @@ pub fn reload(house: &Arc<House>) -> Result<(), Refusal> {
     }
 }
 
+fn send_away_from_removed_databases(house: &House) {
+    let settings = house.settings();
+    for client in house.clients.all() {
+        let pool = client.login.get().and_then(|login| login.pool.as_ref());
+        if pool.is_some_and(|pool| settings.database(&pool.database.name).is_none()) {
+            client.give(Order::DatabaseGone);
+        }
+    }
+}
+
 pub async fn pause(house: &Arc<House>, database: Option<&str>) -> Result<(), Refusal> {
     known(house, database)?;
     if house.phase() != Phase::Running {
         return Err(Refusal::ShuttingDown);
     }
-    if !house.pools.pause(house, database) {
+    if house.is_suspended() || !house.pools.pause(house, database) {
         return Err(Refusal::AlreadyPaused);
     }
     house.pools.wait_quiet(database).await;
@@ -77,6 +97,9 @@ pub fn resume(house: &Arc<House>, database: Option<&str>) -> Result<(), Refusal>
     known(house, database)?;
     if database.is_none() && house.phase() != Phase::Running {
         return Err(Refusal::ShuttingDown);
+    }
+    if database.is_none() && crate::suspend::resume(house) {
+        return Ok(());
     }
     if house.pools.resume(house, database) {
         return Ok(());

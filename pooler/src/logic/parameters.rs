@@ -64,6 +64,11 @@ impl Parameters {
         self.0.iter().map(|p| (&*p.name, &*p.value))
     }
 
+    /// With whether Postgres reports it.
+    pub fn iter_all(&self) -> impl Iterator<Item = (&str, &str, bool)> {
+        self.0.iter().map(|p| (&*p.name, &*p.value, p.is_reported))
+    }
+
     /// What a client is told at login.
     pub fn reported(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().filter(|p| p.is_reported).map(|p| (&*p.name, &*p.value))

@@ -61,6 +61,16 @@ impl Registry {
         self.len() == 0
     }
 
+    /// The last number that was given to a text.
+    pub fn last_id(&self) -> u64 {
+        self.last_id
+    }
+
+    /// Numbers up to this one are taken: servers that came from another process still hold texts under them.
+    pub fn start_after(&mut self, id: u64) {
+        self.last_id = self.last_id.max(id);
+    }
+
     /// Texts that nobody uses are dropped when their number has doubled: constant work per new text.
     fn sweep(&mut self) {
         if self.by_hash.len() < self.sweep_at.max(1024) {
@@ -96,6 +106,10 @@ pub struct ClientStatements {
 impl ClientStatements {
     pub fn get(&self, name: &[u8]) -> Option<&Arc<Shared>> {
         self.names.get(name)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &Arc<Shared>)> {
+        self.names.iter().map(|(name, shared)| (&**name, shared))
     }
 
     pub fn len(&self) -> usize {

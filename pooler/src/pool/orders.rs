@@ -67,6 +67,14 @@ impl Pools {
         self.close_idle(house, idle, CloseReason::Obsolete);
     }
 
+    /// Closes all that is idle now.
+    pub fn close_unused(&self, house: &House) {
+        let state = self.lock();
+        let idle = state.ledger.all_idle();
+        drop(state);
+        self.close_idle(house, idle, CloseReason::Moved);
+    }
+
     /// After a RELOAD: servers whose database now means something else are closed, pools of databases that are gone
     /// lose their clients.
     pub fn drop_changed_databases(&self, house: &House) {
@@ -115,8 +123,17 @@ impl Pools {
         }
     }
 
+    /// Marked to be closed as soon as nobody uses it.
+    pub fn is_obsolete(&self, server: ServerKey) -> bool {
+        self.lock().ledger.is_obsolete(server)
+    }
+
     pub fn is_all_paused(&self) -> bool {
         self.lock().ledger.is_all_paused()
+    }
+
+    pub fn has_paused_database(&self) -> bool {
+        self.lock().ledger.has_paused_database()
     }
 
     pub fn is_database_paused(&self, database: &str) -> bool {

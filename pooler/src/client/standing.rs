@@ -1,0 +1,87 @@
+//! A client that stands still under SUSPEND, or leaves for another process.
+
+use std::task::{Context, Poll, ready};
+use std::time::UNIX_EPOCH;
+
+use super::{Client, Link, Progress};
+use crate::error::End;
+use crate::logic::moving::{MovedClient, MovedCredential};
+use crate::moving::Parcel;
+use crate::pool::Credential;
+
+impl Client {
+    /// Sends what is in hand and reads nothing, until it is woken.
+    pub(super) fn poll_suspended(&mut self, cx: &mut Context<'_>) -> Progress {
+        ready!(self.unsent.poll_flush(&mut self.wire, cx)).map_err(|e| End::broken_socket(&e))?;
+        if let Link::Held(lease) = &mut self.link {
+            // A server that takes nothing any more is found out when it is read again.
+            let _ = ready!(lease.server().poll_flush(cx));
+        }
+        self.entry.set_suspended(true);
+        Poll::Pending
+    }
+
+    /// Another process could go on here: nothing is owed, unsent or half sent, on either side.
+    pub(super) fn is_movable(&mut self) -> bool {
+        let is_settled = self.unsent.is_empty() && self.session.is_between_messages();
+        let server_is_movable = match &mut self.link {
+            Link::None | Link::Waiting(..) => true,
+            Link::Held(lease) => !self.is_syncing && lease.is_movable(),
+        };
+        is_settled && server_is_movable && self.wire.tls().is_none()
+    }
+
+    /// Leaves for the process that takes over.
+    pub(super) async fn move_out(mut self) {
+        let Some(parcels) = self.worker.house.movers.parcels() else {
+            return self.finish(&End::shutdown());
+        };
+        let mut client = MovedClient {
+            process_id: self.entry.key.process_id(),
+            secret: self.entry.key.secret(),
+            peer: self.entry.peer.clone(),
+            local: self.entry.local.clone(),
+            connected_at: since_1970(self.entry.connected_at),
+            unread: std::mem::take(&mut self.unread),
+            credential: self.pool.credential().map_or(MovedCredential::None, into_moved),
+            ..MovedClient::default()
+        };
+        if let Some(login) = self.entry.login.get() {
+            client.database.clone_from(&login.database);
+            client.user.clone_from(&login.user);
+            client.application_name.clone_from(&login.application_name);
+        }
+        self.session.write_to(&mut client);
+        let (entry, worker) = (self.entry, self.worker);
+        let server = match std::mem::replace(&mut self.link, Link::None) {
+            Link::Held(lease) => {
+                let (moved, socket) = lease.take_away();
+                client.server = Some(moved);
+                socket.map(Some)
+            }
+            Link::None | Link::Waiting(..) => Ok(None),
+        };
+        let sockets = self.wire.into_fd().and_then(|socket| Ok((socket, server?)));
+        let moved = match sockets {
+            Ok((socket, server)) => parcels.send(Parcel { client, socket, server }).await.is_ok(),
+            Err(_) => false,
+        };
+        let reason = if moved { "moved to another process" } else { "could not be moved to another process" };
+        worker.log_end(&entry, &End::quiet(reason));
+    }
+}
+
+fn since_1970(time: std::time::SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn into_moved(credential: Credential) -> MovedCredential {
+    match credential {
+        Credential::Stored(secret) => MovedCredential::Stored(secret.expose().to_string()),
+        Credential::ScramKeys(keys) => MovedCredential::ScramKeys {
+            client_key: keys.client_key.to_vec(),
+            server_key: keys.server_key.to_vec(),
+        },
+    }
+}
