@@ -92,10 +92,10 @@ pub fn version(with_build: bool) -> String {
 const OPENSSL_VERSION: &str = "3.0.0";
 
 /// nginx's optional modules that we have.
-const BUILT_IN: [&str; 3] = ["threads", "http_realip_module", "http_ssl_module"];
+const BUILT_IN: [&str; 4] = ["threads", "http_realip_module", "http_ssl_module", "http_v2_module"];
 
 /// nginx's default modules that we do not have (yet).
-const LEFT_OUT: [&str; 27] = [
+const LEFT_OUT: [&str; 26] = [
     "http_charset",
     "http_gzip",
     "http_ssi",
@@ -121,7 +121,6 @@ const LEFT_OUT: [&str; 27] = [
     "mail_imap",
     "mail_smtp",
     "stream_limit_conn",
-    "http_v2",
     "http_v3",
 ];
 

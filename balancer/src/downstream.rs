@@ -14,11 +14,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::buffer::{BUFFER_LEN, Buffer};
-use crate::conf::listen::Listen;
+use crate::conf::listen::{Listen, Names};
 use crate::conf::location::{HeadLimits, Lingering, LingeringMode, Server};
 use crate::deadline::Deadline;
 use crate::error::Error;
-use crate::logic::h1::Limits;
+use crate::http2::serving::{self, Streams, Terms};
+use crate::logic::h1::{Limits, Version};
 use crate::metrics::Metrics;
 use crate::relay::scratch::Scratch;
 use crate::relay::{self, After};
@@ -32,6 +33,16 @@ use crate::worker::Worker;
 pub struct Downstream {
     pub wire: Wire,
     pub deadline: Deadline,
+    pub arrival: Rc<Arrival>,
+    /// Requests so far over the connection, the present one included.
+    pub requests: u64,
+    pub worker: Rc<Worker>,
+    pub presence: Rc<Presence>,
+}
+
+/// How a client came here: what all of its requests share.
+#[derive(Debug)]
+pub struct Arrival {
     /// The address the connection came from; none on a unix socket.
     pub peer: Option<SocketAddr>,
     /// `$remote_addr`, rendered once.
@@ -40,17 +51,21 @@ pub struct Downstream {
     pub listen: Rc<Cell<usize>>,
     pub serial: u64,
     pub opened: Instant,
-    /// Requests so far, the present one included.
-    pub requests: u64,
     /// What the handshake established; none in clear text.
     pub tls: Option<Rc<Session>>,
-    worker: Rc<Worker>,
-    _presence: Rc<Presence>,
+}
+
+/// How a stream of HTTP/2 ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StreamEnd {
+    Answered,
+    /// The client lost interest, or we cut the answer.
+    GivenUp,
 }
 
 /// A connection's place among those of its worker, left when the last that serves it has ended.
 #[derive(Debug)]
-struct Presence {
+pub struct Presence {
     place: usize,
     worker: Rc<Worker>,
     metrics: Arc<Metrics>,
@@ -66,47 +81,68 @@ pub async fn serve(worker: Rc<Worker>, wire: Wire, peer: Option<SocketAddr>, lis
 
 async fn run(
     worker: Rc<Worker>,
-    wire: Wire,
+    mut wire: Wire,
     (peer, listen): (Option<SocketAddr>, Rc<Cell<usize>>),
     place: usize,
 ) {
     let metrics = worker.generation().running.metrics.clone();
     metrics.connections_active.fetch_add(1, Relaxed);
-    let now = Instant::now();
-    let presence = Presence { place, worker: worker.clone(), metrics };
-    let down = Downstream {
-        wire,
-        deadline: Deadline::new(now),
-        peer,
-        peer_text: peer
-            .map_or_else(|| b"unix:".to_vec(), |peer| peer.ip().to_canonical().to_string().into_bytes())
-            .into(),
-        listen,
-        serial: worker.next_serial(),
-        opened: now,
-        requests: 0,
-        tls: None,
-        worker: worker.clone(),
-        _presence: Rc::new(presence),
-    };
-    let Some(mut down) = down.shake_hands().await else { return };
-    let mut idle_timeout = None;
-    while down.wait_for_request(idle_timeout).await {
-        let mut scratch = worker.spare.take();
-        let after = down.serve_burst(&mut scratch).await;
-        match after {
-            After::KeepAlive { timeout } => idle_timeout = Some(timeout),
-            After::Linger(lingering) => {
-                worker.spare.give_back(scratch);
-                return down.linger(&lingering).await;
-            }
-            After::Close => return worker.spare.give_back(scratch),
-            After::Abort => {
-                down.wire.reset_on_close();
-                return worker.spare.give_back(scratch);
+    let opened = Instant::now();
+    let presence = Rc::new(Presence { place, worker: worker.clone(), metrics });
+    let peer_text =
+        peer.map_or_else(|| b"unix:".to_vec(), |peer| peer.ip().to_canonical().to_string().into_bytes());
+    let serial = worker.next_serial();
+    let mut arrival = Arrival { peer, peer_text: peer_text.into(), listen, serial, opened, tls: None };
+    let mut deadline = Deadline::new(opened);
+    match arrival.shake_hands(&worker, wire, &mut deadline).await {
+        Some((spoken, tls)) => (wire, arrival.tls) = (spoken, tls),
+        None => return,
+    }
+    let down = Downstream { wire, deadline, arrival: Rc::new(arrival), requests: 0, worker, presence };
+    down.speak().await;
+}
+
+impl Arrival {
+    pub fn listen<'a>(&self, running: &'a Running) -> &'a Listen {
+        let listens = &running.settings.http.listens;
+        &listens[self.listen.get().min(listens.len() - 1)]
+    }
+
+    /// The server blocks of the address that the connection came in on.
+    pub fn names<'a>(&self, wire: &Wire, running: &'a Running) -> &'a Names {
+        let listen = self.listen(running);
+        let local = listen.needs_local().then(|| wire.local_addr()).flatten();
+        listen.names_for(local.map(|local| local.ip().to_canonical()))
+    }
+
+    /// On a port of TLS: the handshake. A client that speaks plain HTTP there is let through, to be told so.
+    async fn shake_hands(
+        &self,
+        worker: &Worker,
+        mut wire: Wire,
+        deadline: &mut Deadline,
+    ) -> Option<(Wire, Option<Rc<Session>>)> {
+        let generation = worker.generation();
+        let names = self.names(&wire, &generation.running);
+        if !names.is_tls {
+            return Some((wire, None));
+        }
+        deadline.set(Instant::now(), names.default.head.header_timeout);
+        if !accept::begins(&mut wire, deadline).await? {
+            return Some((wire, None));
+        }
+        // Boxed: what a handshake needs is not carried on by each connection for its life.
+        match Box::pin(accept::accept(wire, names, deadline)).await {
+            Ok((wire, session)) => Some((wire, Some(session))),
+            Err(refused) => {
+                let client = String::from_utf8_lossy(&self.peer_text);
+                match refused {
+                    Refused::NoCertificate => tracing::error!(%client, "{refused}"),
+                    _ => tracing::info!(%client, "{refused}"),
+                }
+                None
             }
         }
-        worker.spare.give_back(scratch);
     }
 }
 
@@ -121,28 +157,97 @@ enum Head {
 }
 
 impl Downstream {
-    /// On a port of TLS: the handshake. A client that speaks plain HTTP there is let through, to be told so.
-    async fn shake_hands(mut self) -> Option<Downstream> {
+    /// Serves the connection in the version that its client speaks.
+    async fn speak(mut self) {
         let generation = self.worker.generation();
-        let names = relay::names(&self, &generation.running);
-        if !names.is_tls {
-            return Some(self);
-        }
-        self.deadline.set(Instant::now(), names.default.head.header_timeout);
-        if !accept::begins(&mut self.wire, &mut self.deadline).await? {
-            return Some(self);
-        }
-        let Downstream { wire, mut deadline, peer_text, .. } = self;
-        match accept::accept(wire, names, &mut deadline).await {
-            Ok((wire, session)) => Some(Downstream { wire, deadline, peer_text, tls: Some(session), ..self }),
-            Err(refused) => {
-                let client = String::from_utf8_lossy(&peer_text);
-                match refused {
-                    Refused::NoCertificate => tracing::error!(%client, "{refused}"),
-                    _ => tracing::info!(%client, "{refused}"),
-                }
-                None
+        let server = self.default_server(&generation.running);
+        let names = self.names(&generation.running);
+        let mut early = Vec::new();
+        let is_http2 = match &self.arrival.tls {
+            Some(tls) => tls.alpn.as_deref() == Some(b"h2"),
+            None if names.is_tls || !(names.is_http2 || server.http2.is_on) => false,
+            None => {
+                self.deadline.set(Instant::now(), server.head.header_timeout);
+                self.begins_preface(&mut early).await
             }
+        };
+        match is_http2 {
+            true => {
+                let terms = Terms {
+                    http2: server.http2,
+                    head: server.head.clone(),
+                    keepalive: server.root.keepalive.clone(),
+                };
+                Box::pin(serving::serve(self, early, terms)).await;
+            }
+            false => self.serve_http1(early).await,
+        }
+    }
+
+    /// Reads as much as tells the preface of HTTP/2 from a request of HTTP/1.
+    async fn begins_preface(&mut self, early: &mut Vec<u8>) -> bool {
+        loop {
+            let mut space = [0; serving::PREFACE_START.len()];
+            let wanted = space.len() - early.len();
+            let read = poll_fn(|cx| match self.wire.poll_read(cx, &mut space[..wanted]) {
+                Poll::Ready(read) => Poll::Ready(read.unwrap_or(0)),
+                Poll::Pending => self.deadline.poll(cx).map(|()| 0),
+            });
+            let read = read.await;
+            early.extend_from_slice(&space[..read]);
+            if read == 0 || !serving::PREFACE_START.starts_with(early) {
+                return false;
+            }
+            if early.len() == serving::PREFACE_START.len() {
+                return true;
+            }
+        }
+    }
+
+    /// `early`: what was read already.
+    async fn serve_http1(mut self, early: Vec<u8>) {
+        let worker = self.worker.clone();
+        let mut idle_timeout = None;
+        let mut early = Some(early).filter(|early| !early.is_empty());
+        while early.is_some() || self.wait_for_request(idle_timeout).await {
+            let mut scratch = worker.spare.take();
+            if let Some(early) = early.take() {
+                scratch.inbound = Buffer::of(early);
+            }
+            match self.serve_burst(&mut scratch).await {
+                After::KeepAlive { timeout } => idle_timeout = Some(timeout),
+                After::Linger(lingering) => {
+                    worker.spare.give_back(scratch);
+                    return self.linger(&lingering).await;
+                }
+                After::Close => return worker.spare.give_back(scratch),
+                After::Abort => {
+                    self.wire.reset_on_close();
+                    return worker.spare.give_back(scratch);
+                }
+            }
+            worker.spare.give_back(scratch);
+        }
+    }
+
+    /// The connection itself, for who speaks HTTP/2 over it; what is left opens its streams.
+    pub fn into_connection(self) -> (Wire, Streams) {
+        let Downstream { wire, deadline, arrival, requests, worker, presence } = self;
+        (wire, Streams { deadline, arrival, requests, worker, presence })
+    }
+
+    /// Serves one stream: a wire with one request.
+    pub async fn serve_stream(mut self) -> StreamEnd {
+        let worker = self.worker.clone();
+        let mut scratch = worker.spare.take();
+        let after = self.serve_burst(&mut scratch).await;
+        worker.spare.give_back(scratch);
+        if matches!(after, After::Abort) {
+            self.wire.reset_on_close();
+        }
+        match &self.wire {
+            Wire::Served(stream) if stream.is_answered() => StreamEnd::Answered,
+            _ => StreamEnd::GivenUp,
         }
     }
 
@@ -202,6 +307,7 @@ impl Downstream {
             fields_max: head.headers_max,
             underscores: head.underscores_in_headers,
             ignore_invalid: head.ignore_invalid_headers,
+            version_max: if matches!(self.wire, Wire::Served(_)) { Version::Http2 } else { Version::Http11 },
         };
         let mut deadline = None;
         loop {
@@ -233,20 +339,19 @@ impl Downstream {
 
     /// `$scheme`.
     pub fn scheme(&self) -> &'static [u8] {
-        if self.tls.is_some() { b"https" } else { b"http" }
+        if self.arrival.tls.is_some() { b"https" } else { b"http" }
     }
 
-    pub fn listen<'a>(&self, running: &'a Running) -> &'a Listen {
-        let listens = &running.settings.http.listens;
-        &listens[self.listen.get().min(listens.len() - 1)]
+    pub fn names<'a>(&self, running: &'a Running) -> &'a Names {
+        self.arrival.names(&self.wire, running)
     }
 
     /// The server block whose limits hold before a request names its own: that of the handshake's name.
     fn default_server<'a>(&self, running: &'a Running) -> &'a Server {
-        let name = self.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
+        let name = self.arrival.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
         match name {
-            None => &self.listen(running).names.default,
-            Some(name) => relay::names(self, running).find(name.as_bytes()),
+            None => &self.arrival.listen(running).names.default,
+            Some(name) => self.names(running).find(name.as_bytes()),
         }
     }
 

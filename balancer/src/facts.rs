@@ -34,7 +34,7 @@ impl Facts for Told<'_> {
     fn value(&self, variable: &Variable, out: &mut Vec<u8>) -> bool {
         self.of_request(variable, out)
             .or_else(|| self.of_connection(variable, out))
-            .or_else(|| tls::value(self.down.tls.as_deref(), variable, out))
+            .or_else(|| tls::value(self.down.arrival.tls.as_deref(), variable, out))
             .or_else(|| self.of_answer(variable, out))
             .or_else(|| self.of_upstream(variable, out))
             .or_else(|| self.of_us(variable, out))
@@ -128,12 +128,12 @@ impl<'a> Told<'a> {
         let down = self.down;
         Some(match variable {
             Variable::RemoteAddr => put(out, self.client_text()),
-            Variable::RealipRemoteAddr => put(out, &down.peer_text),
+            Variable::RealipRemoteAddr => put(out, &down.arrival.peer_text),
             Variable::RemotePort => match self.client() {
                 Some(client) if client.port() > 0 => put_number(out, u64::from(client.port())),
                 _ => false,
             },
-            Variable::RealipRemotePort => match down.peer {
+            Variable::RealipRemotePort => match down.arrival.peer {
                 Some(peer) => put_number(out, u64::from(peer.port())),
                 None => false,
             },
@@ -142,10 +142,10 @@ impl<'a> Told<'a> {
                 Some(std::net::IpAddr::V6(ip)) => put(out, &ip.octets()),
                 None => false,
             },
-            Variable::Connection => put_number(out, down.serial),
+            Variable::Connection => put_number(out, down.arrival.serial),
             Variable::ConnectionRequests => put_number(out, down.requests),
-            Variable::ConnectionTime => put_seconds(out, self.since(Some(down.opened.into_std()))),
-            Variable::Https => down.tls.is_some() && put(out, b"on"),
+            Variable::ConnectionTime => put_seconds(out, self.since(Some(down.arrival.opened.into_std()))),
+            Variable::Https => down.arrival.tls.is_some() && put(out, b"on"),
             Variable::Scheme => put(out, down.scheme()),
             Variable::ServerAddr => match down.wire.local_addr() {
                 Some(local) => put(out, local.ip().to_canonical().to_string().as_bytes()),
@@ -234,7 +234,7 @@ impl<'a> Told<'a> {
 
     /// The same for the whole request: drawn from its connection and number and the worker's secret start.
     fn request_id(&self) -> [u8; 16] {
-        self.worker.request_id(self.down.serial, self.down.requests)
+        self.worker.request_id(self.down.arrival.serial, self.down.requests)
     }
 
     fn request_port(&self) -> Option<&'a [u8]> {
@@ -263,11 +263,11 @@ impl<'a> Told<'a> {
     }
 
     fn client(&self) -> Option<SocketAddr> {
-        self.story().client.as_ref().map(|client| client.address).or(self.down.peer)
+        self.story().client.as_ref().map(|client| client.address).or(self.down.arrival.peer)
     }
 
     fn client_text(&self) -> &'a [u8] {
-        self.story().client.as_ref().map_or(&*self.down.peer_text, |client| &client.text)
+        self.story().client.as_ref().map_or(&*self.down.arrival.peer_text, |client| &client.text)
     }
 
     /// The name in `Authorization: Basic`; nobody has checked its password.

@@ -367,7 +367,7 @@ impl Exchange<'_> {
 
     fn delivery(&self) -> Delivery {
         let story = &self.scratch.story;
-        let is_11 = story.request.version == Version::Http11;
+        let is_11 = story.request.version >= Version::Http11;
         let framing = match story.response.framing(story.request.method) {
             Framing::Chunked | Framing::UntilClose if is_11 => Framing::Chunked,
             Framing::Chunked | Framing::UntilClose => Framing::UntilClose,
@@ -383,7 +383,7 @@ impl Exchange<'_> {
             && !self.worker.is_draining()
             && !terms.timeout.is_zero()
             && self.down.requests < terms.requests_max
-            && self.now.saturating_duration_since(self.down.opened.into_std()) < terms.time;
+            && self.now.saturating_duration_since(self.down.arrival.opened.into_std()) < terms.time;
         may.then_some(terms.timeout)
     }
 

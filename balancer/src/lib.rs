@@ -1,6 +1,7 @@
 //! HTTP reverse proxy and load balancer that reads nginx.conf. `main` parses the command line; everything else is here.
 
 pub mod access_log;
+mod api;
 mod buffer;
 pub mod cli;
 mod clock;
@@ -12,6 +13,7 @@ mod error;
 pub mod error_log;
 mod facts;
 mod headers;
+mod http2;
 mod listeners;
 pub mod logic;
 pub mod metrics;

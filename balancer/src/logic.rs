@@ -5,6 +5,7 @@ pub mod check;
 pub mod choose;
 pub mod h1;
 pub mod health;
+pub mod messages;
 pub mod queue;
 pub mod real_ip;
 pub mod retry;

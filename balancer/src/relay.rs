@@ -2,6 +2,7 @@
 //! way back up is from a failure before an answer began to the next server, and `logic::retry` guards it.
 
 mod answer;
+mod api;
 pub mod attempt;
 mod choosing;
 mod download;
@@ -15,13 +16,13 @@ pub mod scratch;
 pub mod story;
 mod upload;
 
-pub use self::route::names;
-
 use std::time::{Duration, Instant};
 
 use self::answer::Answer;
+use self::record::Processing;
 use self::scratch::Scratch;
 use self::story::{Asked, Attempt};
+use crate::api::dashboard::page;
 use crate::conf::location::{Action, Lingering, Location, Server};
 use crate::conf::proxy::{ProxyPass, Target};
 use crate::conf::upstream::UpstreamId;
@@ -77,9 +78,11 @@ pub async fn relay(
     scratch: &mut Scratch,
 ) -> After {
     let running: &Running = &generation.running;
-    let names = route::names(down, running);
+    let names = down.names(running);
     let server: &Server = route::server(names, scratch);
     let now = scratch.story.started.unwrap_or_else(Instant::now);
+    let zone = server.zone.map(|zone| &*generation.zones[zone]);
+    let _processing = Processing::begin(&running.metrics, zone);
     let mut x = Exchange { worker, running, generation, down, scratch, server, location: &server.root, now };
     let routed = match x.check_tls() {
         Ok(()) => x.route(),
@@ -99,7 +102,7 @@ pub async fn refuse(
     error: Error,
 ) -> After {
     let running: &Running = &generation.running;
-    let server: &Server = &route::names(down, running).default;
+    let server: &Server = &down.names(running).default;
     let now = Instant::now();
     let mut x = Exchange { worker, running, generation, down, scratch, server, location: &server.root, now };
     x.scratch.story.request.keep_alive = false;
@@ -152,6 +155,8 @@ impl<'a> Exchange<'a> {
         }
         match &self.location.action {
             Action::Proxy(pass) => self.proxy(pass).await,
+            Action::Api { writes } => self.api(*writes).await,
+            Action::Dashboard { api } => Step::Answer(Answer::typed(200, "text/html; charset=utf-8", page(api))),
             Action::Nothing => self.serve_file().await,
         }
     }

@@ -5,13 +5,15 @@ use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use nix::sys::socket::{MsgFlags, recv};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+use crate::http2::asked::Asked;
+use crate::http2::served::Served;
 use crate::tls::Tls;
 
 #[derive(Debug)]
@@ -19,6 +21,10 @@ pub enum Wire {
     Tcp(TcpStream),
     Unix(UnixStream),
     Tls(Box<Tls>),
+    /// One stream of an HTTP/2 connection, as bytes of HTTP/1.1.
+    Served(Box<Served>),
+    /// An HTTP/2 connection to an upstream, as bytes of HTTP/1.1.
+    Asked(Box<Asked>),
 }
 
 impl Wire {
@@ -28,6 +34,8 @@ impl Wire {
             Wire::Tcp(tcp) => tcp.poll_read_ready(cx),
             Wire::Unix(unix) => unix.poll_read_ready(cx),
             Wire::Tls(tls) => tls.poll_readable(cx),
+            // Reading finds out: a stream has no buffer to save.
+            Wire::Served(_) | Wire::Asked(_) => Poll::Ready(Ok(())),
         }
     }
 
@@ -39,6 +47,8 @@ impl Wire {
             Wire::Tcp(tcp) => Pin::new(tcp).poll_read(cx, &mut buf),
             Wire::Unix(unix) => Pin::new(unix).poll_read(cx, &mut buf),
             Wire::Tls(tls) => return tls.poll_read(cx, space),
+            Wire::Served(stream) => return stream.poll_read(cx, space),
+            Wire::Asked(asked) => return asked.poll_read(cx, space),
         })?;
         Poll::Ready(Ok(buf.filled().len()))
     }
@@ -50,6 +60,8 @@ impl Wire {
             Wire::Tcp(tcp) => Pin::new(tcp).poll_write(cx, data),
             Wire::Unix(unix) => Pin::new(unix).poll_write(cx, data),
             Wire::Tls(tls) => tls.poll_write(cx, data),
+            Wire::Served(stream) => stream.poll_write(cx, data),
+            Wire::Asked(asked) => asked.poll_write(cx, data),
         }
     }
 
@@ -60,7 +72,7 @@ impl Wire {
             let peeked = match self {
                 Wire::Tcp(tcp) => tcp.try_io(Interest::READABLE, || peek(tcp.as_raw_fd(), space)),
                 Wire::Unix(unix) => unix.try_io(Interest::READABLE, || peek(unix.as_raw_fd(), space)),
-                Wire::Tls(_) => Err(io::ErrorKind::Unsupported.into()),
+                Wire::Tls(_) | Wire::Served(_) | Wire::Asked(_) => Err(io::ErrorKind::Unsupported.into()),
             };
             match peeked {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -75,6 +87,13 @@ impl Wire {
             Wire::Tcp(tcp) => tcp.try_read(space),
             Wire::Unix(unix) => unix.try_read(space),
             Wire::Tls(tls) => return tls.try_read(space),
+            Wire::Asked(asked) => return asked.try_read(space),
+            Wire::Served(stream) => {
+                return match stream.poll_read(&mut Context::from_waker(Waker::noop()), space) {
+                    Poll::Ready(read) => Some(read),
+                    Poll::Pending => None,
+                };
+            }
         };
         match result {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
@@ -88,6 +107,9 @@ impl Wire {
             Wire::Tcp(tcp) => socket2::SockRef::from(&*tcp),
             Wire::Unix(unix) => socket2::SockRef::from(&*unix),
             Wire::Tls(tls) => return tls.shutdown_write(),
+            Wire::Served(stream) => return stream.shutdown_write(),
+            // Its messages say themselves where they end.
+            Wire::Asked(_) => return,
         };
         let _ = socket.shutdown(std::net::Shutdown::Write);
     }
@@ -100,6 +122,8 @@ impl Wire {
             }
             Wire::Unix(_) => {}
             Wire::Tls(tls) => tls.reset_on_close(),
+            Wire::Served(stream) => stream.reset(),
+            Wire::Asked(_) => {}
         }
     }
 
@@ -108,6 +132,8 @@ impl Wire {
             Wire::Tcp(tcp) => tcp.local_addr().ok(),
             Wire::Unix(_) => None,
             Wire::Tls(tls) => tls.socket().local_addr(),
+            Wire::Served(stream) => stream.local_addr(),
+            Wire::Asked(asked) => asked.local_addr(),
         }
     }
 }
@@ -138,15 +164,15 @@ impl AsyncWrite for Wire {
         match self.get_mut() {
             Wire::Tcp(tcp) => Pin::new(tcp).poll_write_vectored(cx, data),
             Wire::Unix(unix) => Pin::new(unix).poll_write_vectored(cx, data),
-            Wire::Tls(tls) => {
+            wire => {
                 let first = data.iter().find(|slice| !slice.is_empty());
-                first.map_or(Poll::Ready(Ok(0)), |first| tls.poll_write(cx, first))
+                first.map_or(Poll::Ready(Ok(0)), |first| wire.poll_write(cx, first))
             }
         }
     }
 
     fn is_write_vectored(&self) -> bool {
-        !matches!(self, Wire::Tls(_))
+        matches!(self, Wire::Tcp(_) | Wire::Unix(_))
     }
 
     fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -53,18 +53,28 @@ pub fn response(head: &ResponseHead, text: &[u8]) -> Option<Response<()>> {
     Some(response)
 }
 
+/// What follows the head of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Body {
+    Follows,
+    /// None came where one could have.
+    Empty,
+    /// HEAD, 1xx, 204, 304: a length in the head tells of something else.
+    Never,
+}
+
 /// The head of an upstream's answer.
-pub fn response_head(response: &Response<()>, has_body: bool, out: &mut Vec<u8>) {
+pub fn response_head(response: &Response<()>, body: Body, out: &mut Vec<u8>) {
     out.extend_from_slice(b"HTTP/1.1 ");
     write::decimal(out, u64::from(response.status().as_u16()));
     out.push(b' ');
     out.extend_from_slice(response.status().canonical_reason().unwrap_or_default().as_bytes());
     out.extend_from_slice(b"\r\n");
     lines(response.headers(), out);
-    match (has_body, response.headers().contains_key("content-length")) {
-        (_, true) => {}
-        (true, false) => out.extend_from_slice(CHUNKED),
-        (false, false) => write::content_length(out, 0),
+    match (body, response.headers().contains_key("content-length")) {
+        (Body::Never, _) | (_, true) => {}
+        (Body::Follows, false) => out.extend_from_slice(CHUNKED),
+        (Body::Empty, false) => write::content_length(out, 0),
     }
     out.extend_from_slice(b"\r\n");
 }

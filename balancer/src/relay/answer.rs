@@ -17,6 +17,8 @@ pub enum Body {
     /// The built-in page of the status.
     Page,
     Text(Vec<u8>),
+    /// The same with a type of its own.
+    Typed(&'static str, Vec<u8>),
     /// `Location`, with the built-in page.
     Redirect(Vec<u8>),
     /// 444: no answer at all.
@@ -26,6 +28,10 @@ pub enum Body {
 impl Answer {
     pub fn page(status: u16) -> Answer {
         Answer { status, body: Body::Page }
+    }
+
+    pub fn typed(status: u16, content_type: &'static str, text: Vec<u8>) -> Answer {
+        Answer { status, body: Body::Typed(content_type, text) }
     }
 
     pub fn redirect(status: u16, to: Vec<u8>) -> Answer {
@@ -163,6 +169,11 @@ impl Exchange<'_> {
                 location = std::mem::take(&mut self.scratch.story.answer.location);
                 text
             }
+            Body::Typed(own_type, text) => {
+                content_type = own_type.into();
+                location = std::mem::take(&mut self.scratch.story.answer.location);
+                text
+            }
             Body::Page | Body::Close => {
                 content_type = b"text/html".to_vec();
                 self.page_of(answer.status)
@@ -225,7 +236,7 @@ impl Exchange<'_> {
         };
         let scheme = self.down.scheme();
         let mut url = [scheme, b"://", host].concat();
-        let usual = if self.down.tls.is_some() { 443 } else { 80 };
+        let usual = if self.down.arrival.tls.is_some() { 443 } else { 80 };
         let port = self.down.wire.local_addr().map_or(usual, |local| local.port());
         if self.location.port_in_redirect && port != usual {
             url.push(b':');

@@ -234,7 +234,7 @@ impl Exchange<'_> {
 
     /// Passes a 102 or 103 on to a client that knows them; 100 was ours to send. Then forgets it.
     async fn pass_interim(&mut self, status: u16) -> Result<(), Error> {
-        let is_wanted = status != 100 && self.scratch.story.request.version == Version::Http11;
+        let is_wanted = status != 100 && self.scratch.story.request.version >= Version::Http11;
         if is_wanted {
             self.write_interim();
             let Exchange { down, scratch, location, .. } = self;

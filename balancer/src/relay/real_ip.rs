@@ -20,7 +20,7 @@ impl Exchange<'_> {
                 _ => false,
             })
         };
-        let peer = self.down.peer.map(|peer| peer.ip().to_canonical());
+        let peer = self.down.arrival.peer.map(|peer| peer.ip().to_canonical());
         if self.scratch.story.client.is_some() || !is_trusted(peer) {
             return;
         }
@@ -42,6 +42,6 @@ impl Exchange<'_> {
     /// Where the request comes from, as rules and hashes see it.
     pub(super) fn client_ip(&self) -> Option<IpAddr> {
         let found = self.scratch.story.client.as_ref().map(|client| client.address);
-        found.or(self.down.peer).map(|address| address.ip().to_canonical())
+        found.or(self.down.arrival.peer).map(|address| address.ip().to_canonical())
     }
 }

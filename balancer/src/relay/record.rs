@@ -6,6 +6,7 @@ use super::Exchange;
 use super::story::Asked;
 use crate::error::{Error, Side};
 use crate::logic::upstreams::Lease;
+use crate::metrics::{Metrics, Told, ZoneMetrics};
 
 impl Exchange<'_> {
     pub(super) fn record(&mut self) {
@@ -18,16 +19,52 @@ impl Exchange<'_> {
             let Asked::Peer { group, index } = attempt.to else { continue };
             let status = Some(attempt.status).filter(|status| *status > 0);
             let took = attempt.ended.unwrap_or_else(|| self.now.saturating_duration_since(attempt.started));
-            self.generation.peers[group.0][index].record(status, took);
+            self.generation.peers[group.0][index].record(&Told {
+                status,
+                header: attempt.head.filter(|_| status.is_some()),
+                total: took,
+                sent_len: attempt.sent_len,
+                received_len: attempt.received_len,
+            });
+        }
+        let received_len = story.request.len as u64 + story.request_body_len;
+        let zones = [self.server.zone, self.location.zone];
+        for zone in zones.into_iter().flatten() {
+            self.generation.zones[zone].record(story.status, received_len, story.sent_len);
         }
         self.worker.journal().write(&self.location.logs, &self.facts());
+    }
+}
+
+/// A request that is being served; dropped, it no longer is.
+pub(super) struct Processing<'a> {
+    metrics: &'a Metrics,
+    zone: Option<&'a ZoneMetrics>,
+}
+
+impl<'a> Processing<'a> {
+    pub fn begin(metrics: &'a Metrics, zone: Option<&'a ZoneMetrics>) -> Processing<'a> {
+        metrics.requests_active.fetch_add(1, Relaxed);
+        if let Some(zone) = zone {
+            zone.processing.fetch_add(1, Relaxed);
+        }
+        Processing { metrics, zone }
+    }
+}
+
+impl Drop for Processing<'_> {
+    fn drop(&mut self) {
+        self.metrics.requests_active.fetch_sub(1, Relaxed);
+        if let Some(zone) = self.zone {
+            zone.processing.fetch_sub(1, Relaxed);
+        }
     }
 }
 
 /// One line for one failure, here where it is handled. What is a client's doing is of little concern to the operator.
 pub fn log(x: &Exchange<'_>, error: &Error, lease: Option<&Lease<'_>>) {
     let story = &x.scratch.story;
-    let client = String::from_utf8_lossy(&x.down.peer_text);
+    let client = String::from_utf8_lossy(&x.down.arrival.peer_text);
     let server = &*x.server.name;
     let request = format!("\"{}\"", story.request.line_span.of(x.scratch.inbound.unread()).escape_ascii());
     let host = format!("\"{}\"", story.host.escape_ascii());

@@ -11,22 +11,13 @@ use crate::conf::location::{AccessRule, Location, Route, Server, Verdict, Who};
 use crate::conf::ssl::Verify;
 use crate::conf::template::Template;
 use crate::conf::upstream::Address;
-use crate::downstream::Downstream;
 use crate::error::Error;
 use crate::headers::escape_path;
 use crate::logic::h1::target::{normalise, split_port};
 use crate::logic::upstreams::Group;
-use crate::running::Running;
 
 /// So often a request may move inside before it is taken for a loop; nginx's number.
 const MOVES_MAX: u32 = 10;
-
-/// The server blocks of the address that the connection came in on.
-pub fn names<'a>(down: &Downstream, running: &'a Running) -> &'a Names {
-    let listen = down.listen(running);
-    let local = listen.needs_local().then(|| down.wire.local_addr()).flatten();
-    listen.names_for(local.map(|local| local.ip().to_canonical()))
-}
 
 /// Finds the server block by host, and notes the host in the story.
 pub fn server<'a>(names: &'a Names, scratch: &mut Scratch) -> &'a Server {
@@ -44,8 +35,8 @@ pub fn server<'a>(names: &'a Names, scratch: &mut Scratch) -> &'a Server {
 impl<'a> Exchange<'a> {
     /// nginx's checks of a request against the handshake it came after.
     pub(super) fn check_tls(&self) -> Result<(), Answer> {
-        let Some(tls) = &self.down.tls else {
-            return match names(self.down, self.running).is_tls {
+        let Some(tls) = &self.down.arrival.tls else {
+            return match self.down.names(self.running).is_tls {
                 true => Err(Answer::page(497)),
                 false => Ok(()),
             };

@@ -40,6 +40,8 @@ pub struct Limits {
     pub fields_max: usize,
     pub underscores: bool,
     pub ignore_invalid: bool,
+    /// `Http2` where the head was written from HTTP/2's frames; over a socket it is refused.
+    pub version_max: Version,
 }
 
 impl Default for Limits {
@@ -50,6 +52,7 @@ impl Default for Limits {
             fields_max: 1000,
             underscores: false,
             ignore_invalid: true,
+            version_max: Version::Http11,
         }
     }
 }
@@ -204,12 +207,12 @@ impl RequestHead {
             return Err(Refusal::RequestLineTooLong);
         }
         self.line_span = Span::new(line.start, line.end);
-        self.on_request_line(buf, line)?;
+        self.on_request_line(buf, line, limits)?;
         self.progress = Progress { next: line.next, stage: Stage::Fields };
         Ok(true)
     }
 
-    fn on_request_line(&mut self, buf: &[u8], line: Line) -> Result<(), Refusal> {
+    fn on_request_line(&mut self, buf: &[u8], line: Line, limits: &Limits) -> Result<(), Refusal> {
         let text = &buf[line.start..line.end];
         check_method_bytes(text)?;
         let method_len = memchr::memchr(b' ', text).ok_or(Refusal::RequestLine)?;
@@ -220,7 +223,7 @@ impl RequestHead {
         let after = skip_spaces(text, rest + target_len);
         self.version = match text[after..].trim_ascii_end() {
             b"" => Version::Http09,
-            version => version_of(version)?,
+            version => version_of(version, limits.version_max)?,
         };
         if self.version == Version::Http09 && self.method != Method::Get {
             return Err(Refusal::RequestLine);
@@ -295,7 +298,7 @@ impl RequestHead {
 
     /// Rules that need the whole head.
     fn conclude(&mut self, buf: &[u8]) -> Result<(), Refusal> {
-        if self.version == Version::Http11 && self.host.is_none() {
+        if self.version >= Version::Http11 && self.host.is_none() {
             return Err(Refusal::HostMissing);
         }
         let (mut close, mut keep_alive, mut upgrade) = (false, false, false);
@@ -306,7 +309,7 @@ impl RequestHead {
                 upgrade |= member.eq_ignore_ascii_case(b"upgrade");
             }
         }
-        self.keep_alive = !close && (keep_alive || self.version == Version::Http11);
+        self.keep_alive = !close && (keep_alive || self.version >= Version::Http11);
         if upgrade && self.version == Version::Http11 {
             self.upgrade = self.fields.known(Known::Upgrade).next().map(|field| field.value);
         }
@@ -344,7 +347,7 @@ fn skip_spaces(text: &[u8], from: usize) -> usize {
     text[from..].iter().position(|byte| *byte != b' ').map_or(text.len(), |skip| from + skip)
 }
 
-fn version_of(text: &[u8]) -> Result<Version, Refusal> {
+fn version_of(text: &[u8], most: Version) -> Result<Version, Refusal> {
     let Some((major, minor)) = text.strip_prefix(b"HTTP/").and_then(|digits| {
         let dot = digits.iter().position(|byte| *byte == b'.')?;
         Some((decimal(&digits[..dot])?, decimal(&digits[dot + 1..])?))
@@ -355,6 +358,7 @@ fn version_of(text: &[u8]) -> Result<Version, Refusal> {
         (1, 0) => Ok(Version::Http10),
         (1, 1..=99) => Ok(Version::Http11),
         (0, _) | (1, _) => Err(Refusal::RequestLine),
+        (2, 0) if most == Version::Http2 => Ok(Version::Http2),
         _ => Err(Refusal::Version),
     }
 }

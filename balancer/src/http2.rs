@@ -1,0 +1,19 @@
+//! HTTP/2 by the h2 crate. A stream is a [`Wire`](crate::wire::Wire) that carries one exchange as bytes of HTTP/1.1, so
+//! the relay knows of no second protocol: what comes is written out as a head and chunks (`incoming`), what goes is
+//! read back into frames (`outgoing`). Flow control, resets and trailers keep their meaning on the way.
+
+pub mod asked;
+mod incoming;
+mod outgoing;
+pub mod served;
+pub mod serving;
+
+use std::io;
+
+/// What the relay sees of a stream that was reset or whose connection ended.
+fn gone(error: h2::Error) -> io::Error {
+    if error.is_io() {
+        return error.into_io().unwrap_or_else(|| io::ErrorKind::ConnectionReset.into());
+    }
+    io::Error::new(io::ErrorKind::ConnectionReset, error)
+}
