@@ -391,6 +391,7 @@ impl Master {
                 "worker {at} ended {}; starting it anew",
                 if whole { "by itself" } else { "by a panic" }
             );
+            self.running().metrics.respawned.fetch_add(1, Relaxed);
             match worker::spawn(at, self.running()) {
                 Ok(worker) => self.workers.insert(at, worker),
                 Err(error) => tracing::error!("worker {at} cannot be started: {error}"),

@@ -52,7 +52,8 @@ impl Prober {
         for check in checks {
             let group = running.upstreams.group(check.group);
             for index in 0..group.peers().len() {
-                let probe = Probe { check: check.clone(), group: group.clone(), index, started: running.started };
+                let probe =
+                    Probe { check: check.clone(), group: group.clone(), index, started: running.started };
                 let (ended, tasks) = (self.ended.clone(), self.tasks.clone());
                 self.tasks.spawn("health check", async move {
                     tokio::select! {
@@ -163,14 +164,17 @@ impl Probe {
         }
         let mut buffer = Buffer::default();
         let mut response = ResponseHead::default();
-        while !response.parse(buffer.unread(), HEAD_LEN_MAX)? {
-            if read(wire, &mut buffer, HEAD_LEN_MAX).await? == 0 {
-                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
-            }
-            // An interim answer is not the one that is asked for.
-            if response.parse(buffer.unread(), HEAD_LEN_MAX)? && (100..200).contains(&response.status) {
+        loop {
+            if !response.parse(buffer.unread(), HEAD_LEN_MAX)? {
+                if read(wire, &mut buffer, HEAD_LEN_MAX).await? == 0 {
+                    return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+                }
+            } else if (100..200).contains(&response.status) {
+                // An interim answer is not the one that is asked for.
                 buffer.consume(response.len);
                 response.clear();
+            } else {
+                break;
             }
         }
         let rules = &self.check.matcher;

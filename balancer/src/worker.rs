@@ -18,7 +18,7 @@ use crate::access_log::Journal;
 use crate::clock::Clock;
 use crate::downstream;
 use crate::logic::upstreams::Group;
-use crate::metrics::PeerMetrics;
+use crate::metrics::{PeerMetrics, ZoneMetrics};
 use crate::relay::scratch::Spare;
 use crate::running::{Listener, Running, Socket};
 use crate::upstream_conns::UpstreamConns;
@@ -84,6 +84,8 @@ pub struct Generation {
     pub running: Arc<Running>,
     /// By group and server.
     pub peers: Vec<Vec<Arc<PeerMetrics>>>,
+    /// By their place in `Http::zones`.
+    pub zones: Vec<Arc<ZoneMetrics>>,
 }
 
 impl Generation {
@@ -92,7 +94,9 @@ impl Generation {
             group.peers().iter().map(|peer| running.metrics.peer(group.name(), &peer.name)).collect()
         };
         let peers = running.upstreams.groups().iter().map(of_group).collect();
-        Rc::new(Generation { running, peers })
+        let zones = running.settings.http.zones.iter();
+        let zones = zones.map(|(kind, name)| running.metrics.zone(*kind, name)).collect();
+        Rc::new(Generation { running, peers, zones })
     }
 }
 
@@ -456,6 +460,7 @@ fn welcome(worker: &Rc<Worker>, wire: Wire, peer: Option<std::net::SocketAddr>, 
     let generation = worker.generation();
     let connections_max = generation.running.settings.events.worker_connections;
     if worker.connections.len() >= connections_max {
+        generation.running.metrics.connections_dropped.fetch_add(1, Relaxed);
         tracing::error!("{connections_max} worker_connections are not enough");
         return;
     }

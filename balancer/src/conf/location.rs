@@ -22,6 +22,8 @@ pub struct Server {
     pub head: HeadLimits,
     pub tls: Option<Arc<ServerTls>>,
     pub http2: Http2,
+    /// `status_zone`, by its place in `Http::zones`.
+    pub zone: Option<usize>,
     /// Run before a location is looked for.
     pub steps: Arc<[Step]>,
     pub locations: Locations,
@@ -194,6 +196,8 @@ pub struct Location {
     pub path: Box<[u8]>,
     pub nested: Locations,
     pub action: Action,
+    /// `status_zone`, by its place in `Http::zones`.
+    pub zone: Option<usize>,
     /// `set`, `if`, `rewrite`, `return`, `break`: they run when the request comes here.
     pub steps: Arc<[Step]>,
     pub proxy: Arc<Proxy>,
@@ -242,7 +246,11 @@ pub enum LocationKind {
 #[derive(Debug)]
 pub enum Action {
     Proxy(ProxyPass),
-    /// Neither of them: the path is looked for among the files.
+    /// `api`.
+    Api { writes: bool },
+    /// `dashboard`: the page, and the path of the API that it reads.
+    Dashboard { api: Box<str> },
+    /// None of them: the path is looked for among the files.
     Nothing,
 }
 

@@ -10,6 +10,7 @@ use super::check::HealthCheck;
 use super::listen::Listen;
 use super::template::Template;
 use super::upstream::{Upstream, UpstreamId};
+use crate::metrics::ZoneKind;
 
 /// What nginx.conf and everything it includes say.
 #[derive(Debug)]
@@ -83,6 +84,8 @@ pub struct Http {
     pub upstreams: Vec<Arc<Upstream>>,
     pub upstream_names: HashMap<Box<str>, UpstreamId>,
     pub checks: Vec<HealthCheck>,
+    /// Every `status_zone`.
+    pub zones: Vec<(ZoneKind, Box<str>)>,
     /// The distinct files that access logs are written to.
     pub log_files: Vec<Arc<Path>>,
     /// What `$hostname` says.

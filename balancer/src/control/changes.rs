@@ -47,7 +47,11 @@ impl Master {
         if let Some(path) = &next.state_file {
             write_state(path, &next)?;
         }
-        tracing::info!(group = name, servers = next.peers.len(), "servers of upstream \"{name}\" were changed");
+        tracing::info!(
+            group = name,
+            servers = next.peers.len(),
+            "servers of upstream \"{name}\" were changed"
+        );
         let upstreams = running.upstreams.with(&Arc::new(next), running.started.elapsed());
         let next = Arc::new(running.with_upstreams(upstreams));
         self.publish(next.clone());

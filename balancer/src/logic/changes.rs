@@ -12,9 +12,18 @@ use crate::conf::upstream::{Address, Duty, Peer, Sid, Terms, Tier, Upstream};
 #[derive(Debug)]
 pub enum Edit {
     /// A server as written, with the addresses that it has.
-    Add { server: Box<str>, addresses: Vec<Address>, patch: Patch },
-    Change { id: u32, patch: Patch },
-    Remove { id: u32 },
+    Add {
+        server: Box<str>,
+        addresses: Vec<Address>,
+        patch: Patch,
+    },
+    Change {
+        id: u32,
+        patch: Patch,
+    },
+    Remove {
+        id: u32,
+    },
 }
 
 /// What is to be different; what is not named stays.
@@ -170,7 +179,10 @@ pub fn apply(upstream: &Upstream, ids: &[u32], edit: Edit) -> Result<Upstream, R
 
 fn server_of<'u>(upstream: &'u Upstream, ids: &[u32], id: u32) -> Result<&'u Terms, Refusal> {
     let place = ids.iter().position(|known| *known == id);
-    place.and_then(|place| upstream.peers.get(place)).map(|peer| &peer.terms).ok_or(Refusal::ServerNotFound(id))
+    place
+        .and_then(|place| upstream.peers.get(place))
+        .map(|peer| &peer.terms)
+        .ok_or(Refusal::ServerNotFound(id))
 }
 
 fn change(terms: &mut Terms, patch: &Patch, upstream: &Upstream) -> Result<(), Refusal> {

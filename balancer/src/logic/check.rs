@@ -91,7 +91,10 @@ mod tests {
         let equals = |text: &str| HeaderTest::Equals(text.as_bytes().into());
         let like = |text: &str| HeaderTest::Pattern(Regex::new(text).unwrap());
         assert_eq!(head_passes(&header("content-type", equals("text/html"), false), head), Ok(()));
-        assert_eq!(head_passes(&header("content-type", equals("text/html"), true), head), Err(Mismatch::Header));
+        assert_eq!(
+            head_passes(&header("content-type", equals("text/html"), true), head),
+            Err(Mismatch::Header)
+        );
         assert_eq!(head_passes(&header("x-a", like("^tw"), false), head), Ok(()));
         assert_eq!(head_passes(&header("x-a", like("three"), true), head), Ok(()));
         assert_eq!(head_passes(&header("x-b", HeaderTest::Present, false), head), Err(Mismatch::Header));

@@ -22,7 +22,7 @@ pub struct Balancer {
 }
 
 impl Balancer {
-    /// `http` is the inside of the http block; `PORT` in it is a free port.
+    /// `http` is the inside of the http block; `PORT` in it is a free port, `DIR` the balancer's folder.
     pub fn start(http: &str) -> Balancer {
         Balancer::with_workers(http, 1)
     }
@@ -31,7 +31,7 @@ impl Balancer {
         let folder = tempfile::tempdir().unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let dir = folder.path().display();
-        let http = http.replace("PORT", &port.to_string());
+        let http = http.replace("PORT", &port.to_string()).replace("DIR", &dir.to_string());
         let text = format!(
             "daemon off; pid {dir}/pid; error_log {dir}/error.log info; worker_processes {workers};\n\
              events {{ }}\nhttp {{ access_log {dir}/access.log;\n{http}\n}}\n"
@@ -70,6 +70,15 @@ impl Balancer {
         ))
     }
 
+    /// A file in the balancer's folder.
+    pub fn path(&self, name: &str) -> std::path::PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn pid(&self) -> nix::unistd::Pid {
+        nix::unistd::Pid::from_raw(self.child.id().try_into().unwrap())
+    }
+
     pub fn client(&self) -> Client {
         Client::connect(self.port)
     }
@@ -100,6 +109,15 @@ impl Balancer {
 
     pub fn errors(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("error.log")).unwrap_or_default()
+    }
+}
+
+/// Asks again until it is so.
+pub fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
+        std::thread::yield_now();
     }
 }
 

@@ -21,6 +21,7 @@ use crate::conf::location::{
 };
 use crate::conf::table::Context;
 use crate::conf::value;
+use crate::metrics::ZoneKind;
 
 /// Which block becomes a [`Location`].
 pub(super) struct Site<'a> {
@@ -129,6 +130,7 @@ pub(super) fn location(scope: &Scope<'_>, site: &Site<'_>, shared: &mut Shared<'
         path: site.path.as_bytes().into(),
         nested,
         action: action(scope, site, shared)?,
+        zone: (site.kind != LocationKind::Root).then(|| shared.zone(scope, ZoneKind::Location)).flatten(),
         steps: if site.kind == LocationKind::Root { [].into() } else { steps(scope, site, shared)? },
         proxy: Arc::new(proxying::proxy(scope, names)?),
         files: files(scope, site, names, shared.world)?,
@@ -163,12 +165,12 @@ fn action(scope: &Scope<'_>, site: &Site<'_>, shared: &mut Shared<'_>) -> Result
     if site.kind == LocationKind::Root {
         return Ok(Action::Nothing);
     }
-    let own = scope.own("proxy_pass").next();
+    let own = scope.own("proxy_pass").chain(scope.own("grpc_pass")).next();
     // What an `if` block names itself has no location whose path could be replaced.
     let kind = if site.in_if && own.is_some() { LocationKind::Pattern } else { site.kind };
     let passing = Passing { scope, names: shared.names, world: shared.world, kind, path: site.path };
     let node = match own {
-        None if site.in_if => scope.of_location("proxy_pass"),
+        None if site.in_if => scope.of_location("proxy_pass").or(scope.of_location("grpc_pass")),
         own => own,
     };
     match node {
@@ -179,8 +181,26 @@ fn action(scope: &Scope<'_>, site: &Site<'_>, shared: &mut Shared<'_>) -> Result
         }
         None => {
             shared.groups.add_check(scope, None)?;
-            Ok(Action::Nothing)
+            status_action(scope)
         }
+    }
+}
+
+/// `api` and `dashboard`.
+fn status_action(scope: &Scope<'_>) -> Result<Action> {
+    if let Some(node) = scope.own("api").next() {
+        return match node.arg(0) {
+            "" | "write=off" => Ok(Action::Api { writes: false }),
+            "write=on" => Ok(Action::Api { writes: true }),
+            other => Err(node.invalid(other)),
+        };
+    }
+    match scope.own("dashboard").next() {
+        Some(node) if !node.arg(0).starts_with('/') || node.arg(0).contains(['"', '<', '&', '\\']) => {
+            Err(node.invalid(node.arg(0)))
+        }
+        Some(node) => Ok(Action::Dashboard { api: node.arg(0).trim_end_matches('/').into() }),
+        None => Ok(Action::Nothing),
     }
 }
 

@@ -11,6 +11,7 @@ use super::scope::Scope;
 use super::ssl::server_tls;
 use crate::conf::blocks::Node;
 use crate::conf::error::Result;
+use crate::metrics::ZoneKind;
 use crate::conf::location::{HeadLimits, Http2, LocationKind, Pattern, Server};
 
 /// A server block and what leads to it.
@@ -38,6 +39,7 @@ pub(super) fn server<'a>(scope: &Scope<'a>, node: &'a Node, shared: &mut Shared<
         head: head_limits(scope)?,
         tls: server_tls(scope, shared.world)?,
         http2: http2(scope),
+        zone: shared.zone(scope, ZoneKind::Server),
         steps: steps(scope, &site, shared)?,
         locations: locations(scope, &site, shared)?,
         root: Arc::new(location(scope, &site, shared)?),

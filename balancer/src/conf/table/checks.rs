@@ -16,7 +16,8 @@ pub const ROWS: &[Directive] = &[
         .opening(Context::MATCH)
         .many(),
     words("status", Context::MATCH, 1..=ANY, "", "codes or ranges, after `!` those that must not come"),
-    words("header", Context::MATCH, 1..=3, "", "`NAME`, `! NAME`, or NAME with =, !=, ~ or !~ and a value").many(),
+    words("header", Context::MATCH, 1..=3, "", "`NAME`, `! NAME`, or NAME with =, !=, ~ or !~ and a value")
+        .many(),
     words("body", Context::MATCH, 2..=2, "", "`~` or `!~` and a pattern, looked for in the first 256k"),
     words("api", Context::LOCATION, 0..=1, "", "NGINX Plus's REST API, version 9; `write=on` allows changes"),
     one(
@@ -26,5 +27,11 @@ pub const ROWS: &[Directive] = &[
         "",
         "ours: the live page; the argument is the path of the location that has `api`",
     ),
-    one("status_zone", SITE, Kind::Words, "", "counts the requests of this server or location under a name, for the API"),
+    one(
+        "status_zone",
+        SITE,
+        Kind::Words,
+        "",
+        "counts the requests of this server or location under a name, for the API",
+    ),
 ];

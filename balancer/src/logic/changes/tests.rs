@@ -33,7 +33,8 @@ fn add(server: &str, body: &str) -> Edit {
 #[test]
 fn servers_are_added_changed_and_removed() {
     let before = group(Method::RoundRobin, &["10.0.0.1:80", "10.0.0.2:80"]);
-    let added = apply(&before, &[0, 1], add("10.0.0.3:80", r#"{"weight": 4, "drain": true, "slow_start": "30s"}"#));
+    let added =
+        apply(&before, &[0, 1], add("10.0.0.3:80", r#"{"weight": 4, "drain": true, "slow_start": "30s"}"#));
     let added = added.unwrap();
     let new = &added.peers[2].terms;
     assert_eq!((new.weight, new.duty, new.slow_start), (4, Duty::Drain, Duration::from_secs(30)));

@@ -231,6 +231,12 @@ const fn name_class() -> [u8; 256] {
     class
 }
 
+impl Known {
+    pub fn of(name: &[u8]) -> Known {
+        known(hash(name), name)
+    }
+}
+
 macro_rules! known_names {
     ($($variant:ident $constant:ident $name:literal),+ $(,)?) => {
         $(const $constant: u32 = hash($name.as_bytes());)+

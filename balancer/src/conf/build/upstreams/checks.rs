@@ -111,7 +111,8 @@ pub(super) fn health_check(
             }
             ("match", Some(given)) => {
                 let found = matcher_named(given);
-                check.matcher = found.ok_or_else(|| node.error(format!("match \"{given}\" is not defined")))?;
+                check.matcher =
+                    found.ok_or_else(|| node.error(format!("match \"{given}\" is not defined")))?;
             }
             ("mandatory", None) => check.terms.mandatory = true,
             // What is known of a server always outlives a reload.
