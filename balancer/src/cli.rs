@@ -95,7 +95,7 @@ const OPENSSL_VERSION: &str = "3.0.0";
 const BUILT_IN: [&str; 4] = ["threads", "http_realip_module", "http_ssl_module", "http_v2_module"];
 
 /// nginx's default modules that we do not have (yet).
-const LEFT_OUT: [&str; 26] = [
+const LEFT_OUT: [&str; 25] = [
     "http_charset",
     "http_gzip",
     "http_ssi",
@@ -109,7 +109,6 @@ const LEFT_OUT: [&str; 26] = [
     "http_fastcgi",
     "http_uwsgi",
     "http_scgi",
-    "http_grpc",
     "http_memcached",
     "http_limit_conn",
     "http_limit_req",

@@ -67,6 +67,9 @@ impl Exchange<'_> {
             Framing::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
             Framing::None | Framing::UntilClose => {}
         }
+        if self.location.proxy.version == ProxyVersion::Http2 && self.scratch.story.request.accepts_trailers {
+            out.extend_from_slice(b"TE: trailers\r\n");
+        }
         if self.location.proxy.pass_request_headers {
             self.write_clients_own(&mut out);
         }
@@ -119,7 +122,8 @@ impl Exchange<'_> {
         write::clean(&mut out[from..]);
         out.extend_from_slice(match self.location.proxy.version {
             ProxyVersion::Http10 => b" HTTP/1.0\r\n",
-            ProxyVersion::Http11 => b" HTTP/1.1\r\n",
+            // Over HTTP/2 this is what its stream is told in.
+            ProxyVersion::Http11 | ProxyVersion::Http2 => b" HTTP/1.1\r\n",
         });
     }
 

@@ -11,7 +11,7 @@ pub mod serving;
 use std::io;
 
 /// What the relay sees of a stream that was reset or whose connection ended.
-fn gone(error: h2::Error) -> io::Error {
+pub fn gone(error: h2::Error) -> io::Error {
     if error.is_io() {
         return error.into_io().unwrap_or_else(|| io::ErrorKind::ConnectionReset.into());
     }

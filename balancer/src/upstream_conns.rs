@@ -23,6 +23,7 @@ pub struct UpstreamConn {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Protocol {
     pub tls: Option<TlsPeer>,
+    pub http2: bool,
 }
 
 /// Which stack. The address is checked too: a request that began before a reload knows servers by their old numbers.

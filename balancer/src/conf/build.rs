@@ -1,5 +1,6 @@
 //! The tree of directives → [`Settings`]: inheritance, defaults, names resolved, addresses looked up.
 
+mod family;
 mod files;
 mod http;
 mod listens;

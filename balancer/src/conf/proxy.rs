@@ -75,6 +75,8 @@ pub struct Proxy {
     pub hidden: HeaderSet,
     pub pass_request_headers: bool,
     pub pass_request_body: bool,
+    /// Fields that come after the answer's body are passed on.
+    pub pass_trailers: bool,
     pub method: Option<Template>,
     pub body: Option<Template>,
     pub intercept_errors: bool,
@@ -87,6 +89,7 @@ pub struct Proxy {
 pub enum Version {
     Http10,
     Http11,
+    Http2,
 }
 
 /// `proxy_set_header`. An empty value means: send no such header.

@@ -3,6 +3,7 @@
 
 mod checks;
 mod core;
+mod grpc;
 mod http;
 mod moot;
 mod proxy;
@@ -165,7 +166,7 @@ const fn words(
 const ANY: usize = usize::MAX;
 
 pub fn all() -> impl Iterator<Item = &'static Directive> {
-    [checks::ROWS, core::ROWS, http::ROWS, moot::ROWS, proxy::ROWS, ssl::ROWS, upstream::ROWS, upstream_ssl::ROWS].into_iter().flatten()
+    [checks::ROWS, core::ROWS, grpc::ROWS, http::ROWS, moot::ROWS, proxy::ROWS, ssl::ROWS, upstream::ROWS, upstream_ssl::ROWS].into_iter().flatten()
 }
 
 /// Whether a directive is taken without effect, because what it tunes is not there; said when it is met.

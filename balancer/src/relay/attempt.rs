@@ -14,9 +14,10 @@ use super::Exchange;
 use super::upload::Progress;
 use crate::buffer::BUFFER_LEN;
 use crate::conf::location::Action;
-use crate::conf::proxy::{ProxyPass, Target};
+use crate::conf::proxy::{ProxyPass, Target, Version as ProxyVersion};
 use crate::conf::upstream::Address;
 use crate::error::Error;
+use crate::http2::asked::Asked;
 use crate::logic::h1::target::split_port;
 use crate::logic::h1::{BadResponse, Known, Version, fields};
 use crate::logic::upstreams::Lease;
@@ -98,7 +99,7 @@ impl Exchange<'_> {
             let host = split_port(&name).0;
             TlsPeer { tls: tls.clone(), name: String::from_utf8_lossy(host).into() }
         });
-        Protocol { tls }
+        Protocol { tls, http2: self.location.proxy.version == ProxyVersion::Http2 }
     }
 
     /// For the log.
@@ -268,11 +269,19 @@ struct Watch {
 /// A connection on which the first request can be sent.
 pub async fn open(address: &Address, from: Option<SocketAddr>, protocol: &Protocol) -> Result<Wire, Error> {
     let wire = connect(address, from).await.map_err(not_connected)?;
-    match &protocol.tls {
-        None => Ok(wire),
+    let (wire, scheme) = match &protocol.tls {
+        None => (wire, "http"),
         // Boxed: what a handshake needs must not make each request's own future larger.
-        Some(peer) => Box::pin(shake_hands(wire, peer, false)).await.map_err(Error::UpstreamTls),
+        Some(peer) => {
+            let spoken = Box::pin(shake_hands(wire, peer, protocol.http2)).await;
+            (spoken.map_err(Error::UpstreamTls)?, "https")
+        }
+    };
+    if !protocol.http2 {
+        return Ok(wire);
     }
+    let asked = Box::pin(Asked::connect(wire, scheme)).await;
+    asked.map(|asked| Wire::Asked(Box::new(asked))).map_err(|error| Error::Read(crate::http2::gone(error)))
 }
 
 async fn connect(address: &Address, from: Option<SocketAddr>) -> io::Result<Wire> {

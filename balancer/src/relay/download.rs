@@ -15,7 +15,7 @@ use crate::conf::upstream::UpstreamId;
 use crate::error::{Error, Side};
 use crate::headers::Delivery;
 use crate::logic::choose::Ending;
-use crate::logic::h1::{BodyReader, Framing, Piece, write};
+use crate::logic::h1::{BodyReader, Framing, Known, Piece, write};
 use crate::logic::upstreams::Lease;
 use crate::tunnel;
 use crate::upstream_conns::UpstreamConn;
@@ -32,6 +32,7 @@ pub struct Download {
     /// What went wrong on the upstream's side; told to the client by the way the connection ends.
     failed: Option<Error>,
     waits: Option<Waits>,
+    passes_trailers: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +66,7 @@ impl Exchange<'_> {
             framing: delivery.framing,
             failed: None,
             waits: None,
+            passes_trailers: self.location.proxy.pass_trailers,
         };
         let passed = poll_fn(|cx| self.poll_body(cx, &mut conn, &mut download)).await;
         self.now = Instant::now();
@@ -269,7 +271,32 @@ impl Download {
 
     fn finish(&mut self, scratch: &mut Scratch) {
         if self.framing == Framing::Chunked {
-            write::last_chunk(&mut scratch.to_downstream.data, b"");
+            let trailers = if self.passes_trailers { passable(self.reader.trailers()) } else { Vec::new() };
+            write::last_chunk(&mut scratch.to_downstream.data, &trailers);
         }
     }
+}
+
+/// Trailer lines that may be passed on: what a head says about the message, the hop or who may do what, nobody may say
+/// again after the body (RFC 9110, section 6.5.1).
+fn passable(lines: &[u8]) -> Vec<u8> {
+    const NEVER: [&[u8]; 8] = [
+        b"authorization",
+        b"content-encoding",
+        b"content-range",
+        b"content-type",
+        b"set-cookie",
+        b"host",
+        b"cache-control",
+        b"location",
+    ];
+    let mut kept = Vec::new();
+    for line in lines.split_inclusive(|byte| *byte == b'\n') {
+        let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
+        let is_never = NEVER.iter().any(|never| name.eq_ignore_ascii_case(never));
+        if !is_never && Known::of(name) == Known::Other {
+            kept.extend_from_slice(line);
+        }
+    }
+    kept
 }

@@ -8,6 +8,7 @@ use super::story::Story;
 use super::{Exchange, Found};
 use crate::conf::listen::Names;
 use crate::conf::location::{AccessRule, Location, Route, Server, Verdict, Who};
+use crate::conf::proxy::Version as ProxyVersion;
 use crate::conf::ssl::Verify;
 use crate::conf::template::Template;
 use crate::conf::upstream::Address;
@@ -145,6 +146,11 @@ impl<'a> Exchange<'a> {
         let (rest, usual_port) = match (text.strip_prefix("http://"), text.strip_prefix("https://")) {
             (Some(rest), _) => (rest, 80),
             (_, Some(rest)) => (rest, 443),
+            // `grpc_pass`, where the scheme may be left out.
+            _ if self.location.proxy.version == ProxyVersion::Http2 => match text.strip_prefix("grpcs://") {
+                Some(rest) => (rest, 443),
+                None => (text.strip_prefix("grpc://").unwrap_or(&text), 80),
+            },
             _ => return Err(Answer::page(500)),
         };
         self.scratch.story.dynamic_is_tls = usual_port == 443;
@@ -157,8 +163,11 @@ impl<'a> Exchange<'a> {
         if let Some(path) = host.strip_prefix("unix:") {
             return Ok(Found::Own(Box::new(Group::single(host, Address::Unix(path.into())))));
         }
-        let with_port =
-            if split_port(host.as_bytes()).1.is_some() { host.to_owned() } else { format!("{host}:{usual_port}") };
+        let with_port = if split_port(host.as_bytes()).1.is_some() {
+            host.to_owned()
+        } else {
+            format!("{host}:{usual_port}")
+        };
         match with_port.parse() {
             Ok(address) => Ok(Found::Own(Box::new(Group::single(host, Address::Tcp(address))))),
             Err(_) => Err(Answer::page(502)),

@@ -1,6 +1,7 @@
 //! `proxy_*` directives → [`Proxy`] and [`ProxyPass`].
 
 use super::World;
+use super::family::{Family, Settings};
 use super::names::{Case, Names};
 use super::scope::Scope;
 use super::upstream_ssl::upstream_tls;
@@ -41,31 +42,40 @@ const HIDDEN_HEADERS: [&str; 8] = [
 ];
 
 pub(super) fn proxy(scope: &Scope<'_>, names: &Names<'_>) -> Result<Proxy> {
-    let (set_headers, replaced) = request_headers(scope, names)?;
-    let optional = |name: &str| -> Result<Option<Template>> {
-        scope.given(name).map(|node| names.template(node.arg(0), node)).transpose()
+    let own = Settings { scope, family: Family::of(scope) };
+    let is_grpc = own.family == Family::Grpc;
+    let (set_headers, replaced) = request_headers(&own, names)?;
+    let optional = |rest: &str| -> Result<Option<Template>> {
+        own.given(rest).map(|node| names.template(node.arg(0), node)).transpose()
     };
     Ok(Proxy {
-        connect_timeout: scope.duration("proxy_connect_timeout"),
-        send_timeout: scope.duration("proxy_send_timeout"),
-        read_timeout: scope.duration("proxy_read_timeout"),
-        version: if scope.text("proxy_http_version") == "1.0" { Version::Http10 } else { Version::Http11 },
-        buffering: scope.flag("proxy_buffering"),
-        request_buffering: scope.flag("proxy_request_buffering"),
-        buffer_len: scope.len("proxy_buffer_size"),
-        next: next_upstream(scope)?,
+        connect_timeout: own.duration("connect_timeout"),
+        send_timeout: own.duration("send_timeout"),
+        read_timeout: own.duration("read_timeout"),
+        version: match own.text("http_version") {
+            _ if is_grpc => Version::Http2,
+            "1.0" => Version::Http10,
+            "2" | "2.0" => Version::Http2,
+            _ => Version::Http11,
+        },
+        // Messages of gRPC pass as they come, both ways.
+        buffering: own.flag("buffering") && !is_grpc,
+        request_buffering: own.flag("request_buffering") && !is_grpc,
+        buffer_len: own.len("buffer_size"),
+        next: next_upstream(&own)?,
         set_headers,
         replaced,
-        hidden: hidden_headers(scope),
-        pass_request_headers: scope.flag("proxy_pass_request_headers"),
-        pass_request_body: scope.flag("proxy_pass_request_body"),
-        method: optional("proxy_method")?,
-        body: optional("proxy_set_body")?,
-        intercept_errors: scope.flag("proxy_intercept_errors"),
-        ignore_client_abort: scope.flag("proxy_ignore_client_abort"),
-        redirects: redirects(scope, names)?,
-        bind: scope
-            .given("proxy_bind")
+        hidden: hidden_headers(&own),
+        pass_request_headers: own.flag("pass_request_headers"),
+        pass_request_body: own.flag("pass_request_body"),
+        pass_trailers: own.flag("pass_trailers") || is_grpc,
+        method: optional("method")?,
+        body: optional("set_body")?,
+        intercept_errors: own.flag("intercept_errors"),
+        ignore_client_abort: own.flag("ignore_client_abort"),
+        redirects: if is_grpc { Redirects::Off } else { redirects(scope, names)? },
+        bind: own
+            .given("bind")
             .filter(|node| node.arg(0) != "off")
             .map(|node| names.template(node.arg(0), node))
             .transpose()?,
@@ -73,11 +83,11 @@ pub(super) fn proxy(scope: &Scope<'_>, names: &Names<'_>) -> Result<Proxy> {
 }
 
 /// Host comes first, then what the configuration sets, in its order. Empty constants only suppress.
-fn request_headers(scope: &Scope<'_>, names: &Names<'_>) -> Result<(Box<[SetHeader]>, HeaderSet)> {
+fn request_headers(own: &Settings<'_>, names: &Names<'_>) -> Result<(Box<[SetHeader]>, HeaderSet)> {
     let mut replaced: HeaderSet = OWN_HEADERS.into_iter().collect();
     let mut host = Template::new([Part::Variable(Variable::ProxyHost)]);
     let mut others = Vec::new();
-    for node in scope.nearest("proxy_set_header") {
+    for node in own.nearest("set_header") {
         let (name, value) = (node.arg(0).as_bytes(), names.template(node.arg(1), node)?);
         replaced.insert(name);
         if name.eq_ignore_ascii_case(b"host") {
@@ -94,24 +104,24 @@ fn set_header(name: &[u8], value: Template) -> SetHeader {
     SetHeader { name: name.into(), hash: name_hash(name), value }
 }
 
-fn hidden_headers(scope: &Scope<'_>) -> HeaderSet {
+fn hidden_headers(own: &Settings<'_>) -> HeaderSet {
     let mut set: HeaderSet = HIDDEN_HEADERS.into_iter().collect();
-    scope.nearest("proxy_hide_header").iter().for_each(|node| set.insert(node.arg(0).as_bytes()));
-    scope.nearest("proxy_pass_header").iter().for_each(|node| set.remove(node.arg(0).as_bytes()));
+    own.nearest("hide_header").iter().for_each(|node| set.insert(node.arg(0).as_bytes()));
+    own.nearest("pass_header").iter().for_each(|node| set.remove(node.arg(0).as_bytes()));
     set
 }
 
-fn next_upstream(scope: &Scope<'_>) -> Result<NextUpstream> {
+fn next_upstream(own: &Settings<'_>) -> Result<NextUpstream> {
     let mut next = NextUpstream {
         error: false,
         timeout: false,
         invalid_header: false,
         non_idempotent: false,
         statuses: RetryStatuses::default(),
-        tries_max: u32::try_from(scope.count("proxy_next_upstream_tries")).unwrap_or(u32::MAX),
-        time_max: scope.duration("proxy_next_upstream_timeout"),
+        tries_max: u32::try_from(own.count("next_upstream_tries")).unwrap_or(u32::MAX),
+        time_max: own.duration("next_upstream_timeout"),
     };
-    let Some(node) = scope.given("proxy_next_upstream") else {
+    let Some(node) = own.given("next_upstream") else {
         return Ok(NextUpstream { error: true, timeout: true, ..next });
     };
     for word in &node.args {
@@ -178,24 +188,17 @@ pub(super) struct Passing<'a, 'n> {
 
 pub(super) fn proxy_pass(node: &Node, groups: &mut Groups, passing: &Passing<'_, '_>) -> Result<ProxyPass> {
     let url = node.arg(0);
+    let family = if node.name == "grpc_pass" { Family::Grpc } else { Family::Proxy };
+    let tls = || upstream_tls(passing.scope, family.prefix(), passing.names, passing.world).map(Some);
     if url.contains('$') {
         let target = Target::Dynamic(passing.names.template(url, node)?);
         let (host, port) = ([].into(), [].into());
-        let tls = Some(upstream_tls(passing.scope, "proxy", passing.names, passing.world)?);
+        let tls = tls()?;
         return Ok(ProxyPass { target, uri: UriForm::OfUrl, host, port, default_redirect: None, tls });
     }
-    let lower = url.to_ascii_lowercase();
-    let (prefix, usual_port) = match lower.starts_with("https://") {
-        true => ("https://", 443),
-        false => ("http://", 80),
-    };
-    if !lower.starts_with(prefix) {
-        return Err(node.error("invalid URL prefix"));
-    }
-    let tls = match prefix {
-        "https://" => Some(upstream_tls(passing.scope, "proxy", passing.names, passing.world)?),
-        _ => None,
-    };
+    let Some((prefix, is_tls)) = scheme(url, family) else { return Err(node.error("invalid URL prefix")) };
+    let usual_port = if is_tls { 443 } else { 80 };
+    let tls = if is_tls { tls()? } else { None };
     let (authority, uri) = split_url(&url[prefix.len()..]);
     let endpoint = Endpoint::read(authority)
         .ok_or_else(|| node.error(format!("invalid host or port in upstream \"{authority}\"")))?;
@@ -218,6 +221,7 @@ pub(super) fn proxy_pass(node: &Node, groups: &mut Groups, passing: &Passing<'_,
     });
     let uri = match (uri, fixed) {
         ("", _) => UriForm::AsReceived,
+        _ if family == Family::Grpc => return Err(node.error("\"grpc_pass\" cannot have URI part")),
         (uri, true) => UriForm::Replace { with: uri.as_bytes().into(), prefix_len: passing.path.len() },
         (_, false) => {
             return Err(node.error(
@@ -236,6 +240,17 @@ pub(super) fn proxy_pass(node: &Node, groups: &mut Groups, passing: &Passing<'_,
     let port = if is_unix { String::new() } else { endpoint.port_or_default().to_string() };
     let (host, port) = (shown.as_bytes().into(), port.into_bytes().into());
     Ok(ProxyPass { target: Target::Group(id), uri, host, port, default_redirect, tls })
+}
+
+/// What a URL begins with, and whether that means TLS. gRPC needs no scheme.
+fn scheme(url: &str, family: Family) -> Option<(&str, bool)> {
+    let known: &[(&str, bool)] = match family {
+        Family::Proxy => &[("http://", false), ("https://", true)],
+        Family::Grpc => &[("grpc://", false), ("grpcs://", true), ("", false)],
+    };
+    let starts =
+        |prefix: &str| url.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
+    known.iter().find(|(prefix, _)| starts(prefix)).map(|(prefix, tls)| (&url[..prefix.len()], *tls))
 }
 
 /// Authority and URI of a URL whose scheme is off; a unix path ends at a `:`.

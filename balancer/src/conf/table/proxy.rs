@@ -12,7 +12,13 @@ pub const ROWS: &[Directive] = &[
         "",
         "the upstream: http://group, http://address:port, unix:, with or without URI",
     ),
-    one("proxy_http_version", REQUEST, Kind::Choice(&["1.0", "1.1"]), "1.1", "version towards upstreams"),
+    one(
+        "proxy_http_version",
+        REQUEST,
+        Kind::Choice(&["1.0", "1.1", "2"]),
+        "1.1",
+        "version towards upstreams",
+    ),
     words("proxy_set_header", REQUEST, 2..=2, "", "a header of the request to the upstream; empty: none")
         .many(),
     one("proxy_hide_header", REQUEST, Kind::Words, "", "a header of the answer that is not passed on").many(),
@@ -20,6 +26,13 @@ pub const ROWS: &[Directive] = &[
         .many(),
     one("proxy_pass_request_headers", REQUEST, Kind::Flag, "on", "pass the client's headers on"),
     one("proxy_pass_request_body", REQUEST, Kind::Flag, "on", "pass the client's body on"),
+    one(
+        "proxy_pass_trailers",
+        REQUEST,
+        Kind::Flag,
+        "off",
+        "pass fields on that come after the answer's body",
+    ),
     one("proxy_method", REQUEST, Kind::Words, "", "method in place of the client's"),
     one("proxy_set_body", REQUEST, Kind::Words, "", "body in place of the client's"),
     one("proxy_connect_timeout", REQUEST, Kind::Millis, "60s", "longest wait for a connection"),
