@@ -36,6 +36,43 @@ impl std::fmt::Debug for CancelKey {
     }
 }
 
+/// What kind of connection the startup parameter `replication` asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Replication {
+    #[default]
+    None,
+    /// Bound to a database: SQL and logical replication.
+    Logical,
+    /// The whole cluster's log; knows replication commands only.
+    Physical,
+}
+
+impl Replication {
+    /// `database`, or a boolean as Postgres spells them: true, yes, on, 1 and their beginnings. None: Postgres refuses it.
+    pub fn parse(text: &str) -> Option<Replication> {
+        let text = text.to_ascii_lowercase();
+        let begins = |word: &str, len_min: usize| text.len() >= len_min && word.starts_with(&text);
+        if text == "database" {
+            Some(Replication::Logical)
+        } else if begins("true", 1) || begins("yes", 1) || text == "on" || text == "1" {
+            Some(Replication::Physical)
+        } else if begins("false", 1) || begins("no", 1) || begins("off", 2) || text == "0" {
+            Some(Replication::None)
+        } else {
+            None
+        }
+    }
+
+    /// As it is written in a startup message.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Replication::None => "no",
+            Replication::Logical => "database",
+            Replication::Physical => "yes",
+        }
+    }
+}
+
 /// A startup message of protocol 3.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Startup {
@@ -198,6 +235,24 @@ mod tests {
         assert_eq!(whole(&wire), Packet::Cancel(key));
         assert_eq!(whole(&[0, 0, 0, 8, 4, 210, 22, 47]), Packet::SslRequest);
         assert_eq!(whole(&[0, 0, 0, 8, 4, 210, 22, 48]), Packet::GssEncRequest);
+    }
+
+    #[test]
+    fn replication_is_a_word_or_a_boolean() {
+        let read = |text| Replication::parse(text);
+        assert_eq!(read("database"), Some(Replication::Logical));
+        for text in ["true", "TRUE", "t", "yes", "y", "on", "1"] {
+            assert_eq!(read(text), Some(Replication::Physical), "{text}");
+        }
+        for text in ["false", "f", "no", "n", "off", "of", "0"] {
+            assert_eq!(read(text), Some(Replication::None), "{text}");
+        }
+        for text in ["", "o", "2", "maybe", "data", "databases", "trues"] {
+            assert_eq!(read(text), None, "{text:?}");
+        }
+        for kind in [Replication::None, Replication::Logical, Replication::Physical] {
+            assert_eq!(read(kind.as_str()), Some(kind));
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! one write on each side, and an idle client holds no buffer.
 
 mod ending;
+mod standing;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use pgwire::sqlstate;
 
 use crate::clients::{ClientEntry, Doing};
 use crate::error::End;
+use crate::house::Standing;
 use crate::logic::session::{ClientHalt, ClientSide, Flow, Mode, ServerHalt, ServerSide, Session};
 use crate::outbox::Outbox;
 use crate::pool::{Borrowed, Borrower, Lease, PoolInfo, Waiting};
@@ -51,6 +53,13 @@ enum Link {
     Held(Lease),
 }
 
+/// How a client leaves.
+enum Departure {
+    Ends(End),
+    /// To the process that takes over.
+    Moves,
+}
+
 type Progress = Poll<Result<(), End>>;
 
 impl Client {
@@ -80,31 +89,59 @@ impl Client {
         }
     }
 
-    /// Serves the client until its end.
-    pub async fn run(mut self, sent_ahead: Vec<u8>) {
+    /// Serves the client until its end. Some have a server from the start.
+    pub async fn run(mut self, sent_ahead: Vec<u8>, lease: Option<Lease>) {
         self.retry_unread = !sent_ahead.is_empty();
         self.unread = sent_ahead;
-        self.entry.set_doing(Doing::Idle, Instant::now());
-        let end = std::future::poll_fn(|cx| self.poll_relay(cx)).await;
-        self.finish(&end);
+        let now = Instant::now();
+        self.entry.set_doing(Doing::Idle, now);
+        if let Some(lease) = lease {
+            self.start_with(lease, now);
+        }
+        match std::future::poll_fn(|cx| self.poll_relay(cx)).await {
+            Departure::Ends(end) => self.finish(&end),
+            Departure::Moves => self.move_out().await,
+        }
     }
 
-    fn poll_relay(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+    /// One that has been used before, or was made for this client; a transaction may be open on it.
+    fn start_with(&mut self, mut lease: Lease, now: Instant) {
+        let in_transaction = lease.server().state.is_idle_in_transaction();
+        self.link_to(lease, now);
+        self.query_started = None;
+        if in_transaction {
+            self.entry.set_doing(Doing::IdleInTransaction, now);
+        } else {
+            self.transaction_started = None;
+            self.entry.end_transaction();
+            self.entry.set_doing(Doing::Idle, now);
+        }
+    }
+
+    fn poll_relay(&mut self, cx: &mut Context<'_>) -> Poll<Departure> {
         self.entry.listen_for_orders(cx.waker());
         loop {
             if self.entry.has_order()
                 && let Err(end) = self.obey(cx)
             {
-                return Poll::Ready(end);
+                return Poll::Ready(Departure::Ends(end));
             }
-            let progress = match self.link {
-                Link::None => self.poll_alone(cx),
-                Link::Waiting(..) => self.poll_waiting(cx),
-                Link::Held(_) => self.poll_held(cx),
+            let progress = match self.worker.house.standing() {
+                Standing::Suspended => self.poll_suspended(cx),
+                Standing::Moving if self.is_movable() => return Poll::Ready(Departure::Moves),
+                Standing::Serving | Standing::Moving => self.poll_linked(cx),
             };
             if let Err(end) = ready!(progress) {
-                return Poll::Ready(end);
+                return Poll::Ready(Departure::Ends(end));
             }
+        }
+    }
+
+    fn poll_linked(&mut self, cx: &mut Context<'_>) -> Progress {
+        match self.link {
+            Link::None => self.poll_alone(cx),
+            Link::Waiting(..) => self.poll_waiting(cx),
+            Link::Held(_) => self.poll_held(cx),
         }
     }
 
@@ -125,7 +162,7 @@ impl Client {
             self.link = Link::None;
             let now = Instant::now();
             let waited = now.saturating_duration_since(since);
-            self.stats(|part| part.wait_micros.add(waited.as_micros() as u64));
+            self.stats(|part| part.wait.add(waited));
             self.link_to(grant?, now);
             return Poll::Ready(self.feed_unread(cx));
         }

@@ -8,9 +8,10 @@ use std::time::{Instant, SystemTime};
 use pgwire::auth::{Stored, md5, scram};
 use pgwire::backend::{self, Authentication, kind};
 use pgwire::report::Received;
-use pgwire::startup::{self, CancelKey};
+use pgwire::startup::{self, CancelKey, Replication};
 use pgwire::{frontend, sqlstate};
-use tokio::net::{TcpStream, UnixStream};
+use socket2::SockRef;
+use tokio::net::{TcpSocket, UnixStream};
 
 use crate::clients::random_u64;
 use crate::house::House;
@@ -18,7 +19,7 @@ use crate::logic::ledger::{ServerKey, WorkerId};
 use crate::logic::parameters::{self, Parameters};
 use crate::logic::session::ServerState;
 use crate::outbox::Outbox;
-use crate::pool::{Credential, Failure, PoolInfo, Welcome};
+use crate::pool::{Credential, Failure, PoolInfo, ReplicationStart, Welcome};
 use crate::server::{Address, Server, ServerInfo, Target};
 use crate::settings::{Host, LoadBalanceHosts, Secret, Settings};
 use crate::talk::{Message, Talk, TalkError};
@@ -31,16 +32,17 @@ struct Greeting {
     key: Option<CancelKey>,
 }
 
-/// Connects and logs in within server_connect_timeout.
+/// Connects and logs in within server_connect_timeout: for the pool, or for one replication client.
 pub async fn dial(
     house: &Arc<House>,
     info: &Arc<PoolInfo>,
+    replication: Option<&ReplicationStart>,
     key: ServerKey,
     worker: WorkerId,
 ) -> Result<Box<Server>, Failure> {
     let settings = house.settings();
     let limit = settings.server_connect_timeout;
-    let dialing = Dialing { house, settings: &settings, info, id: house.next_id() };
+    let dialing = Dialing { house, settings: &settings, info, replication, id: house.next_id() };
     let dialed = if limit.is_zero() {
         dialing.run(key, worker).await
     } else {
@@ -55,7 +57,7 @@ pub async fn dial(
 
 /// Connects for a cancel request: no login.
 pub async fn connect_only(house: &House, target: &Target) -> std::io::Result<Wire> {
-    let wire = connect_to(&target.address).await?;
+    let wire = connect_to(house, &target.address).await?;
     if !target.is_tls {
         return Ok(wire);
     }
@@ -66,10 +68,30 @@ pub async fn connect_only(house: &House, target: &Target) -> std::io::Result<Wir
     Ok(talk.into_parts().0)
 }
 
+/// Connects to another pooler to pass a cancel request on.
+pub async fn connect_peer(house: &House, host: &Host, port: u16) -> std::io::Result<Wire> {
+    let (address, name) = match host {
+        Host::Unix(folder) => (Address::Unix(folder.join(format!(".s.PGSQL.{port}"))), ""),
+        Host::Abstract(name) => (Address::Abstract(format!("{name}/.s.PGSQL.{port}")), ""),
+        Host::Tcp(name) => {
+            let found = tokio::net::lookup_host((name.as_str(), port)).await?.next();
+            (Address::Tcp(found.ok_or(std::io::ErrorKind::NotFound)?), name.as_str())
+        }
+    };
+    let wire = connect_to(house, &address).await?;
+    if wire.is_unix() {
+        return Ok(wire);
+    }
+    let mut talk = Talk::new(wire);
+    crate::tls::start_towards_server(house, &mut talk, name).await.map_err(std::io::Error::other)?;
+    Ok(talk.into_parts().0)
+}
+
 struct Dialing<'a> {
     house: &'a Arc<House>,
     settings: &'a Settings,
     info: &'a Arc<PoolInfo>,
+    replication: Option<&'a ReplicationStart>,
     id: u64,
 }
 
@@ -78,7 +100,6 @@ impl Dialing<'_> {
         let host = self.host();
         let port = self.info.database.port;
         let (address, wire) = self.connect(&host, port).await?;
-        self.house.tune(&wire);
         let local = local_address(&wire, port);
         let mut talk = Talk::new(wire);
         let tls_name = match &host {
@@ -91,6 +112,7 @@ impl Dialing<'_> {
                 .map_err(|text| failure(sqlstate::CONNECTION_FAILURE, &text))?;
         }
         let greeting = self.log_in(&mut talk).await?;
+        let welcome = self.learn(greeting.statuses);
         let tls = talk.wire.tls_text().unwrap_or_default();
         let (shown_host, shown_port) = (host_text(&address), port);
         let target = Target {
@@ -102,6 +124,7 @@ impl Dialing<'_> {
         let info = Arc::new(ServerInfo {
             id: self.id,
             ptr: self.ptr(),
+            fd: talk.wire.fd(),
             name: self.name(&shown_host, shown_port),
             target,
             host: shown_host,
@@ -111,10 +134,11 @@ impl Dialing<'_> {
             connected_at: SystemTime::now(),
             connected: Instant::now(),
             prepared: AtomicU64::new(0),
+            replication: self.replication.map_or(Replication::None, |start| start.replication),
+            welcome: welcome.clone(),
         });
         let from = &info.local;
         tracing::info!("{} new connection to server (from {}:{})", info.name, from.0, from.1);
-        let welcome = self.learn(greeting.statuses);
         let (wire, unread) = talk.into_parts();
         let limit = self.settings.max_prepared_statements as usize;
         let mut server = Box::new(Server {
@@ -127,7 +151,9 @@ impl Dialing<'_> {
             unread,
             info,
         });
-        if let Some(sql) = &self.info.database.connect_query {
+        // A physical replication connection knows no SQL.
+        let takes_sql = server.info.replication != Replication::Physical;
+        if let Some(sql) = self.info.database.connect_query.as_ref().filter(|_| takes_sql) {
             server.run_own(sql).await.map_err(|text| failure(sqlstate::CONNECTION_FAILURE, &text))?;
         }
         Ok(server)
@@ -140,8 +166,7 @@ impl Dialing<'_> {
             return Host::Unix(self.settings.unix_socket_dir.clone().into());
         }
         let rotates = self.info.database.load_balance_hosts == LoadBalanceHosts::RoundRobin;
-        let failed = self.info.failure().is_some();
-        hosts[self.info.next_host(hosts.len(), rotates || failed)].clone()
+        hosts[self.info.next_host(hosts.len(), rotates)].clone()
     }
 
     async fn connect(&self, host: &Host, port: u16) -> Result<(Address, Wire), Failure> {
@@ -162,14 +187,14 @@ impl Dialing<'_> {
                 });
             }
         };
-        let wire = connect_to(&address).await.map_err(failed)?;
+        let wire = connect_to(self.house, &address).await.map_err(failed)?;
         Ok((address, wire))
     }
 
     async fn connect_any(&self, addresses: &[SocketAddr]) -> Option<(Address, Wire)> {
         for address in addresses {
             let address = Address::Tcp(*address);
-            if let Ok(wire) = connect_to(&address).await {
+            if let Ok(wire) = connect_to(self.house, &address).await {
                 return Some((address, wire));
             }
         }
@@ -180,6 +205,10 @@ impl Dialing<'_> {
         let database = &self.info.database;
         let mut parameters = vec![("user", self.info.user.as_str()), ("database", database.dbname.as_str())];
         parameters.extend(database.startup.iter().map(|(name, value)| (*name, value.as_str())));
+        if let Some(start) = self.replication {
+            parameters.push(("replication", start.replication.as_str()));
+            parameters.extend(start.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        }
         let mut out = Vec::new();
         startup::startup(&mut out, 0, parameters);
         talk.send(&out).await.map_err(|e| crashed(&e.into()))?;
@@ -326,29 +355,38 @@ impl Dialing<'_> {
             return old;
         }
         let welcome = Arc::new(Welcome { statuses, parameters: Arc::new(tracked) });
-        self.info.set_welcome(welcome.clone());
+        // A replication client's own parameters are nobody else's.
+        if self.replication.is_none() {
+            self.info.set_welcome(welcome.clone());
+        }
         welcome
     }
 
     fn ptr(&self) -> u64 {
-        0x5600_0000_0000 + self.id * 0x100
+        ServerInfo::ptr_of(self.id)
     }
 
     fn name(&self, host: &str, port: u16) -> String {
-        format!("S-0x{:x}: {}/{}@{host}:{port}", self.ptr(), self.info.database.name, self.info.user)
+        ServerInfo::name_of(self.ptr(), &self.info.database.name, &self.info.user, host, port)
     }
 
     fn log_failure(&self, failed: &Failure) {
         let host = self.info.database.host_text().unwrap_or_else(|| "unix".to_string());
         let name = self.name(&host, self.info.database.port);
-        let reason = &failed.text;
+        let reason = if self.replication.is_some() { "login failed" } else { failed.text.as_str() };
         tracing::info!("{name} closing because: {reason} (age=0s)");
     }
 }
 
-async fn connect_to(address: &Address) -> std::io::Result<Wire> {
+async fn connect_to(house: &House, address: &Address) -> std::io::Result<Wire> {
     match address {
-        Address::Tcp(address) => Ok(Wire::tcp(TcpStream::connect(address).await?)),
+        Address::Tcp(address) => {
+            let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+            // Before it connects: a peer that was promised a large window waits for room that a smaller buffer never
+            // has, and sends a piece per timeout.
+            house.tune_socket(&SockRef::from(&socket));
+            Ok(Wire::tcp(socket.connect(*address).await?))
+        }
         Address::Unix(path) => Ok(Wire::unix(UnixStream::connect(path).await?)),
         Address::Abstract(name) => {
             use std::os::linux::net::SocketAddrExt;

@@ -95,6 +95,13 @@ impl End {
         End { reason: text, fault: Fault::Server, told }
     }
 
+    /// Postgres did not take the login of a replication client. The log has PgBouncer's word for it, the client Postgres'.
+    pub fn replication_refused(failure: &Failure) -> End {
+        let text = format!("login failed: {}", failure.text);
+        let told = Told::Postgres { sqlstate: failure.sqlstate.clone(), text };
+        End { reason: "login failed".to_string(), fault: Fault::Server, told }
+    }
+
     /// The last login to Postgres failed and there is no server to wait for.
     pub fn login_failing(failure: Option<&Failure>) -> End {
         let cached = failure.map_or("unknown", |f| f.text.as_str());

@@ -2,6 +2,7 @@
 
 mod authenticate;
 mod lookup;
+mod replication;
 mod startup;
 
 use std::rc::Rc;
@@ -9,21 +10,27 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use pgwire::startup::{Packet, Startup};
+use pgwire::startup::{Packet, Replication, Startup};
 use pgwire::{backend, sqlstate};
 
 use crate::admin::{Console, Rights};
 use crate::clients::{ClientEntry, Login, Order};
 use crate::error::End;
+use crate::logic::ledger::Limit;
 use crate::logic::session::{Mode, Rules, Session};
-use crate::pool::{Borrowed, Borrower, PoolInfo, Welcome};
+use crate::pool::{Borrowed, Borrower, Lease, PoolInfo, Welcome};
 use crate::settings::{ADMIN_DATABASE, Database, Settings};
 use crate::talk::{Talk, TalkError};
 use crate::worker::Worker;
 
 /// Who came in.
 pub enum LoggedIn {
-    Client { pool: Arc<PoolInfo>, session: Box<Session> },
+    Client {
+        pool: Arc<PoolInfo>,
+        session: Box<Session>,
+        /// A replication client has its server from the start.
+        lease: Option<Lease>,
+    },
     Console(Console),
 }
 
@@ -62,11 +69,13 @@ impl LoginAttempt<'_> {
         let user = startup.get("user").filter(|user| !user.is_empty());
         let user = user.ok_or_else(|| refuse("no username supplied"))?.to_string();
         let database = startup.database().unwrap_or(&user).to_string();
+        let replication = replication::asked(&startup)?;
         let tls = self.entry.tls.get().map_or("no", String::as_str);
         if settings.log_connections {
             tracing::info!(
-                "{} login attempt: db={database} user={user} tls={tls} replication=no",
-                self.entry.name_as(&database, &user)
+                "{} login attempt: db={database} user={user} tls={tls} replication={}",
+                self.entry.name_as(&database, &user),
+                replication.as_str()
             );
         }
         if startup.must_negotiate(0) {
@@ -78,8 +87,11 @@ impl LoginAttempt<'_> {
         if database == ADMIN_DATABASE {
             return self.log_in_operator(talk, &settings, user).await;
         }
-        let wanted = startup::wanted(&startup, &settings, &self.worker.house.extra)?;
-        self.log_in_client(talk, &settings, Asked { user, database, wanted }).await
+        let mut wanted = startup::wanted(&startup, &settings, &self.worker.house.extra)?;
+        if settings.application_name_add_host {
+            wanted.add_host(&self.entry.peer);
+        }
+        self.log_in_client(talk, &settings, Asked { user, database, wanted, replication }).await
     }
 
     /// Answers encryption requests until the startup message comes.
@@ -104,8 +116,8 @@ impl LoginAttempt<'_> {
                 }
                 Packet::SslRequest | Packet::GssEncRequest => out.push(b'N'),
                 Packet::Cancel(key) => {
-                    crate::cancel::forward(&self.worker.house, &key).await;
-                    return Err(End::quiet("cancel request"));
+                    let outcome = crate::cancel::forward(&self.worker.house, self.entry, &key).await;
+                    return Err(End::quiet(outcome));
                 }
                 Packet::Startup(startup) => return Ok(startup),
             }
@@ -160,34 +172,56 @@ impl LoginAttempt<'_> {
             user: asked.user.clone(),
             pool: Some(pool.clone()),
             application_name,
+            replication: asked.replication,
         };
         let _ = self.entry.login.set(login);
-        let welcome = self.welcome(&pool).await?;
-        let parameters = asked.wanted.over(&welcome.parameters);
+        let (lease, welcome) = match asked.replication {
+            Replication::None => (None, self.welcome(&pool).await?),
+            _ => {
+                let lease = self.dedicated(&pool, &asked).await?;
+                let welcome = lease.info().welcome.clone();
+                (Some(lease), welcome)
+            }
+        };
+        let parameters = match lease {
+            None => asked.wanted.over(&welcome.parameters),
+            // Its startup message has set them, and a physical one takes no SET.
+            Some(_) => welcome.parameters.clone(),
+        };
         self.greet(talk, &welcome, &parameters).await?;
-        pool.stats.part(self.worker.id).client_logins.add(1);
-        let mode = crate::worker::mode(settings.pool_mode(&database, &asked.user));
+        let part = pool.stats.part(self.worker.id);
+        part.client_logins.add(1);
+        part.login.add(self.entry.connected.elapsed());
+        let mode = match asked.replication {
+            Replication::None => crate::worker::mode(settings.pool_mode(&database, &asked.user)),
+            _ => Mode::Session,
+        };
         let rules = rules(settings, &pool, mode);
         let session = Box::new(Session::new(self.entry.id, rules, parameters, house.extra.clone()));
-        Ok(LoggedIn::Client { pool, session })
+        Ok(LoggedIn::Client { pool, session, lease })
     }
 
     fn check_room(&self, settings: &Settings, database: &Database, user: &str) -> Result<(), End> {
         let house = &self.worker.house;
-        let full = |text: &str| Err(End::pool(sqlstate::TOO_MANY_CONNECTIONS, text));
+        let full = |limit: Limit, text: &str| {
+            house.stats.database(&database.name).part(self.worker.id).count_limit(limit);
+            Err(End::pool(sqlstate::TOO_MANY_CONNECTIONS, text))
+        };
         if house.phase() != crate::house::Phase::Running {
             return Err(End::pool(sqlstate::CANNOT_CONNECT_NOW, "pooler is shutting down"));
         }
         if settings.max_client_conn > 0 && house.clients.len() > settings.max_client_conn as usize {
-            return full("no more connections allowed (max_client_conn)");
+            return full(Limit::MaxClientConn, "no more connections allowed (max_client_conn)");
         }
         let database_limit = settings.max_db_client_connections(database) as usize;
         if database_limit > 0 && house.clients.count_of(|l| l.database == database.name) >= database_limit {
-            return full("client connections exceeded (max_db_client_connections)");
+            let text = "client connections exceeded (max_db_client_connections)";
+            return full(Limit::MaxDbClientConnections, text);
         }
         let user_limit = settings.max_user_client_connections(user) as usize;
         if user_limit > 0 && house.clients.count_of(|l| l.user == user) >= user_limit {
-            return full("client connections exceeded (max_user_client_connections)");
+            let text = "client connections exceeded (max_user_client_connections)";
+            return full(Limit::MaxUserClientConnections, text);
         }
         Ok(())
     }
@@ -222,7 +256,7 @@ impl LoginAttempt<'_> {
         for (name, value) in &welcome.statuses {
             backend::parameter_status(&mut out, name, parameters.get(name).unwrap_or(value));
         }
-        backend::backend_key_data(&mut out, &self.entry.cancel_key());
+        backend::backend_key_data(&mut out, &self.entry.key.to_cancel_key());
         let notice = self.worker.house.settings_cached(|s| s.login_notify_message.clone());
         if !notice.is_empty() {
             use pgwire::report::{Report, Severity};
@@ -255,16 +289,26 @@ impl LoginAttempt<'_> {
                 user: user.clone(),
                 database: ADMIN_DATABASE.to_string(),
                 wanted: startup::Wanted::default(),
+                replication: Replication::None,
             };
             self.authenticate(talk, settings, &asked, None).await?;
         }
-        let login =
-            Login { database: ADMIN_DATABASE.to_string(), user, pool: None, application_name: String::new() };
+        // Who only looks may not crowd out those who act.
+        if rights == Rights::Stats {
+            self.check_room(settings, &Database::new(ADMIN_DATABASE), &user)?;
+        }
+        let login = Login {
+            database: ADMIN_DATABASE.to_string(),
+            user,
+            pool: None,
+            application_name: String::new(),
+            replication: Replication::None,
+        };
         let _ = self.entry.login.set(login);
         let console = Console::new(rights);
         let mut out = Vec::new();
         backend::authentication_ok(&mut out);
-        out.extend(console.welcome(&self.entry.cancel_key()));
+        out.extend(console.welcome(&self.entry.key.to_cancel_key()));
         send(talk, &out).await?;
         self.entry.prepared.store(0, Ordering::Relaxed);
         Ok(LoggedIn::Console(console))
@@ -287,14 +331,15 @@ struct Asked {
     user: String,
     database: String,
     wanted: startup::Wanted,
+    replication: Replication,
 }
 
 async fn ordered(entry: &ClientEntry) -> End {
     let order = std::future::poll_fn(|cx| {
         entry.listen_for_orders(cx.waker());
         match entry.take_order() {
-            // A client that is not logged in yet is sent no notices.
-            Order::None | Order::NoticeWait => std::task::Poll::Pending,
+            // A client that is not logged in yet is sent no notices, and holds no server.
+            Order::None | Order::NoticeWait | Order::ServerObsolete => std::task::Poll::Pending,
             order => std::task::Poll::Ready(order),
         }
     })

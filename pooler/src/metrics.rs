@@ -1,4 +1,6 @@
-//! The metrics in Prometheus' text form, under the names of pgbouncer_exporter.
+//! The metrics in Prometheus' text form, under the names of pgbouncer_exporter. What it lacks: metrics/ours.rs.
+
+mod ours;
 
 use std::fmt::{Display, Write};
 
@@ -23,7 +25,7 @@ pub fn render(facts: &Facts) -> String {
     pools(&mut page, facts);
     stats(&mut page, facts);
     clients(&mut page, facts);
-    errors(&mut page, facts);
+    ours::write(&mut page, facts);
     page.text
 }
 
@@ -243,18 +245,6 @@ fn clients(page: &mut Page, facts: &Facts) {
         let labels =
             [("database", database), ("user", user), ("application_name", application), ("state", state)];
         page.sample("client_connections", &labels, count);
-    }
-}
-
-/// Ours: what the exporter cannot know.
-fn errors(page: &mut Page, facts: &Facts) {
-    page.family(
-        "errors_total",
-        "counter",
-        "Errors sent to clients, by whose fault they were and their SQLSTATE",
-    );
-    for row in &facts.errors {
-        page.sample("errors_total", &[("kind", row.kind), ("sqlstate", &row.sqlstate)], row.count);
     }
 }
 

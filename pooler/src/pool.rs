@@ -2,6 +2,8 @@
 //! The lock is never held across an await, a system call or a log line.
 
 mod chores;
+mod dedicated;
+mod moving;
 mod orders;
 mod view;
 
@@ -18,9 +20,11 @@ use crate::logic::ledger::{
 };
 use crate::logic::parameters::Parameters;
 use crate::server::{Server, ServerInfo};
-use crate::settings::{Database, Settings};
+use crate::settings::{Database, LoadBalanceHosts, Settings};
 use crate::stats::DatabaseStats;
 
+pub use dedicated::ReplicationStart;
+pub use moving::Bringer;
 pub use view::{PoolView, ServerView};
 
 /// What a waiting client gets: a server, or why there will be none.
@@ -94,6 +98,8 @@ struct State {
     /// By server key: facts about each connection, wherever it is.
     infos: Vec<Option<Arc<ServerInfo>>>,
     waiting: HashMap<u64, oneshot::Sender<Grant>>,
+    /// How to log in for clients that wait for a connection of their own.
+    replications: HashMap<u64, Arc<ReplicationStart>>,
     disabled: std::collections::HashSet<String>,
 }
 
@@ -142,6 +148,7 @@ impl Pools {
             shelf: Vec::new(),
             infos: Vec::new(),
             waiting: HashMap::new(),
+            replications: HashMap::new(),
             disabled: std::collections::HashSet::new(),
         };
         Pools { state: Mutex::new(state) }
@@ -207,6 +214,9 @@ impl Pools {
             // Nobody waits, so nobody else would try again.
             self.retry_dial(house, info, worker);
             return Err(End::login_failing(info.failure().as_ref()));
+        }
+        if let Some(limit) = state.ledger.reached_limit(pool) {
+            info.stats.part(worker).count_limit(limit);
         }
         let (sender, grant) = oneshot::channel();
         state.waiting.insert(client, sender);
@@ -276,6 +286,7 @@ impl State {
     fn carry_out(&mut self, settled: Settled, server: Box<Server>) -> Option<(Box<Server>, CloseReason)> {
         match settled {
             Settled::Hand { client } => {
+                self.replications.remove(&client);
                 let sender = self.waiting.remove(&client).expect("who waits in the ledger has a sender");
                 // The receiver leaves the queue under this lock before it is dropped, so somebody is there.
                 if let Err(Ok(server)) = sender.send(Ok(server)) {
@@ -363,6 +374,7 @@ impl Drop for Waiting {
         let mut state = self.house.pools.lock();
         let was_waiting = state.ledger.stop_waiting(self.pool, self.client);
         state.waiting.remove(&self.client);
+        state.replications.remove(&self.client);
         drop(state);
         // A server was on its way: it goes to the next one.
         if !was_waiting && let Ok(Ok(server)) = self.grant.try_recv() {
@@ -392,8 +404,13 @@ impl PoolInfo {
         self.learned().failure.clone()
     }
 
+    /// Where one host is kept to, the next one gets its chance.
     pub fn set_failure(&self, failure: Failure) {
-        self.learned().failure = Some(failure);
+        let mut learned = self.learned();
+        learned.failure = Some(failure);
+        if self.database.load_balance_hosts == LoadBalanceHosts::Disable {
+            learned.next_host = learned.next_host.wrapping_add(1);
+        }
     }
 
     pub fn credential(&self) -> Option<Credential> {

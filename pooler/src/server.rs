@@ -10,12 +10,13 @@ use pgwire::Head;
 use pgwire::backend::{self, TransactionStatus, kind};
 use pgwire::frame::HEAD_LEN;
 use pgwire::report::Received;
-use pgwire::startup::CancelKey;
+use pgwire::startup::{CancelKey, Replication};
 
 use crate::logic::ledger::{PoolKey, ServerKey, WorkerId};
 use crate::logic::replies::Verdict;
 use crate::logic::session::ServerState;
 use crate::outbox::Outbox;
+use crate::pool::Welcome;
 use crate::wire::Wire;
 
 /// Where a server is and how to cancel what it does.
@@ -41,6 +42,8 @@ pub enum Address {
 pub struct ServerInfo {
     pub id: u64,
     pub ptr: u64,
+    /// Number of its socket, for SHOW FDS.
+    pub fd: std::os::fd::RawFd,
     /// `S-0x…: db/user@host:port`, the beginning of its log lines.
     pub name: String,
     pub target: Target,
@@ -51,6 +54,9 @@ pub struct ServerInfo {
     pub connected_at: SystemTime,
     pub connected: Instant,
     pub prepared: AtomicU64,
+    pub replication: Replication,
+    /// What it said about itself at login.
+    pub welcome: Arc<Welcome>,
 }
 
 /// `Send`, without `Rc` and timers: it moves between workers, though only when it is clean.
@@ -69,6 +75,17 @@ pub struct Server {
 
 const fn assert_send<T: Send>() {}
 const _: () = assert_send::<Server>();
+
+impl ServerInfo {
+    /// Looks like PgBouncer's pointers, and says nothing about our memory.
+    pub fn ptr_of(id: u64) -> u64 {
+        0x5600_0000_0000 + id * 0x100
+    }
+
+    pub fn name_of(ptr: u64, database: &str, user: &str, host: &str, port: u16) -> String {
+        format!("S-0x{ptr:x}: {database}/{user}@{host}:{port}")
+    }
+}
 
 impl Server {
     /// Nothing owed, unsent or unread, and no transaction: it may serve another client.

@@ -1,13 +1,17 @@
 //! Counters per database. Each worker has its own part and is the only one to write it: no counter is ever contended.
 
+mod histogram;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::admin::facts::{Counters, ErrorCount, StatsRow};
+use crate::admin::facts::{Counters, Detail, ErrorCount, StatsRow};
 use crate::error::End;
-use crate::logic::ledger::WorkerId;
+use crate::logic::ledger::{Limit, WorkerId};
+
+pub use histogram::{BUCKETS, Histogram, end_seconds};
 
 /// All statistics of the process.
 pub struct Stats {
@@ -38,13 +42,20 @@ pub struct Part {
     pub queries: Counter,
     pub received_bytes: Counter,
     pub sent_bytes: Counter,
-    pub transaction_micros: Counter,
-    pub query_micros: Counter,
-    pub wait_micros: Counter,
+    /// From the lease to the end of the transaction.
+    pub transaction: Histogram,
+    /// From a request to the end of its replies; requests that were sent together and answered together are one.
+    pub query: Histogram,
+    /// In the queue. A client that gets a server at once leaves no trace here.
+    pub wait: Histogram,
+    /// From the accepted socket to the greeting.
+    pub login: Histogram,
     pub client_parses: Counter,
     pub server_parses: Counter,
+    pub prepared_hits: Counter,
     pub binds: Counter,
     pub client_logins: Counter,
+    limits_reached: [Counter; Limit::ALL.len()],
 }
 
 /// Written by one thread, read by any.
@@ -98,6 +109,11 @@ impl Stats {
         errors.iter().map(row).collect()
     }
 
+    fn details(&self) -> BTreeMap<String, Detail> {
+        let databases = self.databases.lock().expect("counting does not panic");
+        databases.iter().map(|(name, stats)| (name.clone(), stats.detail())).collect()
+    }
+
     fn totals(&self) -> BTreeMap<String, Counters> {
         let databases = self.databases.lock().expect("counting does not panic");
         databases.iter().map(|(name, stats)| (name.clone(), stats.total())).collect()
@@ -112,12 +128,13 @@ impl Stats {
 
     /// Counters as they are and as they were, and the time between.
     pub fn rows(&self) -> (Vec<StatsRow>, Duration) {
-        let totals = self.totals();
+        let (totals, details) = (self.totals(), self.details());
         let snapshots = self.snapshots.lock().expect("counting does not panic");
         let (since, older) = &snapshots.older;
         let row = |(database, now): (String, Counters)| {
             let older = older.get(&database).copied().unwrap_or_default();
-            StatsRow { database, now, older }
+            let detail = details.get(&database).copied().unwrap_or_default();
+            StatsRow { database, now, detail, older }
         };
         (totals.into_iter().map(row).collect(), since.elapsed())
     }
@@ -141,9 +158,33 @@ impl DatabaseStats {
     pub fn total(&self) -> Counters {
         self.parts.iter().fold(Counters::default(), |sum, part| add(&sum, &part.counters()))
     }
+
+    fn detail(&self) -> Detail {
+        let mut sum = Detail::default();
+        for part in &self.parts {
+            part.add_to(&mut sum);
+        }
+        sum
+    }
 }
 
 impl Part {
+    /// A client was kept out, or has to wait.
+    pub fn count_limit(&self, limit: Limit) {
+        self.limits_reached[limit as usize].add(1);
+    }
+
+    fn add_to(&self, sum: &mut Detail) {
+        self.wait.add_to(&mut sum.waits);
+        self.query.add_to(&mut sum.queries);
+        self.transaction.add_to(&mut sum.transactions);
+        self.login.add_to(&mut sum.logins);
+        sum.prepared_hits += self.prepared_hits.get();
+        for (total, count) in sum.limits_reached.iter_mut().zip(&self.limits_reached) {
+            *total += count.get();
+        }
+    }
+
     fn counters(&self) -> Counters {
         Counters {
             server_assignments: self.server_assignments.get(),
@@ -151,9 +192,9 @@ impl Part {
             queries: self.queries.get(),
             received_bytes: self.received_bytes.get(),
             sent_bytes: self.sent_bytes.get(),
-            transaction_micros: self.transaction_micros.get(),
-            query_micros: self.query_micros.get(),
-            wait_micros: self.wait_micros.get(),
+            transaction_micros: self.transaction.micros(),
+            query_micros: self.query.micros(),
+            wait_micros: self.wait.micros(),
             client_parses: self.client_parses.get(),
             server_parses: self.server_parses.get(),
             binds: self.binds.get(),

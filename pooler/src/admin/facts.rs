@@ -3,7 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+pub use pgwire::startup::Replication;
+
+use crate::logic::ledger::Limit;
 use crate::settings::{Database, LoadBalanceHosts, Peer, PoolMode, Settings};
+use crate::stats::BUCKETS;
 
 /// What an operator wants done. SHOW is one of them: the core answers with facts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +29,8 @@ pub enum Command {
     Kill(Option<String>),
     KillClient(u64),
     Suspend,
+    /// Ours: another process takes over the sockets, see moving.rs.
+    HandOver,
     Shutdown(Shutdown),
     /// Waits until the servers that RECONNECT or RELOAD marked are gone.
     WaitClose(Option<String>),
@@ -96,6 +102,8 @@ pub enum Refusal {
     NothingPaused,
     #[error("pooler is shutting down")]
     ShuttingDown,
+    #[error("only a process of the same user may take over, through the unix socket")]
+    NotOurselves,
     #[error("client not found")]
     NoSuchClient,
     #[error("SET failed")]
@@ -177,13 +185,6 @@ pub enum SocketState {
     Server(ServerState),
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Replication {
-    None,
-    Logical,
-    Physical,
-}
-
 /// An end of a connection; `unix` has the port in its socket's name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
@@ -256,11 +257,32 @@ pub struct Counters {
     pub client_logins: u64,
 }
 
+/// How long things took, counted by bucket. See stats/histogram.rs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Durations {
+    pub counts: [u64; BUCKETS],
+    pub micros: u64,
+}
+
+/// What PgBouncer's tables do not have, of one database since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Detail {
+    pub waits: Durations,
+    pub queries: Durations,
+    pub transactions: Durations,
+    pub logins: Durations,
+    /// Parse, Bind and Describe of a named statement that the server had already.
+    pub prepared_hits: u64,
+    /// In the order of `Limit::ALL`.
+    pub limits_reached: [u64; Limit::ALL.len()],
+}
+
 /// Statistics of one database.
 #[derive(Clone, Debug)]
 pub struct StatsRow {
     pub database: String,
     pub now: Counters,
+    pub detail: Detail,
     /// As they were `Facts::stats_elapsed` ago: PgBouncer keeps two snapshots, one stats_period apart, and takes the older.
     pub older: Counters,
 }

@@ -10,6 +10,7 @@ use pgwire::{backend, sqlstate};
 use super::{Client, Link};
 use crate::clients::Order;
 use crate::error::{End, Fault};
+use crate::logic::ledger::CloseReason;
 use crate::logic::session::Tally;
 
 impl Client {
@@ -38,10 +39,23 @@ impl Client {
             Order::Killed => End::pool(sqlstate::ADMIN_SHUTDOWN, "admin forced disconnect"),
             Order::DatabaseGone => End::pool(sqlstate::DATABASE_DROPPED, "database removed"),
             Order::Shutdown => End::shutdown(),
+            Order::SuspendTimeout => End::pool(sqlstate::ADMIN_SHUTDOWN, "suspend_timeout"),
+            Order::ServerObsolete if !self.may_leave_obsolete() => return Ok(()),
+            Order::ServerObsolete => End::pool(sqlstate::ADMIN_SHUTDOWN, CloseReason::Obsolete.text()),
         };
         let reason = end.reason.clone();
         self.close_server(&reason);
         Err(end)
+    }
+
+    /// The server that the client holds now is to be closed, and either nothing would be lost by it, or the client would
+    /// hold it for ever.
+    fn may_leave_obsolete(&mut self) -> bool {
+        let is_sending = self.session.is_sending_message();
+        let Link::Held(lease) = &mut self.link else { return false };
+        let is_ready = lease.server().is_clean() && !is_sending && !self.is_syncing;
+        let key = lease.server().key;
+        (is_ready || lease.is_dedicated()) && self.worker.house.pools.is_obsolete(key)
     }
 
     fn notice_wait(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
@@ -62,7 +76,12 @@ impl Client {
         }
         let Link::Held(mut lease) = std::mem::replace(&mut self.link, Link::None) else { return };
         self.entry.link.store(0, Ordering::Relaxed);
-        if lease.server().is_clean() && !self.session.is_sending_message() && end.fault() != Fault::Server {
+        if lease.is_dedicated() {
+            lease.close(CloseReason::DedicatedOver.text());
+        } else if lease.server().is_clean()
+            && !self.session.is_sending_message()
+            && end.fault() != Fault::Server
+        {
             self.worker.reset_then_give_back(lease);
         } else {
             lease.close("client disconnect while server was not ready");
@@ -75,15 +94,18 @@ impl Client {
         part.transactions.add(tally.transactions.into());
         part.client_parses.add(tally.client_parses.into());
         part.server_parses.add(tally.server_parses.into());
+        part.prepared_hits.add(tally.prepared_hits.into());
         part.binds.add(tally.binds.into());
         let Some(now) = now else { return };
-        let since =
-            |start: Option<Instant>| start.map_or(0, |s| now.saturating_duration_since(s).as_micros() as u64);
-        if tally.queries > 0 {
-            part.query_micros.add(since(self.query_started));
+        if tally.queries > 0
+            && let Some(started) = self.query_started
+        {
+            part.query.add(now.saturating_duration_since(started));
         }
-        if tally.transactions > 0 {
-            part.transaction_micros.add(since(self.transaction_started));
+        if tally.transactions > 0
+            && let Some(started) = self.transaction_started
+        {
+            part.transaction.add(now.saturating_duration_since(started));
         }
     }
 }

@@ -1,7 +1,10 @@
 //! Who holds which server connection, who waits for one, in what order and within which limits. No I/O: see pool.rs.
 
+mod adopt;
 mod chores;
+mod dedicated;
 mod group;
+mod limit;
 #[cfg(test)]
 mod tests;
 mod upkeep;
@@ -11,6 +14,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 pub use group::{Group, GroupKey};
+pub use limit::Limit;
 pub use upkeep::CloseReason;
 pub use view::{PoolCounts, ServerView};
 
@@ -73,7 +77,8 @@ pub enum Settled {
 /// Work that the ledger wants done by a talker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Chore {
-    Dial { server: ServerKey, reserve: bool },
+    /// For the pool, or for this client alone.
+    Dial { server: ServerKey, reserve: bool, dedicated_to: Option<ClientId> },
     Check { server: ServerKey },
     Close { server: ServerKey, reason: CloseReason },
 }
@@ -112,6 +117,10 @@ struct Pool {
     /// Front: idle the longest. Back: used last.
     idle: VecDeque<ServerKey>,
     waiting: VecDeque<Waiter>,
+    /// Clients that wait for a connection of their own.
+    wait_dedicated: VecDeque<Waiter>,
+    /// For which of them the dial under way is.
+    dedicated_dial: Option<ClientId>,
     clients: usize,
     dialing: usize,
     testing: usize,
@@ -140,6 +149,8 @@ struct ServerBook {
     obsolete: bool,
     is_excused: bool,
     cancels: u32,
+    /// Dialed for this client; it serves nobody else.
+    dedicated_to: Option<ClientId>,
 }
 
 impl Ledger {
@@ -168,6 +179,8 @@ impl Ledger {
             limits,
             idle: VecDeque::new(),
             waiting: VecDeque::new(),
+            wait_dedicated: VecDeque::new(),
+            dedicated_dial: None,
             clients: 0,
             dialing: 0,
             testing: 0,
@@ -188,24 +201,27 @@ impl Ledger {
 
     /// Forgets a pool that has no clients and no servers. False: it still has some.
     pub fn retire(&mut self, pool: PoolKey) -> bool {
-        let is_empty =
-            self.count(pool) == 0 && self.pool(pool).clients == 0 && self.pool(pool).waiting.is_empty();
-        if is_empty {
+        let is_unused = !self.is_used_at_all(pool);
+        if is_unused {
             self.free_pools.push(pool);
         }
-        is_empty
+        is_unused
     }
 
     /// How long the pool has had no clients and no servers; starts to count at the first call.
     pub fn unused_for(&mut self, pool: PoolKey, now: Instant) -> Option<Duration> {
-        let is_used =
-            self.count(pool) > 0 || self.pool(pool).clients > 0 || !self.pool(pool).waiting.is_empty();
+        let is_used = self.is_used_at_all(pool);
         let p = self.pool_mut(pool);
         if is_used {
             p.unused_since = None;
             return None;
         }
         Some(now.saturating_duration_since(*p.unused_since.get_or_insert(now)))
+    }
+
+    fn is_used_at_all(&self, pool: PoolKey) -> bool {
+        let p = self.pool(pool);
+        self.count(pool) > 0 || p.clients > 0 || p.is_hungry()
     }
 
     pub fn set_limits(&mut self, pool: PoolKey, limits: PoolLimits) {
@@ -229,10 +245,11 @@ impl Ledger {
 
     /// Takes a client out of the queue. False: it is not there, so a server is already on its way to it.
     pub fn stop_waiting(&mut self, pool: PoolKey, client: ClientId) -> bool {
-        let waiting = &mut self.pool_mut(pool).waiting;
-        let before = waiting.len();
-        waiting.retain(|w| w.client != client);
-        let found = waiting.len() < before;
+        let p = self.pool_mut(pool);
+        let before = p.waiting.len() + p.wait_dedicated.len();
+        p.waiting.retain(|w| w.client != client);
+        p.wait_dedicated.retain(|w| w.client != client);
+        let found = p.waiting.len() + p.wait_dedicated.len() < before;
         self.forget_if_sated(pool);
         found
     }
@@ -259,11 +276,16 @@ impl Ledger {
         self.settle(server, now)
     }
 
-    /// A dial failed: the slot is free again and the pool rests for `login_retry`.
-    pub fn dial_failed(&mut self, server: ServerKey, now: Instant) {
-        let pool = self.book(server).pool;
-        self.pool_mut(pool).last_failure = Some(now);
+    /// A dial failed: the slot is free again and the pool rests for `login_retry`. Some: the dial was for this client
+    /// alone, which waits no longer; the pool does not suffer for what one client may not do.
+    pub fn dial_failed(&mut self, server: ServerKey, now: Instant) -> Option<ClientId> {
+        let (pool, dedicated_to) = (self.book(server).pool, self.book(server).dedicated_to);
+        match dedicated_to {
+            Some(client) => drop(self.stop_waiting(pool, client)),
+            None => self.pool_mut(pool).last_failure = Some(now),
+        }
         self.remove(server);
+        dedicated_to
     }
 
     /// The connection is gone, whatever place it had.
@@ -274,7 +296,7 @@ impl Ledger {
         };
         let pool = self.pool_mut(book.pool);
         match book.place {
-            Place::Dialing => pool.dialing -= 1,
+            Place::Dialing => pool.end_dial(),
             Place::Idle => pool.idle.retain(|s| *s != server),
             Place::Testing => pool.testing -= 1,
             Place::Lent(_) => pool.lent -= 1,
@@ -314,16 +336,20 @@ impl Ledger {
         self.hungry.iter().copied()
     }
 
-    /// Clients that wait and cannot hope for a server: the last dial failed and the pool has none.
+    /// Clients that wait and cannot hope for a server: the last dial failed, and the pool has none that may serve them
+    /// once it comes back.
     pub fn is_hopeless(&self, pool: PoolKey) -> bool {
-        let p = self.pool(pool);
-        p.last_failure.is_some() && self.count(pool) == p.dialing
+        let serves = |b: &ServerBook| {
+            let may_come_back = !matches!(b.place, Place::Dialing | Place::Closing);
+            b.pool == pool && may_come_back && !b.obsolete && b.dedicated_to.is_none()
+        };
+        self.pool(pool).last_failure.is_some() && !self.servers.iter().flatten().any(serves)
     }
 
     /// Empties the queue of a pool whose clients are to be told of a failure.
     pub fn take_waiters(&mut self, pool: PoolKey) -> Vec<ClientId> {
         let taken = self.pool_mut(pool).waiting.drain(..).map(|w| w.client).collect();
-        self.hungry.remove(&pool);
+        self.forget_if_sated(pool);
         taken
     }
 
@@ -340,12 +366,18 @@ impl Ledger {
     fn settle(&mut self, server: ServerKey, now: Instant) -> Settled {
         let book = self.book(server);
         let pool = book.pool;
+        if let Some(client) = book.dedicated_to {
+            return self.settle_dedicated(server, client, now);
+        }
         if book.cancels > 0 {
             self.place(server, Place::Parked, now);
             return Settled::Parked;
         }
         if let Some(reason) = self.must_close(server, now) {
             return Settled::Close(reason);
+        }
+        if self.owes_room(pool, now) {
+            return Settled::Close(CloseReason::Evicted);
         }
         let Some(waiter) = self.next_waiter(pool, self.book(server).worker) else {
             self.place(server, Place::Idle, now);
@@ -396,7 +428,7 @@ impl Ledger {
         book.since = now;
         let p = self.pool_mut(pool);
         match from {
-            Place::Dialing => p.dialing -= 1,
+            Place::Dialing => p.end_dial(),
             Place::Testing => p.testing -= 1,
             Place::Lent(_) => p.lent -= 1,
             Place::Parked => p.parked -= 1,
@@ -415,7 +447,7 @@ impl Ledger {
     }
 
     fn forget_if_sated(&mut self, pool: PoolKey) {
-        if self.pool(pool).waiting.is_empty() {
+        if !self.pool(pool).is_hungry() {
             self.hungry.remove(&pool);
         }
     }
@@ -438,5 +470,16 @@ impl Ledger {
         self.servers[server.0 as usize]
             .as_mut()
             .expect("a server key is used only while the server is in the ledger")
+    }
+}
+
+impl Pool {
+    fn is_hungry(&self) -> bool {
+        !self.waiting.is_empty() || !self.wait_dedicated.is_empty()
+    }
+
+    fn end_dial(&mut self) {
+        self.dialing -= 1;
+        self.dedicated_dial = None;
     }
 }

@@ -4,6 +4,7 @@
 mod flow;
 mod from_client;
 mod from_server;
+mod moved;
 #[cfg(test)]
 mod tests;
 
@@ -23,8 +24,9 @@ pub use flow::Flow;
 pub const WHOLE_BEFORE_BORROW_MAX: usize = 16 * 1024;
 
 /// When the server goes back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Mode {
+    #[default]
     Session,
     Transaction,
     Statement,
@@ -75,6 +77,8 @@ pub struct Tally {
     pub transactions: u32,
     pub client_parses: u32,
     pub server_parses: u32,
+    /// A named statement was wanted and the server had it.
+    pub prepared_hits: u32,
     pub binds: u32,
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use pgwire::auth::{Stored, md5, scram};
 use pgwire::frontend::{self, kind};
+use pgwire::startup::Replication;
 use pgwire::{backend, sqlstate};
 
 use super::lookup::Lookup;
@@ -64,7 +65,8 @@ impl LoginAttempt<'_> {
                     tls: self.entry.tls.get().is_some(),
                     database: &asked.database,
                     user: &asked.user,
-                    replication: false,
+                    // The keyword is about the physical kind; the other names a database like any client.
+                    replication: asked.replication == Replication::Physical,
                 };
                 let refused = "no authentication method is found";
                 let rule = settings.hba.find(&facts);

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Failure, PoolInfo, Pools, limits, rules};
+use super::{Failure, PoolInfo, Pools, ReplicationStart, limits, rules};
+use crate::clients::Order;
 use crate::connect;
 use crate::error::End;
 use crate::house::House;
@@ -18,13 +19,17 @@ impl Pools {
             let mut state = self.lock();
             let Some(chore) = state.ledger.next_chore(pool, Instant::now()) else { return };
             let info = state.info(pool);
+            let replication = match chore {
+                Chore::Dial { dedicated_to: Some(client), .. } => state.replications.get(&client).cloned(),
+                _ => None,
+            };
             let server = match chore {
                 Chore::Dial { .. } => None,
                 Chore::Check { server } | Chore::Close { server, .. } => Some(state.take_from_shelf(server)),
             };
             drop(state);
             match (chore, server) {
-                (Chore::Dial { server, reserve }, _) => {
+                (Chore::Dial { server, reserve, .. }, _) => {
                     if reserve {
                         tracing::info!(
                             "{}/{}: taking connection from reserve_pool",
@@ -32,7 +37,7 @@ impl Pools {
                             info.user
                         );
                     }
-                    start_dial(house, info, server, worker);
+                    start_dial(house, info, server, worker, replication);
                 }
                 (Chore::Check { .. }, Some(server)) => start_check(house, server, worker),
                 (Chore::Close { reason, .. }, Some(server)) => self.close(house, server, reason.text()),
@@ -47,7 +52,7 @@ impl Pools {
         let Some(server) = state.ledger.retry_dial(info.key, Instant::now()) else { return };
         let info = state.info(info.key);
         drop(state);
-        start_dial(house, info, server, worker);
+        start_dial(house, info, server, worker, None);
     }
 
     /// Everything that waits for time to pass or room to appear.
@@ -70,7 +75,12 @@ impl Pools {
             }
         }
         let pools: Vec<PoolKey> = state.pools.iter().flatten().map(|p| p.key).collect();
+        let fast_close = house.settings_cached(|s| s.server_fast_close);
+        let obsolete = state.ledger.obsolete_lent(!fast_close);
         drop(state);
+        for (client, worker) in obsolete {
+            house.clients.give(worker, client, Order::ServerObsolete);
+        }
         for (server, reason) in closing {
             self.close(house, server, &reason);
         }
@@ -134,9 +144,27 @@ impl Pools {
         }
     }
 
+    /// Pools that keep connections though nobody has asked for them yet: those with a user of their own and a minimum.
+    pub(crate) fn open_minimum(&self, house: &House) {
+        let settings = house.settings();
+        for database in settings.databases.values() {
+            if let Some(user) = database.user.as_ref().filter(|_| settings.min_pool_size(database) > 0) {
+                self.pool(house, database, user);
+            }
+        }
+    }
+
     fn dial_failed(&self, house: &House, info: &PoolInfo, server: ServerKey, failure: Failure) {
         let mut state = self.lock();
-        state.ledger.dial_failed(server, Instant::now());
+        if let Some(client) = state.ledger.dial_failed(server, Instant::now()) {
+            let sender = state.waiting.remove(&client);
+            state.replications.remove(&client);
+            drop(state);
+            if let Some(sender) = sender {
+                let _ = sender.send(Err(End::replication_refused(&failure)));
+            }
+            return house.keeper_wake.notify_one();
+        }
         info.set_failure(failure.clone());
         // Who waits for a server that cannot be reached goes on waiting; a refusal would only be repeated.
         let refused = failure.is_refusal && state.ledger.is_hopeless(info.key);
@@ -150,10 +178,16 @@ impl Pools {
     }
 }
 
-fn start_dial(house: &Arc<House>, info: Arc<PoolInfo>, key: ServerKey, worker: WorkerId) {
+fn start_dial(
+    house: &Arc<House>,
+    info: Arc<PoolInfo>,
+    key: ServerKey,
+    worker: WorkerId,
+    replication: Option<Arc<ReplicationStart>>,
+) {
     let h = house.clone();
     house.tasks.spawn_local("dial", async move {
-        match connect::dial(&h, &info, key, worker).await {
+        match connect::dial(&h, &info, replication.as_deref(), key, worker).await {
             Ok(server) => {
                 let mut state = h.pools.lock();
                 let slot = key.0 as usize;

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{Chore, CloseReason, Ledger, Place, Pool, PoolKey, ServerBook, ServerKey};
+use super::{Chore, ClientId, CloseReason, Ledger, Place, Pool, PoolKey, ServerBook, ServerKey};
 
 impl Ledger {
     /// The next piece of work for this pool, until `None`. Call after anything that could make room or need.
@@ -11,45 +11,79 @@ impl Ledger {
             return None;
         }
         let p = self.pool(pool);
-        let needed = p.waiting.len() > p.testing + p.dialing;
+        let dialing = p.dialing - usize::from(p.dedicated_dial.is_some());
+        let needed = p.waiting.len() > p.testing + dialing;
         if needed && let Some(server) = self.pick_idle(pool, None) {
             self.place(server, Place::Testing, now);
             return Some(Chore::Check { server });
         }
-        let below_min = self.count(pool) < p.limits.min.min(p.limits.size)
-            && (p.clients > 0 || p.limits.keep_without_clients);
         // One dial at a time and pool: a burst of clients must not become a burst of logins.
-        if (!needed && !below_min) || p.dialing > 0 || self.rests_after_failure(pool, now) {
+        let p = self.pool(pool);
+        if p.dialing > 0 || self.rests_after_failure(pool, now) {
             return None;
         }
-        let reserve = self.room_in_pool(pool, now)?;
-        match self.room_in_groups(pool, needed) {
-            Room::Yes => Some(Chore::Dial { server: self.start_dial(pool, now), reserve }),
-            Room::AfterClosing(server) => {
-                self.place(server, Place::Closing, now);
-                Some(Chore::Close { server, reason: CloseReason::Evicted })
+        let oldest = p.waiting.front().map(|w| w.since);
+        if let Some(waiter) = self.next_dedicated(pool)
+            && oldest.is_none_or(|since| !needed || waiter.since <= since)
+        {
+            return self.dedicated_chore(pool, waiter, now);
+        }
+        let below_min = self.count(pool) < p.limits.min.min(p.limits.size)
+            && (p.clients > 0 || p.limits.keep_without_clients);
+        if !needed && !below_min {
+            return None;
+        }
+        let reserve = self.room_in_pool(pool, oldest, now)?;
+        self.dial_or_evict(pool, reserve, needed, None, now)
+    }
+
+    /// A dial where the limits of database and user leave room for it, or the closing of an idle server that makes some.
+    pub(super) fn dial_or_evict(
+        &mut self,
+        pool: PoolKey,
+        reserve: bool,
+        may_evict: bool,
+        dedicated_to: Option<ClientId>,
+        now: Instant,
+    ) -> Option<Chore> {
+        match self.room_in_groups(pool, may_evict) {
+            Room::Yes => {
+                let server = self.start_dial(pool, dedicated_to, now);
+                Some(Chore::Dial { server, reserve, dedicated_to })
             }
+            Room::AfterClosing(server) => Some(self.evict(server, now)),
             Room::No => None,
         }
+    }
+
+    pub(super) fn evict(&mut self, server: ServerKey, now: Instant) -> Chore {
+        self.place(server, Place::Closing, now);
+        Chore::Close { server, reason: CloseReason::Evicted }
+    }
+
+    /// One more connection may be dialed now, without closing another.
+    pub(super) fn has_room(&self, pool: PoolKey, since: Instant, now: Instant) -> bool {
+        self.room_in_pool(pool, Some(since), now).is_some()
+            && matches!(self.room_in_groups(pool, false), Room::Yes)
     }
 
     /// A dial for nobody, to learn whether the server is back.
     pub fn retry_dial(&mut self, pool: PoolKey, now: Instant) -> Option<ServerKey> {
         let rests =
             self.is_paused(pool) || self.pool(pool).dialing > 0 || self.rests_after_failure(pool, now);
-        if rests || self.room_in_pool(pool, now) != Some(false) {
+        if rests || self.room_in_pool(pool, None, now) != Some(false) {
             return None;
         }
-        matches!(self.room_in_groups(pool, false), Room::Yes).then(|| self.start_dial(pool, now))
+        matches!(self.room_in_groups(pool, false), Room::Yes).then(|| self.start_dial(pool, None, now))
     }
 
-    /// Some(whether from the reserve) when the pool's own size allows one more.
-    fn room_in_pool(&self, pool: PoolKey, now: Instant) -> Option<bool> {
+    /// Some(whether from the reserve) when the pool's own size allows one more for somebody who waits since then.
+    pub(super) fn room_in_pool(&self, pool: PoolKey, since: Option<Instant>, now: Instant) -> Option<bool> {
         let (p, count) = (self.pool(pool), self.count(pool));
         if count < p.limits.size {
             return Some(false);
         }
-        let waited = now.saturating_duration_since(p.waiting.front()?.since);
+        let waited = now.saturating_duration_since(since?);
         (count < p.limits.size + p.limits.reserve && waited >= self.rules.reserve_after).then_some(true)
     }
 
@@ -74,7 +108,12 @@ impl Ledger {
         fronts.min_by_key(|s| self.book(**s).since).copied()
     }
 
-    fn start_dial(&mut self, pool: PoolKey, now: Instant) -> ServerKey {
+    pub(super) fn start_dial(
+        &mut self,
+        pool: PoolKey,
+        dedicated_to: Option<ClientId>,
+        now: Instant,
+    ) -> ServerKey {
         let book = ServerBook {
             pool,
             worker: 0,
@@ -84,6 +123,7 @@ impl Ledger {
             obsolete: false,
             is_excused: false,
             cancels: 0,
+            dedicated_to,
         };
         let key = match self.free.pop() {
             Some(slot) => {
@@ -97,6 +137,7 @@ impl Ledger {
         };
         let p = self.pool_mut(pool);
         p.dialing += 1;
+        p.dedicated_dial = dedicated_to;
         let (database, user) = (p.database, p.user);
         self.databases[database.0 as usize].servers += 1;
         self.users[user.0 as usize].servers += 1;

@@ -1,3 +1,5 @@
+mod dedicated;
+
 use super::*;
 use proptest::prelude::*;
 
@@ -196,6 +198,7 @@ fn the_minimum_is_kept_only_while_there_are_clients() {
 #[derive(Debug, Clone)]
 enum Event {
     Borrow(u8, u8, u8),
+    BorrowAlone(u8, u8, u8),
     GiveBack(u8),
     Lose(u8),
     Dial(u8, bool),
@@ -209,6 +212,7 @@ enum Event {
 fn events() -> impl Strategy<Value = Vec<Event>> {
     let event = prop_oneof![
         4 => (0..3u8, 0..12u8, 0..2u8).prop_map(|(p, c, w)| Event::Borrow(p, c, w)),
+        1 => (0..3u8, 0..12u8, 0..2u8).prop_map(|(p, c, w)| Event::BorrowAlone(p, c, w)),
         4 => any::<u8>().prop_map(Event::GiveBack),
         1 => any::<u8>().prop_map(Event::Lose),
         4 => (0..3u8, any::<bool>()).prop_map(|(p, ok)| Event::Dial(p, ok)),
@@ -226,7 +230,10 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
 enum Is {
     Away,
     Waiting(PoolKey),
+    /// For a connection of its own.
+    WaitingAlone(PoolKey),
     Holding(PoolKey, ServerKey),
+    HoldingAlone(PoolKey, ServerKey),
 }
 
 struct Model {
@@ -254,12 +261,12 @@ impl Model {
     fn settle(&mut self, server: ServerKey, settled: Settled, pool: PoolKey) {
         match settled {
             Settled::Hand { client } => {
-                assert_eq!(
-                    self.clients[client as usize],
-                    Is::Waiting(pool),
-                    "only a waiter is handed a server"
-                );
-                self.clients[client as usize] = Is::Holding(pool, server);
+                let is = &mut self.clients[client as usize];
+                *is = match *is {
+                    Is::Waiting(of) if of == pool => Is::Holding(pool, server),
+                    Is::WaitingAlone(of) if of == pool => Is::HoldingAlone(pool, server),
+                    other => panic!("only a waiter is handed a server, not {other:?}"),
+                };
             }
             Settled::Idle => {}
             Settled::Parked => self.parked.push(server),
@@ -269,7 +276,7 @@ impl Model {
 
     fn holders(&self) -> Vec<(usize, PoolKey, ServerKey)> {
         let holding = |(i, is): (usize, &Is)| match is {
-            Is::Holding(pool, server) => Some((i, *pool, *server)),
+            Is::Holding(pool, server) | Is::HoldingAlone(pool, server) => Some((i, *pool, *server)),
             _ => None,
         };
         self.clients.iter().enumerate().filter_map(holding).collect()
@@ -284,7 +291,13 @@ impl Model {
                     let settled = self.ledger.ready(server, self.now);
                     self.settle(server, settled, pool);
                 }
-                Chore::Dial { server, .. } => self.ledger.dial_failed(server, self.now),
+                Chore::Dial { server, dedicated_to, .. } => {
+                    assert_eq!(self.ledger.dial_failed(server, self.now), dedicated_to);
+                    if let Some(client) = dedicated_to {
+                        assert_eq!(self.clients[client as usize], Is::WaitingAlone(pool));
+                        self.clients[client as usize] = Is::Away;
+                    }
+                }
                 Chore::Check { server } => self.ledger.remove(server),
             }
         }
@@ -303,11 +316,18 @@ impl Model {
                     Borrow::Wait => Is::Waiting(pool),
                 };
             }
+            Event::BorrowAlone(p, c, worker) => {
+                let pool = self.pools[p as usize];
+                if self.clients[c as usize] == Is::Away {
+                    self.ledger.borrow_dedicated(pool, c.into(), worker.into(), self.now);
+                    self.clients[c as usize] = Is::WaitingAlone(pool);
+                }
+            }
             Event::GiveBack(n) => self.end_lease(n, true),
             Event::Lose(n) => self.end_lease(n, false),
             Event::Dial(p, ok) => self.chores(self.pools[p as usize], ok),
             Event::StopWaiting(c) => {
-                if let Is::Waiting(pool) = self.clients[c as usize] {
+                if let Is::Waiting(pool) | Is::WaitingAlone(pool) = self.clients[c as usize] {
                     assert!(self.ledger.stop_waiting(pool, c.into()));
                     self.clients[c as usize] = Is::Away;
                 }
@@ -338,11 +358,14 @@ impl Model {
         let Some((client, pool, server)) = holders.get(n as usize % holders.len().max(1)).copied() else {
             return;
         };
-        self.clients[client] = Is::Away;
+        let was = std::mem::replace(&mut self.clients[client], Is::Away);
         if !clean {
             return self.ledger.remove(server);
         }
         let settled = self.ledger.give_back(server, self.now);
+        if was == Is::HoldingAlone(pool, server) {
+            assert_eq!(settled, Settled::Close(CloseReason::DedicatedOver), "used once");
+        }
         self.settle(server, settled, pool);
     }
 
@@ -368,13 +391,16 @@ impl Model {
         for view in self.ledger.servers(self.now) {
             per_pool[view.pool.0 as usize] += 1;
             if let Place::Lent(client) = view.place {
-                assert_eq!(self.clients[client as usize], Is::Holding(view.pool, view.server), "one owner");
+                let is = self.clients[client as usize];
+                let holds = [Is::Holding(view.pool, view.server), Is::HoldingAlone(view.pool, view.server)];
+                assert!(holds.contains(&is), "one owner, not {is:?}");
             }
         }
         for (pool, count) in self.pools.iter().zip(per_pool) {
             assert_eq!(self.ledger.count(*pool), count);
             let counts = self.ledger.counts(*pool, self.now);
-            let waiting = self.clients.iter().filter(|is| **is == Is::Waiting(*pool)).count();
+            let waits = [Is::Waiting(*pool), Is::WaitingAlone(*pool)];
+            let waiting = self.clients.iter().filter(|is| waits.contains(is)).count();
             assert_eq!(counts.waiting, waiting);
             assert_eq!(self.ledger.hungry().any(|p| p == *pool), waiting > 0);
         }
@@ -408,7 +434,9 @@ proptest! {
             for pool in model.pools.clone() {
                 model.chores(pool, true);
                 let counts = model.ledger.counts(pool, model.now);
-                prop_assert!(counts.waiting == 0 || counts.idle + counts.used == 0);
+                // Who wants a connection of its own has no use for an idle one.
+                let is_waiting = model.clients.contains(&Is::Waiting(pool));
+                prop_assert!(!is_waiting || counts.idle + counts.used == 0);
             }
         }
     }

@@ -9,11 +9,14 @@ use super::{GroupKey, Ledger, Place, PoolKey, ServerKey};
 pub enum CloseReason {
     Evicted,
     Paused,
+    /// Another process serves now.
+    Moved,
     Obsolete,
     IdleTooLong,
     LifetimeOver,
     TooMany,
     PoolIdle,
+    DedicatedOver,
 }
 
 impl CloseReason {
@@ -21,11 +24,13 @@ impl CloseReason {
         match self {
             CloseReason::Evicted => "evicted",
             CloseReason::Paused => "pause mode",
+            CloseReason::Moved => "another process has taken over",
             CloseReason::Obsolete => "database configuration changed",
             CloseReason::IdleTooLong => "server idle timeout",
             CloseReason::LifetimeOver => "server lifetime over",
             CloseReason::TooMany => "too many servers in the pool",
             CloseReason::PoolIdle => "pool idle timeout",
+            CloseReason::DedicatedOver => "replication client was closed",
         }
     }
 }
@@ -45,6 +50,10 @@ impl Ledger {
     pub fn pause(&mut self, database: Option<GroupKey>) -> Vec<ServerKey> {
         self.set_paused(database, true);
         self.idle_of(database)
+    }
+
+    pub fn all_idle(&self) -> Vec<ServerKey> {
+        self.idle_of(None)
     }
 
     pub fn resume(&mut self, database: Option<GroupKey>) {

@@ -36,10 +36,11 @@ impl Ledger {
     pub fn counts(&self, pool: PoolKey, now: Instant) -> PoolCounts {
         let p = self.pool(pool);
         let used = p.idle.iter().filter(|s| self.is_used(**s, now)).count();
-        let oldest = p.waiting.front().map(|w| now.saturating_duration_since(w.since));
+        let fronts = [p.waiting.front(), p.wait_dedicated.front()];
+        let oldest = fronts.into_iter().flatten().map(|w| now.saturating_duration_since(w.since)).max();
         PoolCounts {
             clients: p.clients,
-            waiting: p.waiting.len(),
+            waiting: p.waiting.len() + p.wait_dedicated.len(),
             lent: p.lent,
             idle: p.idle.len() - used,
             used,
@@ -55,6 +56,11 @@ impl Ledger {
     pub fn count(&self, pool: PoolKey) -> usize {
         let p = self.pool(pool);
         p.idle.len() + p.lent + p.dialing + p.testing + p.parked + p.closing
+    }
+
+    /// How many connections the pool may have, without its reserve.
+    pub fn size(&self, pool: PoolKey) -> usize {
+        self.pool(pool).limits.size
     }
 
     pub fn servers(&self, now: Instant) -> impl Iterator<Item = ServerView> + '_ {

@@ -136,6 +136,7 @@ impl Session {
         }
         io.flow.skip(head.total_len());
         if io.server.statements.touch(shared.id) {
+            self.tally.prepared_hits += 1;
             io.server.queue.push_invented(Invented::ParseComplete(Target::Shared(shared.id)));
             write_invented(&mut io.server.queue, io.to_client);
             return Next::Go;
@@ -237,7 +238,9 @@ impl Session {
             let sqlstate = pgwire::sqlstate::INVALID_STATEMENT_NAME;
             return Next::Halt(ClientHalt::Refuse(Refusal { sqlstate, text }));
         };
-        if !io.server.statements.touch(shared.id) {
+        if io.server.statements.touch(shared.id) {
+            self.tally.prepared_hits += 1;
+        } else {
             self.prepare(&shared, Fate::Swallow, io);
         }
         let rest = io.flow.rest();

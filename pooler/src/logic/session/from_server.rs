@@ -72,6 +72,7 @@ impl Session {
     }
 
     fn on_ready(&mut self, is_ours: bool, io: &mut ServerSide<'_, '_>) -> Option<ServerHalt> {
+        io.server.is_tunnel = false;
         io.invent();
         if is_ours {
             // The server has taken the client's parameters, in its own spelling.
