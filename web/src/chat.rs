@@ -23,6 +23,7 @@ use crate::logic::frames::ServerFrame;
 use crate::logic::message::{Author, Message, Offset};
 use crate::logic::outbox::End;
 use crate::redis_link::RedisLink;
+use crate::replicas::Databases;
 use crate::store::Store;
 
 use bus::Bus;
@@ -64,6 +65,7 @@ impl ChatSettings {
 /// What chat stands on.
 pub struct Parts {
     pub store: Store,
+    pub databases: Databases,
     pub redis: RedisLink,
     pub tasks: Tasks,
     pub served_by: Arc<str>,
@@ -94,10 +96,11 @@ struct Shared {
 impl Chat {
     /// Starts the bus and the keepers. They end on drain, once the last member has gone.
     pub fn start(parts: Parts) -> Chat {
-        let Parts { store, redis, tasks, served_by, settings } = parts;
+        let Parts { store, databases, redis, tasks, served_by, settings } = parts;
         let metrics = ChatMetrics::default();
         let hub = Arc::new(Hub::new(hub::Parts {
             store,
+            databases,
             tasks: tasks.clone(),
             metrics: metrics.clone(),
             gap_wait: settings.gap_wait,

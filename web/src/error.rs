@@ -164,9 +164,7 @@ impl Error {
     /// What a client may read about it.
     pub fn detail(&self) -> String {
         match self {
-            Self::Database(cause) if is_passing(cause) => {
-                "the database does not answer in time; try again".into()
-            }
+            Self::Database(cause) if is_passing(cause) => why_passing(cause).into(),
             Self::Redis(_) => "a part of the service is away; try again".into(),
             Self::Database(_) | Self::Internal(_) => "an error of ours; it has been logged".into(),
             _ => self.to_string(),
@@ -254,15 +252,39 @@ fn whole_seconds(wait: Duration) -> HeaderValue {
 }
 
 /// Whether trying again may help: no connection to be had, a lost one, a statement that was cut off, a shutdown.
-fn is_passing(cause: &sqlx::Error) -> bool {
+pub fn is_passing(cause: &sqlx::Error) -> bool {
     match cause {
-        sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Io(_) => true,
-        sqlx::Error::WorkerCrashed => true,
+        sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => true,
+        sqlx::Error::Database(answer) => {
+            answer.code().is_some_and(|code| {
+                // Class 53: resources; 57: operator (cancel, shutdown); 40: serialization; 25006: read-only after a failover.
+                ["53", "57", "40"].iter().any(|class| code.starts_with(class)) || code == "25006"
+            }) || breaks_off(cause)
+        }
+        _ => breaks_off(cause),
+    }
+}
+
+/// Whether the connection itself is lost, or leads to a server that is no primary any more: then so do its siblings.
+pub fn breaks_off(cause: &sqlx::Error) -> bool {
+    match cause {
+        sqlx::Error::Io(_) | sqlx::Error::WorkerCrashed | sqlx::Error::Tls(_) => true,
+        // Class 08: connection exceptions, of which a pooler tells too; 57P01 to 57P03: the server ends or begins.
         sqlx::Error::Database(answer) => answer.code().is_some_and(|code| {
-            // Class 08: connection; 53: resources; 57: operator (cancel, shutdown); 40: serialization; 25006: read-only after a failover.
-            ["08", "53", "57", "40"].iter().any(|class| code.starts_with(class)) || code == "25006"
+            code.starts_with("08") || ["57P01", "57P02", "57P03", "25006"].contains(&code.as_ref())
         }),
         _ => false,
+    }
+}
+
+fn why_passing(cause: &sqlx::Error) -> &'static str {
+    let code = cause.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    match cause {
+        sqlx::Error::PoolTimedOut => "no connection to the database came free in time; try again",
+        _ if breaks_off(cause) => "the connection to the database broke off; try again",
+        _ if code.as_deref() == Some("57014") => "the database did not answer in time; try again",
+        _ if code.is_some_and(|code| code.starts_with("40")) => "others changed the same at once; try again",
+        _ => "the database is too busy; try again",
     }
 }
 
@@ -289,6 +311,13 @@ mod tests {
         let response = Error::Database(sqlx::Error::PoolTimedOut).into_response();
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(response.headers()[RETRY_AFTER], "1");
+    }
+
+    #[test]
+    fn the_detail_tells_a_broken_connection_from_one_that_did_not_come() {
+        let broken = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
+        assert!(Error::Database(sqlx::Error::Io(broken)).detail().contains("broke off"));
+        assert!(Error::Database(sqlx::Error::PoolTimedOut).detail().contains("came free in time"));
     }
 
     #[test]

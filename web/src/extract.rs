@@ -43,11 +43,22 @@ fn is_json(request: &Request) -> bool {
     kind == "application/json" || (kind.starts_with("application/") && kind.ends_with("+json"))
 }
 
-/// serde names the field between backticks; where it names none, the place is all there is.
+/// serde names the field between backticks; where it names none, the place is all there is. Its "expected struct Login"
+/// names a type of ours, which means nothing to a client.
 fn json_error(cause: &serde_json::Error) -> Error {
     let text = cause.to_string();
     let field = text.split('`').nth(1).filter(|_| text.contains(" field `")).unwrap_or("body").to_owned();
-    Error::unprocessable(field, text)
+    Error::unprocessable(field, without_type_name(&text))
+}
+
+fn without_type_name(text: &str) -> String {
+    for kind in ["struct ", "enum ", "unit variant ", "newtype struct ", "tuple struct "] {
+        let Some((before, named)) = text.split_once(&format!("expected {kind}")) else { continue };
+        let rest = named.find([' ', ',']).map_or("", |end| &named[end..]);
+        let wanted = if kind == "struct " { "an object" } else { "another value" };
+        return format!("{before}expected {wanted}{rest}");
+    }
+    text.to_owned()
 }
 
 /// The query string.
@@ -122,5 +133,52 @@ impl FromRequestParts<App> for Origin {
         let address = trusted.or(peer).map_or_else(|| "unknown".to_owned(), |ip| ip.to_string());
         let user_agent = text(USER_AGENT).chars().take(USER_AGENT_LEN_MAX).collect();
         Ok(Self { address, user_agent })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    struct Inner {
+        #[allow(dead_code, reason = "only its reading is tested")]
+        count: u8,
+    }
+
+    #[derive(Debug, Deserialize)]
+    enum Kind {
+        Plain,
+    }
+
+    #[derive(Debug, Deserialize)]
+    struct Outer {
+        #[allow(dead_code, reason = "only its reading is tested")]
+        inner: Inner,
+        #[allow(dead_code, reason = "only its reading is tested")]
+        kind: Kind,
+    }
+
+    #[test]
+    fn no_answer_names_a_type_of_ours() {
+        for body in [
+            "[]",
+            "1",
+            r#""x""#,
+            r#"{"inner": []}"#,
+            r#"{"inner": 5}"#,
+            r#"{"inner": {"count": -1}}"#,
+            r#"{"inner": {"count": 1}, "kind": 7}"#,
+            r#"{"inner": {"count": 1}, "kind": {"Plain": 1}}"#,
+            "{",
+        ] {
+            let cause = serde_json::from_str::<Outer>(body).unwrap_err();
+            let detail = json_error(&cause).to_string();
+            assert!(["Outer", "Inner", "Kind"].iter().all(|name| !detail.contains(name)), "{body}: {detail}");
+            assert!(!detail.is_empty());
+        }
+        assert_eq!(Kind::Plain as u8, 0);
     }
 }

@@ -1,21 +1,29 @@
 //! What every request passes: its id, the name of this replica, limits of time, counting, and problems made whole.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use http::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderName, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::header::{
+    AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, HeaderName, ORIGIN, REFERRER_POLICY, RETRY_AFTER,
+    X_CONTENT_TYPE_OPTIONS,
+};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use tower_http::cors::{AllowOrigin, CorsLayer};
 use uuid::Uuid;
 
 use crate::app::App;
 use crate::error::{self, Error, Pending};
+use crate::replicas::{READ_FROM_HEADER, TOKEN_HEADER};
+use crate::settings::Service;
 
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub const SERVED_BY: HeaderName = HeaderName::from_static("x-served-by");
 const REQUEST_ID_LEN_MAX: usize = 128;
+/// How long a browser need not ask again whether it may.
+const PREFLIGHT_AGE: Duration = Duration::from_secs(600);
 
 /// The id of the request that is being answered.
 #[derive(Debug, Clone)]
@@ -26,7 +34,7 @@ pub async fn dress(State(app): State<App>, mut request: Request, next: Next) -> 
     let id = RequestId(request_id(request.headers()));
     let path = request.uri().path().to_owned();
     request.extensions_mut().insert(id.clone());
-    let response = match allowed_host(&app, &request) {
+    let response = match is_allowed_host(&app.settings.service, &request) {
         true => next.run(request).await,
         false => Error::unprocessable("Host", "this host name is not served here; see ALLOWED_HOSTS")
             .into_response(),
@@ -64,7 +72,7 @@ pub async fn count(
     response
 }
 
-/// Ends requests that take too long; not laid around streams and sockets.
+/// Ends requests whose answer does not begin in time; how long a stream or a socket then lasts is up to it.
 pub async fn limit_time(State(app): State<App>, request: Request, next: Next) -> Response {
     match tokio::time::timeout(app.settings.service.request_timeout, next.run(request)).await {
         Ok(response) => response,
@@ -92,13 +100,26 @@ fn request_id(headers: &HeaderMap) -> Arc<str> {
 }
 
 /// Health checks come by address and are let through.
-fn allowed_host(app: &App, request: &Request) -> bool {
-    let allowed = &app.settings.service.allowed_hosts;
-    if allowed.iter().any(|host| host == "*") || request.uri().path().starts_with("/health") {
+fn is_allowed_host(service: &Service, request: &Request) -> bool {
+    if request.uri().path().starts_with("/health") {
         return true;
     }
     let named = request.headers().get(HOST).and_then(|value| value.to_str().ok());
-    let host = named.or(request.uri().host()).unwrap_or_default();
+    is_allowed(&service.allowed_hosts, named.or(request.uri().host()).unwrap_or_default())
+}
+
+/// Whether a page of the `Origin` may open a WebSocket, which no CORS rule of a browser forbids. Programs send none.
+pub fn is_allowed_origin(service: &Service, headers: &HeaderMap) -> bool {
+    let Some(origin) = headers.get(ORIGIN).map(|value| value.to_str().unwrap_or_default()) else {
+        return true;
+    };
+    let host = origin.split_once("://").map_or(origin, |(_, host)| host);
+    service.cors_origins.iter().any(|allowed| allowed == origin || allowed == "*")
+        || is_allowed(&service.allowed_hosts, host)
+}
+
+/// Whether a host name, with or without port, is one of `ALLOWED_HOSTS`.
+fn is_allowed(allowed: &[String], host: &str) -> bool {
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
         _ => host,
@@ -107,8 +128,39 @@ fn allowed_host(app: &App, request: &Request) -> bool {
     // As in Django: `.example.com` allows the domain and everything below it.
     allowed.iter().any(|pattern| match pattern.strip_prefix('.') {
         Some(domain) => name == domain || name.ends_with(pattern.as_str()),
-        None => name == *pattern,
+        None => pattern == "*" || name == *pattern,
     })
+}
+
+/// Lets pages of other origins use the API; `None` where no origin is named.
+pub fn cors(origins: &[String]) -> Option<CorsLayer> {
+    if origins.is_empty() {
+        return None;
+    }
+    let any = origins.iter().any(|origin| origin == "*");
+    let named = origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok());
+    let allowed = if any { AllowOrigin::any() } else { AllowOrigin::list(named) };
+    let layer = CorsLayer::new()
+        .allow_origin(allowed)
+        .allow_methods([Method::GET, Method::POST, Method::PATCH, Method::DELETE])
+        .allow_headers([
+            AUTHORIZATION,
+            CONTENT_TYPE,
+            HeaderName::from_static("idempotency-key"),
+            HeaderName::from_static("last-event-id"),
+            REQUEST_ID,
+            TOKEN_HEADER,
+        ])
+        .expose_headers([
+            RETRY_AFTER,
+            HeaderName::from_static("idempotency-replayed"),
+            READ_FROM_HEADER,
+            REQUEST_ID,
+            SERVED_BY,
+            TOKEN_HEADER,
+        ])
+        .max_age(PREFLIGHT_AGE);
+    Some(layer)
 }
 
 /// Adds what only this layer knows to a problem, makes one of a bare error, and logs what is our fault, once.
@@ -174,6 +226,18 @@ mod tests {
             headers.insert(REQUEST_ID, HeaderValue::from_str(id).unwrap());
         }
         request_id(&headers).to_string()
+    }
+
+    #[test]
+    fn hosts_are_allowed_by_name_by_domain_or_all() {
+        let allowed = |patterns: &[&str], host: &str| {
+            is_allowed(&patterns.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>(), host)
+        };
+        assert!(allowed(&["*"], "anything:8080"));
+        assert!(allowed(&["arena.example"], "Arena.Example:443"));
+        assert!(allowed(&[".example"], "a.b.example") && allowed(&[".example"], "example"));
+        assert!(!allowed(&[".example"], "evilexample") && !allowed(&["arena.example"], "arena.example.evil"));
+        assert!(!allowed(&[], "arena.example"));
     }
 
     #[test]

@@ -40,12 +40,13 @@ use crate::app::{App, Handles, Life, Phase};
 use crate::auth::Auth;
 use crate::chat::{Chat, ChatSettings};
 use crate::fleet::Fleet;
+use crate::logic::database_url::Target;
 use crate::logic::watermark::TokenKeys;
 use crate::metrics::Metrics;
 use crate::monitoring::console::Console;
 use crate::redis_link::RedisLink;
 use crate::replicas::Databases;
-use crate::settings::Settings;
+use crate::settings::{Database, Settings};
 use crate::store::{Db, Store};
 use crate::stream::{StreamSettings, Streams};
 
@@ -69,6 +70,8 @@ impl Listeners {
 
 /// Every replica does it: a second one in the same hour finds nothing left to do.
 const PRUNE_PERIOD: Duration = Duration::from_secs(3600);
+/// A read that has no connection to its standby by then goes to the primary.
+const STANDBY_WAIT_MAX: Duration = Duration::from_secs(1);
 /// The time that background tasks get to end after everything else has.
 const TASKS_END: Duration = Duration::from_secs(2);
 
@@ -110,15 +113,22 @@ fn assemble(settings: Settings) -> anyhow::Result<App> {
     let metrics = Arc::new(Metrics::new());
     let served_by = Arc::clone(&settings.service.container);
     let application = format!("arena {served_by}");
-    let open = |target| Db::open(target, &settings.database, &application, metrics.pool_wait.clone());
-    let store = Store::new(open(&settings.database.primary));
-    let reads = settings.database.reads.iter().map(open).collect();
-    let databases = Databases::new(store.as_read(), reads, token_keys(&settings.auth));
+    let open = |target: &Target, limits: &Database| {
+        Db::open(target, limits, &application, metrics.pool_wait.clone())
+    };
+    let limits = &settings.database;
+    let store = Store::new(open(&limits.primary, limits));
+    // Who waits for a standby may as well ask the primary.
+    let brief = Database { pool_timeout: limits.pool_timeout.min(STANDBY_WAIT_MAX), ..limits.clone() };
+    let standbys = limits.reads.targets.iter().map(|target| open(target, &brief)).collect();
+    let databases =
+        Databases::new(&store, standbys, token_keys(&settings.auth), settings.database.reads.clone());
     let redis = RedisLink::new(&settings.redis).map_err(anyhow::Error::msg)?;
     let auth = Auth::new(&settings.auth, redis.clone());
     let tasks = Tasks::new();
     let chat = Chat::start(chat::Parts {
         store: store.clone(),
+        databases: databases.clone(),
         redis: redis.clone(),
         tasks: tasks.clone(),
         served_by: Arc::clone(&served_by),
@@ -126,6 +136,7 @@ fn assemble(settings: Settings) -> anyhow::Result<App> {
     });
     let streams = Streams::new(stream::Parts {
         store: store.clone(),
+        databases: databases.clone(),
         redis: redis.clone(),
         responder: responder::from_settings(&settings.values).context("the responder")?,
         chat: chat.clone(),

@@ -1,6 +1,7 @@
 //! Counters, gauges and histograms of this replica, told on the ops port.
 
 use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -38,6 +39,11 @@ pub struct ReadLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ReplicaLabels {
+    pub replica: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct LoginLabels {
     pub result: String,
 }
@@ -50,7 +56,10 @@ pub struct Metrics {
     pub in_flight: Gauge,
     pub pool: Family<PoolLabels, Gauge>,
     pub pool_wait: Histogram,
-    pub reads: Family<ReadLabels, Counter>,
+    reads: Family<ReadLabels, Counter>,
+    read_wait: Histogram,
+    replica_up: Family<ReplicaLabels, Gauge>,
+    replica_lag: Family<ReplicaLabels, Gauge<f64, AtomicU64>>,
     pub logins: Family<LoginLabels, Counter>,
     pub redis_up: Gauge,
 }
@@ -75,6 +84,24 @@ impl Metrics {
         registry.register("database_acquire_seconds", "wait for a connection of the pool", pool_wait.clone());
         let reads = Family::default();
         registry.register("database_reads", "reads, by who answered them", reads.clone());
+        let read_wait = Histogram::new(SECONDS);
+        registry.register(
+            "database_read_wait_seconds",
+            "time in which a read with a consistency token found who may answer it",
+            read_wait.clone(),
+        );
+        let replica_up = Family::default();
+        registry.register(
+            "database_replica_up",
+            "1 while a read replica follows the primary",
+            replica_up.clone(),
+        );
+        let replica_lag = Family::default();
+        registry.register(
+            "database_replica_lag_seconds",
+            "how long a read replica lags, at least",
+            replica_lag.clone(),
+        );
         let logins = Family::default();
         registry.register("logins", "logins, by result", logins.clone());
         let redis_up = Gauge::default();
@@ -87,6 +114,9 @@ impl Metrics {
             pool,
             pool_wait,
             reads,
+            read_wait,
+            replica_up,
+            replica_lag,
             logins,
             redis_up,
         }
@@ -109,8 +139,21 @@ impl Metrics {
         self.logins.get_or_create(&LoginLabels { result: result.to_owned() }).inc();
     }
 
-    pub fn on_read(&self, from: &str) {
+    /// Counts a read; `waited` where it must see a certain state.
+    pub fn on_read(&self, from: &str, waited: Option<Duration>) {
         self.reads.get_or_create(&ReadLabels { from: from.to_owned() }).inc();
+        if let Some(waited) = waited {
+            self.read_wait.observe(waited.as_secs_f64());
+        }
+    }
+
+    /// `lag`: `None` when the replica does not follow.
+    pub fn set_replica(&self, replica: &str, lag: Option<Duration>) {
+        let labels = ReplicaLabels { replica: replica.to_owned() };
+        self.replica_up.get_or_create(&labels).set(i64::from(lag.is_some()));
+        if let Some(lag) = lag {
+            self.replica_lag.get_or_create(&labels).set(lag.as_secs_f64());
+        }
     }
 
     pub fn set_pool(&self, database: &str, state: &str, count: u32) {

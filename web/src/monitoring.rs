@@ -24,12 +24,15 @@ pub fn timestamp() -> String {
 
 /// Brings the gauges that are read, not counted, up to date.
 pub fn gauges(app: &App) {
-    let replicas = app.databases.replicas().iter().map(|replica| (&*replica.name, replica.store.db()));
-    for (name, db) in std::iter::once(("default", app.store.db())).chain(replicas) {
+    let standbys = app.databases.standbys().iter().map(|standby| (&*standby.name, standby.store.db()));
+    for (name, db) in std::iter::once(("default", app.store.db())).chain(standbys) {
         let figures = db.figures();
         app.metrics.set_pool(name, "idle", figures.idle);
         app.metrics.set_pool(name, "in_use", figures.in_use);
         app.metrics.set_pool(name, "max", figures.max);
         app.metrics.set_pool(name, "waiting", u32::try_from(figures.waiting).unwrap_or(u32::MAX));
+    }
+    for standby in app.databases.standbys() {
+        app.metrics.set_replica(&standby.name, app.databases.lag(standby));
     }
 }

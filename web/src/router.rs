@@ -5,6 +5,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{delete, get, post};
 use http::{Request, Uri};
+use tower::util::option_layer;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::api::{auth, docs, members, messages, sessions, users};
@@ -66,14 +67,16 @@ fn lasting() -> Router<App> {
 
 /// The whole service.
 pub fn router(app: App) -> Router {
-    // The last layer is the outermost: an answer passes limit_time, panic, count, dress.
+    // The last layer is the outermost: an answer passes limit_time, panic, cors, count, dress.
+    let cors = layers::cors(&app.settings.service.cors_origins);
     brief()
-        .layer(from_fn_with_state(app.clone(), layers::limit_time))
         .merge(lasting())
         .merge(ui::routes())
         .fallback(error::no_route)
+        .layer(from_fn_with_state(app.clone(), layers::limit_time))
         .layer(DefaultBodyLimit::max(extract::BODY_LEN_MAX))
         .layer(CatchPanicLayer::custom(layers::on_panic))
+        .layer(option_layer(cors))
         .layer(from_fn_with_state(app.clone(), layers::count))
         .layer(from_fn_with_state(app.clone(), layers::dress))
         .with_state(app)

@@ -35,6 +35,7 @@ pub struct Service {
     pub threads: usize,
     pub debug: bool,
     pub allowed_hosts: Vec<String>,
+    pub cors_origins: Vec<String>,
     pub trust_forwarded: bool,
     pub log_format: chassis::logs::Format,
     pub log_level: String,
@@ -62,7 +63,7 @@ pub struct Database {
     pub primary: Target,
     /// Where migrations go: Postgres itself.
     pub direct: Target,
-    pub reads: Vec<Target>,
+    pub reads: Reads,
     pub pool_min: u32,
     pub pool_max: u32,
     pub pool_timeout: Duration,
@@ -71,6 +72,16 @@ pub struct Database {
     pub conn_max_age: Duration,
     pub max_connections: u64,
     pub pooler: Option<Pooler>,
+}
+
+/// The read replicas, and what a read asks of them.
+#[derive(Debug, Clone)]
+pub struct Reads {
+    pub targets: Vec<Target>,
+    /// How long a read waits for a replica that is about to have what it must see.
+    pub wait: Duration,
+    /// A replica that lags longer gets no reads.
+    pub lag_max: Duration,
 }
 
 /// What the pooler is believed to be set to.
@@ -148,6 +159,7 @@ fn service(values: &Values, host_name: &str) -> Result<Service, String> {
         threads: usize::try_from(values.count("WEB_THREADS")).unwrap_or(0),
         debug: values.flag("DEBUG"),
         allowed_hosts: values.list("ALLOWED_HOSTS"),
+        cors_origins: values.list("CORS_ALLOWED_ORIGINS"),
         trust_forwarded: values.flag("TRUST_FORWARDED"),
         log_format: values.text("LOG_FORMAT").parse()?,
         log_level: values.text("LOG_LEVEL").to_owned(),
@@ -217,7 +229,11 @@ fn database(values: &Values, warnings: &mut Vec<String>) -> Result<Database, Str
     let pool_max = options.connection_limit.unwrap_or_else(|| small(values.count("DATABASE_POOL_MAX")));
     Ok(Database {
         direct: direct(values, &primary, actual)?,
-        reads: reads(values, &primary)?,
+        reads: Reads {
+            targets: read_targets(values, &primary)?,
+            wait: values.duration("DB_READ_WAIT"),
+            lag_max: values.duration("DB_READ_LAG_MAX"),
+        },
         pool_min: small(values.count("DATABASE_POOL_MIN")).min(pool_max),
         pool_max,
         pool_timeout: options.pool_timeout.unwrap_or_else(|| values.duration("DATABASE_POOL_TIMEOUT")),
@@ -250,7 +266,7 @@ fn direct(values: &Values, primary: &Target, actual: Option<(&str, u16)>) -> Res
     })
 }
 
-fn reads(values: &Values, primary: &Target) -> Result<Vec<Target>, String> {
+fn read_targets(values: &Values, primary: &Target) -> Result<Vec<Target>, String> {
     let place = Target {
         port: values.port("DB_READ_PORT"),
         name: values.opt("DB_READ_NAME").unwrap_or(&primary.name).to_owned(),

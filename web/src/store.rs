@@ -7,6 +7,7 @@ pub mod figures;
 pub mod logins;
 pub mod messages;
 pub mod sessions;
+pub mod timelines;
 pub mod users;
 
 use std::ops::Deref;
@@ -70,6 +71,10 @@ impl Store {
 
     pub fn messages(&self) -> messages::Messages<'_> {
         messages::Messages::new(&self.db)
+    }
+
+    pub fn timelines(&self) -> timelines::Timelines<'_> {
+        timelines::Timelines::new(&self.db)
     }
 
     /// The same tables for reading only.

@@ -24,6 +24,7 @@ use crate::chat::Chat;
 use crate::error::Error;
 use crate::logic::message::{self, Message, Role};
 use crate::redis_link::RedisLink;
+use crate::replicas::Databases;
 use crate::responder::Responder;
 use crate::store::Store;
 use crate::store::messages::Appended;
@@ -53,6 +54,7 @@ impl StreamSettings {
 /// What streams stand on.
 pub struct Parts {
     pub store: Store,
+    pub databases: Databases,
     pub redis: RedisLink,
     pub responder: Responder,
     pub chat: Chat,
@@ -68,6 +70,7 @@ pub struct Streams {
 
 struct Shared {
     store: Store,
+    databases: Databases,
     record: Record,
     responder: Responder,
     chat: Chat,
@@ -82,11 +85,12 @@ struct Shared {
 impl Streams {
     /// Starts looking for answers whose maker has died.
     pub fn new(parts: Parts) -> Streams {
-        let Parts { store, redis, responder, chat, tasks, settings } = parts;
+        let Parts { store, databases, redis, responder, chat, tasks, settings } = parts;
         let record = Record::new(redis, settings.keep);
         let streams = Streams {
             shared: Arc::new(Shared {
                 store,
+                databases,
                 record,
                 responder,
                 chat,
@@ -151,10 +155,12 @@ impl Streams {
         }
     }
 
-    /// The stored answer to a question.
+    /// The stored answer to a question, with a token that lets its reader see it everywhere.
     async fn answer(&self, question: &Message) -> Result<Option<Message>, Error> {
         let key = message::answer_key(question.id);
-        self.shared.store.messages().by_key(question.session_id, None, &key).await
+        let answer = self.shared.store.messages().by_key(question.session_id, None, &key).await?;
+        let Some(answer) = answer else { return Ok(None) };
+        Ok(Some(Message { ct: self.shared.databases.token().await, ..answer }))
     }
 
     async fn make(&self, question: Message, known_len: usize) {

@@ -20,6 +20,7 @@ use crate::logic::frames::ServerFrame;
 use crate::logic::message::{Author, Message, Offset};
 use crate::logic::outbox::End;
 use crate::logic::rooms::{Limits, Room};
+use crate::replicas::Databases;
 use crate::store::Store;
 
 use super::Counts;
@@ -36,6 +37,7 @@ const READ_PAUSE: Duration = Duration::from_millis(500);
 /// What the hub stands on.
 pub struct Parts {
     pub store: Store,
+    pub databases: Databases,
     pub tasks: Tasks,
     pub metrics: ChatMetrics,
     pub gap_wait: Duration,
@@ -272,11 +274,11 @@ impl Hub {
 
     async fn repair(&self, cell: &RoomCell, after: Offset) -> Option<Instant> {
         self.parts.metrics.repairs.inc();
-        match self.parts.store.messages().after(cell.session, after, PAGE_LEN).await {
-            Ok(messages) => {
-                tracing::debug!(session = %cell.session, after, found = messages.len(), "repaired a room");
+        match self.page(cell.session, after).await {
+            Ok(rows) => {
+                tracing::debug!(session = %cell.session, after, found = rows.len(), "repaired a room");
                 // What is left out is read again: the members have written some by then.
-                let rows = portion(&mut messages.iter().map(encoded).peekable(), self.portion_bytes());
+                let rows = portion(&mut rows.into_iter().peekable(), self.portion_bytes());
                 cell.lock().on_rows(rows, Instant::now(), &mut deliver)
             }
             Err(cause) => {
@@ -284,6 +286,16 @@ impl Hub {
                 cell.lock().on_read_failed(Instant::now(), READ_PAUSE)
             }
         }
+    }
+
+    /// The stored messages that follow `after`, as frames that bear a consistency token as live ones do.
+    async fn page(&self, session: Uuid, after: Offset) -> Result<Vec<Row>, Error> {
+        let mut messages = self.parts.store.messages().after(session, after, PAGE_LEN).await?;
+        let token = if messages.is_empty() { None } else { self.parts.databases.token().await };
+        for message in &mut messages {
+            message.ct.clone_from(&token);
+        }
+        Ok(messages.iter().map(encoded).collect())
     }
 
     fn wake_stream(&self, stream: Uuid) {

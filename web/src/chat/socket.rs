@@ -12,12 +12,14 @@ use axum::extract::ws::{CloseFrame, Message as WsMessage, Utf8Bytes, WebSocket, 
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use futures_util::{SinkExt as _, StreamExt as _};
+use http::HeaderMap;
 use serde::Deserialize;
 use tokio::time::Sleep;
 
 use crate::app::App;
 use crate::auth::Identity;
 use crate::error::Error;
+use crate::layers;
 use crate::logic::frames::{ClientFrame, FRAME_LEN_MAX, Refusal, SUBPROTOCOL, ServerFrame};
 use crate::logic::keepalive::{Due, Keepalive};
 use crate::logic::message::{Author, Offset};
@@ -50,10 +52,14 @@ pub async fn upgrade(
     State(app): State<App>,
     Path(id): Path<String>,
     Query(params): Query<Params>,
+    headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Error> {
     if app.life.is_draining() || app.tasks.draining() {
         return Err(Error::unavailable("this replica is going away; connect again"));
+    }
+    if !layers::is_allowed_origin(&app.settings.service, &headers) {
+        return Err(Error::forbidden("pages of this origin may not connect; see ALLOWED_HOSTS"));
     }
     let token = params
         .token
@@ -197,6 +203,9 @@ impl Connection {
         match due {
             Due::Nothing => Ok(()),
             Due::Close(end) => Err(end.into()),
+            Due::Ping if self.app.auth.revoked().contains(self.identity.login_id) => {
+                Err(End::TokenExpired.into())
+            }
             Due::Ping => or_slow(self.socket.send(WsMessage::Ping(bytes::Bytes::new())), &self.member).await,
         }
     }
@@ -318,8 +327,17 @@ fn too_long() -> Stop {
 }
 
 fn on_broken(error: &axum::Error) -> Stop {
-    // axum hides tungstenite's error type; its text for both size limits has these words.
-    if error.to_string().contains("too long") { too_long() } else { Stop::Gone }
+    // axum hides tungstenite's error type; its texts begin with the kind of the error.
+    let text = error.to_string();
+    if text.contains("too long") {
+        too_long()
+    } else if text.starts_with("UTF-8 encoding error") {
+        Stop::Close(1007, "text frames are UTF-8".to_owned())
+    } else if text.starts_with("WebSocket protocol error") && !text.ends_with("closing handshake") {
+        Stop::Close(1002, "not the WebSocket protocol (RFC 6455)".to_owned())
+    } else {
+        Stop::Gone
+    }
 }
 
 /// Sends the close frame and waits a moment for the client's, so that the frame is not lost in a reset.

@@ -77,8 +77,8 @@ pub async fn connections(State(app): State<App>) -> Result<Json<Connections>, Er
 }
 
 async fn databases(app: &App) -> Result<(ConnectionFigures, BTreeMap<String, Database>), Error> {
-    let replicas = app.databases.replicas();
-    let stores = std::iter::once(app.store.as_read()).chain(replicas.iter().map(|replica| &replica.store));
+    let standbys = app.databases.standbys();
+    let stores = std::iter::once(app.store.as_read()).chain(standbys.iter().map(|standby| &standby.store));
     let answers = join_all(stores.clone().map(checks::database)).await;
     let Some(Some(default)) = answers.first() else {
         return Err(Error::unavailable("the database does not answer"));
@@ -87,7 +87,7 @@ async fn databases(app: &App) -> Result<(ConnectionFigures, BTreeMap<String, Dat
     for (index, (store, answer)) in stores.zip(&answers).enumerate() {
         let (key, pooled) = match index {
             0 => ("default".to_owned(), app.settings.database.pooler.is_some()),
-            _ => (replica_key(index - 1, replicas.len()), pooled(store)),
+            _ => (replica_key(index - 1, standbys.len()), pooled(app, store)),
         };
         connections.insert(key, database(app, store, answer.map(|checked| checked.figures), pooled));
     }
@@ -109,9 +109,13 @@ fn database(app: &App, store: &ReadStore, answer: Option<ConnectionFigures>, poo
     }
 }
 
-/// A standby is usually dialled directly; the pooler's pool of it is told by the pooler's signs.
-fn pooled(store: &ReadStore) -> bool {
-    is_pooler(PoolerSigns { target: &store.db().target, actual: None })
+/// A standby is usually dialled directly; the pooler's pool of it is at the pooler's place, or told by its signs.
+fn pooled(app: &App, store: &ReadStore) -> bool {
+    let (target, database) = (&store.db().target, &app.settings.database);
+    match target.address() == database.primary.address() {
+        true => database.pooler.is_some(),
+        false => is_pooler(PoolerSigns { target, actual: None }),
+    }
 }
 
 async fn pgbouncer(app: &App) -> PgBouncer {

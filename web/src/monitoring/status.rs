@@ -41,6 +41,9 @@ pub struct DatabaseCheck {
     /// Connections of this replica's pool.
     pub pool_size: u32,
     pub pool_in_use: u32,
+    /// Read replicas only: how long it lags behind the primary, at least; null when it does not follow.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lag_ms: Option<Option<f64>>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -94,22 +97,22 @@ async fn replicas(app: &App, own: Summary) -> Vec<Summary> {
 }
 
 async fn databases(app: &App) -> BTreeMap<String, DatabaseCheck> {
-    let replicas = app.databases.replicas();
-    let named = replicas
-        .iter()
-        .enumerate()
-        .map(|(index, replica)| (replica_key(index, replicas.len()), &replica.store, replica.is_healthy()));
-    let all = std::iter::once(("default".to_owned(), app.store.as_read(), true)).chain(named);
-    let asked = all.map(async |(key, store, follows)| {
+    let standbys = app.databases.standbys();
+    let named = standbys.iter().enumerate().map(|(index, standby)| {
+        (replica_key(index, standbys.len()), &standby.store, Some(app.databases.lag(standby)))
+    });
+    let all = std::iter::once(("default".to_owned(), app.store.as_read(), None)).chain(named);
+    let asked = all.map(async |(key, store, lag)| {
         let checked = checks::database(store).await;
         let (db, figures) = (store.db(), store.db().figures());
         let check = DatabaseCheck {
-            healthy: checked.is_some() && follows,
+            healthy: checked.is_some() && lag != Some(None),
             response_ms: checked.map(|checked| millis(checked.took)),
             host: db.target.host.clone(),
             port: db.target.port.to_string(),
             pool_size: figures.size,
             pool_in_use: figures.in_use,
+            lag_ms: lag.map(|lag| lag.map(millis)),
         };
         (key, check)
     });

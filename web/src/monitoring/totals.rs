@@ -31,7 +31,7 @@ pub async fn totals(State(app): State<App>, _operator: Operator) -> Result<Json<
         return Ok(Json(kept));
     }
     let count = |store: ReadStore| async move { store.figures().totals().await };
-    let totals = app.databases.reading(None).ask(count).await?;
+    let totals = app.databases.reading(None).await.ask(count).await?;
     let metrics = AdminMetrics { totals, computed_at: timestamp(), refresh_s: REFRESH_S };
     keep(&app, &metrics).await;
     Ok(Json(metrics))

@@ -25,7 +25,18 @@ pub static SETTINGS: &[Setting] = &[
         "threads that serve; 0: one per core, at most 4",
     ),
     fixed("DEBUG", Kind::Flag, "False", "show the cause of internal errors to clients; never in production"),
-    fixed("ALLOWED_HOSTS", Kind::List, "*", "host names that requests may name; * allows all"),
+    fixed(
+        "ALLOWED_HOSTS",
+        Kind::List,
+        "*",
+        "host names that requests and the pages that open WebSockets may come from; * allows all",
+    ),
+    fixed(
+        "CORS_ALLOWED_ORIGINS",
+        Kind::List,
+        "",
+        "origins such as https://app.example whose pages may use the API; * allows all; empty: none but our own",
+    ),
     fixed("TRUST_FORWARDED", Kind::Flag, "True", "believe X-Forwarded-For, which the balancer sets"),
     fixed("LOG_FORMAT", Kind::Choice(&["text", "json"]), "text", "how log lines look"),
     fixed("LOG_LEVEL", Kind::Text, "info", "log level, or a filter such as info,sqlx=warn"),
@@ -112,6 +123,13 @@ pub static SETTINGS: &[Setting] = &[
     fixed("DB_READ_NAME", Kind::Text, "", "database name at the read replicas; empty: DB_NAME"),
     fixed("DB_READ_USER", Kind::Text, "", "user at the read replicas; empty: DB_USER"),
     fixed("DB_READ_PASSWORD", Kind::Secret, "", "password of DB_READ_USER; empty: DB_PASSWORD"),
+    fixed(
+        "DB_READ_WAIT",
+        Kind::Millis,
+        "20",
+        "wait for a read replica that is about to have what a read must see, before the primary is asked",
+    ),
+    fixed("DB_READ_LAG_MAX", Kind::Seconds, "10", "lag beyond which a read replica gets no reads"),
     fixed(
         "DATABASE_POOL_MIN",
         Kind::Count { min: 0, max: 1000 },

@@ -29,7 +29,7 @@ fn the_defaults_are_those_of_the_compose_file() {
     let settings = read_with(&[("SECRET_KEY", KEY)]).unwrap();
     assert_eq!(format!("{:?}", settings.database.primary), "arena_user@pgbouncer:6432/arena_db");
     assert!(settings.database.pooler.is_some());
-    assert!(settings.database.reads.is_empty());
+    assert!(settings.database.reads.targets.is_empty());
     assert_eq!(settings.redis.address, "redis:6379");
     assert_eq!(&*settings.service.container, "host-1");
     assert!(settings.warnings.is_empty());
@@ -77,18 +77,21 @@ fn migrations_bypass_the_pooler() {
 fn read_replicas_come_alone_numbered_or_by_url() {
     let one =
         read_with(&[("SECRET_KEY", KEY), ("DB_READ_HOST", "standby:5433"), ("DB_READ_USER", "ro")]).unwrap();
-    assert_eq!(format!("{:?}", one.database.reads), "[ro@standby:5433/arena_db]");
+    assert_eq!(format!("{:?}", one.database.reads.targets), "[ro@standby:5433/arena_db]");
     let two = read_with(&[("SECRET_KEY", KEY), ("DB_READ_HOST_1", "a"), ("DB_READ_HOST_3", "b")]).unwrap();
-    assert_eq!(two.database.reads.len(), 2);
+    assert_eq!(two.database.reads.targets.len(), 2);
     let url =
         read_with(&[("SECRET_KEY", KEY), ("DATABASE_READ_URL", "postgres://pooler:6432/arena_db_standby")]);
-    assert_eq!(format!("{:?}", url.unwrap().database.reads), "[arena_user@pooler:6432/arena_db_standby]");
+    assert_eq!(
+        format!("{:?}", url.unwrap().database.reads.targets),
+        "[arena_user@pooler:6432/arena_db_standby]"
+    );
 }
 
 #[test]
 fn the_table_has_sound_defaults() {
     for setting in SETTINGS.iter().filter(|setting| !setting.default.is_empty()) {
         let given = |name: &str| (name == setting.name).then(|| setting.default.to_owned());
-        assert!(read(SETTINGS, &given).is_ok(), "{}", setting.name);
+        assert!(chassis::settings::read(SETTINGS, &given).is_ok(), "{}", setting.name);
     }
 }

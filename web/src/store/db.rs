@@ -2,15 +2,17 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use prometheus_client::metrics::histogram::Histogram;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
 use sqlx::{Connection as _, PgPool, Postgres};
+use tokio::time::Instant;
 
-use crate::error::Error;
+use crate::error::breaks_off;
 use crate::logic::database_url::Target;
+use crate::logic::retry::Retry;
 use crate::settings::Database as Limits;
 
 /// A connection that was idle for longer is asked whether it still lives before it is used.
@@ -21,12 +23,24 @@ const CLOSE_MAX: Duration = Duration::from_secs(2);
 /// How many of the last waits the percentiles are made of.
 const WAITS_KEPT: usize = 1024;
 
+/// A connection on loan; it goes back when it is dropped.
+pub type Lease = PoolConnection<Postgres>;
+
 /// A handle on the pool; clones share it.
 #[derive(Clone)]
 pub struct Db {
     pool: PgPool,
     waits: Arc<Waits>,
+    breaks: Arc<Breaks>,
+    /// How long a caller waits for a connection, retries included.
+    patience: Duration,
     pub target: Arc<Target>,
+}
+
+/// When a connection last broke: those opened before are dead too, or lead to a server that is gone.
+#[derive(Default)]
+struct Breaks {
+    last: Mutex<Option<Instant>>,
 }
 
 /// What the pool looks like at one moment.
@@ -55,37 +69,72 @@ struct Ring {
 impl Db {
     /// Makes the pool; the first connection is opened by whoever needs it first.
     pub fn open(target: &Target, limits: &Limits, application: &str, histogram: Histogram) -> Self {
+        let breaks = Arc::new(Breaks::default());
+        let seen = Arc::clone(&breaks);
         let pool = PgPoolOptions::new()
             .min_connections(limits.pool_min)
             .max_connections(limits.pool_max)
-            .acquire_timeout(limits.pool_timeout)
+            // Opening one is part of acquiring it: who waits longer than that begins anew, see `connection`.
+            .acquire_timeout(limits.pool_timeout.min(limits.connect_timeout))
             .max_lifetime(limits.conn_max_age)
             .idle_timeout(limits.conn_max_age)
             .test_before_acquire(false)
-            .before_acquire(|connection, meta| {
+            .before_acquire(move |connection, meta| {
+                let outlived = seen.since_last().is_some_and(|since| meta.age > since);
                 Box::pin(async move {
-                    if meta.idle_for > PING_AFTER_IDLE {
+                    if !outlived && meta.idle_for > PING_AFTER_IDLE {
                         connection.ping().await?;
                     }
-                    Ok(true)
+                    Ok(!outlived)
                 })
             })
             .connect_lazy_with(connect_options(target, limits, application));
         let last = Mutex::new(Ring { micros: Vec::with_capacity(WAITS_KEPT), next: 0 });
         let waits = Arc::new(Waits { waiting: AtomicUsize::new(0), last, histogram });
-        Self { pool, waits, target: Arc::new(target.clone()) }
+        Self { pool, waits, breaks, patience: limits.pool_timeout, target: Arc::new(target.clone()) }
     }
 
-    /// A connection of the pool; it goes back when it is dropped.
+    /// Runs one unit of work on a connection of its own, and again where its connection broke or the database refused
+    /// for the moment: so the unit must come to the same when it runs after a first run that was committed.
     ///
     /// # Errors
-    /// None came free within the pool's time limit, or none could be opened.
-    pub async fn connection(&self) -> Result<PoolConnection<Postgres>, Error> {
+    /// What the last run came to, or no connection was to be had in time.
+    pub async fn run<T, F>(&self, unit: impl Fn(Lease) -> F) -> Result<T, sqlx::Error>
+    where
+        F: Future<Output = Result<T, sqlx::Error>>,
+    {
+        let mut retry = Retry::new(self.patience);
+        let began = Instant::now();
+        loop {
+            let done = match self.connection().await {
+                Ok(lease) => unit(lease).await,
+                Err(refused) => Err(refused),
+            };
+            let Err(cause) = done else { return done };
+            if breaks_off(&cause) {
+                self.breaks.note();
+            }
+            let Some(pause) = retry.next_pause(passes(&cause), began.elapsed()) else { return Err(cause) };
+            tracing::debug!(%cause, "a unit of work runs again in {pause:?}: {cause}");
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// A connection of the pool.
+    async fn connection(&self) -> Result<Lease, sqlx::Error> {
         let asked = Instant::now();
         let _counted = Waiting::begin(&self.waits.waiting);
-        let connection = self.pool.acquire().await?;
-        self.waits.on_wait(asked.elapsed());
-        Ok(connection)
+        loop {
+            match self.pool.acquire().await {
+                // The dial took too long, or all are in use: somebody else's turn may bring a better one.
+                Err(sqlx::Error::PoolTimedOut) if asked.elapsed() < self.patience => {}
+                Ok(lease) => {
+                    self.waits.on_wait(asked.elapsed());
+                    return Ok(lease);
+                }
+                Err(cause) => return Err(cause),
+            }
+        }
     }
 
     pub fn figures(&self) -> PoolFigures {
@@ -110,6 +159,21 @@ impl Db {
             tracing::warn!(database = %place, "connections to {place} did not end in time and are dropped");
         }
     }
+}
+
+impl Breaks {
+    fn note(&self) {
+        *self.last.lock().expect("nobody panics while holding it") = Some(Instant::now());
+    }
+
+    fn since_last(&self) -> Option<Duration> {
+        self.last.lock().expect("nobody panics while holding it").map(|last| last.elapsed())
+    }
+}
+
+/// Whether the same unit may succeed a moment later. Waiting again for a full pool would double its time limit.
+fn passes(cause: &sqlx::Error) -> bool {
+    crate::error::is_passing(cause) && !matches!(cause, sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed)
 }
 
 /// How to reach `target`; nothing is taken from the process environment but defaults that are overwritten here.

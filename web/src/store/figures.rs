@@ -6,7 +6,8 @@ use utoipa::ToSchema;
 
 use super::Db;
 use crate::error::Error;
-use crate::logic::watermark::{Lsn, Watermark};
+use crate::logic::lineage::Lineage;
+use crate::logic::watermark::{Lsn, Receiver, Replayed, Watermark};
 
 #[derive(Clone, Copy)]
 pub struct Figures<'a> {
@@ -51,30 +52,41 @@ impl<'a> Figures<'a> {
 
     /// The least that shows a database to be alive.
     pub async fn ping(&self) -> Result<(), Error> {
-        sqlx::query("SELECT 1").execute(&mut *self.db.connection().await?).await?;
+        self.db.run(|mut lease| async move { sqlx::query("SELECT 1").execute(&mut *lease).await }).await?;
         Ok(())
     }
 
     pub async fn connections(&self) -> Result<ConnectionFigures, Error> {
-        Ok(sqlx::query_as(
-            "SELECT count(*) AS total,
+        Ok(self
+            .db
+            .run(|mut lease| async move {
+                sqlx::query_as(
+                    "SELECT count(*) AS total,
                     count(*) FILTER (WHERE state = 'active') AS active,
                     count(*) FILTER (WHERE state = 'idle') AS idle
                FROM pg_stat_activity
               WHERE datname = current_database() AND backend_type = 'client backend'",
-        )
-        .fetch_one(&mut *self.db.connection().await?)
-        .await?)
+                )
+                .fetch_one(&mut *lease)
+                .await
+            })
+            .await?)
     }
 
     /// Where the primary's log stands. Read it after a commit: then it covers that commit.
     pub async fn watermark(&self) -> Result<Watermark, Error> {
         // The insert position, not the flushed one: it covers commits with synchronous_commit = off too.
         // The first eight digits of a log file's name are its timeline.
-        let (lsn, file): (String, String) =
-            sqlx::query_as("SELECT lsn::text, pg_walfile_name(lsn) FROM pg_current_wal_insert_lsn() AS lsn")
-                .fetch_one(&mut *self.db.connection().await?)
-                .await?;
+        let (lsn, file): (String, String) = self
+            .db
+            .run(|mut lease| async move {
+                sqlx::query_as(
+                    "SELECT lsn::text, pg_walfile_name(lsn) FROM pg_current_wal_insert_lsn() AS lsn",
+                )
+                .fetch_one(&mut *lease)
+                .await
+            })
+            .await?;
         let timeline = file.get(..8).and_then(|digits| u32::from_str_radix(digits, 16).ok());
         match (Lsn::parse(&lsn), timeline) {
             (Some(lsn), Some(timeline)) => Ok(Watermark { timeline, lsn }),
@@ -82,40 +94,83 @@ impl<'a> Figures<'a> {
         }
     }
 
-    /// How far a standby has replayed; `None` when it is no standby.
-    pub async fn replayed(&self) -> Result<Option<Lsn>, Error> {
-        let text: Option<String> = sqlx::query_scalar(
-            "SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()::text END",
-        )
-        .fetch_one(&mut *self.db.connection().await?)
-        .await?;
-        Ok(text.as_deref().and_then(Lsn::parse))
+    /// What a standby says about its replay; `None` when it is no standby.
+    pub async fn replayed(&self) -> Result<Option<Replayed>, Error> {
+        type Row = (Option<String>, Option<i32>, Option<i32>, Option<i64>);
+        let (lsn, receiver, received, entered): Row = self
+            .db
+            .run(|mut lease| async move {
+                sqlx::query_as(
+                    "SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()::text END,
+                            receiver.pid, receiver.received_tli, (SELECT max(timeline) FROM timelines)
+                       FROM (SELECT) AS one LEFT JOIN pg_stat_wal_receiver AS receiver ON true",
+                )
+                .fetch_one(&mut *lease)
+                .await
+            })
+            .await?;
+        let timeline = |number: Option<i32>| number.and_then(|number| u32::try_from(number).ok());
+        let receiver = match (receiver, timeline(received)) {
+            (_, Some(timeline)) => Receiver::Follows { timeline },
+            (Some(_), None) => Receiver::Hidden,
+            (None, None) => Receiver::Away,
+        };
+        let entered = entered.and_then(|entered| u32::try_from(entered).ok());
+        Ok(lsn.as_deref().and_then(Lsn::parse).map(|lsn| Replayed { lsn, receiver, entered }))
+    }
+
+    /// The timelines that this database has lived through.
+    pub async fn lineage(&self) -> Result<Lineage, Error> {
+        let rows: Vec<(i64, Option<String>)> = self
+            .db
+            .run(|mut lease| async move {
+                sqlx::query_as("SELECT timeline, began::text FROM timelines").fetch_all(&mut *lease).await
+            })
+            .await?;
+        Ok(Lineage::new(rows.iter().filter_map(|(timeline, began)| {
+            Some((u32::try_from(*timeline).ok()?, began.as_deref().and_then(Lsn::parse)))
+        })))
     }
 
     /// The newest migration that was applied; `None` before the first.
     pub async fn schema_version(&self) -> Result<Option<i64>, Error> {
-        let there: bool = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
-            .fetch_one(&mut *self.db.connection().await?)
+        let there: bool = self
+            .db
+            .run(|mut lease| async move {
+                sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
+                    .fetch_one(&mut *lease)
+                    .await
+            })
             .await?;
         if !there {
             return Ok(None);
         }
-        Ok(sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations WHERE success")
-            .fetch_one(&mut *self.db.connection().await?)
+        Ok(self
+            .db
+            .run(|mut lease| async move {
+                sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations WHERE success")
+                    .fetch_one(&mut *lease)
+                    .await
+            })
             .await?)
     }
 
     /// Statements whose mean time is at least `threshold_ms`, slowest first; `None` without pg_stat_statements.
     pub async fn slow_queries(&self, threshold_ms: f64, limit: i64) -> Result<Option<Vec<SlowQuery>>, Error> {
-        let there: bool = sqlx::query_scalar(
-            "SELECT EXISTS (SELECT 1 FROM pg_extension WHERE extname = 'pg_stat_statements')",
-        )
-        .fetch_one(&mut *self.db.connection().await?)
-        .await?;
+        let there: bool = self
+            .db
+            .run(|mut lease| async move {
+                sqlx::query_scalar(
+                    "SELECT EXISTS (SELECT 1 FROM pg_extension WHERE extname = 'pg_stat_statements')",
+                )
+                .fetch_one(&mut *lease)
+                .await
+            })
+            .await?;
         if !there {
             return Ok(None);
         }
-        let rows = sqlx::query_as(
+        let rows = self.db.run(|mut lease| async move { sqlx::query_as(
             "SELECT query, calls, mean_exec_time AS mean_ms, total_exec_time AS total_ms, max_exec_time AS max_ms,
                     rows, shared_blks_hit::float8 / nullif(shared_blks_hit + shared_blks_read, 0) AS cache_hit_ratio
                FROM pg_stat_statements
@@ -125,21 +180,25 @@ impl<'a> Figures<'a> {
         )
         .bind(threshold_ms)
         .bind(limit)
-        .fetch_all(&mut *self.db.connection().await?)
-        .await?;
+        .fetch_all(&mut *lease).await }).await?;
         Ok(Some(rows))
     }
 
     pub async fn totals(&self) -> Result<Totals, Error> {
-        Ok(sqlx::query_as(
-            "SELECT (SELECT count(*) FROM users WHERE deleted_at IS NULL) AS users,
+        Ok(self
+            .db
+            .run(|mut lease| async move {
+                sqlx::query_as(
+                    "SELECT (SELECT count(*) FROM users WHERE deleted_at IS NULL) AS users,
                     (SELECT count(*) FROM sessions) AS sessions,
                     (SELECT count(*) FROM messages) AS messages,
                     recent.messages_24h, recent.active_users_24h
                FROM (SELECT count(*) AS messages_24h, count(DISTINCT author_id) AS active_users_24h
                        FROM messages WHERE created_at > now() - interval '24 hours') recent",
-        )
-        .fetch_one(&mut *self.db.connection().await?)
-        .await?)
+                )
+                .fetch_one(&mut *lease)
+                .await
+            })
+            .await?)
     }
 }

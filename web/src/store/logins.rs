@@ -67,34 +67,39 @@ impl<'a> Logins<'a> {
 
     pub async fn create(&self, new: NewLogin<'_>) -> Result<Uuid, Error> {
         let id = Uuid::now_v7();
-        sqlx::query(
-            "INSERT INTO logins (id, user_id, token_hash, user_agent, address, expires_at)
-             VALUES ($1, $2, $3, $4, $5, $6)",
-        )
-        .bind(id)
-        .bind(new.user_id)
-        .bind(new.token_hash)
-        .bind(new.user_agent)
-        .bind(new.address)
-        .bind(new.expires_at)
-        .execute(&mut *self.db.connection().await?)
-        .await?;
+        self.db
+            .run(|mut lease| async move {
+                sqlx::query(
+                    "INSERT INTO logins (id, user_id, token_hash, user_agent, address, expires_at)
+             VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (id) DO NOTHING",
+                )
+                .bind(id)
+                .bind(new.user_id)
+                .bind(new.token_hash)
+                .bind(new.user_agent)
+                .bind(new.address)
+                .bind(new.expires_at)
+                .execute(&mut *lease)
+                .await
+            })
+            .await?;
         Ok(id)
     }
 
-    /// Puts a new refresh token in the place of `old`, once: of two that bring the same one, one wins.
+    /// Puts a new refresh token in the place of `old`, once: of two that bring the same one, one wins. A second run of
+    /// this unit finds `new` in its place, which nobody else knows.
     pub async fn rotate(
         &self,
         old: &[u8],
         new: &[u8],
         expires_at: OffsetDateTime,
     ) -> Result<Rotation, Error> {
-        let rotated: Option<Rotated> = sqlx::query_as(
+        let rotated: Option<Rotated> = self.db.run(|mut lease| async move { sqlx::query_as(
             "WITH login AS (
                  UPDATE logins SET token_hash = $2, expires_at = $3, refreshed_at = now()
-                  WHERE token_hash = $1 AND revoked_at IS NULL AND expires_at > now() RETURNING id, user_id
+                  WHERE token_hash IN ($1, $2) AND revoked_at IS NULL AND expires_at > now() RETURNING id, user_id
              ), spent AS (
-                 INSERT INTO spent_tokens (token_hash, login_id) SELECT $1, id FROM login
+                 INSERT INTO spent_tokens (token_hash, login_id) SELECT $1, id FROM login ON CONFLICT DO NOTHING
              )
              SELECT login.id AS login_id, u.id, u.username, u.display_name, u.role, u.created_at
                FROM login JOIN users u ON u.id = login.user_id AND u.deleted_at IS NULL",
@@ -102,56 +107,79 @@ impl<'a> Logins<'a> {
         .bind(old)
         .bind(new)
         .bind(expires_at)
-        .fetch_optional(&mut *self.db.connection().await?)
-        .await?;
+        .fetch_optional(&mut *lease).await }).await?;
         if let Some(Rotated { login_id, user }) = rotated {
             return Ok(Rotation::Rotated { login_id, user });
         }
-        let family: Option<Uuid> = sqlx::query_scalar(
-            "WITH family AS (SELECT login_id FROM spent_tokens WHERE token_hash = $1)
+        let family: Option<Uuid> = self
+            .db
+            .run(|mut lease| async move {
+                sqlx::query_scalar(
+                    "WITH family AS (SELECT login_id FROM spent_tokens WHERE token_hash = $1)
              UPDATE logins SET revoked_at = coalesce(revoked_at, now()) FROM family
               WHERE logins.id = family.login_id RETURNING logins.id",
-        )
-        .bind(old)
-        .fetch_optional(&mut *self.db.connection().await?)
-        .await?;
+                )
+                .bind(old)
+                .fetch_optional(&mut *lease)
+                .await
+            })
+            .await?;
         Ok(family.map_or(Rotation::Unknown, |login_id| Rotation::Reused { login_id }))
     }
 
     /// Where the user is logged in, newest first, those made before `before`.
     pub async fn of_user(&self, user: Uuid, before: Option<Uuid>, limit: i64) -> Result<Vec<Login>, Error> {
-        Ok(sqlx::query_as(
-            "SELECT id, user_agent, address, created_at, refreshed_at, expires_at FROM logins
+        Ok(self
+            .db
+            .run(|mut lease| async move {
+                sqlx::query_as(
+                    "SELECT id, user_agent, address, created_at, refreshed_at, expires_at FROM logins
               WHERE user_id = $1 AND revoked_at IS NULL AND expires_at > now() AND id < $2
               ORDER BY id DESC LIMIT $3",
-        )
-        .bind(user)
-        .bind(before.unwrap_or(Uuid::max()))
-        .bind(limit)
-        .fetch_all(&mut *self.db.connection().await?)
-        .await?)
+                )
+                .bind(user)
+                .bind(before.unwrap_or(Uuid::max()))
+                .bind(limit)
+                .fetch_all(&mut *lease)
+                .await
+            })
+            .await?)
     }
 
     /// Ends one login of the user; gives whether there was one.
     pub async fn revoke(&self, user: Uuid, login: Uuid) -> Result<bool, Error> {
-        let done = sqlx::query(
-            "UPDATE logins SET revoked_at = now() WHERE id = $2 AND user_id = $1 AND revoked_at IS NULL",
-        )
-        .bind(user)
-        .bind(login)
-        .execute(&mut *self.db.connection().await?)
-        .await?;
+        // The time also names this unit: a second run finds what the first one ended.
+        let at = OffsetDateTime::now_utc();
+        let done = self
+            .db
+            .run(|mut lease| async move {
+                sqlx::query(
+                    "UPDATE logins SET revoked_at = $3
+              WHERE id = $2 AND user_id = $1 AND (revoked_at IS NULL OR revoked_at = $3)",
+                )
+                .bind(user)
+                .bind(login)
+                .bind(at)
+                .execute(&mut *lease)
+                .await
+            })
+            .await?;
         Ok(done.rows_affected() > 0)
     }
 
     /// Forgets logins that ended long ago, with the tokens that were spent in them.
     pub async fn prune(&self) -> Result<u64, Error> {
-        let done = sqlx::query(
-            "DELETE FROM logins WHERE expires_at < now() - interval '7 days'
+        let done = self
+            .db
+            .run(|mut lease| async move {
+                sqlx::query(
+                    "DELETE FROM logins WHERE expires_at < now() - interval '7 days'
                 OR revoked_at < now() - interval '7 days'",
-        )
-        .execute(&mut *self.db.connection().await?)
-        .await?;
+                )
+                .execute(&mut *lease)
+                .await
+            })
+            .await?;
         Ok(done.rows_affected())
     }
 }

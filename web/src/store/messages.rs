@@ -40,11 +40,20 @@ pub struct Messages<'a> {
     reads: MessageReads<'a>,
 }
 
-/// One row of [`COLUMNS`].
+/// One row of [`select`].
 struct MessageRow(Message);
 
-const COLUMNS: &str = r#"m.id, m.session_id, m."offset", m.role, m.content, m.created_at, m.client_msg_id,
-    m.author_id, u.username, u.display_name"#;
+/// Messages with their authors, as [`MessageRow`] reads them; the argument says which.
+macro_rules! select {
+    ($which:literal) => {
+        concat!(
+            r#"SELECT m.id, m.session_id, m."offset", m.role, m.content, m.created_at, m.client_msg_id,
+                      m.author_id, u.username, u.display_name
+                 FROM messages m LEFT JOIN users u ON u.id = m.author_id "#,
+            $which
+        )
+    };
+}
 
 /// The `UPDATE` takes the session's row lock until commit: whoever comes second waits and gets the next offset.
 /// `clock_timestamp()` is read after that wait, so times follow offsets.
@@ -75,19 +84,13 @@ impl<'a> MessageReads<'a> {
 
     /// The messages that follow `after`, oldest first.
     pub async fn after(&self, session: Uuid, after: Offset, limit: i64) -> Result<Vec<Message>, Error> {
-        let sql = format!(
-            r#"SELECT {COLUMNS} FROM messages m LEFT JOIN users u ON u.id = m.author_id
-                WHERE m.session_id = $1 AND m."offset" > $2 ORDER BY m."offset" LIMIT $3"#
-        );
+        let sql = select!(r#"WHERE m.session_id = $1 AND m."offset" > $2 ORDER BY m."offset" LIMIT $3"#);
         self.many(sql, session, after, limit).await
     }
 
     /// The messages that come before `before`, oldest first.
     pub async fn before(&self, session: Uuid, before: Offset, limit: i64) -> Result<Vec<Message>, Error> {
-        let sql = format!(
-            r#"SELECT {COLUMNS} FROM messages m LEFT JOIN users u ON u.id = m.author_id
-                WHERE m.session_id = $1 AND m."offset" < $2 ORDER BY m."offset" DESC LIMIT $3"#
-        );
+        let sql = select!(r#"WHERE m.session_id = $1 AND m."offset" < $2 ORDER BY m."offset" DESC LIMIT $3"#);
         let mut newest_first = self.many(sql, session, before, limit).await?;
         newest_first.reverse();
         Ok(newest_first)
@@ -103,12 +106,10 @@ impl<'a> MessageReads<'a> {
     }
 
     pub async fn by_id(&self, id: Uuid) -> Result<Option<Message>, Error> {
-        let sql = format!(
-            "SELECT {COLUMNS} FROM messages m LEFT JOIN users u ON u.id = m.author_id WHERE m.id = $1"
-        );
-        let row: Option<MessageRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
-            .bind(id)
-            .fetch_optional(&mut *self.db.connection().await?)
+        let sql = select!("WHERE m.id = $1");
+        let row: Option<MessageRow> = self
+            .db
+            .run(|mut lease| async move { sqlx::query_as(sql).bind(id).fetch_optional(&mut *lease).await })
             .await?;
         Ok(row.map(|row| row.0))
     }
@@ -120,41 +121,45 @@ impl<'a> MessageReads<'a> {
         author: Option<Uuid>,
         key: &str,
     ) -> Result<Option<Message>, Error> {
-        let sql = format!(
-            "SELECT {COLUMNS} FROM messages m LEFT JOIN users u ON u.id = m.author_id
-              WHERE m.session_id = $1 AND m.client_msg_id = $3
+        let sql = select!(
+            "WHERE m.session_id = $1 AND m.client_msg_id = $3
                 AND coalesce(m.author_id, '00000000-0000-0000-0000-000000000000'::uuid)
                   = coalesce($2::uuid, '00000000-0000-0000-0000-000000000000'::uuid)"
         );
-        let row: Option<MessageRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
-            .bind(session)
-            .bind(author)
-            .bind(key)
-            .fetch_optional(&mut *self.db.connection().await?)
+        let row: Option<MessageRow> = self
+            .db
+            .run(|mut lease| async move {
+                sqlx::query_as(sql).bind(session).bind(author).bind(key).fetch_optional(&mut *lease).await
+            })
             .await?;
         Ok(row.map(|row| row.0))
     }
 
     /// The newest offset of each session; sessions that are gone are left out.
     pub async fn last_offsets(&self, sessions: &[Uuid]) -> Result<Vec<(Uuid, Offset)>, Error> {
-        Ok(sqlx::query_as("SELECT id, last_offset FROM sessions WHERE id = ANY($1)")
-            .bind(sessions)
-            .fetch_all(&mut *self.db.connection().await?)
+        Ok(self
+            .db
+            .run(|mut lease| async move {
+                sqlx::query_as("SELECT id, last_offset FROM sessions WHERE id = ANY($1)")
+                    .bind(sessions)
+                    .fetch_all(&mut *lease)
+                    .await
+            })
             .await?)
     }
 
     async fn many(
         &self,
-        sql: String,
+        sql: &'static str,
         session: Uuid,
         bound: Offset,
         limit: i64,
     ) -> Result<Vec<Message>, Error> {
-        let rows: Vec<MessageRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
-            .bind(session)
-            .bind(bound)
-            .bind(limit)
-            .fetch_all(&mut *self.db.connection().await?)
+        let rows: Vec<MessageRow> = self
+            .db
+            .run(|mut lease| async move {
+                sqlx::query_as(sql).bind(session).bind(bound).bind(limit).fetch_all(&mut *lease).await
+            })
             .await?;
         Ok(rows.into_iter().map(|row| row.0).collect())
     }
@@ -170,27 +175,35 @@ impl<'a> Messages<'a> {
     /// # Errors
     /// No such session, no member of it, or the key was used with other content.
     pub async fn append(&self, new: NewMessage<'_>) -> Result<Appended, Error> {
-        let mut connection = self.db.connection().await?;
-        let stored: Result<Option<MessageRow>, sqlx::Error> = sqlx::query_as(APPEND)
-            .bind(new.session_id)
-            .bind(Uuid::now_v7())
-            .bind(new.author)
-            .bind(new.role.as_str())
-            .bind(new.content)
-            .bind(new.client_msg_id)
-            .fetch_optional(&mut *connection)
-            .await;
-        drop(connection);
+        let id = Uuid::now_v7();
+        let unit = self.db.run(|mut lease| async move {
+            sqlx::query_as(APPEND)
+                .bind(new.session_id)
+                .bind(id)
+                .bind(new.author)
+                .bind(new.role.as_str())
+                .bind(new.content)
+                .bind(new.client_msg_id)
+                .fetch_optional(&mut *lease)
+                .await
+        });
+        let stored: Result<Option<MessageRow>, sqlx::Error> = unit.await;
         match stored {
             Ok(Some(row)) => Ok(Appended { message: row.0, replayed: false }),
-            Ok(None) => self.replay(new).await,
+            Ok(None) => self.replay(new, id).await,
             // Two of the same at once: the index let one through; by now its row can be seen.
-            Err(error) if violates(&error, "messages_sent_once") => self.replay(new).await,
+            Err(error) if violates(&error, "messages_sent_once") || violates(&error, "messages_id_key") => {
+                self.replay(new, id).await
+            }
             Err(error) => Err(error.into()),
         }
     }
 
-    async fn replay(&self, new: NewMessage<'_>) -> Result<Appended, Error> {
+    /// Finds what kept `new` from being stored: an earlier run of the same unit, or the same message sent before.
+    async fn replay(&self, new: NewMessage<'_>, id: Uuid) -> Result<Appended, Error> {
+        if let Some(message) = self.by_id(id).await? {
+            return Ok(Appended { message, replayed: false });
+        }
         if let Some(key) = new.client_msg_id
             && let Some(message) = self.by_key(new.session_id, new.author, key).await?
         {
@@ -199,9 +212,14 @@ impl<'a> Messages<'a> {
             }
             return Ok(Appended { message, replayed: true });
         }
-        let exists: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM sessions WHERE id = $1)")
-            .bind(new.session_id)
-            .fetch_one(&mut *self.db.connection().await?)
+        let exists: bool = self
+            .db
+            .run(|mut lease| async move {
+                sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM sessions WHERE id = $1)")
+                    .bind(new.session_id)
+                    .fetch_one(&mut *lease)
+                    .await
+            })
             .await?;
         Err(match exists {
             true => Error::forbidden("you are no member of this session"),

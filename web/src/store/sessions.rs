@@ -93,36 +93,53 @@ impl<'a> SessionReads<'a> {
     pub async fn find(&self, id_or_slug: &str) -> Result<Option<Session>, Error> {
         let id = Uuid::try_parse(id_or_slug).ok();
         let slug = id.is_none().then_some(id_or_slug);
-        Ok(sqlx::query_as(
-            "SELECT id, slug, title, visibility, owner_id, last_offset, created_at FROM sessions
+        Ok(self
+            .db
+            .run(|mut lease| async move {
+                sqlx::query_as(
+                    "SELECT id, slug, title, visibility, owner_id, last_offset, created_at FROM sessions
               WHERE id = $1 OR slug = $2",
-        )
-        .bind(id)
-        .bind(slug)
-        .fetch_optional(&mut *self.db.connection().await?)
-        .await?)
+                )
+                .bind(id)
+                .bind(slug)
+                .fetch_optional(&mut *lease)
+                .await
+            })
+            .await?)
     }
 
     pub async fn is_member(&self, session: Uuid, user: Uuid) -> Result<bool, Error> {
-        Ok(sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM members WHERE session_id = $1 AND user_id = $2)")
-            .bind(session)
-            .bind(user)
-            .fetch_one(&mut *self.db.connection().await?)
+        Ok(self
+            .db
+            .run(|mut lease| async move {
+                sqlx::query_scalar(
+                    "SELECT EXISTS (SELECT 1 FROM members WHERE session_id = $1 AND user_id = $2)",
+                )
+                .bind(session)
+                .bind(user)
+                .fetch_one(&mut *lease)
+                .await
+            })
             .await?)
     }
 
     /// The sessions that a user is a member of, newest first, those made before `before`.
     pub async fn of_user(&self, user: Uuid, before: Option<Uuid>, limit: i64) -> Result<Vec<Session>, Error> {
-        Ok(sqlx::query_as(
-            "SELECT s.id, s.slug, s.title, s.visibility, s.owner_id, s.last_offset, s.created_at
+        Ok(self
+            .db
+            .run(|mut lease| async move {
+                sqlx::query_as(
+                    "SELECT s.id, s.slug, s.title, s.visibility, s.owner_id, s.last_offset, s.created_at
                FROM members m JOIN sessions s ON s.id = m.session_id
               WHERE m.user_id = $1 AND m.session_id < $2 ORDER BY m.session_id DESC LIMIT $3",
-        )
-        .bind(user)
-        .bind(before.unwrap_or(Uuid::max()))
-        .bind(limit)
-        .fetch_all(&mut *self.db.connection().await?)
-        .await?)
+                )
+                .bind(user)
+                .bind(before.unwrap_or(Uuid::max()))
+                .bind(limit)
+                .fetch_all(&mut *lease)
+                .await
+            })
+            .await?)
     }
 
     /// The members of a session in order of user id, those after `after`.
@@ -132,15 +149,19 @@ impl<'a> SessionReads<'a> {
         after: Option<Uuid>,
         limit: i64,
     ) -> Result<Vec<Author>, Error> {
-        let rows: Vec<(Uuid, String, String)> = sqlx::query_as(
+        let rows: Vec<(Uuid, String, String)> =
+            self.db
+                .run(|mut lease| async move {
+                    sqlx::query_as(
             "SELECT u.id, u.username, u.display_name FROM members m JOIN users u ON u.id = m.user_id
               WHERE m.session_id = $1 AND m.user_id > $2 ORDER BY m.user_id LIMIT $3",
         )
         .bind(session)
         .bind(after.unwrap_or(Uuid::nil()))
         .bind(limit)
-        .fetch_all(&mut *self.db.connection().await?)
-        .await?;
+        .fetch_all(&mut *lease).await
+                })
+                .await?;
         Ok(rows
             .into_iter()
             .map(|(id, username, display_name)| Author { id, username, display_name })
@@ -158,65 +179,80 @@ impl<'a> Sessions<'a> {
     /// # Errors
     /// The slug is taken.
     pub async fn create(&self, new: NewSession<'_>) -> Result<Session, Error> {
-        let mut connection = self.db.connection().await?;
+        let id = Uuid::now_v7();
+        let made = self.db.run(|mut lease| async move {
+        // The conflict is with an earlier run of this very unit.
         sqlx::query_as(
             "WITH made AS (
                  INSERT INTO sessions (id, slug, title, visibility, owner_id) VALUES ($1, $2, $3, $4, $5)
+                 ON CONFLICT (id) DO UPDATE SET id = excluded.id
                  RETURNING id, slug, title, visibility, owner_id, last_offset, created_at
              ), owner AS (
-                 INSERT INTO members (session_id, user_id) SELECT id, owner_id FROM made
+                 INSERT INTO members (session_id, user_id) SELECT id, owner_id FROM made ON CONFLICT DO NOTHING
              )
              SELECT * FROM made",
         )
-        .bind(Uuid::now_v7())
+        .bind(id)
         .bind(new.slug)
         .bind(new.title)
         .bind(new.visibility.as_str())
         .bind(new.owner)
-        .fetch_one(&mut *connection)
+        .fetch_one(&mut *lease)
         .await
-        .map_err(|error| match violates(&error, "sessions_slug_key") {
+        });
+        made.await.map_err(|error| match violates(&error, "sessions_slug_key") {
             true => Error::Conflict("this slug is taken; choose another".into()),
             false => error.into(),
         })
     }
 
     pub async fn change(&self, id: Uuid, change: Change<'_>) -> Result<Option<Session>, Error> {
-        Ok(sqlx::query_as(
+        Ok(self.db.run(|mut lease| async move { sqlx::query_as(
             "UPDATE sessions SET title = coalesce($2, title), visibility = coalesce($3, visibility) WHERE id = $1
              RETURNING id, slug, title, visibility, owner_id, last_offset, created_at",
         )
         .bind(id)
         .bind(change.title)
         .bind(change.visibility.map(Visibility::as_str))
-        .fetch_optional(&mut *self.db.connection().await?)
-        .await?)
+        .fetch_optional(&mut *lease).await }).await?)
     }
 
     pub async fn delete(&self, id: Uuid) -> Result<(), Error> {
-        sqlx::query("DELETE FROM sessions WHERE id = $1")
-            .bind(id)
-            .execute(&mut *self.db.connection().await?)
+        self.db
+            .run(|mut lease| async move {
+                sqlx::query("DELETE FROM sessions WHERE id = $1").bind(id).execute(&mut *lease).await
+            })
             .await?;
         Ok(())
     }
 
     /// Adds a member; adding one who is there already changes nothing.
     pub async fn add_member(&self, session: Uuid, user: Uuid) -> Result<(), Error> {
-        sqlx::query("INSERT INTO members (session_id, user_id) VALUES ($1, $2) ON CONFLICT DO NOTHING")
-            .bind(session)
-            .bind(user)
-            .execute(&mut *self.db.connection().await?)
+        self.db
+            .run(|mut lease| async move {
+                sqlx::query(
+                    "INSERT INTO members (session_id, user_id) VALUES ($1, $2) ON CONFLICT DO NOTHING",
+                )
+                .bind(session)
+                .bind(user)
+                .execute(&mut *lease)
+                .await
+            })
             .await?;
         Ok(())
     }
 
-    /// Gives whether the user was a member.
+    /// Gives whether the user was a member; after a lost answer it may be said of the second run.
     pub async fn remove_member(&self, session: Uuid, user: Uuid) -> Result<bool, Error> {
-        let done = sqlx::query("DELETE FROM members WHERE session_id = $1 AND user_id = $2")
-            .bind(session)
-            .bind(user)
-            .execute(&mut *self.db.connection().await?)
+        let done = self
+            .db
+            .run(|mut lease| async move {
+                sqlx::query("DELETE FROM members WHERE session_id = $1 AND user_id = $2")
+                    .bind(session)
+                    .bind(user)
+                    .execute(&mut *lease)
+                    .await
+            })
             .await?;
         Ok(done.rows_affected() > 0)
     }

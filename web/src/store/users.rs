@@ -55,34 +55,43 @@ impl<'a> UserReads<'a> {
     }
 
     pub async fn by_id(&self, id: Uuid) -> Result<Option<User>, Error> {
-        Ok(sqlx::query_as(
+        Ok(self.db.run(|mut lease| async move { sqlx::query_as(
             "SELECT id, username, display_name, role, created_at FROM users WHERE id = $1 AND deleted_at IS NULL",
         )
         .bind(id)
-        .fetch_optional(&mut *self.db.connection().await?)
-        .await?)
+        .fetch_optional(&mut *lease).await }).await?)
     }
 
     pub async fn by_name(&self, username: &str) -> Result<Option<User>, Error> {
-        Ok(sqlx::query_as(
-            "SELECT id, username, display_name, role, created_at FROM users
+        Ok(self
+            .db
+            .run(|mut lease| async move {
+                sqlx::query_as(
+                    "SELECT id, username, display_name, role, created_at FROM users
               WHERE username = $1 AND deleted_at IS NULL",
-        )
-        .bind(username)
-        .fetch_optional(&mut *self.db.connection().await?)
-        .await?)
+                )
+                .bind(username)
+                .fetch_optional(&mut *lease)
+                .await
+            })
+            .await?)
     }
 
     /// Users in order of their making, those after `after`.
     pub async fn page(&self, after: Option<Uuid>, limit: i64) -> Result<Vec<User>, Error> {
-        Ok(sqlx::query_as(
-            "SELECT id, username, display_name, role, created_at FROM users
+        Ok(self
+            .db
+            .run(|mut lease| async move {
+                sqlx::query_as(
+                    "SELECT id, username, display_name, role, created_at FROM users
               WHERE deleted_at IS NULL AND id > $1 ORDER BY id LIMIT $2",
-        )
-        .bind(after.unwrap_or(Uuid::nil()))
-        .bind(limit)
-        .fetch_all(&mut *self.db.connection().await?)
-        .await?)
+                )
+                .bind(after.unwrap_or(Uuid::nil()))
+                .bind(limit)
+                .fetch_all(&mut *lease)
+                .await
+            })
+            .await?)
     }
 }
 
@@ -94,85 +103,112 @@ impl<'a> Users<'a> {
     /// # Errors
     /// The name is taken.
     pub async fn create(&self, new: NewUser<'_>) -> Result<User, Error> {
-        let mut connection = self.db.connection().await?;
-        sqlx::query_as(
+        let id = Uuid::now_v7();
+        let made = self.db.run(|mut lease| async move {
+            // The conflict is with an earlier run of this very unit.
+            sqlx::query_as(
             "INSERT INTO users (id, username, display_name, password_hash, role) VALUES ($1, $2, $3, $4, $5)
+             ON CONFLICT (id) DO UPDATE SET id = excluded.id
              RETURNING id, username, display_name, role, created_at",
         )
-        .bind(Uuid::now_v7())
+        .bind(id)
         .bind(new.username)
         .bind(new.display_name)
         .bind(new.password_hash)
         .bind(new.role)
-        .fetch_one(&mut *connection)
+        .fetch_one(&mut *lease)
         .await
-        .map_err(|error| match violates(&error, "users_username_key") {
+        });
+        made.await.map_err(|error| match violates(&error, "users_username_key") {
             true => Error::Conflict("this username is taken; choose another".into()),
             false => error.into(),
         })
     }
 
     pub async fn credentials(&self, username: &str) -> Result<Option<Credentials>, Error> {
-        Ok(sqlx::query_as(
-            "SELECT id, username, display_name, role, created_at, password_hash FROM users
+        Ok(self
+            .db
+            .run(|mut lease| async move {
+                sqlx::query_as(
+                    "SELECT id, username, display_name, role, created_at, password_hash FROM users
               WHERE username = $1 AND deleted_at IS NULL",
-        )
-        .bind(username)
-        .fetch_optional(&mut *self.db.connection().await?)
-        .await?)
+                )
+                .bind(username)
+                .fetch_optional(&mut *lease)
+                .await
+            })
+            .await?)
     }
 
     pub async fn rename(&self, id: Uuid, display_name: &str) -> Result<Option<User>, Error> {
-        Ok(sqlx::query_as(
-            "UPDATE users SET display_name = $2 WHERE id = $1 AND deleted_at IS NULL
+        Ok(self
+            .db
+            .run(|mut lease| async move {
+                sqlx::query_as(
+                    "UPDATE users SET display_name = $2 WHERE id = $1 AND deleted_at IS NULL
              RETURNING id, username, display_name, role, created_at",
-        )
-        .bind(id)
-        .bind(display_name)
-        .fetch_optional(&mut *self.db.connection().await?)
-        .await?)
+                )
+                .bind(id)
+                .bind(display_name)
+                .fetch_optional(&mut *lease)
+                .await
+            })
+            .await?)
     }
 
     /// Sets a new password and ends all logins but `keep`, in one statement. Gives the logins that ended.
     pub async fn set_password(&self, id: Uuid, hash: &str, keep: Uuid) -> Result<Vec<Uuid>, Error> {
-        Ok(sqlx::query_scalar(
+        // The time also names this unit: a second run finds what the first one ended.
+        let at = OffsetDateTime::now_utc();
+        Ok(self.db.run(|mut lease| async move { sqlx::query_scalar(
             "WITH changed AS (UPDATE users SET password_hash = $2 WHERE id = $1 RETURNING id)
-             UPDATE logins SET revoked_at = now() FROM changed
-              WHERE logins.user_id = changed.id AND logins.id <> $3 AND revoked_at IS NULL
+             UPDATE logins SET revoked_at = $4 FROM changed
+              WHERE logins.user_id = changed.id AND logins.id <> $3 AND (revoked_at IS NULL OR revoked_at = $4)
              RETURNING logins.id",
         )
         .bind(id)
         .bind(hash)
         .bind(keep)
-        .fetch_all(&mut *self.db.connection().await?)
-        .await?)
+        .bind(at)
+        .fetch_all(&mut *lease).await }).await?)
     }
 
     /// Takes name, password, memberships and logins from a user; the messages stay. Gives the logins that ended.
     pub async fn delete(&self, id: Uuid) -> Result<Vec<Uuid>, Error> {
-        Ok(sqlx::query_scalar(
-            "WITH gone AS (
+        let at = OffsetDateTime::now_utc();
+        Ok(self
+            .db
+            .run(|mut lease| async move {
+                sqlx::query_scalar(
+                    "WITH gone AS (
                  UPDATE users SET username = 'deleted-' || id, display_name = 'deleted', password_hash = '',
-                        deleted_at = now()
-                  WHERE id = $1 AND deleted_at IS NULL RETURNING id
+                        deleted_at = $2
+                  WHERE id = $1 AND (deleted_at IS NULL OR deleted_at = $2) RETURNING id
              ), left_rooms AS (
                  DELETE FROM members USING gone WHERE members.user_id = gone.id
              )
-             UPDATE logins SET revoked_at = now() FROM gone
-              WHERE logins.user_id = gone.id AND revoked_at IS NULL RETURNING logins.id",
-        )
-        .bind(id)
-        .fetch_all(&mut *self.db.connection().await?)
-        .await?)
+             UPDATE logins SET revoked_at = $2 FROM gone
+              WHERE logins.user_id = gone.id AND (revoked_at IS NULL OR revoked_at = $2) RETURNING logins.id",
+                )
+                .bind(id)
+                .bind(at)
+                .fetch_all(&mut *lease)
+                .await
+            })
+            .await?)
     }
 
     /// Makes these users admins, where they exist.
     pub async fn make_admins(&self, usernames: &[String]) -> Result<u64, Error> {
-        let done =
-            sqlx::query("UPDATE users SET role = 'admin' WHERE username = ANY($1) AND role <> 'admin'")
-                .bind(usernames)
-                .execute(&mut *self.db.connection().await?)
-                .await?;
+        let done = self
+            .db
+            .run(|mut lease| async move {
+                sqlx::query("UPDATE users SET role = 'admin' WHERE username = ANY($1) AND role <> 'admin'")
+                    .bind(usernames)
+                    .execute(&mut *lease)
+                    .await
+            })
+            .await?;
         Ok(done.rows_affected())
     }
 }

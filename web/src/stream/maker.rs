@@ -31,6 +31,7 @@ pub async fn run(streams: &Streams, live: &Live, question: Message, known_len: u
 async fn produce(streams: &Streams, live: &Live, question: Message, known_len: usize) {
     let outcome = match make(streams, live, &question, known_len).await {
         Ok(answer) => {
+            let answer = Message { ct: streams.shared.databases.token().await, ..answer };
             streams.shared.chat.publish(&answer);
             Outcome::Done(Box::new(answer))
         }

@@ -5,6 +5,7 @@
 
 pub mod http;
 pub mod programs;
+pub mod switch;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -51,6 +51,10 @@ impl Guarded {
         Self { pid: line.trim().parse().expect("a process id"), shell }
     }
 
+    fn signal(&self, name: &str) {
+        shell(&format!("kill -{name} {}", self.pid));
+    }
+
     fn end(&mut self) {
         drop(self.shell.stdin.take());
         let _ = self.shell.wait();
@@ -115,7 +119,7 @@ fn new_dir(kind: &str) -> PathBuf {
 pub struct Postgres {
     pub port: u16,
     dir: PathBuf,
-    _server: Guarded,
+    server: Guarded,
 }
 
 /// The pooler in front of it, where `WEB_TESTS_POOLER` names its program: then every test goes through it.
@@ -174,7 +178,12 @@ impl Postgres {
         ));
         let server = start_postgres(&dir, port);
         wait_for_postgres(port, &dir);
-        Self { port, dir, _server: server }
+        Self { port, dir, server }
+    }
+
+    /// Ends it as a crash would: no backend says a word.
+    pub fn crash(&self) {
+        self.server.signal("KILL");
     }
 
     pub fn url(&self, database: &str) -> String {
@@ -236,10 +245,9 @@ impl Pooler {
 }
 
 impl Standby {
-    async fn run(&self, sql: &'static str) {
-        let url = format!("postgres://{USER}:arena%20password@127.0.0.1:{}/postgres", self.port);
-        let mut connection = PgConnection::connect(&url).await.expect("the standby answers");
-        sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
+    async fn run(&self, sql: impl Into<String>) {
+        let mut connection = self.connect().await;
+        sqlx::raw_sql(AssertSqlSafe(sql.into())).execute(&mut connection).await.unwrap();
     }
 
     /// From now on the standby stays where it is.
@@ -249,6 +257,49 @@ impl Standby {
 
     pub async fn resume_replay(&self) {
         self.run("SELECT pg_wal_replay_resume()").await;
+    }
+
+    /// From now on it replays each commit this much later.
+    pub async fn delay_replay(&self, delay_ms: u32) {
+        self.run("ALTER SYSTEM SET recovery_min_apply_delay = DELAY".replace("DELAY", &delay_ms.to_string()))
+            .await;
+        self.run("SELECT pg_reload_conf()").await;
+    }
+
+    /// From now on it receives nothing: what the primary writes is lost with it.
+    pub async fn cut_off(&self) {
+        self.run("ALTER SYSTEM SET primary_conninfo = ''").await;
+        self.run("SELECT pg_reload_conf()").await;
+        until("the standby receives nothing", START_MAX, async || {
+            !self.ask("SELECT EXISTS (SELECT 1 FROM pg_stat_wal_receiver)").await
+        })
+        .await;
+    }
+
+    /// Makes it a primary.
+    pub async fn promote(&self) {
+        self.run("SELECT pg_promote()").await;
+    }
+
+    /// Whether it has replayed everything that the primary has written by now.
+    pub async fn catch_up_with(&self, primary: &Postgres) {
+        let mut connection = primary.connect("postgres").await;
+        let lsn: String = sqlx::query_scalar("SELECT pg_current_wal_insert_lsn()::text")
+            .fetch_one(&mut connection)
+            .await
+            .unwrap();
+        let there = format!("SELECT pg_last_wal_replay_lsn() >= '{lsn}'");
+        until("the standby has caught up", START_MAX, async || self.ask(&there).await).await;
+    }
+
+    async fn ask(&self, sql: &str) -> bool {
+        let mut connection = self.connect().await;
+        sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&mut connection).await.unwrap()
+    }
+
+    async fn connect(&self) -> PgConnection {
+        let url = format!("postgres://{USER}:arena%20password@127.0.0.1:{}/postgres", self.port);
+        PgConnection::connect(&url).await.expect("the standby answers")
     }
 }
 
@@ -296,7 +347,6 @@ impl Redis {
     }
 
     fn signal(&self, name: &str) {
-        let pid = self.server.as_ref().expect("Redis runs").pid;
-        shell(&format!("kill -{name} {pid}"));
+        self.server.as_ref().expect("Redis runs").signal(name);
     }
 }

@@ -8,7 +8,7 @@ use axum::extract::ws::Utf8Bytes;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use super::{Hub, PAGE_LEN, READ_PAUSE, RoomCell, deliver, encoded, portion};
+use super::{Hub, READ_PAUSE, RoomCell, deliver, portion};
 use crate::logic::frames::ServerFrame;
 use crate::logic::message::{Author, Offset};
 use crate::logic::outbox::{End, Outbox, Pushed};
@@ -143,15 +143,15 @@ impl Drop for Seat {
 async fn catch_up(hub: &Hub, cell: &RoomCell, member: &Member) {
     loop {
         let Some(read) = cell.lock().next_catch_up(member.id) else { return };
-        let messages = match hub.parts.store.messages().after(cell.session, read.after, PAGE_LEN).await {
-            Ok(messages) => messages,
+        let rows = match hub.page(cell.session, read.after).await {
+            Ok(rows) => rows,
             Err(cause) => {
                 tracing::warn!(%cause, session = %cell.session, "a member's past could not be read: {cause}");
                 tokio::time::sleep(READ_PAUSE).await;
                 continue;
             }
         };
-        let mut rows = messages.iter().map(encoded).peekable();
+        let mut rows = rows.into_iter().peekable();
         loop {
             let rows_now = portion(&mut rows, hub.portion_bytes());
             cell.lock().on_catch_up(member.id, read, rows_now, &mut deliver);
