@@ -128,6 +128,7 @@ impl Board {
                 uptime_s: sight.since.map(|since| since.elapsed().as_secs()),
                 restarts: sight.restarts,
                 address: sight.address,
+                trouble: sight.trouble.filter(|_| sight.state != State::Healthy),
             })
         };
         self.order.borrow().iter().filter_map(row).collect()

@@ -173,20 +173,20 @@ impl Life {
                 Some(verdict)
             }
             Ending::Told(Some(Order::Replace(part, done))) => {
-                self.end(&mut child).await;
+                self.end(&mut child, self.part.stop.patience_when_replaced).await;
                 (self.part, self.restarts) = (*part, Restarts::default());
                 self.see(|sight| (sight.state, sight.pid, sight.since) = (State::Starting, None, None));
                 let _ = done.send(());
                 Some(Verdict::StartAgainAfter(Duration::ZERO))
             }
             Ending::Told(Some(Order::Stop(done))) => {
-                self.end(&mut child).await;
+                self.end(&mut child, self.part.stop.patience).await;
                 self.see(|sight| (sight.state, sight.pid, sight.since) = (State::Stopped, None, None));
                 let _ = done.send(());
                 None
             }
             Ending::Told(_) => {
-                self.end(&mut child).await;
+                self.end(&mut child, self.part.stop.patience).await;
                 None
             }
         }
@@ -241,9 +241,9 @@ impl Life {
         }
     }
 
-    async fn end(&mut self, child: &mut Child) {
+    async fn end(&mut self, child: &mut Child, patience: Duration) {
         self.see(|sight| sight.state = State::Stopping);
-        let force = end(child, self.part.stop).await;
+        let force = end(child, self.part.stop, patience).await;
         if let Force::Needed(what) = force {
             self.board.say(&format!("{} did not end by itself: {what}", self.part.name));
         }
@@ -303,9 +303,9 @@ enum Force {
 }
 
 /// Tells a child to end, then urges it, then kills it; returns when it has ended.
-async fn end(child: &mut Child, stop: Stop) -> Force {
+async fn end(child: &mut Child, stop: Stop, patience: Duration) -> Force {
     send(child, os_signal(stop.first));
-    if tokio::time::timeout(stop.patience, child.wait()).await.is_ok() {
+    if tokio::time::timeout(patience, child.wait()).await.is_ok() {
         return Force::NotNeeded;
     }
     send(child, os_signal(stop.then));

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::logic::plan::Probe;
+use crate::logic::plan::{Password, Probe};
 
 /// A part that takes longer than this to say that it is well, is not.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -23,6 +23,14 @@ pub async fn ask(probe: &Probe) -> Result<(), String> {
         match probe {
             Probe::Http { port, path } => http(*port, path).await,
             Probe::Postgres { port, user, database } => postgres(*port, user, database).await,
+            Probe::Pooler { metrics_port, port, user, password, databases } => {
+                http(*metrics_port, "/health/ready").await?;
+                for database in databases {
+                    let passed = query(*port, user, password, database).await;
+                    passed.map_err(|cause| format!("no query passes to {database}: {cause}"))?;
+                }
+                Ok(())
+            }
             Probe::Redis { port } => redis(*port).await,
         }
     };
@@ -60,6 +68,25 @@ async fn postgres(port: u16, user: &str, database: &str) -> Result<(), String> {
         Some(b'E') => Err("it takes no connections yet".to_owned()),
         _ => Err("it does not answer as Postgres".to_owned()),
     }
+}
+
+/// Logs in anew each time: a connection that is kept would hold a server for itself where pool_mode is session.
+async fn query(port: u16, user: &str, password: &Password, database: &str) -> Result<(), String> {
+    let mut config = tokio_postgres::Config::new();
+    config.host("127.0.0.1").port(port).user(user).password(&password.0).dbname(database);
+    config.application_name("stack");
+    let said = |cause: tokio_postgres::Error| match cause.as_db_error() {
+        Some(refused) => refused.message().to_owned(),
+        None => cause.to_string(),
+    };
+    let (client, mut connection) = config.connect(tokio_postgres::NoTls).await.map_err(said)?;
+    tokio::select! {
+        answer = client.simple_query("SELECT 1") => answer.map(drop).map_err(said)?,
+        ended = &mut connection => return Err(ended.err().map_or_else(|| "it hung up".to_owned(), said)),
+    }
+    // With its client gone the connection says goodbye and ends.
+    drop(client);
+    connection.await.map_err(said)
 }
 
 async fn redis(port: u16) -> Result<(), String> {

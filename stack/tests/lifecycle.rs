@@ -57,6 +57,21 @@ fn a_child_that_dies_comes_back_and_the_status_tells() {
 }
 
 #[test]
+fn a_pooler_that_lets_no_query_pass_is_not_healthy_and_the_status_says_why() {
+    let world = World::new(Stores::Elsewhere);
+    world.ok(&["up", "--replicas", "1"]);
+    std::fs::write(world.stack_path("no-queries"), "").unwrap();
+    let row = world.part_until("pooler", |row| row["state"] == "unhealthy");
+    assert_eq!(row["trouble"], "no query passes to arena_db: not today");
+    let status = world.stack(&["status"]);
+    assert_eq!(status.status, 1);
+    assert!(status.text.contains("pooler: no query passes to arena_db: not today"), "{}", status.text);
+    std::fs::remove_file(world.stack_path("no-queries")).unwrap();
+    let row = world.part_until("pooler", is_healthy);
+    assert_eq!(row["trouble"], serde_json::Value::Null);
+}
+
+#[test]
 fn secrets_are_kept_to_their_owner_and_off_every_command_line() {
     let world = World::new(Stores::Elsewhere);
     world.ok(&["up", "--replicas", "1"]);
@@ -117,7 +132,8 @@ fn a_start_that_is_failing_can_be_taken_down_at_once() {
 #[test]
 fn after_a_start_that_failed_the_next_one_finds_nothing_of_it() {
     let world = World::new(Stores::Elsewhere);
-    let failed = world.command(&["up", "--replicas", "1"]).env("FAKE_MIGRATION_STATUS", "3").output().unwrap();
+    let failed =
+        world.command(&["up", "--replicas", "1"]).env("FAKE_MIGRATION_STATUS", "3").output().unwrap();
     assert!(!failed.status.success());
     let said = world.ok(&["up", "--replicas", "1"]);
     assert!(said.contains("parts are healthy"), "{said}");

@@ -44,6 +44,7 @@ impl World {
                 first: StopSignal::Terminate,
                 then: StopSignal::Quit,
                 patience: Duration::from_millis(300),
+                patience_when_replaced: Duration::from_millis(300),
             },
         }
     }
@@ -153,6 +154,24 @@ async fn a_replaced_part_runs_the_new_program() {
         keeper.healthy(soon()).await.unwrap();
         let second = pid_other_than(&keeper, Some(first)).await;
         assert!(command_line(second).await.contains("601"));
+        keeper.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_successor_does_not_wait_for_as_long_as_a_stop_would() {
+    in_world(async |world| {
+        let ready = world.nest.dirs.root().join("ready");
+        let script = format!("trap '' TERM; touch {}; while :; do sleep 0.02; done", ready.display());
+        let mut part = world.part("web-4", &script);
+        part.stop.patience = Duration::from_secs(600);
+        let keeper = world.keep(part);
+        while !ready.exists() {
+            tokio::task::yield_now().await;
+        }
+        let replaced = keeper.replace(world.part("web-4", "exec sleep 601"));
+        tokio::time::timeout(Duration::from_secs(60), replaced).await.unwrap();
         keeper.stop().await;
     })
     .await;

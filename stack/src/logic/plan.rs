@@ -10,6 +10,9 @@ use crate::settings::{Settings, secret_names};
 
 /// Ports below this need a privilege to listen on, unless the system says otherwise.
 const PRIVILEGED_BELOW: u16 = 1024;
+/// While the balancer is replaced nobody takes connections: requests in flight get this long. Sockets and streams,
+/// which have no end of their own, come back to the new one.
+const NOBODY_LISTENS_MAX: Duration = Duration::from_secs(5);
 
 /// One long-running part of the stack.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,10 +59,28 @@ pub enum Probe {
         user: String,
         database: String,
     },
+    /// Its own word, and a query through each of its pools: on each way from the replicas to a database.
+    Pooler {
+        metrics_port: u16,
+        port: u16,
+        user: String,
+        password: Password,
+        databases: Vec<String>,
+    },
     /// Any answer to PING, be it a demand for a password.
     Redis {
         port: u16,
     },
+}
+
+/// A password that is shown to nobody.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Password(pub String);
+
+impl std::fmt::Debug for Password {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("…")
+    }
 }
 
 /// How a part is told to end.
@@ -69,6 +90,8 @@ pub struct Stop {
     /// After the patience is over; then it is killed.
     pub then: StopSignal,
     pub patience: Duration,
+    /// The patience where its successor waits for its place.
+    pub patience_when_replaced: Duration,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -207,11 +230,23 @@ impl Plan {
         let ports = self.settings.ports;
         (self.settings.topology.route == Route::Pooled).then(|| Part {
             args: vec![text_of(&self.files.conf.join("pgbouncer.ini"))],
-            probe: Probe::Http { port: ports.pooler_metrics, path: "/health/ready".into() },
+            probe: self.pooler_probe(),
             // SIGINT waits for transactions and not, as SIGTERM does, for clients to go away.
             stop: self.stop(StopSignal::Interrupt, StopSignal::Quit),
             ..self.part("pooler", self.files.programs.join("pooler"), Endpoint::local(ports.pooler))
         })
+    }
+
+    fn pooler_probe(&self) -> Probe {
+        let database = &self.settings.database;
+        let standby = self.pooled_standby().map(|_| self.standby_name());
+        Probe::Pooler {
+            metrics_port: self.settings.ports.pooler_metrics,
+            port: self.settings.ports.pooler,
+            user: database.user.clone(),
+            password: Password(self.secrets.get("DB_PASSWORD").to_owned()),
+            databases: std::iter::once(database.name.clone()).chain(standby).collect(),
+        }
     }
 
     pub fn balancer(&self) -> Part {
@@ -225,7 +260,10 @@ impl Plan {
             identity: if needs_root { Identity::Starter } else { Identity::Unprivileged },
             probe: Probe::Http { port: ports.balancer_ops, path: "/health/ready".into() },
             // SIGQUIT drains, SIGTERM ends at once: nginx's meanings.
-            stop: self.stop(StopSignal::Quit, StopSignal::Terminate),
+            stop: Stop {
+                patience_when_replaced: NOBODY_LISTENS_MAX,
+                ..self.stop(StopSignal::Quit, StopSignal::Terminate)
+            },
             ..self.part("balancer", self.files.programs.join("balancer"), Endpoint::local(ports.http))
         }
     }
@@ -358,7 +396,8 @@ impl Plan {
     }
 
     fn stop(&self, first: StopSignal, then: StopSignal) -> Stop {
-        Stop { first, then, patience: self.settings.stop_timeout }
+        let patience = self.settings.stop_timeout;
+        Stop { first, then, patience, patience_when_replaced: patience }
     }
 }
 

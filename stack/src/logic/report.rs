@@ -44,6 +44,9 @@ pub struct Row {
     pub uptime_s: Option<u64>,
     pub restarts: u32,
     pub address: String,
+    /// Why it is not healthy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
 }
 
 /// The process that holds the parts together.
@@ -117,6 +120,8 @@ impl Report {
             let restarts = row.restarts.to_string();
             lines.push(line([&row.name, row.state.word(), &pid, &uptime, &restarts, &row.address]));
         }
+        let troubles = self.services.iter().filter_map(|row| Some((&row.name, row.trouble.as_ref()?)));
+        lines.extend(troubles.map(|(name, trouble)| format!("{name}: {trouble}")));
         let healthy = self.services.iter().filter(|row| row.state == State::Healthy).count();
         lines.push(format!(
             "{healthy} of {} parts healthy · {} · supervisor pid {}, up {} · {}",
@@ -151,6 +156,7 @@ mod tests {
 
     fn report() -> Report {
         let row = |name: &str, state, pid| Row {
+            trouble: None,
             name: name.to_owned(),
             state,
             pid,
@@ -190,6 +196,14 @@ mod tests {
         assert_eq!(second, ["web-2", "restarting", "-", "-", "1", "127.0.0.1:8001"]);
         assert!(lines[3].starts_with("1 of 2 parts healthy · http://127.0.0.1:8080"), "{}", lines[3]);
         assert!(!report().all_healthy());
+    }
+
+    #[test]
+    fn the_table_says_why_a_part_is_not_healthy() {
+        let mut report = report();
+        report.services[1].trouble = Some("/health answers 503".to_owned());
+        let table = report.table();
+        assert!(table.contains("\nweb-2: /health answers 503\n1 of 2 parts healthy"), "{table}");
     }
 
     #[test]

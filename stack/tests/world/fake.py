@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""Stands in for pooler, balancer and web: answers its health check, ends on the signals of its part."""
-import http.server, os, re, signal, sys, threading
+"""Stands in for pooler, balancer and web: answers its health check, ends on the signals of its part.
+As the pooler it lets everybody in and answers every query, unless a file no-queries lies in its folder."""
+import http.server, os, re, signal, socketserver, struct, sys, threading
 
 name = os.path.basename(sys.argv[0])
 if name == "web" and sys.argv[1] == "check":
@@ -18,7 +19,8 @@ if name == "web":
 elif name == "balancer":
     port = int(os.environ["BALANCER_OPS_PORT"])
 else:
-    port = int(re.search(r"^metrics_listen_port = (\d+)", open(sys.argv[1]).read(), re.M)[1])
+    ini = open(sys.argv[1]).read()
+    port, query_port = (int(re.search(rf"^{name} = (\d+)", ini, re.M)[1]) for name in ("metrics_listen_port", "listen_port"))
 
 class Health(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
@@ -27,6 +29,27 @@ class Health(http.server.BaseHTTPRequestHandler):
         self.end_headers()
     def log_message(self, *_):
         pass
+
+class Queries(socketserver.StreamRequestHandler):
+    def tell(self, kind, body):
+        self.wfile.write(kind + struct.pack("!i", len(body) + 4) + body)
+    def handle(self):
+        self.rfile.read(struct.unpack("!i", self.rfile.read(4))[0] - 4)
+        self.tell(b"R", struct.pack("!i", 0))
+        self.tell(b"Z", b"I")
+        while self.rfile.read(1) == b"Q":
+            self.rfile.read(struct.unpack("!i", self.rfile.read(4))[0] - 4)
+            if os.path.exists("no-queries"):
+                self.tell(b"E", b"SERROR\0VERROR\0C57P01\0Mnot today\0\0")
+            else:
+                self.tell(b"C", b"SELECT 1\0")
+            self.tell(b"Z", b"I")
+
+if name == "pooler":
+    socketserver.ThreadingTCPServer.allow_reuse_address = True
+    queries = socketserver.ThreadingTCPServer(("127.0.0.1", query_port), Queries)
+    queries.daemon_threads = True
+    threading.Thread(target=queries.serve_forever, daemon=True).start()
 
 server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Health)
 # shutdown() waits for the loop that the handler interrupts: it needs a thread of its own.
