@@ -1,34 +1,39 @@
 //! The master: opens what the configuration names, starts the workers, and acts on signals until the end.
 
 pub mod changes;
+pub mod handover;
 mod process;
+mod upgrade;
 
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use chassis::listen::OpenFiles;
 use chassis::ops::Ops;
 use chassis::signals::{Signal, Signals};
 use chassis::tasks::Tasks;
+use nix::unistd::{Pid, getppid};
 
 use tokio::sync::mpsc;
 
 use self::changes::{CHANGES_MAX, Change};
+use self::handover::Inherited;
 use crate::access_log::LogFiles;
 use crate::cli::Order;
 use crate::conf::blocks::{Source, Tree};
 use crate::conf::settings::{Main, Settings};
+use crate::conf::upstream::Address;
 use crate::conf::{self, Origin};
 use crate::error_log::ErrorLogs;
 use crate::listeners;
 use crate::logic::upstreams::Set;
 use crate::metrics::Metrics;
 use crate::prober::Prober;
-use crate::running::{Listener, Running};
+use crate::running::{Listener, Running, Socket};
 use crate::worker::{self, Command, WorkerHandle};
 
 /// How often workers are looked after: one that died is replaced.
@@ -105,13 +110,14 @@ pub fn serve(origin: Origin, ops: Option<std::net::SocketAddr>) -> ExitCode {
     };
     let main = prepared.running.settings.main.clone();
     error_logs.install();
-    if let Err(what) = process::settle(&main) {
+    if let Err(what) = process::settle(&main, prepared.is_successor) {
         complain("emerg", &what);
         tracing::error!("{what}");
         return ExitCode::FAILURE;
     }
     let ended = run(origin, error_logs, prepared);
     process::remove_pid_file(&main.pid);
+    process::remove_pid_file(&upgrade::old(&main.pid));
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -127,6 +133,7 @@ struct Prepared {
     ops: Option<std::net::TcpListener>,
     files: OpenFiles,
     moot: Vec<String>,
+    is_successor: bool,
     changes: mpsc::Receiver<Change>,
 }
 
@@ -142,9 +149,11 @@ fn prepare(
     let logs = Arc::new(LogFiles::default());
     logs.open(&settings.http.log_files)?;
     let workers = settings.main.worker_processes;
+    let inherited = Inherited::receive();
+    let mut inherited = inherited.map_err(|error| format!("taking over sockets failed: {error}"))?;
     let (asks, changes) = mpsc::channel(CHANGES_MAX);
     let running = Running {
-        listeners: listeners::open(&settings.http.listens, &[], workers)?,
+        listeners: listeners::open_with(&settings.http.listens, &[], workers, &mut inherited)?,
         upstreams: Arc::new(Set::new(&settings.http, None, Duration::ZERO)),
         logs,
         metrics: Arc::new(Metrics::default()),
@@ -154,9 +163,17 @@ fn prepare(
         settings: Arc::new(settings),
     };
     let ops = ops.or(running.settings.main.ops_listen);
-    let ops = ops.map(|address| chassis::listen::tcp(address, chassis::listen::Tcp::default())).transpose();
+    let ops = ops.map(|address| open_ops(address, &mut inherited)).transpose();
     let ops = ops.map_err(|error| error.to_string())?;
-    Ok(Prepared { running: Arc::new(running), ops, files, moot: tree.moot(), changes })
+    let is_successor = inherited.is_successor();
+    Ok(Prepared { running: Arc::new(running), ops, files, moot: tree.moot(), is_successor, changes })
+}
+
+fn open_ops(address: std::net::SocketAddr, inherited: &mut Inherited) -> io::Result<std::net::TcpListener> {
+    match inherited.take(&Address::Tcp(address)).pop() {
+        Some(Socket::Tcp(listener)) => Ok(listener),
+        _ => chassis::listen::tcp(address, chassis::listen::Tcp::default()),
+    }
 }
 
 fn run(origin: Origin, error_logs: ErrorLogs, prepared: Prepared) -> io::Result<()> {
@@ -174,6 +191,10 @@ fn run(origin: Origin, error_logs: ErrorLogs, prepared: Prepared) -> io::Result<
             draining: Arc::default(),
             prober: Prober::new(tasks.clone()),
             changes: prepared.changes,
+            successor: None,
+            predecessor: prepared.is_successor.then(getppid),
+            ops_socket: prepared.ops.as_ref().map(std::net::TcpListener::try_clone).transpose()?,
+            replaced: Vec::new(),
         };
         master.announce(prepared.files);
         prepared.moot.iter().for_each(|what| tracing::info!("{what}"));
@@ -206,6 +227,14 @@ struct Master {
     draining: Arc<AtomicBool>,
     prober: Prober,
     changes: mpsc::Receiver<Change>,
+    /// The process that USR2 has started to take our place.
+    successor: Option<std::process::Child>,
+    /// The process whose place we have taken, as long as it is there.
+    predecessor: Option<Pid>,
+    /// The ops port's, to be handed over.
+    ops_socket: Option<std::net::TcpListener>,
+    /// Generations that a reload has replaced, until nothing is under way in them.
+    replaced: Vec<(u64, Weak<Running>)>,
 }
 
 impl Master {
@@ -283,7 +312,9 @@ impl Master {
                 self.error_logs.reopen();
                 self.running().logs.reopen();
             }
-            Signal::Hangup | Signal::Usr2 | Signal::WindowChange => {}
+            Signal::Usr2 => self.upgrade(),
+            Signal::WindowChange => self.rest().await,
+            Signal::Hangup => {}
         }
     }
 
@@ -325,7 +356,7 @@ impl Master {
         })
     }
 
-    async fn take_over(&mut self, before: &Running, next: Arc<Running>) {
+    async fn take_over(&mut self, before: &Arc<Running>, next: Arc<Running>) {
         self.publish(next.clone());
         let wanted = next.settings.main.worker_processes;
         let deadline = next.settings.main.worker_shutdown_timeout;
@@ -340,9 +371,10 @@ impl Master {
             tracing::error!("a worker cannot be started: {error}");
         }
         let stays = |listener: &Arc<Listener>| next.listeners.iter().any(|kept| Arc::ptr_eq(kept, listener));
-        before.listeners.iter().filter(|listener| !stays(listener)).for_each(|gone| listeners::close(gone));
+        self.close(before.listeners.iter().filter(|listener| !stays(listener)));
         next.metrics.forget_others(&next);
         self.prober.adopt(&next);
+        self.replaced.push((before.era.0, Arc::downgrade(before)));
         rename_pid_file(&before.settings.main, &next.settings.main);
         tracing::info!("reconfigured");
     }
@@ -359,22 +391,42 @@ impl Master {
         for worker in &self.workers {
             worker.send(Command::Drain { deadline }).await;
         }
-        running.listeners.iter().for_each(|listener| listeners::close(listener));
+        self.close(running.listeners.iter());
     }
 
     async fn stop(&mut self) {
         tracing::info!("stopping");
-        let running = self.running();
         for worker in self.workers.iter().chain(&self.retiring) {
             worker.send(Command::Stop).await;
         }
         if !self.draining.swap(true, Relaxed) {
-            running.listeners.iter().for_each(|listener| listeners::close(listener));
+            self.close(self.running().listeners.iter());
         }
+    }
+
+    /// Closes listening sockets, unless another process has them too: it goes on with them.
+    fn close<'l>(&self, gone: impl Iterator<Item = &'l Arc<Listener>>) {
+        if !self.shares_sockets() {
+            gone.for_each(|listener| listeners::close(listener));
+        }
+    }
+
+    /// Tells when the last request of a replaced configuration is over; in nginx that ends a worker process, and
+    /// scripts wait for the line.
+    fn look_after_replaced(&mut self) {
+        self.replaced.retain(|(generation, running)| {
+            let is_in_use = running.strong_count() > 0;
+            if !is_in_use {
+                tracing::info!("generation {generation} of the configuration exited with code 0");
+            }
+            is_in_use
+        });
     }
 
     /// Joins workers that have ended; one that ended by itself is replaced.
     async fn look_after(&mut self) {
+        self.look_after_successor();
+        self.look_after_replaced();
         self.retiring.retain(|worker| !worker.is_finished());
         let mut at = 0;
         while at < self.workers.len() {

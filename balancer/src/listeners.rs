@@ -11,6 +11,7 @@ use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, Type};
 
 use crate::conf::listen::{Listen, SocketOptions};
 use crate::conf::upstream::Address;
+use crate::control::handover::Inherited;
 use crate::running::{Listener, Socket};
 
 /// A process that is just ending may still hold the address: nginx tries as often and as long.
@@ -23,13 +24,23 @@ pub fn open(
     previous: &[Arc<Listener>],
     workers: usize,
 ) -> Result<Vec<Arc<Listener>>, String> {
+    open_with(listens, previous, workers, &mut Inherited::default())
+}
+
+/// As [`open`], with what a process before us has handed over.
+pub fn open_with(
+    listens: &[Arc<Listen>],
+    previous: &[Arc<Listener>],
+    workers: usize,
+    inherited: &mut Inherited,
+) -> Result<Vec<Arc<Listener>>, String> {
     // While we run, nobody must wait for us; at the start there is nothing else to do.
     let tries = if previous.is_empty() { BIND_TRIES } else { 1 };
     let mut opened = Vec::new();
     for listen in listens {
         let listener = match previous.iter().find(|known| fits(known, listen, workers)) {
             Some(known) => keep(known, listen)?,
-            None => Arc::new(open_one(listen, workers, tries)?),
+            None => Arc::new(open_one(listen, workers, (tries, inherited))?),
         };
         opened.push(listener);
     }
@@ -62,10 +73,17 @@ fn keep(known: &Arc<Listener>, listen: &Listen) -> Result<Arc<Listener>, String>
     Ok(known.clone())
 }
 
-fn open_one(listen: &Arc<Listen>, workers: usize, tries: u32) -> Result<Listener, String> {
+fn open_one(
+    listen: &Arc<Listen>,
+    workers: usize,
+    (tries, inherited): (u32, &mut Inherited),
+) -> Result<Listener, String> {
     let count = if listen.options.reuseport { workers } else { 1 };
-    let sockets = (0..count).map(|_| bind_patiently(listen, tries)).collect::<io::Result<Vec<Socket>>>();
-    let sockets = sockets.map_err(|error| format!("bind() to {} failed ({error})", listen.address))?;
+    let mut sockets = inherited.take(&listen.address);
+    sockets.truncate(count);
+    let missing = (sockets.len()..count).map(|_| bind_patiently(listen, tries));
+    let missing = missing.collect::<io::Result<Vec<Socket>>>();
+    sockets.extend(missing.map_err(|error| format!("bind() to {} failed ({error})", listen.address))?);
     Ok(Listener { listen: listen.clone(), sockets })
 }
 

@@ -300,9 +300,13 @@ impl Connections {
         self.len() == 0
     }
 
-    /// Enters the task that polls; its waker stays the same for its life.
-    pub fn enter(&self, waker: &Waker) -> Seat {
+    /// A connection has been accepted; its task has yet to run. From here on a worker that drains waits for it.
+    fn expect_one(&self) {
         self.len.set(self.len.get() + 1);
+    }
+
+    /// Enters the task that polls, which is expected; its waker stays the same for its life.
+    pub fn enter(&self, waker: &Waker) -> Seat {
         let mut entries = self.entries.borrow_mut();
         let place = self.free.borrow_mut().pop().unwrap_or(entries.len());
         if place == entries.len() {
@@ -465,6 +469,7 @@ fn welcome(worker: &Rc<Worker>, wire: Wire, peer: Option<std::net::SocketAddr>, 
         return;
     }
     generation.running.metrics.connections_accepted.fetch_add(1, Relaxed);
+    worker.connections.expect_one();
     tokio::task::spawn_local(downstream::serve(worker.clone(), wire, peer, position.clone()));
 }
 

@@ -43,9 +43,10 @@ pub fn remove_pid_file(path: &Path) {
     }
 }
 
-/// Goes to the background and becomes another user, as the configuration says. Before any thread is started.
-pub fn settle(main: &Main) -> Result<(), String> {
-    if main.daemon {
+/// Goes to the background and becomes another user, as the configuration says. Before any thread is started. Who takes
+/// over from a process is where that process was.
+pub fn settle(main: &Main, is_successor: bool) -> Result<(), String> {
+    if main.daemon && !is_successor {
         daemon(true, false).map_err(|error| format!("daemon() failed ({error})"))?;
     }
     if geteuid().is_root()

@@ -1,0 +1,138 @@
+//! Hands the listening sockets to the process that takes over, and receives them there: over a pair of unix sockets, of
+//! which the new process finds one end as its standard input. The very same sockets, so that no connection is refused.
+
+use std::collections::HashMap;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::net::TcpListener;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::process::{Child, Command};
+
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, recvmsg, sendmsg,
+};
+
+use crate::conf::upstream::Address;
+use crate::running::{Listener, Socket};
+
+/// Set for a process that takes over.
+const MARK: &str = "BALANCER_TAKES_OVER";
+/// One message carries so many sockets; the kernel allows a few more.
+const FDS_MAX: usize = 64;
+
+/// Starts the program anew, as this process was started, and gives it the sockets.
+pub fn start(listeners: &[&Listener], ops: Option<&TcpListener>) -> io::Result<Child> {
+    let mut words = std::env::args_os();
+    let program = words.next().ok_or_else(|| io::Error::other("the program's own name is not known"))?;
+    let (ours, theirs) = UnixStream::pair()?;
+    let sockets: Vec<BorrowedFd<'_>> = listeners
+        .iter()
+        .flat_map(|listener| &listener.sockets)
+        .map(Socket::as_fd)
+        .chain(ops.map(AsFd::as_fd))
+        .collect();
+    let child = Command::new(program).args(words).env(MARK, "1").stdin(OwnedFd::from(theirs)).spawn()?;
+    for some in sockets.chunks(FDS_MAX) {
+        send(&ours, some)?;
+    }
+    Ok(child)
+}
+
+fn send(to: &UnixStream, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if !ancillary.push(SendAncillaryMessage::ScmRights(fds)) {
+        return Err(io::Error::other("too many sockets in one message"));
+    }
+    sendmsg(to, &[IoSlice::new(b"s")], &mut ancillary, SendFlags::empty())?;
+    Ok(())
+}
+
+/// The sockets that a process before us has handed over, by address.
+#[derive(Debug, Default)]
+pub struct Inherited {
+    sockets: HashMap<Address, Vec<Socket>>,
+    is_successor: bool,
+}
+
+impl Inherited {
+    /// Reads them, where this process was started to take over.
+    pub fn receive() -> io::Result<Inherited> {
+        let mut inherited =
+            Inherited { is_successor: std::env::var_os(MARK).is_some(), ..Inherited::default() };
+        if !inherited.is_successor {
+            return Ok(inherited);
+        }
+        let stdin = io::stdin();
+        while let Some(fds) = receive_some(stdin.as_fd())? {
+            for fd in fds {
+                inherited.keep(fd)?;
+            }
+        }
+        Ok(inherited)
+    }
+
+    /// Another process serves until we do: it is not ours to go to the background again.
+    pub fn is_successor(&self) -> bool {
+        self.is_successor
+    }
+
+    fn keep(&mut self, fd: OwnedFd) -> io::Result<()> {
+        let known = rustix::net::getsockname(&fd)?;
+        let (address, socket) = match std::net::SocketAddr::try_from(known.clone()) {
+            Ok(address) => (Address::Tcp(address), Socket::Tcp(TcpListener::from(fd))),
+            Err(_) => {
+                let listener = UnixListener::from(fd);
+                let path = listener.local_addr()?.as_pathname().map(Into::into).unwrap_or_default();
+                (Address::Unix(path), Socket::Unix(listener))
+            }
+        };
+        self.sockets.entry(address).or_default().push(socket);
+        Ok(())
+    }
+
+    /// The sockets of this address, in the order in which they were opened.
+    pub fn take(&mut self, address: &Address) -> Vec<Socket> {
+        self.sockets.remove(address).unwrap_or_default()
+    }
+}
+
+/// `None` at the end.
+fn receive_some(from: BorrowedFd<'_>) -> io::Result<Option<Vec<OwnedFd>>> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let mut byte = [0];
+    let received = recvmsg(from, &mut [IoSliceMut::new(&mut byte)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+    let mut fds = Vec::new();
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(sockets) = message {
+            fds.extend(sockets);
+        }
+    }
+    Ok((received.bytes > 0 || !fds.is_empty()).then_some(fds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sockets_arrive_as_they_were_sent_however_many() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let listeners: Vec<TcpListener> = (0..5).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let fds: Vec<BorrowedFd<'_>> = listeners.iter().map(AsFd::as_fd).collect();
+        fds.chunks(2).for_each(|some| send(&ours, some).unwrap());
+        drop(ours);
+        let mut inherited = Inherited::default();
+        while let Some(fds) = receive_some(theirs.as_fd()).unwrap() {
+            fds.into_iter().for_each(|fd| inherited.keep(fd).unwrap());
+        }
+        for listener in &listeners {
+            let address = Address::Tcp(listener.local_addr().unwrap());
+            assert_eq!(inherited.take(&address).len(), 1, "{address}");
+        }
+        assert!(inherited.sockets.is_empty());
+    }
+}
