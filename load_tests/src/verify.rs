@@ -11,7 +11,7 @@ mod stream;
 
 use crate::args::VerifyArgs;
 use clap::ValueEnum;
-use site::Site;
+use site::{Route, Site};
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 /// What can be checked, in the order it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Check {
-    /// As many GETs of /db/connections/ as there are replicas name each of them once, all behind the pooler
+    /// As many GETs of /db/connections/ as there are replicas name each of them once, all on the same way to the database
     Containers,
     /// Ten WebSocket connections of one client reach one replica
     Sticky,
@@ -105,6 +105,9 @@ async fn judge(check: Check, site: &Site, args: &VerifyArgs, stop: &Cancellation
     }
     if check == Check::Shutdown && !args.with_shutdown {
         return Verdict::LeftOut("needs --with-shutdown, as it ends the stack");
+    }
+    if check == Check::Console && site.route == Route::Direct {
+        return Verdict::LeftOut("the stack runs without a pooler (--direct)");
     }
     let limit = check.limit(args);
     match tokio::time::timeout(limit, check.run(site, args, stop)).await {

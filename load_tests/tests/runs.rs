@@ -6,6 +6,7 @@ use clap::Parser;
 use load_tests::args::Cli;
 use load_tests::run::{self, Figures, Second, Watch};
 use model::{Flaw, Model};
+use serde_json::{Value, json};
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::task::LocalSet;
@@ -153,6 +154,7 @@ fn verify_passes_a_good_stack() {
 fn verify_fails_what_is_wrong() {
     for (flaw, check) in [
         (Flaw::OneReplica, "containers"),
+        (Flaw::NoPooler, "containers"),
         (Flaw::NotSticky, "sticky"),
         (Flaw::LosesDelivery, "rooms"),
         (Flaw::BuffersStream, "stream"),
@@ -162,6 +164,29 @@ fn verify_fails_what_is_wrong() {
     ] {
         assert_eq!(verify(flaw, check), ExitCode::FAILURE, "{flaw:?} {check}");
     }
+}
+
+/// With a status as the stack prints it when it was started without a pooler.
+fn verify_direct(flaw: Flaw) -> ExitCode {
+    in_local_set(async {
+        let model = Model::start(flaw, 2).await;
+        let replica = |(n, address): (usize, _)| json!({"name": format!("web-{}", n + 1), "url": format!("http://{address}"), "pid": 1});
+        let replicas: Vec<Value> = model.replicas.iter().enumerate().map(replica).collect();
+        let status =
+            json!({"url": format!("http://{}", model.balancer), "pooler": null, "replicas": replicas});
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("status.json");
+        std::fs::write(&path, status.to_string()).expect("the status is written");
+        let args = ["load_tests", "verify", "--only=containers,console", "--status"].map(Into::into);
+        let args = args.into_iter().chain([path.into_os_string()]);
+        load_tests::run(Cli::parse_from(args), &|_| None).await.expect("the checks can be run")
+    })
+}
+
+#[test]
+fn verify_expects_no_pooler_where_the_status_names_none() {
+    assert_eq!(verify_direct(Flaw::NoPooler), ExitCode::SUCCESS);
+    assert_eq!(verify_direct(Flaw::None), ExitCode::FAILURE, "using_pgbouncer is true all the same");
 }
 
 #[test]

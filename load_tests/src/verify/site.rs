@@ -42,6 +42,7 @@ pub struct Site {
     pub balancer: Target,
     pub dialer: Rc<Dialer>,
     pub replicas: Vec<Replica>,
+    pub route: Route,
     pub pooler: Option<Address>,
     pub postgres: Option<Address>,
     pub database: String,
@@ -58,6 +59,14 @@ pub enum Keeper {
     Supervisor,
     /// We do, through the engine.
     Docker,
+}
+
+/// How the replicas reach the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Route {
+    Pooled,
+    /// Option 2 of the documents.
+    Direct,
 }
 
 struct Passwords {
@@ -93,6 +102,8 @@ impl Site {
             pooler = pooler.or(engine::address_of("pooler", 6432).await?);
             postgres = postgres.or(engine::address_of("postgres", 5432).await?);
         }
+        // A status names the pooler of a stack that has one; nobody else tells the route.
+        let route = if fleet.url.is_some() && pooler.is_none() { Route::Direct } else { Route::Pooled };
         let named = |flag: &Option<String>, status: Option<&String>, setting: &str| {
             flag.clone().or_else(|| status.cloned()).unwrap_or_else(|| values.text(setting).to_owned())
         };
@@ -100,6 +111,7 @@ impl Site {
             balancer,
             dialer,
             replicas,
+            route,
             pooler,
             postgres,
             database: named(&args.database, fleet.database.as_ref().map(|db| &db.name), "DB_NAME"),

@@ -1,6 +1,6 @@
 //! Which replica answers: plain GETs go round, WebSockets of one client stay.
 
-use super::site::Site;
+use super::site::{Route, Site};
 use crate::http::Call;
 use crate::logic::shape::{self, DbConnections, Session};
 use crate::ws::Socket;
@@ -14,6 +14,7 @@ const RECONNECTS: usize = 10;
 
 pub async fn containers(site: &Site) -> anyhow::Result<String> {
     let expected = if site.replicas.is_empty() { REPLICAS } else { site.replicas.len() };
+    let expects_pooler = site.route == Route::Pooled;
     let mut named = BTreeSet::new();
     for _ in 0..expected {
         // A new connection each time, as ten runs of curl would have.
@@ -21,12 +22,13 @@ pub async fn containers(site: &Site) -> anyhow::Result<String> {
         let figures: DbConnections = answer.expect(StatusCode::OK)?.json()?;
         shape::check_db_connections(&figures)?;
         let container = figures.container;
-        anyhow::ensure!(figures.connections.default.using_pgbouncer, "{container} does not use the pooler");
+        let uses_pooler = figures.connections.default.using_pgbouncer;
+        anyhow::ensure!(uses_pooler == expects_pooler, "{container} tells using_pgbouncer {uses_pooler}");
         named.insert(container);
     }
     anyhow::ensure!(named.len() == expected, "{expected} GETs named only {}: {}", named.len(), list(&named));
     Ok(format!(
-        "{expected} GETs of /db/connections/ named {expected} containers, using_pgbouncer true in all"
+        "{expected} GETs of /db/connections/ named {expected} containers, using_pgbouncer {expects_pooler} in all"
     ))
 }
 

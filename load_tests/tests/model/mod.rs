@@ -15,6 +15,8 @@ use tokio::sync::broadcast;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flaw {
     None,
+    /// The replicas go straight to Postgres: a flaw where a pooler is expected.
+    NoPooler,
     /// Every tenth API request answers 500.
     Error500,
     /// A page does not show the newest message.

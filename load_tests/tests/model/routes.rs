@@ -182,8 +182,9 @@ async fn messages(
 }
 
 async fn db_connections(State(face): State<Face>) -> Json<Value> {
+    let pooled = face.shared.flaw != Flaw::NoPooler;
     Json(json!({"container": face.served_by(), "timestamp": 1.5, "connections": {"default": {
         "total_connections": 9, "active_connections": 2, "idle_connections": 7, "conn_max_age": 600,
-        "using_pgbouncer": true, "host": "pgbouncer", "port": "6432"}},
-        "pgbouncer": {"enabled": true}, "recommendations": ["Connection pool looks healthy."]}))
+        "using_pgbouncer": pooled, "host": "pgbouncer", "port": "6432"}},
+        "pgbouncer": {"enabled": pooled}, "recommendations": ["Connection pool looks healthy."]}))
 }
