@@ -2,11 +2,11 @@
 //! one write on each side, and an idle client holds no buffer.
 
 mod ending;
+mod lease;
 mod standing;
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
@@ -15,9 +15,9 @@ use pgwire::sqlstate;
 use crate::clients::{ClientEntry, Doing};
 use crate::error::End;
 use crate::house::Standing;
-use crate::logic::session::{ClientHalt, ClientSide, Flow, Mode, ServerHalt, ServerSide, Session};
+use crate::logic::session::{ClientHalt, ClientSide, Flow, ServerHalt, ServerSide, Session};
 use crate::outbox::Outbox;
-use crate::pool::{Borrowed, Borrower, Lease, PoolInfo, Waiting};
+use crate::pool::{Lease, PoolInfo, Waiting};
 use crate::server::Server;
 use crate::wire::Wire;
 use crate::worker::Worker;
@@ -286,6 +286,7 @@ impl Client {
         replies.clear();
         if std::mem::take(&mut self.is_new_lease) {
             self.is_syncing = self.session.on_link(&mut server.state, made);
+            lease::log_applied(server, made);
             if self.is_syncing {
                 send(server, cx, made);
                 return Ok(taken);
@@ -308,34 +309,6 @@ impl Client {
         Ok(taken)
     }
 
-    fn borrow(&mut self) -> Result<(), End> {
-        self.refresh_rules();
-        let now = Instant::now();
-        let house = &self.worker.house;
-        let by = Borrower { client: self.entry.id, worker: self.worker.id, now, is_patient: false };
-        match house.pools.borrow(house, &self.pool, by)? {
-            Borrowed::Now(lease) => self.link_to(lease, now),
-            Borrowed::Later(waiting) => {
-                self.entry.set_doing(Doing::Waiting, now);
-                self.link = Link::Waiting(waiting, now);
-            }
-        }
-        Ok(())
-    }
-
-    fn link_to(&mut self, mut lease: Lease, now: Instant) {
-        self.entry.link.store(lease.info().ptr, Ordering::Relaxed);
-        self.entry.set_doing(Doing::Busy, now);
-        self.entry.start_transaction(now);
-        self.entry.forget_notice();
-        self.stats(|part| part.server_assignments.add(1));
-        self.transaction_started = Some(now);
-        self.query_started = Some(now);
-        lease.server().state.statements.set_limit(self.worker.statement_limit());
-        self.link = Link::Held(lease);
-        self.is_new_lease = true;
-    }
-
     /// The client has asked for something on its server.
     fn note_request(&mut self) {
         if self.query_started.is_none() {
@@ -354,6 +327,7 @@ impl Client {
         let worker = self.worker.clone();
         let mut scratch = worker.scratch.borrow_mut();
         let scratch = &mut *scratch;
+        let asked = self.parameters_to_log();
         let Link::Held(lease) = &mut self.link else { return Poll::Pending };
         let server = lease.server();
         let len = match ready!(server.poll_read(cx, &mut scratch.read)) {
@@ -377,6 +351,7 @@ impl Client {
         let sent = output.len() as u64;
         let result = self.unsent.send(&mut self.wire, cx, output).map_err(|e| End::broken_socket(&e));
         self.stats(|part| part.sent_bytes.add(sent));
+        self.log_canonical(asked);
         if let Err(end) = self.on_server_halt(halt) {
             return Poll::Ready(Err(end));
         }
@@ -434,68 +409,12 @@ impl Client {
         self.release_if_free();
     }
 
-    /// The rule of the house: a server goes back only when nothing is owed, unsent or half read, on either side.
-    fn release_if_free(&mut self) {
-        let Link::Held(lease) = &mut self.link else { return };
-        let server = lease.server();
-        if server.state.is_spent() {
-            return self.close_server("unclean server");
-        }
-        if self.session.rules().mode == Mode::Session
-            || self.is_syncing
-            || self.session.is_sending_message()
-            || !server.is_clean()
-        {
-            return;
-        }
-        server.note_prepared();
-        self.entry.prepared.store(self.session.statements.len() as u64, Ordering::Relaxed);
-        self.entry.link.store(0, Ordering::Relaxed);
-        self.transaction_started = None;
-        self.query_started = None;
-        self.retry_unread = !self.unread.is_empty();
-        let Link::Held(lease) = std::mem::replace(&mut self.link, Link::None) else { return };
-        if self.worker.resets_always() {
-            self.worker.reset_then_give_back(lease);
-        } else {
-            lease.give_back();
-        }
-    }
-
-    fn close_server(&mut self, reason: &str) {
-        if let Link::Held(lease) = std::mem::replace(&mut self.link, Link::None) {
-            self.entry.link.store(0, Ordering::Relaxed);
-            lease.close(reason);
-        }
-    }
-
-    fn on_server_gone(&mut self) -> End {
-        let Link::Held(lease) = &mut self.link else { return End::server_gone("server conn crashed?") };
-        let said = lease.server().state.said_goodbye;
-        self.close_server("server conn crashed?");
-        if said {
-            End::server_said_goodbye("server conn crashed?")
-        } else {
-            End::server_gone("server conn crashed?")
-        }
-    }
-
     fn reply(&mut self, cx: &mut Context<'_>, replies: &[u8]) -> Result<(), End> {
         if replies.is_empty() {
             return Ok(());
         }
         self.stats(|part| part.sent_bytes.add(replies.len() as u64));
         self.unsent.send(&mut self.wire, cx, replies).map_err(|e| End::broken_socket(&e))
-    }
-
-    fn refresh_rules(&mut self) {
-        let house = &self.worker.house;
-        let version = house.settings_version();
-        if version != self.settings_version {
-            self.settings_version = version;
-            let rules = crate::login::rules(&house.settings(), &self.pool, self.session.rules().mode);
-            self.session.set_rules(rules);
-        }
     }
 
     fn stats(&self, add: impl FnOnce(&crate::stats::Part)) {

@@ -10,5 +10,6 @@ mod limits;
 mod login;
 mod parameters;
 mod pipelines;
+mod replication;
 mod script;
 mod world;

@@ -77,3 +77,25 @@ fn unknown_startup_parameters_are_refused_by_name() {
         assert!(script.last_error().contains(text), "{name}={value}");
     }
 }
+
+#[test]
+fn whoever_debugs_reads_what_is_set_and_how_the_server_spells_it() {
+    let pooler = Pooler::start("verbose = 1");
+    let mut client = Script::connect_with(&pooler, &[("options", "-c DateStyle=ISO")]);
+    client.value("SELECT 1");
+    client.value("SELECT 1");
+    pooler.wait_for_log("varcache_set_canonical: setting DateStyle to its canonical version ISO -> ISO, MDY");
+    assert_eq!(pooler.log().matches("varcache_apply: SET DateStyle='ISO';").count(), 1);
+}
+
+#[test]
+fn servers_show_where_a_client_sits() {
+    let pooler = Pooler::start("application_name_add_host = 1");
+    let port = |script: &Script| script.stream.local_addr().unwrap().port();
+    let mut named = Script::connect_with(&pooler, &[("application_name", "shop")]);
+    let shown = format!("shop - 127.0.0.1:{}", port(&named));
+    assert_eq!(named.value("SHOW application_name"), shown);
+    let mut nameless = Script::connect(&pooler);
+    let shown = format!("app - 127.0.0.1:{}", port(&nameless));
+    assert_eq!(nameless.value("SHOW application_name"), shown);
+}

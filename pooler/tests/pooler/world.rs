@@ -24,10 +24,11 @@ host all scram_user 127.0.0.1/32 scram-sha-256
 host all md5_user 127.0.0.1/32 md5
 host all plain_user 127.0.0.1/32 password
 host all all 127.0.0.1/32 trust
+host replication postgres 127.0.0.1/32 trust
 local all all trust
 HBA
 mv "$2/data/pg_hba.conf.new" "$2/data/pg_hba.conf"
-"$1/postgres" -D "$2/data" -p "$3" -k "$2" -c listen_addresses=127.0.0.1 -c fsync=off -c max_connections=100 >"$2/log" 2>&1 &
+"$1/postgres" -D "$2/data" -p "$3" -k "$2" -c listen_addresses=127.0.0.1 -c fsync=off -c wal_level=logical -c max_connections=100 >"$2/log" 2>&1 &
 pid=$!
 cat >/dev/null
 kill -INT $pid
