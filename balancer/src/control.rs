@@ -209,6 +209,8 @@ fn run(origin: Origin, error_logs: ErrorLogs, prepared: Prepared) -> io::Result<
             tracing::error!("{what}");
             return Err(io::Error::other(what));
         }
+        // The last that is known of the first generation here: a reload lets go of it.
+        drop(prepared.running);
         master.watch(signals).await;
         tasks.drain(OPS_DRAIN).await;
         Ok(())

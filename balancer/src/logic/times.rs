@@ -69,9 +69,9 @@ impl Times {
     /// Takes the age of what is under way into its average, as each choice does.
     pub fn look(&mut self, now: Duration) {
         let inflight = &mut self.inflight;
-        if inflight.requests > 0 {
+        if let Some(mean_age_ms) = inflight.ages_ms.checked_div(inflight.requests) {
             let since = (now.as_millis() as u64).saturating_sub(inflight.changed_ms);
-            inflight.average_ms = average(inflight.average_ms, inflight.ages_ms / inflight.requests + since);
+            inflight.average_ms = average(inflight.average_ms, mean_age_ms + since);
         }
     }
 

@@ -28,12 +28,17 @@ impl Balancer {
     }
 
     pub fn with_workers(http: &str, workers: usize) -> Balancer {
+        Balancer::start_with(&format!("worker_processes {workers};"), http)
+    }
+
+    /// `main` are more directives of the main context.
+    pub fn start_with(main: &str, http: &str) -> Balancer {
         let folder = tempfile::tempdir().unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let dir = folder.path().display();
         let http = http.replace("PORT", &port.to_string()).replace("DIR", &dir.to_string());
         let text = format!(
-            "daemon off; pid {dir}/pid; error_log {dir}/error.log info; worker_processes {workers};\n\
+            "daemon off; pid {dir}/pid; error_log {dir}/error.log info; {main}\n\
              events {{ }}\nhttp {{ access_log {dir}/access.log;\n{http}\n}}\n"
         );
         std::fs::write(folder.path().join("nginx.conf"), text).unwrap();
@@ -98,10 +103,14 @@ impl Balancer {
 
     /// Reloads, and does not wait.
     pub fn signal_reload(&self) {
+        self.signal("reload");
+    }
+
+    pub fn signal(&self, order: &str) {
         let status = Command::new(env!("CARGO_BIN_EXE_balancer"))
             .arg("-p")
             .arg(self.folder.path())
-            .args(["-c", "nginx.conf", "-e", "early.log", "-s", "reload"])
+            .args(["-c", "nginx.conf", "-e", "early.log", "-s", order])
             .status()
             .unwrap();
         assert!(status.success());
