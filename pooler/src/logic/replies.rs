@@ -41,7 +41,7 @@ pub enum Owed {
 /// A reply that no server sends, because the request never went to one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Invented {
-    ParseComplete(Target),
+    ParseComplete,
     CloseComplete,
 }
 
@@ -56,12 +56,21 @@ pub enum Verdict {
     OutOfStep,
 }
 
-/// A request that the server will not carry out, because one before it failed.
+/// A request that failed, or that the server will not carry out because one before it failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lost {
     Parse(Target),
     Close(Target),
+    /// See `ReplyQueue::push_change`.
+    Change(Change),
+    /// The client's own Parse of its unnamed statement failed, which drops the one before it as well.
+    Unnamed,
+    /// A simple query, which would have dropped the server's unnamed statement.
+    Query,
 }
+
+/// The number of a change to the names that a client has given to statements.
+pub type Change = u64;
 
 #[derive(Debug, Default)]
 pub struct ReplyQueue {
@@ -82,6 +91,8 @@ pub struct ReplyQueue {
 enum Entry {
     Owed(Owed),
     Invent(Invented),
+    /// The request before it has changed the client's names: with it the change is done or lost.
+    Changed(Change),
     /// CopyData: the server may fail on it, so a Sync behind it is ignored or not, we cannot know.
     CopyStart,
     /// CopyDone or CopyFail: has no reply, but ends the time in which the server ignores Sync.
@@ -124,6 +135,14 @@ impl ReplyQueue {
         self.entries.push_back(Entry::Invent(invented));
     }
 
+    /// The request that was pushed last has changed the client's names.
+    pub fn push_change(&mut self, change: Change) {
+        match self.state {
+            State::Skipping => self.lose(Entry::Changed(change)),
+            _ => self.entries.push_back(Entry::Changed(change)),
+        }
+    }
+
     /// A Flush was sent: the server may hold replies of a batch that no Sync has ended.
     pub fn push_flush(&mut self) {
         if self.state == State::Normal {
@@ -153,7 +172,7 @@ impl ReplyQueue {
 
     /// The next reply that we make ourselves, if its turn has come. Ask after each push and each message.
     pub fn next_invented(&mut self) -> Option<Invented> {
-        self.skip_copy_marks();
+        self.skip_marks();
         let Some(Entry::Invent(invented)) = self.entries.front() else { return None };
         let invented = *invented;
         self.entries.pop_front();
@@ -163,12 +182,12 @@ impl ReplyQueue {
     /// A reply of our own is due now.
     #[inline]
     pub fn has_invented(&self) -> bool {
-        matches!(self.entries.front(), Some(Entry::Invent(_) | Entry::CopyStart | Entry::CopyEnd))
+        matches!(self.entries.front(), Some(entry) if !matches!(entry, Entry::Owed(_)))
     }
 
     /// A message of this kind came from the server.
     pub fn on_server(&mut self, kind: u8) -> Verdict {
-        self.skip_copy_marks();
+        self.skip_marks();
         let head = match self.entries.front() {
             Some(Entry::Owed(owed)) => Some(*owed),
             _ => None,
@@ -290,7 +309,10 @@ impl ReplyQueue {
             Some(Owed::Query(_) | Owed::FunctionCall | Owed::Sync(_)) => Verdict::Forward,
             None => Verdict::Forward,
             // Also when the Parse was ours: to the client its Bind has failed, and it hears that once.
-            Some(_) => {
+            Some(failed) => {
+                if failed == Owed::Parse(Fate::Forward, Target::Unnamed) {
+                    self.lost.push(Lost::Unnamed);
+                }
                 self.skip_to_sync();
                 Verdict::Forward
             }
@@ -320,16 +342,17 @@ impl ReplyQueue {
 
     fn lose(&mut self, entry: Entry) {
         match entry {
-            Entry::Owed(Owed::Parse(_, target)) | Entry::Invent(Invented::ParseComplete(target)) => {
-                self.lost.push(Lost::Parse(target));
-            }
+            Entry::Owed(Owed::Parse(_, target)) => self.lost.push(Lost::Parse(target)),
             Entry::Owed(Owed::Close(_, target)) => self.lost.push(Lost::Close(target)),
+            Entry::Owed(Owed::Query(_)) => self.lost.push(Lost::Query),
+            Entry::Changed(change) => self.lost.push(Lost::Change(change)),
             _ => {}
         }
     }
 
-    fn skip_copy_marks(&mut self) {
-        while matches!(self.entries.front(), Some(Entry::CopyStart | Entry::CopyEnd)) {
+    /// What has no reply of its own is over when its turn comes.
+    fn skip_marks(&mut self) {
+        while matches!(self.entries.front(), Some(Entry::CopyStart | Entry::CopyEnd | Entry::Changed(_))) {
             self.entries.pop_front();
         }
     }

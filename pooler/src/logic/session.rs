@@ -16,7 +16,7 @@ use pgwire::{Head, backend, frontend};
 
 use super::parameters::{self, Parameters};
 use super::replies::{Fate, Invented, Lost, Owed, ReplyQueue, Target};
-use super::statements::{ClientStatements, ServerStatements, Shared};
+use super::statements::{ClientStatements, ServerStatements, Shared, UnnamedToken};
 
 pub use flow::Flow;
 
@@ -243,16 +243,16 @@ impl Session {
         std::mem::take(&mut self.tally)
     }
 
-    /// Statements of requests that were dropped behind an error are not where they were thought to be.
+    /// Statements of requests that were dropped behind an error are not where they were thought to be. The last is
+    /// taken back first: a batch may close a statement and prepare it again.
     fn settle_lost(&mut self, server: &mut ServerState) {
-        for lost in server.queue.take_lost() {
+        for lost in server.queue.take_lost().into_iter().rev() {
             match lost {
-                Lost::Parse(Target::Shared(id)) => {
-                    server.statements.remove(id);
-                    self.statements.on_lost_parse(id);
-                }
-                Lost::Parse(Target::Unnamed) | Lost::Close(Target::Unnamed) => {
-                    server.statements.unnamed = None;
+                Lost::Change(change) => self.statements.undo(change),
+                Lost::Parse(Target::Shared(id)) => server.statements.remove(id),
+                Lost::Unnamed => self.statements.forget_unnamed(),
+                Lost::Parse(Target::Unnamed) | Lost::Close(Target::Unnamed) | Lost::Query => {
+                    server.statements.unnamed = Some(UnnamedToken::UNKNOWN);
                 }
                 Lost::Close(Target::Shared(id)) => server.statements.on_lost_close(id),
                 Lost::Parse(Target::Verbatim) | Lost::Close(Target::Verbatim) => {}
@@ -264,7 +264,7 @@ impl Session {
 fn write_invented(queue: &mut ReplyQueue, out: &mut Vec<u8>) {
     while let Some(invented) = queue.next_invented() {
         match invented {
-            Invented::ParseComplete(_) => backend::parse_complete(out),
+            Invented::ParseComplete => backend::parse_complete(out),
             Invented::CloseComplete => backend::close_complete(out),
         }
     }

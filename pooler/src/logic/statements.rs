@@ -8,6 +8,8 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Weak};
 
+use super::replies::Change;
+
 /// A longer unnamed statement is not remembered: a Bind in a later batch then gets Postgres' own error 26000.
 pub const UNNAMED_REMEMBERED_MAX: usize = 1 << 20;
 
@@ -91,16 +93,37 @@ pub struct UnnamedToken {
     pub seq: u64,
 }
 
+impl UnnamedToken {
+    /// Of a server whose unnamed statement, if it has one, may be anybody's.
+    pub const UNKNOWN: UnnamedToken = UnnamedToken { client: u64::MAX, seq: 0 };
+}
+
 /// The statements that one client has prepared.
 #[derive(Debug, Default)]
 pub struct ClientStatements {
     names: HashMap<Box<[u8]>, Arc<Shared>>,
-    /// Names given in the batch under way: taken back when the batch fails before them.
-    batch: Vec<(Box<[u8]>, u64)>,
-    unnamed: Option<UnnamedToken>,
-    /// The Parse message of the unnamed statement; its memory is used again.
-    unnamed_parse: Vec<u8>,
-    seq: u64,
+    /// What the batch under way has changed: undone when the batch fails before it.
+    changes: Vec<(Change, Undo)>,
+    last_change: Change,
+    unnamed: Unnamed,
+    /// The unnamed statement before the last change to it, for as long as that may be undone.
+    previous_unnamed: Unnamed,
+}
+
+/// A client's unnamed statement.
+#[derive(Debug, Default)]
+struct Unnamed {
+    token: Option<UnnamedToken>,
+    /// The Parse message; its memory is used again.
+    parse: Vec<u8>,
+}
+
+/// How to take a change back.
+#[derive(Debug)]
+enum Undo {
+    Insert(Box<[u8]>),
+    Remove(Box<[u8]>, Arc<Shared>),
+    Unnamed,
 }
 
 impl ClientStatements {
@@ -120,57 +143,77 @@ impl ClientStatements {
         self.names.is_empty()
     }
 
-    /// False: the name is taken.
-    pub fn insert(&mut self, name: &[u8], shared: Arc<Shared>) -> bool {
+    /// None: the name is taken.
+    pub fn insert(&mut self, name: &[u8], shared: Arc<Shared>) -> Option<Change> {
         if self.names.contains_key(name) {
-            return false;
+            return None;
         }
-        self.batch.push((name.into(), shared.id));
         self.names.insert(name.into(), shared);
-        true
+        Some(self.note(Undo::Insert(name.into())))
     }
 
-    pub fn remove(&mut self, name: &[u8]) -> bool {
-        self.names.remove(name).is_some()
+    /// None: there is no such name.
+    pub fn remove(&mut self, name: &[u8]) -> Option<Change> {
+        let (name, shared) = self.names.remove_entry(name)?;
+        Some(self.note(Undo::Remove(name, shared)))
     }
 
     /// DEALLOCATE ALL or DISCARD ALL went through.
     pub fn clear(&mut self) {
         self.names.clear();
-        self.batch.clear();
+        self.changes.clear();
     }
 
-    /// A Parse of this text was not carried out.
-    pub fn on_lost_parse(&mut self, id: u64) {
-        let Some(index) = self.batch.iter().position(|(_, of)| *of == id) else { return };
-        let (name, _) = self.batch.swap_remove(index);
-        self.names.remove(&name);
+    /// The request that made this change was not carried out. Later changes have to be taken back before.
+    pub fn undo(&mut self, change: Change) {
+        let Some(index) = self.changes.iter().rposition(|(number, _)| *number == change) else { return };
+        match self.changes.swap_remove(index).1 {
+            Undo::Insert(name) => drop(self.names.remove(&name)),
+            Undo::Remove(name, shared) => drop(self.names.insert(name, shared)),
+            Undo::Unnamed => {
+                std::mem::swap(&mut self.unnamed, &mut self.previous_unnamed);
+                self.previous_unnamed.token = None;
+            }
+        }
     }
 
     pub fn on_batch_end(&mut self) {
-        self.batch.clear();
+        self.changes.clear();
+        self.previous_unnamed.token = None;
     }
 
-    /// The client prepares its unnamed statement anew; `message` is the whole Parse.
-    pub fn remember_unnamed(&mut self, client: u64, message: &[u8]) -> Option<UnnamedToken> {
+    /// The client prepares its unnamed statement anew; `message` is the whole Parse, or empty when it is too long to be
+    /// remembered.
+    pub fn remember_unnamed(&mut self, client: u64, message: &[u8]) -> (UnnamedToken, Change) {
+        let change = self.close_unnamed();
+        let token = UnnamedToken { client, seq: change };
+        self.unnamed.token = Some(token);
+        self.unnamed.parse.extend_from_slice(message);
+        (token, change)
+    }
+
+    /// The client closes its unnamed statement.
+    pub fn close_unnamed(&mut self) -> Change {
+        std::mem::swap(&mut self.unnamed, &mut self.previous_unnamed);
         self.forget_unnamed();
-        if message.len() > UNNAMED_REMEMBERED_MAX {
-            return None;
-        }
-        self.seq += 1;
-        self.unnamed_parse.extend_from_slice(message);
-        self.unnamed = Some(UnnamedToken { client, seq: self.seq });
-        self.unnamed
+        self.note(Undo::Unnamed)
     }
 
+    /// The unnamed statement is gone for good.
     pub fn forget_unnamed(&mut self) {
-        self.unnamed = None;
-        self.unnamed_parse.clear();
+        self.unnamed.token = None;
+        self.unnamed.parse.clear();
     }
 
-    /// The unnamed statement and the message that makes it again.
+    /// The unnamed statement and the message that makes it again; empty when it was too long.
     pub fn unnamed(&self) -> Option<(UnnamedToken, &[u8])> {
-        self.unnamed.map(|token| (token, self.unnamed_parse.as_slice()))
+        self.unnamed.token.map(|token| (token, self.unnamed.parse.as_slice()))
+    }
+
+    fn note(&mut self, undo: Undo) -> Change {
+        self.last_change += 1;
+        self.changes.push((self.last_change, undo));
+        self.last_change
     }
 }
 

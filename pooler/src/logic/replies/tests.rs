@@ -138,7 +138,7 @@ struct Relay {
 impl Relay {
     fn client_sends(&mut self, ask: Ask) {
         match ask {
-            Ask::KnownParse => self.queue.push_invented(Invented::ParseComplete(Target::Shared(1))),
+            Ask::KnownParse => self.queue.push_invented(Invented::ParseComplete),
             Ask::KnownClose => self.queue.push_invented(Invented::CloseComplete),
             Ask::Parse { .. } => self.queue.push(Owed::Parse(Fate::Forward, Target::Shared(2))),
             Ask::Bind { inject, .. } => {
@@ -181,7 +181,7 @@ impl Relay {
     fn invent(&mut self) {
         while let Some(invented) = self.queue.next_invented() {
             self.to_client.push(match invented {
-                Invented::ParseComplete(_) => b'1',
+                Invented::ParseComplete => b'1',
                 Invented::CloseComplete => b'3',
             });
         }
@@ -348,6 +348,28 @@ fn a_lost_parse_is_reported() {
     queue.push(Owed::Sync(Fate::Forward));
     assert_eq!(queue.on_server(b'E'), Verdict::Forward);
     assert_eq!(queue.take_lost(), vec![Lost::Parse(Target::Shared(7))]);
+}
+
+#[test]
+fn changes_are_lost_with_their_requests_and_done_with_their_replies() {
+    let mut queue = ReplyQueue::default();
+    queue.push_invented(Invented::ParseComplete);
+    queue.push_change(1);
+    queue.push(Owed::Parse(Fate::Forward, Target::Unnamed));
+    queue.push_change(2);
+    queue.push_invented(Invented::CloseComplete);
+    queue.push_change(3);
+    queue.push(Owed::Sync(Fate::Forward));
+    queue.push_invented(Invented::CloseComplete);
+    queue.push_change(4);
+    assert_eq!(queue.next_invented(), Some(Invented::ParseComplete));
+    assert_eq!(queue.on_server(b'E'), Verdict::Forward);
+    let lost = [Lost::Unnamed, Lost::Parse(Target::Unnamed), Lost::Change(2), Lost::Change(3)];
+    assert_eq!(queue.take_lost(), lost);
+    assert_eq!(queue.on_server(b'Z'), Verdict::Forward);
+    assert_eq!(queue.next_invented(), Some(Invented::CloseComplete));
+    assert_eq!(queue.next_invented(), None);
+    assert!(queue.is_drained() && !queue.has_lost());
 }
 
 #[test]

@@ -5,9 +5,10 @@ use pgwire::frame::HEAD_LEN;
 use pgwire::frontend::{self, BindNames, Parse, kind};
 
 use super::{
-    ClientHalt, ClientSide, Fate, Flow, Head, Invented, Owed, Pass, Refusal, Session, Target,
+    ClientHalt, ClientSide, Fate, Flow, Head, Invented, Owed, Pass, Refusal, Session, Target, UnnamedToken,
     WHOLE_BEFORE_BORROW_MAX, backend, violation, write_invented,
 };
+use crate::logic::statements::UNNAMED_REMEMBERED_MAX;
 
 /// What came of one message.
 enum Next {
@@ -81,7 +82,9 @@ impl Session {
                 io.server.queue.push(Owed::Query(Fate::Forward));
                 // A simple query drops the unnamed statement.
                 io.server.statements.unnamed = None;
-                self.statements.forget_unnamed();
+                if self.statements.unnamed().is_some() {
+                    io.server.queue.push_change(self.statements.close_unnamed());
+                }
             }
             kind::PARSE => return self.on_parse(head, io),
             kind::BIND => return self.on_bind(head, io),
@@ -128,39 +131,42 @@ impl Session {
             Err(error) => return Next::Halt(violation(format!("Parse: {error}"))),
         };
         let shared = (io.intern)(parse.query, parse.types);
-        if !self.statements.insert(parse.name, shared.clone()) {
+        let Some(change) = self.statements.insert(parse.name, shared.clone()) else {
             let name = String::from_utf8_lossy(parse.name);
             let text = format!("prepared statement '{name}' was already prepared");
             let sqlstate = pgwire::sqlstate::DUPLICATE_STATEMENT;
             return Next::Halt(ClientHalt::Refuse(Refusal { sqlstate, text }));
-        }
+        };
         io.flow.skip(head.total_len());
         if io.server.statements.touch(shared.id) {
             self.tally.prepared_hits += 1;
-            io.server.queue.push_invented(Invented::ParseComplete(Target::Shared(shared.id)));
-            write_invented(&mut io.server.queue, io.to_client);
-            return Next::Go;
+            io.server.queue.push_invented(Invented::ParseComplete);
+        } else {
+            self.prepare(&shared, Fate::Forward, io);
         }
-        self.prepare(&shared, Fate::Forward, io);
+        io.server.queue.push_change(change);
+        write_invented(&mut io.server.queue, io.to_client);
         Next::Go
     }
 
     /// The unnamed statement belongs to this client wherever it goes: it is remembered, and sent again before a Bind
     /// on another server.
     fn on_parse_unnamed(&mut self, head: Head, is_whole: bool, io: &mut ClientSide<'_, '_>) -> Next {
-        let remember = self.rules.mode != super::Mode::Session;
-        let fits = head.total_len() <= crate::logic::statements::UNNAMED_REMEMBERED_MAX;
-        if remember && fits && !is_whole {
+        if self.rules.mode == super::Mode::Session {
+            io.server.statements.unnamed = Some(UnnamedToken::UNKNOWN);
+            io.server.queue.push(Owed::Parse(Fate::Forward, Target::Unnamed));
+            self.pass(head, false);
+            return Next::Go;
+        }
+        let fits = head.total_len() <= UNNAMED_REMEMBERED_MAX;
+        if fits && !is_whole {
             return Next::Wait;
         }
-        self.statements.forget_unnamed();
-        if remember && fits {
-            let message = &io.flow.rest()[..head.total_len()];
-            io.server.statements.unnamed = self.statements.remember_unnamed(self.client, message);
-        } else {
-            io.server.statements.unnamed = None;
-        }
+        let message = if fits { &io.flow.rest()[..head.total_len()] } else { &[] };
+        let (token, change) = self.statements.remember_unnamed(self.client, message);
+        io.server.statements.unnamed = Some(token);
         io.server.queue.push(Owed::Parse(Fate::Forward, Target::Unnamed));
+        io.server.queue.push_change(change);
         self.pass(head, false);
         Next::Go
     }
@@ -204,19 +210,23 @@ impl Session {
     }
 
     fn on_close(&mut self, head: Head, name: &[u8], io: &mut ClientSide<'_, '_>) -> Next {
-        if self.rules.follows_statements && self.statements.remove(name) {
+        if self.rules.follows_statements
+            && let Some(change) = self.statements.remove(name)
+        {
             // The server keeps it: other clients share it.
             io.flow.skip(head.total_len());
             io.server.queue.push_invented(Invented::CloseComplete);
+            io.server.queue.push_change(change);
             write_invented(&mut io.server.queue, io.to_client);
             return Next::Go;
         }
-        let target = if name.is_empty() { Target::Unnamed } else { Target::Verbatim };
         if name.is_empty() {
-            self.statements.forget_unnamed();
             io.server.statements.unnamed = None;
+            io.server.queue.push(Owed::Close(Fate::Forward, Target::Unnamed));
+            io.server.queue.push_change(self.statements.close_unnamed());
+        } else {
+            io.server.queue.push(Owed::Close(Fate::Forward, Target::Verbatim));
         }
-        io.server.queue.push(Owed::Close(Fate::Forward, target));
         self.pass(head, false);
         Next::Go
     }
@@ -273,17 +283,21 @@ impl Session {
         if self.rules.mode == super::Mode::Session {
             return;
         }
-        let Some((token, message)) = self.statements.unnamed() else {
-            if io.server.statements.unnamed.take().is_some() {
+        let own = self.statements.unnamed();
+        if io.server.statements.unnamed == own.map(|(token, _)| token) {
+            return;
+        }
+        match own {
+            Some((token, message)) if !message.is_empty() => {
+                io.flow.made().extend_from_slice(message);
+                io.server.queue.push(Owed::Parse(Fate::Swallow, Target::Unnamed));
+                io.server.statements.unnamed = Some(token);
+            }
+            _ => {
                 frontend::close(io.flow.made(), frontend::Target::Statement(b""));
                 io.server.queue.push(Owed::Close(Fate::Swallow, Target::Unnamed));
+                io.server.statements.unnamed = None;
             }
-            return;
-        };
-        if io.server.statements.unnamed != Some(token) {
-            io.flow.made().extend_from_slice(message);
-            io.server.queue.push(Owed::Parse(Fate::Swallow, Target::Unnamed));
-            io.server.statements.unnamed = Some(token);
         }
     }
 

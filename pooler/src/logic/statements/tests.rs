@@ -27,32 +27,50 @@ fn a_name_is_taken_until_it_is_closed() {
     let mut registry = Registry::default();
     let mut client = ClientStatements::default();
     let shared = registry.intern(b"q", &[]);
-    assert!(client.insert(b"s", shared.clone()));
-    assert!(!client.insert(b"s", shared.clone()));
-    assert!(client.remove(b"s"));
-    assert!(client.insert(b"s", shared));
+    assert!(client.insert(b"s", shared.clone()).is_some());
+    assert!(client.insert(b"s", shared.clone()).is_none());
+    assert!(client.remove(b"s").is_some());
+    assert!(client.insert(b"s", shared).is_some());
 }
 
 #[test]
-fn a_failed_batch_takes_its_names_back() {
+fn a_failed_batch_takes_its_changes_back_the_last_one_first() {
     let mut registry = Registry::default();
     let mut client = ClientStatements::default();
     let (one, two) = (registry.intern(b"1", &[]), registry.intern(b"2", &[]));
-    client.insert(b"one", one.clone());
+    client.insert(b"kept", one.clone());
     client.on_batch_end();
-    client.insert(b"two", two.clone());
-    client.on_lost_parse(two.id);
-    client.on_lost_parse(one.id);
+    let inserted = client.insert(b"two", one.clone()).expect("the name is free");
+    let removed = client.remove(b"kept").expect("it was given");
+    let again = client.insert(b"kept", two).expect("the name is free again");
+    for change in [again, removed, inserted] {
+        client.undo(change);
+    }
     assert!(client.get(b"two").is_none());
-    assert!(client.get(b"one").is_some(), "an earlier batch has made it");
+    assert_eq!(client.get(b"kept").map(|shared| shared.id), Some(one.id));
 }
 
 #[test]
-fn an_unnamed_statement_too_long_is_forgotten() {
+fn a_change_of_an_earlier_batch_is_not_taken_back() {
     let mut client = ClientStatements::default();
-    assert!(client.remember_unnamed(1, b"P...").is_some());
-    assert!(client.remember_unnamed(1, &vec![0; UNNAMED_REMEMBERED_MAX + 1]).is_none());
-    assert!(client.unnamed().is_none());
+    let change = client.insert(b"s", Registry::default().intern(b"q", &[])).expect("the name is free");
+    client.on_batch_end();
+    client.undo(change);
+    assert!(client.get(b"s").is_some());
+}
+
+#[test]
+fn the_unnamed_statement_before_a_lost_one_counts_again() {
+    let mut client = ClientStatements::default();
+    let (first, _) = client.remember_unnamed(1, b"first");
+    client.on_batch_end();
+    let (_, change) = client.remember_unnamed(1, b"second");
+    client.undo(change);
+    assert_eq!(client.unnamed(), Some((first, &b"first"[..])));
+    let change = client.close_unnamed();
+    assert_eq!(client.unnamed(), None);
+    client.undo(change);
+    assert_eq!(client.unnamed(), Some((first, &b"first"[..])));
 }
 
 proptest! {
