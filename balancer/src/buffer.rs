@@ -16,6 +16,13 @@ impl Buffer {
         Buffer { start: 0, end: data.len(), data }
     }
 
+    /// Appends bytes that are at hand.
+    pub fn extend(&mut self, data: &[u8]) {
+        let len_max = self.len() + data.len();
+        self.space(len_max)[..data.len()].copy_from_slice(data);
+        self.fill(data.len());
+    }
+
     /// Bytes that came and were not consumed.
     pub fn unread(&self) -> &[u8] {
         &self.data[self.start..self.end]

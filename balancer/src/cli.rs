@@ -92,26 +92,22 @@ pub fn version(with_build: bool) -> String {
 const OPENSSL_VERSION: &str = "3.0.0";
 
 /// nginx's optional modules that we have.
-const BUILT_IN: [&str; 4] = ["threads", "http_realip_module", "http_ssl_module", "http_v2_module"];
+const BUILT_IN: &[&str] =
+    &["threads", "http_realip_module", "http_ssl_module", "http_v2_module", "http_auth_request_module"];
 
 /// nginx's default modules that we do not have (yet).
-const LEFT_OUT: [&str; 25] = [
+const LEFT_OUT: &[&str] = &[
     "http_charset",
     "http_gzip",
     "http_ssi",
     "http_userid",
-    "http_auth_basic",
     "http_mirror",
     "http_autoindex",
-    "http_geo",
-    "http_split_clients",
     "http_referer",
     "http_fastcgi",
     "http_uwsgi",
     "http_scgi",
     "http_memcached",
-    "http_limit_conn",
-    "http_limit_req",
     "http_empty_gif",
     "http_browser",
     "http_tunnel",

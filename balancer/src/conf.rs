@@ -4,20 +4,25 @@
 pub mod blocks;
 pub mod build;
 pub mod check;
+pub mod cookies;
 pub mod error;
 pub mod files;
+pub mod geo;
+pub mod guard;
 pub mod listen;
 pub mod location;
+pub mod made;
 pub mod map;
 pub mod proxy;
 pub mod rewrite;
 pub mod settings;
-pub mod table;
+pub mod split;
 pub mod ssl;
+pub mod table;
 pub mod template;
 mod tokens;
 pub mod upstream;
-mod value;
+pub mod value;
 pub mod variables;
 
 pub use settings::Settings;

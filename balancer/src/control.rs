@@ -29,6 +29,7 @@ use crate::conf::settings::{Main, Settings};
 use crate::conf::upstream::Address;
 use crate::conf::{self, Origin};
 use crate::error_log::ErrorLogs;
+use crate::limits::Limits;
 use crate::listeners;
 use crate::logic::upstreams::Set;
 use crate::metrics::Metrics;
@@ -78,7 +79,7 @@ pub fn test(origin: &Origin, dump: bool, quiet: bool) -> ExitCode {
 /// A configuration whose logs cannot be written would fail at the start: the test says so.
 fn check_files(loaded: (Settings, Tree)) -> Result<Vec<Source>, String> {
     let (settings, tree) = loaded;
-    ErrorLogs::default().open(&settings.main.error_logs)?;
+    ErrorLogs::default().open(&settings.main.error_logs, &settings.http.error_logs)?;
     LogFiles::default().open(&settings.http.log_files)?;
     Ok(tree.sources)
 }
@@ -143,7 +144,7 @@ fn prepare(
     ops: Option<std::net::SocketAddr>,
 ) -> Result<Prepared, String> {
     let (settings, tree) = conf::load(origin).map_err(|error| error.to_string())?;
-    error_logs.open(&settings.main.error_logs)?;
+    error_logs.open(&settings.main.error_logs, &settings.http.error_logs)?;
     let files = process::open_files(settings.main.worker_rlimit_nofile);
     let files = files.map_err(|error| format!("the limit of open files cannot be read: {error}"))?;
     let logs = Arc::new(LogFiles::default());
@@ -155,6 +156,7 @@ fn prepare(
     let running = Running {
         listeners: listeners::open_with(&settings.http.listens, &[], workers, &mut inherited)?,
         upstreams: Arc::new(Set::new(&settings.http, None, Duration::ZERO)),
+        limits: Arc::new(Limits::new(&settings.http, None)),
         logs,
         metrics: Arc::new(Metrics::default()),
         started: Instant::now(),
@@ -345,10 +347,11 @@ impl Master {
         let workers = settings.main.worker_processes;
         let listeners = listeners::open(&settings.http.listens, &before.listeners, workers)?;
         before.logs.open(&settings.http.log_files)?;
-        self.error_logs.open(&settings.main.error_logs)?;
+        self.error_logs.open(&settings.main.error_logs, &settings.http.error_logs)?;
         Ok(Running {
             listeners,
             upstreams: Arc::new(Set::new(&settings.http, Some(&before.upstreams), before.started.elapsed())),
+            limits: Arc::new(Limits::new(&settings.http, Some(&before.limits))),
             logs: before.logs.clone(),
             metrics: before.metrics.clone(),
             started: before.started,

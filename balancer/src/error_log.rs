@@ -1,5 +1,6 @@
 //! `error_log`: events of the whole process in nginx's format, to the files and levels that the configuration names.
 
+use std::collections::HashMap;
 use std::fmt::{self, Write as _};
 use std::fs::File;
 use std::io::Write as _;
@@ -15,12 +16,30 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::access_log::append;
 use crate::conf::Origin;
 use crate::conf::error::system;
-use crate::conf::settings::{ErrorLevel, ErrorLog, ErrorTarget};
+use crate::conf::settings::{ErrorLevel, ErrorLog, ErrorTarget, LogId};
 
 /// Where events go. Cheap to clone; all clones are one.
 #[derive(Debug, Clone, Default)]
 pub struct ErrorLogs {
-    targets: Arc<Mutex<Vec<Target>>>,
+    targets: Arc<Mutex<Targets>>,
+}
+
+#[derive(Debug, Default)]
+struct Targets {
+    main: Vec<Target>,
+    /// Of blocks with lines of their own.
+    sets: HashMap<LogId, Vec<Target>>,
+}
+
+impl Targets {
+    fn main(target: Target) -> Targets {
+        Targets { main: vec![target], sets: HashMap::new() }
+    }
+
+    /// Those of a set that is gone since a reload are those of the main context.
+    fn of(&mut self, log: LogId) -> &mut [Target] {
+        self.sets.get_mut(&log).unwrap_or(&mut self.main)
+    }
 }
 
 #[derive(Debug)]
@@ -39,7 +58,7 @@ impl ErrorLogs {
     /// Until a configuration is read: stderr.
     pub fn to_stderr() -> ErrorLogs {
         let logs = ErrorLogs::default();
-        logs.replace(vec![Target { level: ErrorLevel::Notice, sink: Sink::Stderr }]);
+        logs.replace(Targets::main(Target { level: ErrorLevel::Notice, sink: Sink::Stderr }));
         logs
     }
 
@@ -50,7 +69,7 @@ impl ErrorLogs {
     }
 
     /// Takes the targets of a configuration, all or none.
-    pub fn open(&self, logs: &[ErrorLog]) -> Result<(), String> {
+    pub fn open(&self, main: &[ErrorLog], sets: &[(LogId, Vec<ErrorLog>)]) -> Result<(), String> {
         let target = |log: &ErrorLog| {
             let sink = match &log.target {
                 ErrorTarget::Stderr => Sink::Stderr,
@@ -58,7 +77,10 @@ impl ErrorLogs {
             };
             Ok(Target { level: log.level, sink })
         };
-        self.replace(logs.iter().map(target).collect::<Result<Vec<Target>, String>>()?);
+        let targets = |logs: &[ErrorLog]| logs.iter().map(target).collect::<Result<Vec<Target>, String>>();
+        let set = |(id, logs): &(LogId, Vec<ErrorLog>)| Ok((*id, targets(logs)?));
+        let sets = sets.iter().map(set).collect::<Result<_, String>>()?;
+        self.replace(Targets { main: targets(main)?, sets });
         Ok(())
     }
 
@@ -66,15 +88,16 @@ impl ErrorLogs {
     pub fn last_words(&self, origin: &Origin, what: &str) {
         let Some(path) = &origin.error_log else { return };
         let Ok(sink) = Sink::open(origin.prefix.join(path)) else { return };
-        self.replace(vec![Target { level: ErrorLevel::Emerg, sink }]);
+        self.replace(Targets::main(Target { level: ErrorLevel::Emerg, sink }));
         let words = Words { message: what.into(), ..Words::default() };
-        self.write(ErrorLevel::Emerg, &line(SystemTime::now(), ErrorLevel::Emerg, &words));
+        self.write(LogId::MAIN, ErrorLevel::Emerg, || line(SystemTime::now(), ErrorLevel::Emerg, &words));
     }
 
     /// USR1.
     pub fn reopen(&self) {
         let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
-        for target in targets.iter_mut() {
+        let Targets { main, sets } = &mut *targets;
+        for target in main.iter_mut().chain(sets.values_mut().flatten()) {
             let Sink::File(path, _) = &target.sink else { continue };
             // A file that cannot be opened anew: the old one is better than none.
             if let Ok(sink) = Sink::open(path.clone()) {
@@ -83,13 +106,20 @@ impl ErrorLogs {
         }
     }
 
-    fn replace(&self, targets: Vec<Target>) {
+    fn replace(&self, targets: Targets) {
         *self.targets.lock().unwrap_or_else(PoisonError::into_inner) = targets;
     }
 
-    fn write(&self, level: ErrorLevel, line: &str) {
+    /// The line is made only where somebody wants it.
+    fn write(&self, log: LogId, level: ErrorLevel, line: impl FnOnce() -> String) {
         let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
-        for target in targets.iter_mut().filter(|target| target.level >= level) {
+        let wanted = targets.of(log).iter_mut().filter(|target| target.level >= level);
+        let mut wanted = wanted.peekable();
+        if wanted.peek().is_none() {
+            return;
+        }
+        let line = line();
+        for target in wanted {
             // There is no place to say that the place for errors cannot be written to.
             let _ = match &mut target.sink {
                 Sink::Stderr => std::io::stderr().write_all(line.as_bytes()),
@@ -120,8 +150,7 @@ impl<S: Subscriber> Layer<S> for Lines {
         let level = level_of(*meta.level());
         let mut words = Words::default();
         event.record(&mut words);
-        let line = line(SystemTime::now(), level, &words);
-        self.0.write(level, &line);
+        self.0.write(words.log, level, || line(SystemTime::now(), level, &words));
     }
 }
 
@@ -153,12 +182,19 @@ fn level_name(level: ErrorLevel) -> &'static str {
 struct Words {
     message: String,
     fields: String,
+    log: LogId,
 }
 
 /// Fields that stand behind the message, in the order in which they are recorded; others serve programs, not readers.
 const SHOWN_FIELDS: [&str; 6] = ["client", "server", "request", "upstream", "host", "referrer"];
 
 impl Visit for Words {
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        if field.name() == "log" {
+            self.log = LogId(value);
+        }
+    }
+
     /// A text stands as it is; who wants quotes around it, as nginx has them around requests, brings them.
     fn record_str(&mut self, field: &Field, value: &str) {
         self.record_debug(field, &format_args!("{value}"));
@@ -203,7 +239,8 @@ mod tests {
 
     #[test]
     fn lines_look_like_nginx() {
-        let words = Words { message: "no live\nupstreams".into(), fields: ", client: 127.0.0.1".into() };
+        let (message, fields) = ("no live\nupstreams".into(), ", client: 127.0.0.1".into());
+        let words = Words { message, fields, log: LogId::MAIN };
         let shown = line(UNIX_EPOCH + Duration::from_secs(86_399), ErrorLevel::Error, &words);
         let process = std::process::id();
         assert_eq!(
@@ -219,14 +256,19 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let log = |name: &str, level| ErrorLog { target: ErrorTarget::File(folder.path().join(name)), level };
         let logs = ErrorLogs::default();
-        logs.open(&[log("all", ErrorLevel::Debug), log("few", ErrorLevel::Error)]).unwrap();
+        let own = vec![log("own", ErrorLevel::Error)];
+        logs.open(&[log("all", ErrorLevel::Debug), log("few", ErrorLevel::Error)], &[(LogId(7), own)])
+            .unwrap();
         tracing::subscriber::with_default(tracing_subscriber::registry().with(Lines(logs)), || {
             tracing::warn!("a warning");
             tracing::error!(upstream = %"a:1", host = "\"h\"", other = 1, "an error");
+            tracing::error!(log = 7u64, "elsewhere");
+            tracing::warn!(log = 7u64, "not wanted there");
         });
         let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
         assert_eq!(read("all").lines().count(), 2);
         assert!(read("few").ends_with(": an error, upstream: a:1, host: \"h\"\n"), "{}", read("few"));
         assert_eq!(read("few").lines().count(), 1);
+        assert!(read("own").ends_with(": elsewhere\n") && read("own").lines().count() == 1);
     }
 }

@@ -9,12 +9,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::conf::location::{Location, Server};
+use crate::conf::made::Memory;
 use crate::conf::variables::{Facts, HeaderName, Variable};
 use crate::downstream::Downstream;
 use crate::logic::h1::target::split_port;
 use crate::logic::h1::{Fields, fields, write};
 use crate::relay::scratch::Scratch;
-use crate::relay::story::{Asked, Attempt, Story};
+use crate::relay::story::{Asked, Attempt, Limited, Story};
 use crate::running::Running;
 use crate::worker::Worker;
 
@@ -39,6 +40,10 @@ impl Facts for Told<'_> {
             .or_else(|| self.of_upstream(variable, out))
             .or_else(|| self.of_us(variable, out))
             .unwrap_or(false)
+    }
+
+    fn memory(&self) -> Option<&Memory> {
+        Some(&self.scratch.story.memory)
     }
 }
 
@@ -171,6 +176,9 @@ impl<'a> Told<'a> {
             Variable::BytesSent => put_number(out, story.sent_len),
             Variable::BodyBytesSent => put_number(out, story.sent_len.saturating_sub(story.sent_head_len)),
             Variable::SentHttp(name) => self.sent_header(name, out),
+            Variable::LimitReqStatus => put_some(out, story.limited_requests.map(Limited::text)),
+            Variable::LimitConnStatus => put_some(out, story.limited_connections.map(Limited::text)),
+            Variable::LimitRate => put_number(out, story.limit_rate.unwrap_or_default()),
             _ => return None,
         })
     }

@@ -3,9 +3,10 @@
 
 use std::time::Duration;
 
-use crate::conf::location::{Action, AddHeader, ServerTokens};
+use crate::conf::location::{Action, AddHeader, DisabledFor, ServerTokens};
 use crate::conf::proxy::{ProxyPass, Redirects, SetHeader, UriForm, Version as ProxyVersion};
-use crate::logic::h1::{Field, Framing, Known, Version, fields, hash, write};
+use crate::logic::agents;
+use crate::logic::h1::{Field, Framing, Known, Method, Version, fields, hash, write};
 use crate::relay::Exchange;
 
 const CONNECTION: u32 = hash(b"connection");
@@ -15,6 +16,8 @@ const TRANSFER_ENCODING: u32 = hash(b"transfer-encoding");
 const LOCATION: u32 = hash(b"location");
 const EXPIRES: u32 = hash(b"expires");
 const REFRESH: u32 = hash(b"refresh");
+const SET_COOKIE: u32 = hash(b"set-cookie");
+const USER_AGENT: u32 = hash(b"user-agent");
 
 /// Headers of the client that `Connection: name` cannot take away: what they say about the client, or about the
 /// request's end, is not the client's to remove (CVE-2024-45410 and its kin).
@@ -276,6 +279,9 @@ impl Exchange<'_> {
                 is_rewritten
             }
             REFRESH => self.write_refresh(value, out),
+            SET_COOKIE if !self.location.proxy.cookies.is_empty() => {
+                self.location.proxy.cookies.rewrite(value, &self.facts(), out)
+            }
             _ => false,
         };
         if is_rewritten {
@@ -329,6 +335,7 @@ impl Exchange<'_> {
             out.extend_from_slice(b"\r\n");
         }
         out.extend_from_slice(&self.scratch.story.sticky_cookie);
+        out.extend_from_slice(&self.scratch.story.carried);
     }
 
     /// What we call ourselves: with `server_tokens off` without the version.
@@ -386,9 +393,23 @@ impl Exchange<'_> {
         let may = self.scratch.story.request.keep_alive
             && !self.worker.is_draining()
             && !terms.timeout.is_zero()
+            && !self.is_disabled_agent(terms.disabled)
             && self.down.requests < terms.requests_max
             && self.now.saturating_duration_since(self.down.arrival.opened.into_std()) < terms.time;
         may.then_some(terms.timeout)
+    }
+
+    /// `keepalive_disable`. Internet Explorer up to 6 mishandled kept connections after a POST only.
+    fn is_disabled_agent(&self, disabled: DisabledFor) -> bool {
+        let request = &self.scratch.story.request;
+        let asks_msie = disabled.msie6 && request.method == Method::Post;
+        if !asks_msie && !disabled.safari {
+            return false;
+        }
+        let head = self.scratch.inbound.unread();
+        let Some(agent) = request.fields.find(head, USER_AGENT, b"user-agent") else { return false };
+        let agent = agent.value.of(head);
+        asks_msie && agents::is_msie6(agent) || disabled.safari && agents::is_safari(agent)
     }
 
     /// An interim answer (102, 103) as the client gets it.

@@ -14,6 +14,7 @@ pub mod error_log;
 mod facts;
 mod headers;
 mod http2;
+mod limits;
 mod listeners;
 pub mod logic;
 pub mod metrics;

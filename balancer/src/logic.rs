@@ -1,11 +1,17 @@
 //! The thinkers: bytes, facts and `now` in, decisions out. No sockets, no tasks, no clock, no log.
 
+pub mod agents;
 pub mod changes;
 pub mod check;
 pub mod choose;
+pub mod cookies;
 pub mod h1;
 pub mod health;
+pub mod limits;
 pub mod messages;
+pub mod murmur;
+pub mod networks;
+pub mod passwords;
 pub mod queue;
 pub mod real_ip;
 pub mod retry;

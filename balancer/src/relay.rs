@@ -1,12 +1,14 @@
 //! The phases of one request, top to bottom: admit, route, choose, connect, send, receive, stream, record. The only
 //! way back up is from a failure before an answer began to the next server, and `logic::retry` guards it.
 
+mod accel;
 mod answer;
 mod api;
 pub mod attempt;
 mod choosing;
 mod download;
 mod files;
+mod guard;
 pub mod pages;
 mod real_ip;
 mod record;
@@ -67,6 +69,8 @@ pub struct Exchange<'a> {
 /// How a phase ended that could end the request.
 enum Step {
     Answer(Answer),
+    /// To another location, or not.
+    Moved(Result<(), Answer>),
     Ended(After),
 }
 
@@ -135,6 +139,7 @@ impl<'a> Exchange<'a> {
             };
             match step {
                 Step::Ended(after) => return after,
+                Step::Moved(moved) => routed = moved,
                 Step::Answer(answer) => match self.error_page(answer, &mut moves) {
                     Ok(moved) => routed = moved,
                     Err(answer) => return self.answer(answer).await,
@@ -148,6 +153,9 @@ impl<'a> Exchange<'a> {
         if let Err(answer) = self.admit() {
             return Step::Answer(answer);
         }
+        if let Err(step) = self.guard().await {
+            return step;
+        }
         match self.try_files() {
             None => {}
             Some(Ok(())) => return Box::pin(self.act()).await,
@@ -156,17 +164,16 @@ impl<'a> Exchange<'a> {
         match &self.location.action {
             Action::Proxy(pass) => self.proxy(pass).await,
             Action::Api { writes } => self.api(*writes).await,
-            Action::Dashboard { api } => Step::Answer(Answer::typed(200, "text/html; charset=utf-8", page(api))),
+            Action::Dashboard { api } => {
+                Step::Answer(Answer::typed(200, "text/html; charset=utf-8", page(api)))
+            }
             Action::Nothing => self.serve_file().await,
         }
     }
 
-    /// Refuses what may not come in here, before anything is read or asked.
+    /// Refuses a body that is too long, before anything is read or asked.
     fn admit(&mut self) -> Result<(), Answer> {
         self.find_client();
-        if !route::is_allowed(self.location, self.client_ip()) {
-            return Err(Answer::page(403));
-        }
         if self.scratch.upload.has_begun() {
             return Ok(());
         }

@@ -11,6 +11,7 @@ use crate::access_log::LogFiles;
 use crate::conf::listen::Listen;
 use crate::conf::settings::Settings;
 use crate::control::changes::Change;
+use crate::limits::Limits;
 use crate::logic::upstreams::Set;
 use crate::metrics::Metrics;
 
@@ -20,6 +21,8 @@ pub struct Running {
     /// In the order of `settings.http.listens`.
     pub listeners: Vec<Arc<Listener>>,
     pub upstreams: Arc<Set>,
+    /// What limits have counted.
+    pub limits: Arc<Limits>,
     /// The same in every generation.
     pub logs: Arc<LogFiles>,
     /// The same in every generation.
@@ -39,6 +42,7 @@ impl Running {
             settings: self.settings.clone(),
             listeners: self.listeners.clone(),
             upstreams: Arc::new(upstreams),
+            limits: self.limits.clone(),
             logs: self.logs.clone(),
             metrics: self.metrics.clone(),
             started: self.started,

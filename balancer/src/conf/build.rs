@@ -1,11 +1,15 @@
 //! The tree of directives → [`Settings`]: inheritance, defaults, names resolved, addresses looked up.
 
+mod cookies;
+mod error_logs;
 mod family;
 mod files;
+mod guard;
 mod http;
 mod listens;
 mod locations;
 mod logs;
+mod made;
 mod main_context;
 mod names;
 mod proxying;
@@ -21,11 +25,11 @@ use std::path::{Path, PathBuf};
 
 use self::scope::Scope;
 pub use self::upstreams::{ROUTE_LEN_MAX, addresses_of, allows_backup, allows_slow_start, server_terms};
-pub use super::value::seconds;
 use super::blocks::Tree;
 use super::error::{Error, Result};
 use super::settings::Settings;
 use super::table::Context;
+pub use super::value::seconds;
 
 /// What the configuration needs to know of the world.
 pub trait World {
@@ -37,7 +41,7 @@ pub trait World {
     fn cores(&self) -> usize;
     /// Relative paths of logs and the pid file start here (`-p`).
     fn prefix(&self) -> &Path;
-    /// Relative paths of certificates start here: the folder of nginx.conf.
+    /// Relative paths of files that belong to the configuration start here.
     fn conf_folder(&self) -> &Path {
         self.prefix()
     }
@@ -50,7 +54,7 @@ pub fn build(tree: &Tree, world: &dyn World) -> Result<Settings> {
     let main = main_context::main_settings(&scope, world)?;
     let events = main_context::events_settings(&scope)?;
     let http = match scope.own("http").next() {
-        Some(node) => http::http_settings(&scope.inside(node, Context::HTTP), node, world)?,
+        Some(node) => http::http_settings(&scope.inside(node, Context::HTTP), node, &main.error_logs, world)?,
         None => super::settings::Http::default(),
     };
     Ok(Settings { main, events, http })

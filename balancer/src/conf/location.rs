@@ -8,9 +8,10 @@ use ipnet::IpNet;
 use regex::bytes::Regex;
 
 use super::files::Files;
+use super::guard::Guard;
 use super::proxy::{Proxy, ProxyPass};
 use super::rewrite::Step;
-use super::settings::AccessLog;
+use super::settings::{AccessLog, LogId};
 use super::template::Template;
 use crate::tls::server::ServerTls;
 
@@ -211,6 +212,11 @@ pub struct Location {
     /// `add_header`, in the order written.
     pub headers: Arc<[AddHeader]>,
     pub access: Arc<[AccessRule]>,
+    pub guard: Arc<Guard>,
+    /// `limit_except`: where requests of other methods go on.
+    pub except: Option<Except>,
+    pub error_log: LogId,
+    pub log_not_found: bool,
     pub logs: Arc<[AccessLog]>,
     pub error_pages: Arc<[ErrorPage]>,
     pub real_ip: Option<Arc<RealIp>>,
@@ -242,14 +248,26 @@ pub enum LocationKind {
     Named,
 }
 
+/// `limit_except METHOD… { … }`.
+#[derive(Debug)]
+pub struct Except {
+    /// As they are written in requests.
+    pub methods: Box<[Box<[u8]>]>,
+    pub location: Arc<Location>,
+}
+
 /// What a location does with a request.
 #[derive(Debug)]
 pub enum Action {
     Proxy(ProxyPass),
     /// `api`.
-    Api { writes: bool },
+    Api {
+        writes: bool,
+    },
     /// `dashboard`: the page, and the path of the API that it reads.
-    Dashboard { api: Box<str> },
+    Dashboard {
+        api: Box<str>,
+    },
     /// None of them: the path is looked for among the files.
     Nothing,
 }
@@ -290,6 +308,14 @@ pub struct ClientKeepalive {
     pub header_timeout: Option<Duration>,
     pub requests_max: u64,
     pub time: Duration,
+    pub disabled: DisabledFor,
+}
+
+/// `keepalive_disable`: browsers whose connections are not kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DisabledFor {
+    pub msie6: bool,
+    pub safari: bool,
 }
 
 #[derive(Debug, Clone)]

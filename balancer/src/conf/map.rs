@@ -25,14 +25,12 @@ pub struct Map {
 
 impl Map {
     /// Appends the value that belongs to the source's present value.
-    pub fn write(&self, facts: &dyn Facts, out: &mut Vec<u8>) -> bool {
+    pub fn write(&self, facts: &dyn Facts, out: &mut Vec<u8>) {
         let source = self.source.to_bytes(facts);
-        let before = out.len();
         match self.find(&source) {
             (value, Some(captures)) => value.render(&WithGroups { facts, captures }, out),
             (value, None) => value.render(facts, out),
         }
-        out.len() > before
     }
 
     fn find(&self, source: &[u8]) -> (&Template, Option<Captures>) {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::cookies::Cookies;
 use super::location::Pattern;
 use super::template::Template;
 use super::upstream::UpstreamId;
@@ -82,7 +83,16 @@ pub struct Proxy {
     pub intercept_errors: bool,
     pub ignore_client_abort: bool,
     pub redirects: Redirects,
+    pub cookies: Cookies,
+    pub ignored: Ignored,
     pub bind: Option<Template>,
+}
+
+/// `proxy_ignore_headers`, as far as it concerns what an upstream may order.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Ignored {
+    pub redirect: bool,
+    pub limit_rate: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
+use super::guard::Assigned;
 use super::location::{Location, Pattern, Return};
 use super::template::Template;
 
 #[derive(Debug)]
 pub enum Step {
-    Set(UserVariable, Template),
-    /// `set $args …`.
-    SetArgs(Template),
+    Set(Assigned, Template),
     Rewrite(Rewrite),
     Return(Return),
     Break,

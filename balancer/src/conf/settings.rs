@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::check::HealthCheck;
+use super::guard::{ConnectionZone, RequestZone};
 use super::listen::Listen;
 use super::template::Template;
 use super::upstream::{Upstream, UpstreamId};
@@ -43,21 +44,30 @@ pub struct User {
     pub group: Option<String>,
 }
 
+/// Which `error_log` lines hold: by what they say, so that a reload does not change it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct LogId(pub u64);
+
+impl LogId {
+    /// Those of the main context.
+    pub const MAIN: LogId = LogId(0);
+}
+
 /// One `error_log` line.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ErrorLog {
     pub target: ErrorTarget,
     pub level: ErrorLevel,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ErrorTarget {
     Stderr,
     File(PathBuf),
 }
 
 /// nginx's levels, most urgent first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ErrorLevel {
     Emerg,
     Alert,
@@ -88,6 +98,11 @@ pub struct Http {
     pub zones: Vec<(ZoneKind, Box<str>)>,
     /// The distinct files that access logs are written to.
     pub log_files: Vec<Arc<Path>>,
+    /// What `limit_req_zone` and `limit_conn_zone` declare, by `ZoneId`.
+    pub request_zones: Vec<Arc<RequestZone>>,
+    pub connection_zones: Vec<Arc<ConnectionZone>>,
+    /// The `error_log` lines of blocks that have their own.
+    pub error_logs: Vec<(LogId, Vec<ErrorLog>)>,
     /// What `$hostname` says.
     pub hostname: Box<str>,
 }

@@ -77,6 +77,8 @@ impl Context {
     pub const IF_LOCATION: Context = Context(1 << 8);
     /// The body of `match`.
     pub const MATCH: Context = Context(1 << 9);
+    /// A `limit_except` block.
+    pub const LIMIT_EXCEPT: Context = Context(1 << 10);
     /// http, server and location: what most directives of a request allow.
     pub const REQUEST: Context = Context(1 << 2 | 1 << 4 | 1 << 5);
 
@@ -104,6 +106,7 @@ impl Context {
             (Context::IF_SERVER, "if in server"),
             (Context::IF_LOCATION, "if in location"),
             (Context::MATCH, "match"),
+            (Context::LIMIT_EXCEPT, "limit_except"),
         ];
         let named: Vec<&str> =
             all.iter().filter(|(one, _)| self.contains(*one)).map(|(_, name)| *name).collect();
@@ -166,7 +169,19 @@ const fn words(
 const ANY: usize = usize::MAX;
 
 pub fn all() -> impl Iterator<Item = &'static Directive> {
-    [checks::ROWS, core::ROWS, grpc::ROWS, http::ROWS, moot::ROWS, proxy::ROWS, ssl::ROWS, upstream::ROWS, upstream_ssl::ROWS].into_iter().flatten()
+    [
+        checks::ROWS,
+        core::ROWS,
+        grpc::ROWS,
+        http::ROWS,
+        moot::ROWS,
+        proxy::ROWS,
+        ssl::ROWS,
+        upstream::ROWS,
+        upstream_ssl::ROWS,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 /// Whether a directive is taken without effect, because what it tunes is not there; said when it is met.

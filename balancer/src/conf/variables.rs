@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::location::Captures;
-use super::map::Map;
+use super::made::{Made, Memory};
 pub use crate::logic::h1::hash as name_hash;
 
 /// A header's name as requests look it up: lower-case with `-`, and its hash.
@@ -22,8 +22,13 @@ impl HeaderName {
 /// What a request can tell about itself. Implemented once, by the relay.
 pub trait Facts {
     /// Appends the value to `out`; false when it has none (an absent header, no upstream yet). Never called for
-    /// [`Variable::Map`], which the template resolves itself.
+    /// [`Variable::Made`], which the template resolves itself.
     fn value(&self, variable: &Variable, out: &mut Vec<u8>) -> bool;
+
+    /// Where values that stay the same for a request are kept.
+    fn memory(&self) -> Option<&Memory> {
+        None
+    }
 }
 
 /// The request's facts with the groups of a pattern of the configuration's own before them.
@@ -45,13 +50,17 @@ impl Facts for WithGroups<'_> {
         out.extend_from_slice(found.unwrap_or_default());
         found.is_some()
     }
+
+    fn memory(&self) -> Option<&Memory> {
+        self.facts.memory()
+    }
 }
 
 impl Variable {
-    /// Appends the value, following maps; false when there is none.
+    /// Appends the value, following what the configuration makes; false when there is none.
     pub fn write(&self, facts: &dyn Facts, out: &mut Vec<u8>) -> bool {
         match self {
-            Variable::Map(map) => map.write(facts, out),
+            Variable::Made(made) => made.write(facts, out),
             other => facts.value(other, out),
         }
     }
@@ -124,8 +133,8 @@ macro_rules! variables {
             Named(super::location::CaptureName),
             /// A variable that `set` makes; empty until then.
             User(super::rewrite::UserVariable),
-            /// A variable that a `map` block makes.
-            Map(Arc<Map>),
+            /// A variable that a block of the configuration makes.
+            Made(Arc<Made>),
         }
 
         impl Variable {
@@ -140,6 +149,9 @@ macro_rules! variables {
 }
 
 variables! {
+    LimitConnStatus "limit_conn_status" "PASSED, REJECTED or REJECTED_DRY_RUN",
+    LimitRate "limit_rate" "bytes per second that the answer is limited to; 0: no limit",
+    LimitReqStatus "limit_req_status" "PASSED, DELAYED, REJECTED, DELAYED_DRY_RUN or REJECTED_DRY_RUN",
     Args "args" "the query string as sent",
     QueryString "query_string" "same as `$args`",
     IsArgs "is_args" "`?` when there is a query string, else empty",

@@ -89,7 +89,7 @@ impl Exchange<'_> {
         match target.first() {
             Some(b'@') => {
                 self.scratch.story.status_override = status;
-                Ok(self.route_named(&target[1..]))
+                Ok(self.route_named(&target))
             }
             Some(b'/') => {
                 self.scratch.story.status_override = status;
@@ -106,6 +106,10 @@ impl Exchange<'_> {
 
     /// Sends it, and reads away what is left of the request's body.
     pub(super) async fn answer(&mut self, answer: Answer) -> After {
+        if self.scratch.story.is_sub {
+            self.scratch.story.status = answer.status;
+            return After::Close;
+        }
         if matches!(answer.body, Body::Close) {
             self.scratch.story.status = 444;
             return After::Close;
@@ -162,7 +166,10 @@ impl Exchange<'_> {
         let sent_status = pages::sent_status(status);
         self.scratch.story.status = sent_status;
         self.scratch.story.answer.is_ours = true;
-        let mut content_type = self.location.default_type.to_vec();
+        let mut content_type = match self.scratch.story.carried_type.take() {
+            Some(carried) => carried,
+            None => self.location.default_type.to_vec(),
+        };
         let mut location = Vec::new();
         let body = match answer.body {
             Body::Text(text) => {

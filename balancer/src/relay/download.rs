@@ -59,6 +59,16 @@ impl Exchange<'_> {
             self.end_lease(lease, self.answered());
             return Step::Answer(Answer::page(status));
         }
+        if self.scratch.story.is_sub {
+            self.scratch.story.status = status;
+            self.leave_body(conn, lease, id);
+            return Step::Ended(After::Close);
+        }
+        self.obey_limit_rate();
+        if let Some(target) = self.accel_redirect() {
+            self.leave_body(conn, lease, id);
+            return Step::Moved(self.move_to(&target));
+        }
         self.scratch.story.status = status;
         let delivery = self.write_response();
         let mut download = Download {
@@ -71,14 +81,8 @@ impl Exchange<'_> {
         let passed = poll_fn(|cx| self.poll_body(cx, &mut conn, &mut download)).await;
         self.now = Instant::now();
         self.end_attempt();
-        if passed.is_ok()
-            && self.is_clean(&download)
-            && let Some(id) = id
-        {
-            let terms = &self.running.settings.http.upstream(id).keepalive;
-            if !self.worker.is_draining() && self.location.proxy.bind.is_none() {
-                self.worker.idle.give_back(place(id, &lease), conn, terms, self.now);
-            }
+        if passed.is_ok() && self.is_clean(&download) {
+            self.keep_conn(conn, &lease, id);
         }
         if let Err(error) = &passed {
             self.log(error, Some(&lease));
@@ -86,6 +90,31 @@ impl Exchange<'_> {
         let is_upstreams_fault = passed.as_ref().is_err_and(|error| error.side() == Side::Upstream);
         self.end_lease(lease, if is_upstreams_fault { Ending::Failed } else { self.answered() });
         Step::Ended(self.after(passed, &delivery))
+    }
+
+    fn keep_conn(&mut self, conn: UpstreamConn, lease: &Lease<'_>, id: Option<UpstreamId>) {
+        let Some(id) = id else { return };
+        let terms = &self.running.settings.http.upstream(id).keepalive;
+        if !self.worker.is_draining() && self.location.proxy.bind.is_none() {
+            self.worker.idle.give_back(place(id, lease), conn, terms, self.now);
+        }
+    }
+
+    /// The head has said all that we want to know; a connection that owes a body is closed.
+    fn leave_body(&mut self, conn: UpstreamConn, lease: Lease<'_>, id: Option<UpstreamId>) {
+        self.end_attempt();
+        let framing = self.scratch.story.response.framing(self.scratch.story.request.method);
+        let download = Download {
+            reader: BodyReader::new(framing),
+            framing,
+            failed: None,
+            waits: None,
+            passes_trailers: false,
+        };
+        if self.is_clean(&download) {
+            self.keep_conn(conn, &lease, id);
+        }
+        self.end_lease(lease, self.answered());
     }
 
     fn after(&mut self, passed: Result<(), Error>, delivery: &Delivery) -> After {

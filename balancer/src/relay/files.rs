@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::answer::Answer;
 use super::{After, Exchange, Step};
 use crate::conf::files::{Base, TryFiles, TryLast};
+use crate::conf::settings::ErrorLevel;
 use crate::headers::{Delivery, write_status};
 use crate::logic::h1::{Framing, Method, Version, hash, write};
 use crate::logic::selection::{Selection, Thing, Wishes, select};
@@ -144,7 +145,11 @@ impl Exchange<'_> {
         let folder = std::fs::metadata(self.file_of(path));
         Err(match folder {
             Ok(folder) if folder.is_dir() => {
-                tracing::error!("directory index of \"{}\" is forbidden", self.file_of(path).display());
+                let name = self.file_of(path);
+                self.say(
+                    ErrorLevel::Error,
+                    format_args!("directory index of \"{}\" is forbidden", name.display()),
+                );
                 Answer::page(403)
             }
             Ok(_) => Answer::page(404),
@@ -191,7 +196,9 @@ impl Exchange<'_> {
             .ok()
             .and_then(|at| at.duration_since(UNIX_EPOCH).ok())
             .map_or(0, |since| since.as_secs());
-        let content_type = self.location.files.types.of(path).unwrap_or(&self.location.default_type);
+        let carried = self.scratch.story.carried_type.as_deref();
+        let content_type =
+            carried.or(self.location.files.types.of(path)).unwrap_or(&self.location.default_type);
         Found {
             file,
             len: about.len(),
@@ -204,7 +211,11 @@ impl Exchange<'_> {
     /// What the system's refusal means to a client.
     fn refused(&self, path: &[u8], error: &io::Error) -> Answer {
         let name = self.file_of(path);
-        tracing::error!("{}", crate::conf::error::system("open", Path::new(&name), error));
+        let is_missing = matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
+        if !is_missing || self.location.log_not_found {
+            let what = crate::conf::error::system("open", Path::new(&name), error);
+            self.say(ErrorLevel::Error, format_args!("{what}"));
+        }
         match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::InvalidFilename => {
                 Answer::page(404)
@@ -238,6 +249,10 @@ impl Exchange<'_> {
     }
 
     async fn send_file(&mut self, mut found: Found) -> After {
+        if self.scratch.story.is_sub {
+            self.scratch.story.status = 200;
+            return After::Close;
+        }
         let (status, start, end) = match self.selection(&found) {
             Selection::Whole => (200, 0, found.len),
             Selection::Part(start, end) => (206, start, end),

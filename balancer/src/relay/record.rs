@@ -1,9 +1,11 @@
 //! The end of a request: its lines in the logs and its place in the metrics.
 
+use std::fmt;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::Exchange;
 use super::story::Asked;
+use crate::conf::settings::ErrorLevel;
 use crate::error::{Error, Side};
 use crate::logic::upstreams::Lease;
 use crate::metrics::{Metrics, Told, ZoneMetrics};
@@ -63,18 +65,35 @@ impl Drop for Processing<'_> {
 
 /// One line for one failure, here where it is handled. What is a client's doing is of little concern to the operator.
 pub fn log(x: &Exchange<'_>, error: &Error, lease: Option<&Lease<'_>>) {
-    let story = &x.scratch.story;
-    let client = String::from_utf8_lossy(&x.down.arrival.peer_text);
-    let server = &*x.server.name;
-    let request = format!("\"{}\"", story.request.line_span.of(x.scratch.inbound.unread()).escape_ascii());
-    let host = format!("\"{}\"", story.host.escape_ascii());
-    match (error.side(), lease) {
-        (Side::Downstream, _) => tracing::debug!(%client, server, request, host, "{error}"),
-        (_, Some(lease)) => {
-            let scheme = x.upstream_scheme();
-            let upstream = format!("\"{scheme}://{}\"", lease.peer().name);
-            tracing::error!(%client, server, request, upstream, host, "{error}");
+    let level = match error.side() {
+        Side::Downstream => ErrorLevel::Info,
+        _ => ErrorLevel::Error,
+    };
+    x.tell(level, lease, format_args!("{error}"));
+}
+
+impl Exchange<'_> {
+    /// A line for the error log that holds here, with what identifies the request.
+    pub(super) fn say(&self, level: ErrorLevel, what: fmt::Arguments<'_>) {
+        self.tell(level, None, what);
+    }
+
+    fn tell(&self, level: ErrorLevel, lease: Option<&Lease<'_>>, what: fmt::Arguments<'_>) {
+        let story = &self.scratch.story;
+        let log = self.location.error_log.0;
+        let client = String::from_utf8_lossy(&self.down.arrival.peer_text);
+        let server = &*self.server.name;
+        let line = story.request.line_span.of(self.scratch.inbound.unread());
+        let request = format!("\"{}\"", line.escape_ascii());
+        let host = format!("\"{}\"", story.host.escape_ascii());
+        let upstream = lease.map(|lease| format!("\"{}://{}\"", self.upstream_scheme(), lease.peer().name));
+        let upstream = upstream.as_deref();
+        match level {
+            ErrorLevel::Warn => tracing::warn!(log, %client, server, request, upstream, host, "{what}"),
+            ErrorLevel::Notice => tracing::info!(log, %client, server, request, upstream, host, "{what}"),
+            ErrorLevel::Info => tracing::debug!(log, %client, server, request, upstream, host, "{what}"),
+            ErrorLevel::Debug => tracing::trace!(log, %client, server, request, upstream, host, "{what}"),
+            _ => tracing::error!(log, %client, server, request, upstream, host, "{what}"),
         }
-        (_, None) => tracing::error!(%client, server, request, host, "{error}"),
     }
 }

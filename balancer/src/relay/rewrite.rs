@@ -8,6 +8,7 @@ use super::Exchange;
 use super::answer::Answer;
 use crate::conf::location::Captures;
 use crate::conf::rewrite::{Condition, Rewrite, Step, Test, Then};
+use crate::conf::settings::ErrorLevel;
 use crate::conf::template::{Part, Template};
 use crate::conf::variables::Variable;
 
@@ -35,7 +36,11 @@ impl<'a> Exchange<'a> {
                 return Ok(());
             }
         }
-        tracing::error!("rewrite or internal redirection cycle while processing \"{}\"", self.path_text());
+        let path = self.path_text();
+        self.say(
+            ErrorLevel::Error,
+            format_args!("rewrite or internal redirection cycle while processing \"{path}\""),
+        );
         Err(Answer::page(500))
     }
 
@@ -53,15 +58,10 @@ impl<'a> Exchange<'a> {
     fn run(&mut self, steps: &'a [Step], changed: &mut bool) -> Result<Flow, Answer> {
         for step in steps {
             match step {
-                Step::Set(variable, value) => {
+                Step::Set(to, value) => {
                     let value = value.to_bytes(&self.facts());
-                    let user = &mut self.scratch.story.user;
-                    if user.len() <= variable.0 {
-                        user.resize(variable.0 + 1, Vec::new());
-                    }
-                    user[variable.0] = value;
+                    self.assign(*to, value);
                 }
-                Step::SetArgs(value) => self.scratch.story.args = Some(value.to_bytes(&self.facts())),
                 Step::Return(answer) => return Err(self.returned(answer)),
                 Step::Break => return Ok(Flow::Ended),
                 Step::Rewrite(rewrite) => {
@@ -95,7 +95,7 @@ impl<'a> Exchange<'a> {
         }
         let path = rewrite.path.to_bytes(&self.facts());
         if path.is_empty() {
-            tracing::error!("the rewritten URI has a zero length");
+            self.say(ErrorLevel::Error, format_args!("the rewritten URI has a zero length"));
             return Err(Answer::page(500));
         }
         if let Some(args) = &rewrite.args {

@@ -79,6 +79,11 @@ impl<'a> Exchange<'a> {
                 if let Some(captures) = captures {
                     self.remember(captures);
                 }
+                if let Some(except) = &location.except
+                    && !self.is_method_of(&except.methods)
+                {
+                    self.location = &except.location;
+                }
                 if location.internal && !self.scratch.story.is_internal {
                     return Err(Answer::page(404));
                 }
@@ -103,6 +108,15 @@ impl<'a> Exchange<'a> {
         }
     }
 
+    fn is_method_of(&self, methods: &[Box<[u8]>]) -> bool {
+        let story = &self.scratch.story;
+        let method = match story.method() == story.request.method {
+            true => story.request.method_span.of(self.scratch.inbound.unread()),
+            false => b"GET",
+        };
+        methods.iter().any(|known| **known == *method)
+    }
+
     /// Moves the request to another path of the same server.
     pub(super) fn route_inside(&mut self, target: &[u8]) -> Result<(), Answer> {
         self.count_move()?;
@@ -110,10 +124,19 @@ impl<'a> Exchange<'a> {
             Some(at) => (&target[..at], &target[at + 1..]),
             None => (target, &b""[..]),
         };
+        self.change_target(path.to_vec(), args.to_vec())
+    }
+
+    /// As [`Exchange::route_inside`], with a path that may hold any byte.
+    pub(super) fn route_to(&mut self, path: Vec<u8>, args: Vec<u8>) -> Result<(), Answer> {
+        self.count_move()?;
+        self.change_target(path, args)
+    }
+
+    fn change_target(&mut self, path: Vec<u8>, args: Vec<u8>) -> Result<(), Answer> {
         let story = &mut self.scratch.story;
-        story.path.clear();
-        story.path.extend_from_slice(path);
-        story.args = Some(args.to_vec());
+        story.path = path;
+        story.args = Some(args);
         self.rewrite_and_find()
     }
 
@@ -187,13 +210,13 @@ fn split_url(rest: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// `allow` and `deny`: the first rule that fits counts; none means yes.
-pub fn is_allowed(location: &Location, client: Option<IpAddr>) -> bool {
+/// `allow` and `deny`: the first rule that fits counts.
+pub fn access(location: &Location, client: Option<IpAddr>) -> Option<Verdict> {
     let client = client.map(|ip| ip.to_canonical());
     let fits = |rule: &&AccessRule| match &rule.who {
         Who::All => true,
         Who::Unix => client.is_none(),
         Who::Net(net) => client.is_some_and(|ip| net.contains(&ip)),
     };
-    location.access.iter().find(fits).is_none_or(|rule| rule.verdict == Verdict::Allow)
+    location.access.iter().find(fits).map(|rule| rule.verdict)
 }

@@ -3,8 +3,10 @@
 use std::time::{Duration, Instant};
 
 use crate::conf::location::Captures;
+use crate::conf::made::Memory;
 use crate::conf::upstream::UpstreamId;
 use crate::logic::h1::{Method, RequestHead, ResponseHead};
+use crate::logic::limits::Place;
 
 #[derive(Debug, Default)]
 pub struct Story {
@@ -35,6 +37,19 @@ pub struct Story {
     pub captures: Option<Captures>,
     /// What `set` gave each variable of the configuration.
     pub user: Vec<Vec<u8>>,
+    /// Values of variables that stay as they were first seen.
+    pub memory: Memory,
+    /// It was made inside, to ask about another request: nothing of its answer reaches the client.
+    pub is_sub: bool,
+    pub limited_requests: Option<Limited>,
+    pub limited_connections: Option<Limited>,
+    /// Under limits of concurrent requests; free again when the request is forgotten.
+    pub places: Vec<Place>,
+    /// `set $limit_rate`, `X-Accel-Limit-Rate`: over what the location says.
+    pub limit_rate: Option<u64>,
+    /// `X-Accel-Redirect`: header lines and the type that the answer which moved the request brought.
+    pub carried: Vec<u8>,
+    pub carried_type: Option<Vec<u8>>,
     pub attempts: Vec<Attempt>,
     pub answer: LocalAnswer,
     /// `Set-Cookie` of a sticky group, the whole line; empty where there is none.
@@ -57,6 +72,36 @@ pub struct Story {
     pub is_pipelined: bool,
     pub is_complete: bool,
     pub kept_alive: bool,
+}
+
+/// What a limit said: `$limit_req_status`, `$limit_conn_status`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limited {
+    Passed,
+    Delayed,
+    Rejected,
+    DelayedDryRun,
+    RejectedDryRun,
+}
+
+impl Limited {
+    pub fn rejected(dry_run: bool) -> Limited {
+        if dry_run { Limited::RejectedDryRun } else { Limited::Rejected }
+    }
+
+    pub fn delayed(dry_run: bool) -> Limited {
+        if dry_run { Limited::DelayedDryRun } else { Limited::Delayed }
+    }
+
+    pub fn text(self) -> &'static [u8] {
+        match self {
+            Limited::Passed => b"PASSED",
+            Limited::Delayed => b"DELAYED",
+            Limited::Rejected => b"REJECTED",
+            Limited::DelayedDryRun => b"DELAYED_DRY_RUN",
+            Limited::RejectedDryRun => b"REJECTED_DRY_RUN",
+        }
+    }
 }
 
 /// What an answer of our own bears; variables of sent headers tell it.

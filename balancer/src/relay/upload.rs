@@ -218,12 +218,9 @@ impl Exchange<'_> {
     /// ordinary size so holds no upstream, and a retry can send it again.
     pub async fn read_ahead(&mut self) -> Result<(), Error> {
         let location = self.location;
-        if self.scratch.story.as_get {
-            self.scratch.upload.replace(None);
-            return Ok(());
-        }
-        if !location.proxy.pass_request_body || location.proxy.body.is_some() {
-            let body = location.proxy.body.as_ref().map(|template| template.to_bytes(&self.facts()));
+        let body = location.proxy.body.as_ref();
+        if body.is_some() || self.scratch.story.as_get || !location.proxy.pass_request_body {
+            let body = body.map(|template| template.to_bytes(&self.facts()));
             self.scratch.upload.replace(body);
             return Ok(());
         }

@@ -1,6 +1,8 @@
 //! The http context: everything is gathered here and put together.
 
 use super::World;
+use super::error_logs::ErrorLogs;
+use super::guard::{Zones, zones};
 use super::listens::listens;
 use super::logs::Logs;
 use super::names::Names;
@@ -9,7 +11,7 @@ use super::servers::server;
 use super::upstreams::Groups;
 use crate::conf::blocks::Node;
 use crate::conf::error::Result;
-use crate::conf::settings::Http;
+use crate::conf::settings::{ErrorLog, Http};
 use crate::conf::table::Context;
 use crate::metrics::ZoneKind;
 
@@ -18,6 +20,8 @@ pub(super) struct Shared<'a> {
     pub names: &'a Names<'a>,
     pub logs: Logs<'a>,
     pub groups: Groups,
+    pub limit_zones: Zones,
+    pub error_logs: ErrorLogs<'a>,
     pub world: &'a dyn World,
     /// The http block itself, for complaints about defaults.
     pub http: &'a Node,
@@ -36,11 +40,20 @@ impl Shared<'_> {
     }
 }
 
-pub(super) fn http_settings(scope: &Scope<'_>, http: &Node, world: &dyn World) -> Result<Http> {
+pub(super) fn http_settings(
+    scope: &Scope<'_>,
+    http: &Node,
+    main_logs: &[ErrorLog],
+    world: &dyn World,
+) -> Result<Http> {
     let names = Names::new(scope.nodes)?;
-    names.check_maps()?;
+    names.check_made()?;
     let logs = Logs::new(scope, &names, world)?;
-    let mut shared = Shared { names: &names, logs, groups: Groups::default(), world, http, zones: Vec::new() };
+    let limit_zones = zones(scope, &names)?;
+    let error_logs = ErrorLogs::new(main_logs, world);
+    let groups = Groups::default();
+    let zones = Vec::new();
+    let mut shared = Shared { names: &names, logs, groups, limit_zones, error_logs, world, http, zones };
     shared.groups.read_matches(scope)?;
     for node in scope.own("upstream") {
         shared.groups.add_block(node, &names, world)?;
@@ -60,6 +73,9 @@ pub(super) fn http_settings(scope: &Scope<'_>, http: &Node, world: &dyn World) -
         checks,
         zones: shared.zones,
         log_files: shared.logs.into_files(),
+        request_zones: shared.limit_zones.requests,
+        connection_zones: shared.limit_zones.connections,
+        error_logs: shared.error_logs.into_sets(),
         hostname: world.hostname().into(),
     })
 }

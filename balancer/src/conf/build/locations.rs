@@ -7,6 +7,7 @@ use ipnet::IpNet;
 
 use super::World;
 use super::files::files;
+use super::guard::guard;
 use super::http::Shared;
 use super::names::{Case, Names};
 use super::proxying::{self, Passing};
@@ -15,9 +16,9 @@ use super::scope::Scope;
 use crate::conf::blocks::Node;
 use crate::conf::error::Result;
 use crate::conf::location::{
-    AccessRule, Action, AddHeader, BodyLimits, ClientKeepalive, ErrorAnswer, ErrorPage, Lingering,
-    LingeringMode, Location, LocationKind, Locations, RealIp, RealIpSource, Return, ReturnBody, ServerTokens,
-    Verdict, Who,
+    AccessRule, Action, AddHeader, BodyLimits, ClientKeepalive, DisabledFor, ErrorAnswer, ErrorPage, Except,
+    Lingering, LingeringMode, Location, LocationKind, Locations, RealIp, RealIpSource, Return, ReturnBody,
+    ServerTokens, Verdict, Who,
 };
 use crate::conf::table::Context;
 use crate::conf::value;
@@ -145,6 +146,10 @@ pub(super) fn location(scope: &Scope<'_>, site: &Site<'_>, shared: &mut Shared<'
         default_type: scope.text("default_type").as_bytes().into(),
         headers: headers(scope, names)?,
         access: access(scope)?,
+        guard: guard(scope, names, &shared.limit_zones, shared.world)?,
+        except: except(scope, site, shared)?,
+        error_log: shared.error_logs.of(scope)?,
+        log_not_found: scope.flag("log_not_found"),
         logs: shared.logs.of(scope, shared.http)?,
         error_pages: error_pages(scope, names)?,
         real_ip: real_ip(scope, shared.world)?,
@@ -237,8 +242,61 @@ fn keepalive(scope: &Scope<'_>) -> Result<ClientKeepalive> {
             header_timeout: header_timeout.flatten(),
             requests_max: scope.count("keepalive_requests"),
             time: scope.duration("keepalive_time"),
+            disabled: disabled_for(scope)?,
         }),
     }
+}
+
+fn disabled_for(scope: &Scope<'_>) -> Result<DisabledFor> {
+    let mut disabled = DisabledFor::default();
+    let Some(node) = scope.given("keepalive_disable") else {
+        return Ok(DisabledFor { msie6: true, ..disabled });
+    };
+    for word in &node.args {
+        match &word.text[..] {
+            "msie6" => disabled.msie6 = true,
+            "safari" => disabled.safari = true,
+            "none" => {}
+            other => return Err(node.error(format!("invalid value \"{other}\""))),
+        }
+    }
+    Ok(disabled)
+}
+
+/// Methods that `limit_except` may name; what allows GET allows HEAD.
+const METHODS: [&str; 16] = [
+    "GET",
+    "HEAD",
+    "POST",
+    "PUT",
+    "DELETE",
+    "MKCOL",
+    "COPY",
+    "MOVE",
+    "OPTIONS",
+    "PROPFIND",
+    "PROPPATCH",
+    "LOCK",
+    "UNLOCK",
+    "PATCH",
+    "CONNECT",
+    "TRACE",
+];
+
+fn except(scope: &Scope<'_>, site: &Site<'_>, shared: &mut Shared<'_>) -> Result<Option<Except>> {
+    let Some(node) = scope.own("limit_except").next() else { return Ok(None) };
+    let mut methods: Vec<Box<[u8]>> = Vec::new();
+    for word in &node.args {
+        let method = METHODS.iter().find(|method| method.eq_ignore_ascii_case(&word.text));
+        let method = method.ok_or_else(|| node.error(format!("invalid method \"{}\"", word.text)))?;
+        methods.push(method.as_bytes().into());
+        if *method == "GET" {
+            methods.push(b"HEAD"[..].into());
+        }
+    }
+    let inner = scope.inside(node, Context::LOCATION);
+    let within = Site { in_if: true, ..*site };
+    Ok(Some(Except { methods: methods.into(), location: Arc::new(location(&inner, &within, shared)?) }))
 }
 
 fn lingering(scope: &Scope<'_>) -> Lingering {

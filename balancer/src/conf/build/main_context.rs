@@ -3,10 +3,11 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::error_logs::error_logs;
 use super::{Scope, World, full_path, missing_section};
 use crate::conf::blocks::Node;
 use crate::conf::error::Result;
-use crate::conf::settings::{ErrorLevel, ErrorLog, ErrorTarget, Events, Main, User};
+use crate::conf::settings::{Events, Main, User};
 use crate::conf::table::Context;
 use crate::conf::value;
 
@@ -37,45 +38,6 @@ fn worker_processes(scope: &Scope<'_>, world: &dyn World) -> Result<usize> {
         Some(count @ 1..=1024) => Ok(count as usize),
         _ => Err(node.directive_error("invalid value")),
     }
-}
-
-fn error_logs(scope: &Scope<'_>, world: &dyn World) -> Result<Vec<ErrorLog>> {
-    let mut logs = Vec::new();
-    for node in scope.own("error_log") {
-        logs.push(ErrorLog { target: error_target(node, world)?, level: error_level(node)? });
-    }
-    if logs.is_empty() {
-        let target = match world.error_log() {
-            Some(path) => ErrorTarget::File(full_path(world, &path.to_string_lossy())),
-            None => ErrorTarget::Stderr,
-        };
-        logs.push(ErrorLog { target, level: ErrorLevel::Error });
-    }
-    Ok(logs)
-}
-
-fn error_target(node: &Node, world: &dyn World) -> Result<ErrorTarget> {
-    match node.arg(0) {
-        "stderr" => Ok(ErrorTarget::Stderr),
-        text if text.starts_with("syslog:") || text.starts_with("memory:") => {
-            Err(node.error(format!("error_log to \"{text}\" is not supported: name a file or stderr")))
-        }
-        path => Ok(ErrorTarget::File(full_path(world, path))),
-    }
-}
-
-fn error_level(node: &Node) -> Result<ErrorLevel> {
-    Ok(match node.args.get(1).map_or("error", |word| &word.text) {
-        "debug" => ErrorLevel::Debug,
-        "info" => ErrorLevel::Info,
-        "notice" => ErrorLevel::Notice,
-        "warn" => ErrorLevel::Warn,
-        "error" => ErrorLevel::Error,
-        "crit" => ErrorLevel::Crit,
-        "alert" => ErrorLevel::Alert,
-        "emerg" => ErrorLevel::Emerg,
-        other => return Err(node.error(format!("invalid log level \"{other}\""))),
-    })
 }
 
 fn user(node: &Node) -> User {

@@ -6,54 +6,48 @@ use std::sync::Arc;
 
 use regex::bytes::{Regex, RegexBuilder};
 
+use super::made;
 use crate::conf::blocks::Node;
 use crate::conf::error::Result;
 use crate::conf::location::{CaptureName, Pattern};
-use crate::conf::map::Map;
+use crate::conf::made::Made;
 use crate::conf::rewrite::UserVariable;
 use crate::conf::template::{Part, Template};
 use crate::conf::variables::Variable;
 
 /// All names that templates may use.
 pub struct Names<'a> {
-    map_nodes: HashMap<&'a str, &'a Node>,
-    maps: RefCell<HashMap<&'a str, State>>,
+    makers: HashMap<&'a str, &'a Node>,
+    made: RefCell<HashMap<&'a str, State>>,
     groups: RefCell<Vec<Box<str>>>,
-    /// Variables that `set` makes, wherever it stands.
+    /// Variables that `set` and `auth_request_set` make, wherever they stand.
     users: RefCell<Vec<Box<str>>>,
 }
 
 enum State {
-    /// Being made: meeting it again means that maps refer to one another in a circle.
+    /// Being made: meeting it again means that variables refer to one another in a circle.
     Open,
-    Done(Arc<Map>),
+    Done(Arc<Made>),
 }
 
 impl<'a> Names<'a> {
     pub fn new(http: &'a [Node]) -> Result<Names<'a>> {
-        let mut map_nodes = HashMap::new();
-        for node in http.iter().filter(|node| node.name == "map") {
-            let Some(name) = node.arg(1).strip_prefix('$').filter(|name| !name.is_empty()) else {
-                return Err(node.error(format!("invalid variable name \"{}\"", node.arg(1))));
-            };
-            map_nodes.insert(name, node);
+        let mut makers = HashMap::new();
+        for node in http.iter().filter(|node| made::MAKERS.contains(&&node.name[..])) {
+            makers.insert(made::name_of(node)?, node);
         }
-        let names = Names {
-            map_nodes,
-            maps: RefCell::default(),
-            groups: RefCell::default(),
-            users: RefCell::default(),
-        };
+        let names =
+            Names { makers, made: RefCell::default(), groups: RefCell::default(), users: RefCell::default() };
         names.collect_groups(http);
         names.collect_users(http);
         Ok(names)
     }
 
-    /// Makes every map, so that mistakes in maps that nobody uses are found too.
-    pub fn check_maps(&self) -> Result<()> {
-        let mut nodes: Vec<(&&str, &&Node)> = self.map_nodes.iter().collect();
+    /// Makes every variable, so that mistakes in those that nobody uses are found too.
+    pub fn check_made(&self) -> Result<()> {
+        let mut nodes: Vec<(&&str, &&Node)> = self.makers.iter().collect();
         nodes.sort_by_key(|(_, node)| node.place.line);
-        nodes.into_iter().try_for_each(|(name, node)| self.map(name, node).map(drop))
+        nodes.into_iter().try_for_each(|(name, node)| self.made(name, node).map(drop))
     }
 
     /// Named groups may be used before the pattern that has them.
@@ -75,11 +69,11 @@ impl<'a> Names<'a> {
 
     fn collect_users(&self, nodes: &[Node]) {
         for node in nodes {
-            let name =
-                Some(node.arg(0)).filter(|_| node.name == "set").and_then(|name| name.strip_prefix('$'));
+            let is_set = matches!(&node.name[..], "set" | "auth_request_set");
+            let name = Some(node.arg(0)).filter(|_| is_set).and_then(|name| name.strip_prefix('$'));
             if let Some(name) = name
                 && Variable::builtin(name).is_none()
-                && !self.map_nodes.contains_key(name)
+                && !self.makers.contains_key(name)
                 && self.user(name).is_none()
             {
                 self.users.borrow_mut().push(name.into());
@@ -103,8 +97,8 @@ impl<'a> Names<'a> {
     }
 
     pub fn variable(&self, name: &str, node: &Node) -> Result<Variable> {
-        if let Some((name, map_node)) = self.map_nodes.get_key_value(name) {
-            return Ok(Variable::Map(self.map(name, map_node)?));
+        if let Some((name, maker)) = self.makers.get_key_value(name) {
+            return Ok(Variable::Made(self.made(name, maker)?));
         }
         if let Some(user) = self.user(name) {
             return Ok(Variable::User(user));
@@ -141,79 +135,20 @@ impl<'a> Names<'a> {
         Ok(Pattern { regex, names })
     }
 
-    fn map(&self, name: &'a str, node: &'a Node) -> Result<Arc<Map>> {
-        match self.maps.borrow().get(name) {
-            Some(State::Done(map)) => return Ok(map.clone()),
+    fn made(&self, name: &'a str, node: &'a Node) -> Result<Arc<Made>> {
+        match self.made.borrow().get(name) {
+            Some(State::Done(made)) => return Ok(made.clone()),
             Some(State::Open) => {
                 return Err(node.error(format!("cycle while evaluating variable \"{name}\"")));
             }
             None => {}
         }
-        self.maps.borrow_mut().insert(name, State::Open);
-        let map = Arc::new(self.read_map(name, node)?);
-        self.maps.borrow_mut().insert(name, State::Done(map.clone()));
-        Ok(map)
-    }
-
-    fn read_map(&self, name: &str, node: &Node) -> Result<Map> {
-        let hostnames = node.block.iter().any(|entry| entry.name == "hostnames" && entry.args.is_empty());
-        let mut map = Map {
-            name: name.into(),
-            source: self.template(node.arg(0), node)?,
-            exact: HashMap::new(),
-            patterns: Vec::new(),
-            suffixes: Vec::new(),
-            prefixes: Vec::new(),
-            hostnames,
-            default: Template::default(),
-        };
-        let mut has_default = false;
-        for entry in &node.block {
-            match (&entry.name[..], entry.args.len()) {
-                ("hostnames" | "volatile", 0) => {}
-                ("default", 1) if has_default => return Err(entry.error("duplicate default map parameter")),
-                ("default", 1) => {
-                    has_default = true;
-                    map.default = self.template(entry.arg(0), entry)?;
-                }
-                (_, 1) => self.map_entry(&mut map, entry)?,
-                _ => return Err(entry.error("invalid number of the map parameters")),
-            }
-        }
-        map.suffixes.sort_by_key(|(suffix, _)| std::cmp::Reverse(suffix.len()));
-        map.prefixes.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.len()));
-        Ok(map)
-    }
-
-    fn map_entry(&self, map: &mut Map, entry: &Node) -> Result<()> {
-        let value = self.template(entry.arg(0), entry)?;
-        let key = &entry.name[..];
-        if let Some(pattern) = key.strip_prefix('~') {
-            let (case, pattern) = Case::of(pattern);
-            map.patterns.push((self.pattern(pattern, case, entry)?, value));
-            return Ok(());
-        }
-        let lower = key.strip_prefix('\\').unwrap_or(key).to_ascii_lowercase();
-        let bytes = |text: &str| -> Box<[u8]> { text.as_bytes().into() };
-        if map.hostnames {
-            if let Some(rest) = lower.strip_prefix("*.") {
-                map.suffixes.push((bytes(&format!(".{rest}")), value));
-                return Ok(());
-            }
-            if let Some(rest) = lower.strip_prefix('.') {
-                map.suffixes.push((bytes(&lower), value.clone()));
-                map.exact.insert(bytes(rest), value);
-                return Ok(());
-            }
-            if let Some(rest) = lower.strip_suffix(".*") {
-                map.prefixes.push((bytes(&format!("{rest}.")), value));
-                return Ok(());
-            }
-        }
-        match map.exact.insert(bytes(&lower), value) {
-            Some(_) => Err(entry.error(format!("conflicting parameter \"{key}\""))),
-            None => Ok(()),
-        }
+        self.made.borrow_mut().insert(name, State::Open);
+        let index = self.made.borrow().len();
+        let rule = made::rule(name, node, self)?;
+        let made = Arc::new(Made { index, volatile: made::is_volatile(node), rule });
+        self.made.borrow_mut().insert(name, State::Done(made.clone()));
+        Ok(made)
     }
 }
 

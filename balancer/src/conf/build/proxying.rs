@@ -1,17 +1,19 @@
 //! `proxy_*` directives → [`Proxy`] and [`ProxyPass`].
 
 use super::World;
+use super::cookies::cookies;
 use super::family::{Family, Settings};
 use super::names::{Case, Names};
 use super::scope::Scope;
 use super::upstream_ssl::upstream_tls;
 use super::upstreams::{Endpoint, Groups};
 use crate::conf::blocks::Node;
+use crate::conf::cookies::Cookies;
 use crate::conf::error::Result;
 use crate::conf::location::LocationKind;
 use crate::conf::proxy::{
-    HeaderSet, Matcher, NextUpstream, Proxy, ProxyPass, RedirectRule, Redirects, RetryStatuses, SetHeader,
-    Target, UriForm, Version,
+    HeaderSet, Ignored, Matcher, NextUpstream, Proxy, ProxyPass, RedirectRule, Redirects, RetryStatuses,
+    SetHeader, Target, UriForm, Version,
 };
 use crate::conf::template::{Part, Template};
 use crate::conf::variables::{Variable, name_hash};
@@ -74,6 +76,8 @@ pub(super) fn proxy(scope: &Scope<'_>, names: &Names<'_>) -> Result<Proxy> {
         intercept_errors: own.flag("intercept_errors"),
         ignore_client_abort: own.flag("ignore_client_abort"),
         redirects: if is_grpc { Redirects::Off } else { redirects(scope, names)? },
+        cookies: if is_grpc { Cookies::default() } else { cookies(scope, names)? },
+        ignored: ignored(&own)?,
         bind: own
             .given("bind")
             .filter(|node| node.arg(0) != "off")
@@ -143,6 +147,23 @@ fn next_upstream(own: &Settings<'_>) -> Result<NextUpstream> {
     Ok(next)
 }
 
+/// `proxy_ignore_headers`: of an upstream's `X-Accel-*`, what is not obeyed. Others of nginx's list concern caches.
+fn ignored(own: &Settings<'_>) -> Result<Ignored> {
+    let mut ignored = Ignored::default();
+    for node in own.nearest("ignore_headers") {
+        for word in &node.args {
+            match &word.text.to_ascii_lowercase()[..] {
+                "x-accel-redirect" => ignored.redirect = true,
+                "x-accel-limit-rate" => ignored.limit_rate = true,
+                "x-accel-expires" | "expires" | "cache-control" | "set-cookie" | "x-accel-buffering"
+                | "x-accel-charset" | "vary" => {}
+                _ => return Err(node.error(format!("invalid value \"{}\"", word.text))),
+            }
+        }
+    }
+    Ok(ignored)
+}
+
 fn redirects(scope: &Scope<'_>, names: &Names<'_>) -> Result<Redirects> {
     let given = scope.nearest("proxy_redirect");
     let mut rules = Vec::new();
@@ -167,7 +188,7 @@ fn redirects(scope: &Scope<'_>, names: &Names<'_>) -> Result<Redirects> {
 }
 
 /// `~pattern`, `~*pattern` or a text.
-fn matcher(text: &str, node: &Node, names: &Names<'_>) -> Result<Matcher> {
+pub(super) fn matcher(text: &str, node: &Node, names: &Names<'_>) -> Result<Matcher> {
     match text.strip_prefix('~') {
         Some(pattern) => {
             let (case, pattern) = Case::of(pattern);

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::guard::assignment;
 use super::http::Shared;
 use super::locations::{Site, location, return_at};
 use super::names::{Case, Names};
@@ -17,7 +18,10 @@ pub(super) fn steps(scope: &Scope<'_>, site: &Site<'_>, shared: &mut Shared<'_>)
     let mut steps = Vec::new();
     for node in scope.nodes {
         match &node.name[..] {
-            "set" => steps.push(set(node, shared.names)?),
+            "set" => {
+                let (to, value) = assignment(node, shared.names)?;
+                steps.push(Step::Set(to, value));
+            }
             "rewrite" => steps.push(Step::Rewrite(rewrite(node, shared.names)?)),
             "return" => steps.push(Step::Return(return_at(node, shared.names)?)),
             "break" => steps.push(Step::Break),
@@ -26,18 +30,6 @@ pub(super) fn steps(scope: &Scope<'_>, site: &Site<'_>, shared: &mut Shared<'_>)
         }
     }
     Ok(steps.into())
-}
-
-fn set(node: &Node, names: &Names<'_>) -> Result<Step> {
-    let value = names.template(node.arg(1), node)?;
-    match node.arg(0).strip_prefix('$') {
-        Some("args") => Ok(Step::SetArgs(value)),
-        Some(name) if !name.is_empty() => match names.user(name) {
-            Some(variable) => Ok(Step::Set(variable, value)),
-            None => Err(node.error(format!("the duplicate \"{name}\" variable"))),
-        },
-        _ => Err(node.error(format!("invalid variable name \"{}\"", node.arg(0)))),
-    }
 }
 
 fn rewrite(node: &Node, names: &Names<'_>) -> Result<Rewrite> {

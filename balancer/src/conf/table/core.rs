@@ -16,7 +16,14 @@ pub const ROWS: &[Directive] = &[
         "how long a graceful stop waits before it cuts connections",
     ),
     one("pid", MAIN, Kind::Words, "", "file that holds the process id"),
-    words("error_log", MAIN, 1..=2, "", "file or stderr, and the least urgent level to write").many(),
+    words(
+        "error_log",
+        MAIN.or(Context::REQUEST),
+        1..=2,
+        "",
+        "file or stderr, and the least urgent level to write",
+    )
+    .many(),
     one("daemon", MAIN, Kind::Flag, "on", "go to the background"),
     one(
         "master_process",

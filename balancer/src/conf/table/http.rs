@@ -12,6 +12,8 @@ const IF_SERVER: Context = Context::IF_SERVER;
 const IF_LOCATION: Context = Context::IF_LOCATION;
 const STEPS: Context = INNER.or(IF_SERVER).or(IF_LOCATION);
 const REQUEST_IF: Context = REQUEST.or(IF_LOCATION);
+const REQUEST_LIMIT: Context = REQUEST.or(Context::LIMIT_EXCEPT);
+const LEVELS: Kind = Kind::Choice(&["info", "notice", "warn", "error"]);
 
 pub const ROWS: &[Directive] = &[
     words("server", HTTP, 0..=0, "", "a virtual server").opening(SERVER).many(),
@@ -19,10 +21,16 @@ pub const ROWS: &[Directive] = &[
         .opening(LOCATION)
         .many(),
     words("map", HTTP, 2..=2, "", "a variable looked up by another").opening(Context::FREE).many(),
+    words("geo", HTTP, 1..=2, "", "a variable that belongs to the network of an address")
+        .opening(Context::FREE)
+        .many(),
+    words("split_clients", HTTP, 2..=2, "", "a variable with a value for each share of the keys")
+        .opening(Context::FREE)
+        .many(),
     words("log_format", HTTP, 2..=ANY, "", "a format of access logs: name, `escape=`, text").many(),
     words(
         "access_log",
-        REQUEST_IF,
+        REQUEST_IF.or(Context::LIMIT_EXCEPT),
         1..=ANY,
         "logs/access.log combined",
         "file, format, `buffer=`, `flush=`, `if=`; or `off`",
@@ -50,6 +58,7 @@ pub const ROWS: &[Directive] = &[
     one("root", REQUEST_IF, Kind::Words, "html", "folder below which paths are looked for"),
     one("alias", LOCATION, Kind::Words, "", "folder in place of the location's own path"),
     words("index", REQUEST, 1..=ANY, "index.html", "files for a path that ends with a slash").many(),
+    one("log_not_found", REQUEST, Kind::Flag, "on", "say in the error log which file was not there"),
     words("try_files", INNER, 2..=ANY, "", "files to look for in order; last: path, name or `=CODE`"),
     words("types", REQUEST, 0..=0, "", "content types by the ending of file names").opening(Context::FREE),
     // heads
@@ -72,6 +81,13 @@ pub const ROWS: &[Directive] = &[
         "75s",
         "how long an idle client connection stays; second: what the header says",
     ),
+    words(
+        "keepalive_disable",
+        REQUEST,
+        1..=3,
+        "msie6",
+        "browsers whose connections are not kept: msie6, safari, none",
+    ),
     one("keepalive_requests", REQUEST, Kind::Count, "1000", "requests over one client connection"),
     one("keepalive_time", REQUEST, Kind::Millis, "1h", "longest life of a client connection"),
     one(
@@ -91,7 +107,7 @@ pub const ROWS: &[Directive] = &[
     one(
         "server_tokens",
         REQUEST,
-        Kind::Choice(&["on", "off"]),
+        Kind::Choice(&["on", "off", "build"]),
         "on",
         "name the version in `Server` and on error pages",
     ),
@@ -99,8 +115,34 @@ pub const ROWS: &[Directive] = &[
     one("server_name_in_redirect", REQUEST, Kind::Flag, "off", "use the first server_name in redirects"),
     one("port_in_redirect", REQUEST, Kind::Flag, "on", "name the port in redirects"),
     // who may come in
-    one("allow", REQUEST, Kind::Words, "", "an address, network, `unix:` or `all` that may").many(),
-    one("deny", REQUEST, Kind::Words, "", "an address, network, `unix:` or `all` that may not").many(),
+    one("satisfy", REQUEST, Kind::Choice(&["all", "any"]), "all", "whether all checks must pass, or any"),
+    words("limit_except", LOCATION, 1..=ANY, "", "what holds for all methods but these")
+        .opening(Context::LIMIT_EXCEPT),
+    one("auth_basic", REQUEST_LIMIT, Kind::Words, "", "the realm that a password is asked for; `off`"),
+    one("auth_basic_user_file", REQUEST_LIMIT, Kind::Words, "", "file with names and passwords"),
+    one("auth_delay", REQUEST, Kind::Millis, "0", "how long an answer of 401 waits"),
+    one(
+        "auth_request",
+        REQUEST,
+        Kind::Words,
+        "",
+        "the location that is asked whether a request may come in; `off`",
+    ),
+    words("auth_request_set", REQUEST, 2..=2, "", "give a variable a value from that answer").many(),
+    words("limit_req_zone", HTTP, 2..=3, "", "counts of a request rate: key, `zone=name:size`, `rate=`")
+        .many(),
+    words("limit_req", REQUEST, 1..=3, "", "limit by a rate: `zone=`, `burst=`, `nodelay` or `delay=`")
+        .many(),
+    one("limit_req_status", REQUEST, Kind::Count, "503", "answer of requests beyond the rate"),
+    one("limit_req_log_level", REQUEST, LEVELS, "error", "how loud refusals are; delays one level less"),
+    one("limit_req_dry_run", REQUEST, Kind::Flag, "off", "count and tell, but refuse nothing"),
+    words("limit_conn_zone", HTTP, 2..=2, "", "counts of concurrent requests: key, `zone=name:size`").many(),
+    words("limit_conn", REQUEST, 2..=2, "", "zone and most concurrent requests per key").many(),
+    one("limit_conn_status", REQUEST, Kind::Count, "503", "answer of requests beyond the number"),
+    one("limit_conn_log_level", REQUEST, LEVELS, "error", "how loud refusals are"),
+    one("limit_conn_dry_run", REQUEST, Kind::Flag, "off", "count and tell, but refuse nothing"),
+    one("allow", REQUEST_LIMIT, Kind::Words, "", "an address, network, `unix:` or `all` that may").many(),
+    one("deny", REQUEST_LIMIT, Kind::Words, "", "an address, network, `unix:` or `all` that may not").many(),
     one("set_real_ip_from", REQUEST, Kind::Words, "", "a proxy that is trusted to name its client").many(),
     one("real_ip_header", REQUEST, Kind::Words, "X-Real-IP", "the header that names the client"),
     one("real_ip_recursive", REQUEST, Kind::Flag, "off", "pass over trusted addresses in the header"),

@@ -36,7 +36,6 @@ pub const ROWS: &[Directive] = &[
         "",
         "no effect: what has come is passed on without waiting for buffers to fill",
     ),
-    words("proxy_ignore_headers", REQUEST, 1..=ANY, "", "no effect: X-Accel-* headers are never obeyed"),
     words("multi_accept", Context::EVENTS, 1..=1, "", "no effect: all connections that wait are accepted"),
     words("connection_pool_size", HTTP.or(Context::SERVER), 1..=1, "", NO_POOL),
     words("request_pool_size", HTTP.or(Context::SERVER), 1..=1, "", NO_POOL),

@@ -7,7 +7,7 @@ const REQUEST: Context = Context::REQUEST;
 pub const ROWS: &[Directive] = &[
     words(
         "proxy_pass",
-        Context::LOCATION.or(Context::IF_LOCATION),
+        Context::LOCATION.or(Context::IF_LOCATION).or(Context::LIMIT_EXCEPT),
         1..=1,
         "",
         "the upstream: http://group, http://address:port, unix:, with or without URI",
@@ -64,6 +64,10 @@ pub const ROWS: &[Directive] = &[
         "off",
         "go on with the upstream when the client left",
     ),
+    words("proxy_cookie_domain", REQUEST, 1..=2, "", "how the domain of a cookie is rewritten; `off`").many(),
+    words("proxy_cookie_path", REQUEST, 1..=2, "", "how the path of a cookie is rewritten; `off`").many(),
+    words("proxy_cookie_flags", REQUEST, 1..=4, "", "flags that a cookie gets or loses; `off`").many(),
+    words("proxy_ignore_headers", REQUEST, 1..=ANY, "", "orders of the upstream that are not obeyed"),
     words("proxy_redirect", REQUEST, 1..=2, "default", "how Location and Refresh are rewritten").many(),
     one("proxy_bind", REQUEST, Kind::Words, "off", "local address for upstream connections"),
 ];

@@ -61,7 +61,7 @@ pub struct Field {
 }
 
 /// The fields of one head, in their order.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Fields {
     pub list: Vec<Field>,
 }

@@ -116,7 +116,7 @@ impl Refusal {
 }
 
 /// One request head, reused from request to request. All spans are relative to the first byte of the head.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct RequestHead {
     pub method: Method,
     pub method_span: Span,

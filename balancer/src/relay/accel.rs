@@ -1,0 +1,75 @@
+//! What an upstream may order by `X-Accel-*`: to answer from another location, and how fast.
+
+use super::Exchange;
+use super::answer::Answer;
+use crate::conf::value;
+use crate::logic::h1::target::normalise;
+use crate::logic::h1::{hash, write};
+
+type Name = (u32, &'static [u8]);
+
+const REDIRECT: Name = (hash(b"x-accel-redirect"), b"x-accel-redirect");
+const LIMIT_RATE: Name = (hash(b"x-accel-limit-rate"), b"x-accel-limit-rate");
+const CONTENT_TYPE: Name = (hash(b"content-type"), b"content-type");
+
+/// Headers of the answer that gave the order which go with the one that is sent in its place.
+const CARRIED: [Name; 5] = [
+    (hash(b"set-cookie"), b"set-cookie"),
+    (hash(b"content-disposition"), b"content-disposition"),
+    (hash(b"cache-control"), b"cache-control"),
+    (hash(b"expires"), b"expires"),
+    (hash(b"accept-ranges"), b"accept-ranges"),
+];
+
+impl Exchange<'_> {
+    /// Where the upstream sends this request.
+    pub(super) fn accel_redirect(&self) -> Option<Vec<u8>> {
+        let target = self.order(REDIRECT)?;
+        (!self.location.proxy.ignored.redirect && !target.is_empty()).then(|| target.to_vec())
+    }
+
+    pub(super) fn obey_limit_rate(&mut self) {
+        if self.location.proxy.ignored.limit_rate {
+            return;
+        }
+        let rate = self.order(LIMIT_RATE).and_then(|text| std::str::from_utf8(text).ok());
+        if let Some(rate) = rate.and_then(value::count) {
+            self.scratch.story.limit_rate = Some(rate);
+        }
+    }
+
+    fn order(&self, (hash, name): Name) -> Option<&[u8]> {
+        let head = self.scratch.from_upstream.unread();
+        self.scratch.story.response.fields.find(head, hash, name).map(|field| field.value.of(head))
+    }
+
+    /// Goes there, with what the answer said for the client.
+    pub(super) fn move_to(&mut self, target: &[u8]) -> Result<(), Answer> {
+        self.carry();
+        if target.first() == Some(&b'@') {
+            return self.route_named(target);
+        }
+        self.scratch.story.as_get = true;
+        let (path, args) = match memchr::memchr(b'?', target) {
+            Some(at) => (&target[..at], &target[at + 1..]),
+            None => (target, &b""[..]),
+        };
+        let mut normal = Vec::new();
+        normalise(path, false, &mut normal).map_err(|_| Answer::page(404))?;
+        self.route_to(normal, args.to_vec())
+    }
+
+    fn carry(&mut self) {
+        let head = self.scratch.from_upstream.unread();
+        let story = &mut self.scratch.story;
+        story.carried.clear();
+        for field in &story.response.fields.list {
+            let name = field.name.of(head);
+            if CARRIED.iter().any(|(hash, known)| field.hash == *hash && name.eq_ignore_ascii_case(known)) {
+                write::field(&mut story.carried, name, field.value.of(head));
+            }
+        }
+        let kind = story.response.fields.find(head, CONTENT_TYPE.0, CONTENT_TYPE.1);
+        story.carried_type = kind.map(|field| field.value.of(head).to_vec());
+    }
+}
