@@ -80,11 +80,13 @@ impl Script {
     }
 
     pub fn connect_with(pooler: &Pooler, more: &[(&str, &str)]) -> Script {
+        Script::connect_to(pooler, "postgres", more)
+    }
+
+    /// To a database of this name.
+    pub fn connect_to(pooler: &Pooler, database: &str, more: &[(&str, &str)]) -> Script {
         let mut script = Script::open(pooler);
-        let mut out = Vec::new();
-        let named = [("user", "postgres"), ("database", "postgres")];
-        startup::startup(&mut out, 0, named.iter().chain(more).copied());
-        script.send_bytes(&out);
+        script.send_startup(database, more);
         loop {
             let (kind, body) = script.next();
             match kind {
@@ -94,6 +96,15 @@ impl Script {
                 _ => {}
             }
         }
+    }
+
+    /// The startup message of the user postgres, unless `more` names another.
+    pub fn send_startup(&mut self, database: &str, more: &[(&str, &str)]) {
+        let mut out = Vec::new();
+        let named = [("user", "postgres"), ("database", database)];
+        let kept = named.iter().filter(|(name, _)| more.iter().all(|(other, _)| other != name));
+        startup::startup(&mut out, 0, kept.chain(more).copied());
+        self.send_bytes(&out);
     }
 
     /// A socket on which nothing was said.
@@ -110,6 +121,13 @@ impl Script {
 
     pub fn send_bytes(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).expect("the pooler takes the bytes");
+    }
+
+    /// The answer to an encryption request.
+    pub fn next_byte(&mut self) -> u8 {
+        let mut byte = [0];
+        self.stream.read_exact(&mut byte).expect("the pooler sends a byte");
+        byte[0]
     }
 
     /// The next message.

@@ -158,6 +158,10 @@ impl Pooler {
         wait_until(text, || self.log().contains(text));
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
         let status = Command::new("kill").args(["-s", name, &pid]).status().expect("kill is installed");
@@ -197,6 +201,16 @@ pub fn wait_until(what: &str, mut happened: impl FnMut() -> bool) {
 pub fn free_port() -> u16 {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port is free");
     listener.local_addr().expect("the listener has an address").port()
+}
+
+/// A command that is run by the user who runs the pooler.
+pub fn as_the_pooler(program: &str, args: &[&str]) -> Command {
+    let mut command = Command::new(if unprivileged().is_some() { "runuser" } else { program });
+    if let Some(user) = unprivileged() {
+        command.args(["-u", &user.name, "--", program]);
+    }
+    command.args(args).current_dir("/tmp");
+    command
 }
 
 /// Postgres refuses root.
