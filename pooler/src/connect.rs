@@ -16,7 +16,6 @@ use tokio::net::{TcpSocket, UnixStream};
 use crate::clients::random_u64;
 use crate::house::House;
 use crate::logic::ledger::{ServerKey, WorkerId};
-use crate::logic::parameters::{self, Parameters};
 use crate::logic::session::ServerState;
 use crate::outbox::Outbox;
 use crate::pool::{Credential, Failure, PoolInfo, ReplicationStart, Welcome};
@@ -74,8 +73,8 @@ pub async fn connect_peer(house: &House, host: &Host, port: u16) -> std::io::Res
         Host::Unix(folder) => (Address::Unix(folder.join(format!(".s.PGSQL.{port}"))), ""),
         Host::Abstract(name) => (Address::Abstract(format!("{name}/.s.PGSQL.{port}")), ""),
         Host::Tcp(name) => {
-            let found = tokio::net::lookup_host((name.as_str(), port)).await?.next();
-            (Address::Tcp(found.ok_or(std::io::ErrorKind::NotFound)?), name.as_str())
+            let found = house.resolve(name, port).await?;
+            (Address::Tcp(found[0]), name.as_str())
         }
     };
     let wire = connect_to(house, &address).await?;
@@ -175,16 +174,12 @@ impl Dialing<'_> {
             Host::Unix(folder) => Address::Unix(folder.join(format!(".s.PGSQL.{port}"))),
             Host::Abstract(name) => Address::Abstract(format!("{name}/.s.PGSQL.{port}")),
             Host::Tcp(name) => {
-                let resolved = tokio::net::lookup_host((name.as_str(), port)).await;
-                let dns = || failure(sqlstate::CONNECTION_FAILURE, "server DNS lookup failed");
-                let all: Vec<SocketAddr> = resolved.map_err(|_| dns())?.collect();
-                return self.connect_any(&all).await.ok_or_else(|| {
-                    if all.is_empty() {
-                        dns()
-                    } else {
-                        failure(sqlstate::CONNECTION_FAILURE, "connect failed")
-                    }
-                });
+                let dns = |_| failure(sqlstate::CONNECTION_FAILURE, "server DNS lookup failed");
+                let all = self.house.resolve(name, port).await.map_err(dns)?;
+                return self
+                    .connect_any(&all)
+                    .await
+                    .ok_or_else(|| failure(sqlstate::CONNECTION_FAILURE, "connect failed"));
             }
         };
         let wire = connect_to(self.house, &address).await.map_err(failed)?;
@@ -260,7 +255,7 @@ impl Dialing<'_> {
                 }
                 Authentication::SaslContinue(data) => {
                     let client = exchange.take().ok_or_else(|| unexpected(b'R'))?;
-                    let (client, answer) = scram_answer(client, data.to_vec()).await?;
+                    let (client, answer) = scram_answer(self.house, client, data.to_vec()).await?;
                     frontend::sasl_response(&mut out, answer.as_bytes());
                     exchange = Some(client);
                 }
@@ -343,18 +338,10 @@ impl Dialing<'_> {
 
     /// Remembers what clients are welcomed with.
     fn learn(&self, statuses: Vec<(String, String)>) -> Arc<Welcome> {
-        let mut tracked = Parameters::default();
-        for (name, value) in &statuses {
-            if let Some((name, _)) = parameters::tracked(name, &self.house.extra)
-                && let Some(more) = tracked.with(name, value, true)
-            {
-                tracked = more;
-            }
-        }
         if let Some(old) = self.info.welcome().filter(|old| old.statuses == statuses) {
             return old;
         }
-        let welcome = Arc::new(Welcome { statuses, parameters: Arc::new(tracked) });
+        let welcome = Arc::new(Welcome::new(statuses, &self.house.extra));
         // A replication client's own parameters are nobody else's.
         if self.replication.is_none() {
             self.info.set_welcome(welcome.clone());
@@ -400,14 +387,16 @@ async fn connect_to(house: &House, address: &Address) -> std::io::Result<Wire> {
 
 /// Off the worker: deriving a key takes a millisecond and more, and others wait for this thread.
 async fn scram_answer(
+    house: &House,
     mut client: scram::Client,
     challenge: Vec<u8>,
 ) -> Result<(scram::Client, String), Failure> {
-    let derived = tokio::task::spawn_blocking(move || {
+    let answering = move || {
         let answer = client.answer(&challenge);
         (client, answer)
-    });
-    let (client, answer) = derived.await.map_err(|e| failure(sqlstate::INTERNAL_ERROR, &e.to_string()))?;
+    };
+    let panicked = || failure(sqlstate::INTERNAL_ERROR, "the answer to the server could not be made");
+    let (client, answer) = house.derivations.run(answering).await.ok_or_else(panicked)?;
     let answer = answer.map_err(|e| failure(sqlstate::INVALID_AUTHORIZATION, &e.to_string()))?;
     Ok((client, answer))
 }

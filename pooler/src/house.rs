@@ -7,9 +7,11 @@ use chassis::tasks::Tasks;
 use tokio::sync::Notify;
 
 use crate::clients::Clients;
+use crate::derive::Derivations;
 use crate::log::Log;
 use crate::logic::statements::{Registry, Shared};
 use crate::pool::Pools;
+use crate::resolver::{Resolver, Ttl};
 use crate::settings::Settings;
 use crate::stats::Stats;
 use crate::systemd::Notifier;
@@ -45,6 +47,7 @@ pub struct House {
     settings_version: AtomicU64,
     pub pools: Pools,
     pub clients: Clients,
+    pub resolver: Resolver,
     pub cancels: crate::cancel::Desk,
     pub stats: Stats,
     pub tls: crate::tls::Contexts,
@@ -65,6 +68,7 @@ pub struct House {
     pub extra: Arc<[String]>,
     /// Seeds the mock salt of unknown users.
     pub login_secret: [u8; 32],
+    pub derivations: Derivations,
     pub workers: usize,
     pub log: Log,
 }
@@ -76,6 +80,7 @@ impl House {
         House {
             pools: Pools::new(&settings),
             clients: Clients::new(workers),
+            resolver: Resolver::default(),
             cancels: crate::cancel::Desk::default(),
             stats: Stats::new(workers),
             tls: crate::tls::Contexts::default(),
@@ -91,6 +96,7 @@ impl House {
             last_id: AtomicU64::new(0),
             extra: settings.track_extra_parameters.iter().map(str::to_string).collect(),
             login_secret,
+            derivations: Derivations::new(workers),
             workers,
             log,
             settings_version: AtomicU64::new(settings.version),
@@ -192,6 +198,17 @@ impl House {
         let swapped =
             self.standing.compare_exchange(from as u8, to as u8, Ordering::AcqRel, Ordering::Acquire);
         swapped.is_ok()
+    }
+
+    /// The addresses of a server's name.
+    pub async fn resolve(&self, name: &str, port: u16) -> std::io::Result<Vec<std::net::SocketAddr>> {
+        let ttl = self.settings_cached(|s| Ttl { found: s.dns_max_ttl, not_found: s.dns_nxdomain_ttl });
+        self.resolver.resolve(name, port, ttl).await
+    }
+
+    /// How many statement texts clients and servers share.
+    pub fn statement_count(&self) -> usize {
+        self.statements.lock().expect("interning does not panic").len()
     }
 
     /// Names of statements that another process gave are not given again.

@@ -18,7 +18,7 @@ use crate::house::House;
 use crate::logic::ledger::{
     Borrow, CloseReason, GroupKey, Ledger, PoolKey, PoolLimits, Rules, ServerKey, Settled, WorkerId,
 };
-use crate::logic::parameters::Parameters;
+use crate::logic::parameters::{self, Parameters};
 use crate::server::{Server, ServerInfo};
 use crate::settings::{Database, LoadBalanceHosts, Settings};
 use crate::stats::DatabaseStats;
@@ -381,6 +381,21 @@ impl Drop for Waiting {
             let house = self.house.clone();
             house.pools.settle(&house, server, false);
         }
+    }
+}
+
+impl Welcome {
+    /// `extra`: track_extra_parameters.
+    pub fn new(statuses: Vec<(String, String)>, extra: &[String]) -> Welcome {
+        let mut tracked = Parameters::default();
+        for (name, value) in &statuses {
+            if let Some((name, _)) = parameters::tracked(name, extra)
+                && let Some(more) = tracked.with(name, value, true)
+            {
+                tracked = more;
+            }
+        }
+        Welcome { statuses, parameters: Arc::new(tracked) }
     }
 }
 

@@ -27,7 +27,7 @@ use crate::{console, login};
 const TICK: Duration = Duration::from_millis(100);
 
 /// One read takes at most this much. Larger results come in several reads; idle clients hold none of it.
-const READ_LEN: usize = 64 * 1024;
+pub const READ_LEN: usize = 64 * 1024;
 
 /// Accepted sockets on their way to a worker.
 pub const MAILBOX_LEN: usize = 1024;

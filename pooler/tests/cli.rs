@@ -1,7 +1,8 @@
 //! The program `pooler` as an operator starts it: options, exit codes, messages, background, pidfile.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
@@ -137,4 +138,81 @@ fn wait_until_gone(process: i32) {
         assert!(Instant::now() < deadline, "process {process} does not end");
         std::thread::yield_now();
     }
+}
+
+#[test]
+fn a_daemon_can_be_taken_over_by_another_one() {
+    let folder = Folder::new("");
+    let config = folder.path("a.ini");
+    let lonely = pooler(&as_user(&["-R", "-d"]), Some(&config));
+    assert_eq!(lonely.status.code(), Some(1), "there is nobody to take over from");
+    assert!(folder.text("log").contains("start without -R"), "{}", folder.text("log"));
+
+    assert!(pooler(&as_user(&["-d", "-q"]), Some(&config)).status.success());
+    let old: i32 = folder.text("pid").trim().parse().expect("the pidfile holds a number");
+    let _old_guard = KillAtEnd(old);
+    let output = pooler(&as_user(&["-R", "-d", "-q"]), Some(&config));
+    assert!(output.status.success(), "{}{}", said(&output.stderr), folder.text("log"));
+    wait_until_gone(old);
+    let new: i32 = folder.text("pid").trim().parse().expect("the pidfile holds a number");
+    let _new_guard = KillAtEnd(new);
+    assert_ne!(new, old);
+    assert!(folder.path(".s.PGSQL.6432").exists(), "the old one leaves the socket's file alone");
+    kill(Pid::from_raw(new), Signal::SIGTERM).expect("our own process");
+    wait_until_gone(new);
+    assert!(!folder.path(".s.PGSQL.6432").exists() && !folder.path("pid").exists());
+}
+
+/// A shell stands for the service manager: it passes its standard input on as the first socket.
+#[test]
+fn a_service_manager_passes_sockets_and_hears_how_it_goes() {
+    let folder = Folder::new("");
+    let passed = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    let address = passed.local_addr().expect("it is bound");
+    let manager = UnixDatagram::bind(folder.path("notify")).expect("our own folder");
+    fs::set_permissions(folder.path("notify"), fs::Permissions::from_mode(0o777)).expect("our own file");
+    manager.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout can be set");
+    let heard = || {
+        let mut buffer = [0; 200];
+        let len = manager.recv(&mut buffer).expect("the pooler tells its state");
+        String::from_utf8_lossy(&buffer[..len]).into_owned()
+    };
+    let script = "exec 3<&0 </dev/null; export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$@\"";
+    let mut child = Command::new("sh")
+        .args(["-c", script, "sh", env!("CARGO_BIN_EXE_pooler")])
+        .args(as_user(&["-q"]))
+        .arg(folder.path("a.ini"))
+        .env("NOTIFY_SOCKET", folder.path("notify"))
+        .stdin(std::os::fd::OwnedFd::from(passed))
+        .spawn()
+        .expect("sh starts");
+    let _guard = KillAtEnd(child.id() as i32);
+    assert_eq!(heard(), "READY=1");
+    std::net::TcpStream::connect(address).expect("the passed socket is listened to");
+    assert!(!folder.path(".s.PGSQL.6432").exists(), "what was passed takes the place of the settings");
+    let process = Pid::from_raw(child.id() as i32);
+    kill(process, Signal::SIGHUP).expect("our own process");
+    assert!(heard().starts_with("RELOADING=1\nMONOTONIC_USEC="));
+    assert_eq!(heard(), "READY=1");
+    kill(process, Signal::SIGTERM).expect("our own process");
+    assert_eq!(heard(), "STOPPING=1");
+    assert!(child.wait().expect("our own process").success());
+}
+
+#[test]
+fn the_unix_socket_belongs_to_its_group() {
+    let mine = nix::unistd::Group::from_gid(nix::unistd::getegid()).ok().flatten().expect("a group of ours");
+    let folder = Folder::new(&format!("unix_socket_mode = 0770\nunix_socket_group = {}", mine.name));
+    if Uid::effective().is_root() {
+        // Only a member may give a file to a group; root's rights are gone by then.
+        let output = pooler(&as_user(&["-q"]), Some(&folder.path("a.ini")));
+        assert_eq!(output.status.code(), Some(1));
+        assert!(folder.text("log").contains("cannot be given to"), "{}", folder.text("log"));
+        return;
+    }
+    assert!(pooler(&["-d", "-q"], Some(&folder.path("a.ini"))).status.success());
+    let process: i32 = folder.text("pid").trim().parse().expect("the pidfile holds a number");
+    let _guard = KillAtEnd(process);
+    let socket = fs::metadata(folder.path(".s.PGSQL.6432")).expect("the socket is there");
+    assert_eq!((socket.gid(), socket.permissions().mode() & 0o777), (mine.gid.as_raw(), 0o770));
 }

@@ -5,14 +5,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::admin::facts::{
-    Address, Buffers, ClientState, DatabaseRow, Facts, Lists, PoolRow, Replication, ServerState, SocketRow,
-    SocketState, State, UserRow,
+    Address, Buffers, ClientState, DatabaseRow, DnsHostRow, Facts, FdRow, Lists, MemRow, PeerPoolRow,
+    PoolRow, Replication, ServerState, SocketRow, SocketState, State, UserRow,
 };
+use crate::cancel::{Counts, Lane};
+use crate::client::Client;
 use crate::clients::{ClientEntry, Doing};
 use crate::house::House;
 use crate::logic::ledger::Place;
-use crate::pool::{PoolView, ServerView};
-use crate::settings::{ADMIN_DATABASE, Database, LoadBalanceHosts, PoolMode};
+use crate::logic::statements::Shared;
+use crate::pool::{PoolInfo, PoolView, ServerView};
+use crate::server::{Server, ServerInfo};
+use crate::settings::{ADMIN_DATABASE, Database, LoadBalanceHosts, Peer, PoolMode, Secret, UserSettings};
+use crate::worker::READ_LEN;
 
 /// One look at everything; sockets only when somebody prints them.
 pub fn gather(house: &House, with_sockets: bool) -> Facts {
@@ -28,7 +33,10 @@ pub fn gather(house: &House, with_sockets: bool) -> Facts {
         databases: databases(house, &clients),
         users: users(house, &clients),
         peers: settings.peers.values().cloned().collect(),
-        state: if house.pools.is_all_paused() { State::Paused } else { State::Active },
+        peer_pools: house.cancels.peers().into_iter().map(peer_pool_row).collect(),
+        dns_hosts: house.resolver.names().into_iter().map(dns_host_row).collect(),
+        mem: memory(house, &pools, &clients, &servers),
+        state: state(house),
         lists: lists(house, &pools, &clients, &servers),
         errors: house.stats.errors(),
         ..Facts::default()
@@ -37,6 +45,7 @@ pub fn gather(house: &House, with_sockets: bool) -> Facts {
     if with_sockets {
         facts.sockets = clients.iter().map(|c| client_row(c)).collect();
         facts.sockets.extend(servers.iter().map(|s| server_row(s, &clients)));
+        facts.fds = fds(house, &clients, &servers);
     }
     facts.settings = Some(settings);
     facts
@@ -44,6 +53,7 @@ pub fn gather(house: &House, with_sockets: bool) -> Facts {
 
 fn pool_row(house: &House, view: &PoolView) -> PoolRow {
     let (info, counts) = (&view.info, &view.counts);
+    let cancels = house.cancels.counts(Lane::Pool(info.key));
     let settings = house.settings();
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     PoolRow {
@@ -51,15 +61,15 @@ fn pool_row(house: &House, view: &PoolView) -> PoolRow {
         user: info.user.clone(),
         cl_active: count(counts.clients.saturating_sub(counts.waiting)),
         cl_waiting: count(counts.waiting),
-        cl_active_cancel_req: count(counts.active_cancel),
-        cl_waiting_cancel_req: 0,
+        cl_active_cancel_req: count(cancels.sent),
+        cl_waiting_cancel_req: count(cancels.waiting + cancels.dialing),
         sv_active: count(counts.lent),
-        sv_active_cancel: count(counts.active_cancel),
+        sv_active_cancel: count(cancels.sent),
         sv_being_canceled: count(counts.being_canceled),
         sv_idle: count(counts.idle),
         sv_used: count(counts.used),
         sv_tested: count(counts.testing),
-        sv_login: count(counts.dialing),
+        sv_login: count(counts.dialing + cancels.dialing),
         max_wait: counts.longest_wait,
         pool_mode: settings.pool_mode(&info.database, &info.user),
         load_balance_hosts: (info.database.hosts.len() > 1).then_some(info.database.load_balance_hosts),
@@ -153,6 +163,10 @@ fn lists(house: &House, pools: &[PoolView], clients: &[Arc<ClientEntry>], server
         databases: count(settings.databases.len() + 1),
         users: count(users(house, clients).len()),
         peers: count(settings.peers.len()),
+        peer_pools: count(house.cancels.peers().len()),
+        dns_names: count(house.resolver.names().len()),
+        dns_queries: house.resolver.pending(),
+        dns_pending: house.resolver.pending(),
         pools: count(pools.len() + 1),
         used_clients: count(clients.len() - logging_in),
         login_clients: count(logging_in),
@@ -160,6 +174,99 @@ fn lists(house: &House, pools: &[PoolView], clients: &[Arc<ClientEntry>], server
         used_servers: count(servers.len() - idle),
         ..Lists::default()
     }
+}
+
+fn state(house: &House) -> State {
+    match (house.is_suspended(), house.pools.is_all_paused()) {
+        (true, _) => State::Suspended,
+        (false, true) => State::Paused,
+        (false, false) => State::Active,
+    }
+}
+
+fn peer_pool_row((peer_id, counts): (u16, Counts)) -> PeerPoolRow {
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    PeerPoolRow {
+        peer_id,
+        cl_active_cancel_req: count(counts.sent),
+        cl_waiting_cancel_req: count(counts.waiting + counts.dialing),
+        sv_active_cancel: count(counts.sent),
+        sv_login: count(counts.dialing),
+    }
+}
+
+fn dns_host_row(name: crate::resolver::Name) -> DnsHostRow {
+    DnsHostRow {
+        hostname: name.name,
+        ttl_s: name.ttl.as_secs(),
+        addresses: name.addresses.iter().map(ToString::to_string).collect(),
+    }
+}
+
+/// PgBouncer's kinds of objects and what they are here. Nothing is kept free: memory that is not used is given back.
+fn memory(
+    house: &House,
+    pools: &[PoolView],
+    clients: &[Arc<ClientEntry>],
+    servers: &[ServerView],
+) -> Vec<MemRow> {
+    let settings = house.settings();
+    let row = |name, size: usize, used: usize| MemRow {
+        name,
+        size_bytes: u32::try_from(size).unwrap_or(u32::MAX),
+        used: u32::try_from(used).unwrap_or(u32::MAX),
+        free: 0,
+    };
+    let databases = settings.databases.len() + pools.iter().filter(|p| p.info.database.auto).count();
+    vec![
+        row("user_cache", size_of::<UserSettings>(), settings.users.len()),
+        row("credentials_cache", size_of::<Secret>(), settings.credentials.len()),
+        row("db_cache", size_of::<Database>(), databases),
+        row("peer_cache", size_of::<Peer>(), settings.peers.len()),
+        row("peer_pool_cache", size_of::<Counts>(), house.cancels.peers().len()),
+        row("pool_cache", size_of::<PoolInfo>(), pools.len()),
+        row("server_cache", size_of::<Server>() + size_of::<ServerInfo>(), servers.len()),
+        row("client_cache", size_of::<ClientEntry>() + size_of::<Client>(), clients.len()),
+        row("iobuf_cache", READ_LEN, house.workers),
+        row("server_prepared_statement_cache", size_of::<Shared>(), house.statement_count()),
+    ]
+}
+
+/// Every socket of the process. Cancel keys and passwords are not shown.
+fn fds(house: &House, clients: &[Arc<ClientEntry>], servers: &[ServerView]) -> Vec<FdRow> {
+    let address = |(host, port): &(String, u16)| Address { host: host.clone(), port: *port };
+    let doors = house.doors.facts().into_iter().map(|(fd, bound)| FdRow {
+        fd,
+        task: "pooler",
+        user: None,
+        database: None,
+        address: match bound {
+            Some(bound) => Address { host: bound.ip().to_string(), port: bound.port() },
+            None => Address { host: "unix".to_string(), port: house.settings().listen_port },
+        },
+        link_fd: 0,
+    });
+    let clients = clients.iter().filter_map(|client| {
+        let login = client.login.get()?;
+        let link = client.link.load(std::sync::atomic::Ordering::Relaxed);
+        Some(FdRow {
+            fd: client.fd,
+            task: "client",
+            user: Some(login.user.clone()),
+            database: Some(login.database.clone()),
+            address: address(&client.peer),
+            link_fd: servers.iter().find(|s| link > 0 && s.info.ptr == link).map_or(0, |s| s.info.fd),
+        })
+    });
+    let servers = servers.iter().map(|server| FdRow {
+        fd: server.info.fd,
+        task: "server",
+        user: Some(server.pool.user.clone()),
+        database: Some(server.pool.database.name.clone()),
+        address: Address { host: server.info.host.clone(), port: server.info.port },
+        link_fd: 0,
+    });
+    doors.chain(clients).chain(servers).collect()
 }
 
 fn client_row(entry: &ClientEntry) -> SocketRow {

@@ -67,6 +67,8 @@ pub struct MovedServer {
     /// The byte of ReadyForQuery.
     pub status: u8,
     pub parameters: Vec<MovedParameter>,
+    /// What it said about itself at its login.
+    pub statuses: Vec<(String, String)>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -189,6 +191,8 @@ impl MovedServer {
         out.number(self.connected_at);
         out.0.push(self.status);
         out.parameters(&self.parameters);
+        out.number(self.statuses.len() as u64);
+        self.statuses.iter().for_each(|(name, value)| out.texts(&[name, value]));
     }
 
     fn read(from: &mut Reader<'_>) -> Result<MovedServer, Unreadable> {
@@ -211,6 +215,7 @@ impl MovedServer {
             connected_at: from.number()?,
             status: from.byte()?,
             parameters: from.parameters()?,
+            statuses: from.list(|from| Ok((from.text()?, from.text()?)))?,
         })
     }
 }
@@ -366,6 +371,10 @@ mod tests {
                 port,
                 connected_at,
                 status,
+                statuses: parameters
+                    .iter()
+                    .map(|p: &MovedParameter| (p.name.clone(), p.value.clone()))
+                    .collect(),
                 parameters,
                 ..MovedServer::default()
             },

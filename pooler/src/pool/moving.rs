@@ -44,6 +44,7 @@ impl Lease {
             port: info.port,
             local: info.local.clone(),
             connected_at: u64::try_from(since.as_micros()).unwrap_or(u64::MAX),
+            statuses: info.welcome.statuses.clone(),
             ..MovedServer::default()
         };
         server.state.write_to(&mut moved);
@@ -74,7 +75,7 @@ impl Pools {
         let mut pools = self.lock();
         let Bringer { pool, client, worker } = by;
         let key = pools.ledger.adopt(pool.key, client, worker, Instant::now());
-        let info = Arc::new(info(house.next_id(), pool, moved, &state, &wire));
+        let info = Arc::new(info(house, pool, moved, &wire));
         let slot = key.0 as usize;
         if pools.infos.len() <= slot {
             pools.infos.resize_with(slot + 1, || None);
@@ -87,7 +88,8 @@ impl Pools {
     }
 }
 
-fn info(id: u64, pool: &PoolInfo, moved: MovedServer, state: &ServerState, wire: &Wire) -> ServerInfo {
+fn info(house: &House, pool: &PoolInfo, moved: MovedServer, wire: &Wire) -> ServerInfo {
+    let id = house.next_id();
     let ptr = ServerInfo::ptr_of(id);
     let (host, port) = (moved.host, moved.port);
     let address = match moved.address {
@@ -95,6 +97,9 @@ fn info(id: u64, pool: &PoolInfo, moved: MovedServer, state: &ServerState, wire:
         MovedAddress::Unix(path) => Address::Unix(path.into()),
         MovedAddress::Abstract(name) => Address::Abstract(name),
     };
+    // The first server of this pool that we see, perhaps: it is what the next client is welcomed with.
+    let welcome = pool.welcome().unwrap_or_else(|| Arc::new(Welcome::new(moved.statuses, &house.extra)));
+    pool.set_welcome(welcome.clone());
     let key = CancelKey { process_id: moved.process_id, secret: moved.secret };
     let connected_at = UNIX_EPOCH + Duration::from_micros(moved.connected_at);
     let age = SystemTime::now().duration_since(connected_at).unwrap_or_default();
@@ -112,6 +117,6 @@ fn info(id: u64, pool: &PoolInfo, moved: MovedServer, state: &ServerState, wire:
         connected: Instant::now().checked_sub(age).unwrap_or_else(Instant::now),
         prepared: AtomicU64::new(0),
         replication: Replication::None,
-        welcome: Arc::new(Welcome { statuses: Vec::new(), parameters: state.parameters.clone() }),
+        welcome,
     }
 }

@@ -287,3 +287,6 @@ keys! {
     /// Ours: threads that serve clients; 0 = one per core.
     worker_threads: u32 = Some("0"), AtStart;
 }
+
+#[cfg(test)]
+mod tests;

@@ -199,6 +199,26 @@ impl Script {
         }
     }
 
+    /// All rows up to ReadyForQuery, their values with a blank between.
+    pub fn rows(&mut self) -> Vec<String> {
+        let mut rows = Vec::new();
+        loop {
+            let (kind, body) = self.next();
+            match kind {
+                b'D' => {
+                    let row = backend::parse_data_row(&body).unwrap();
+                    let text = |cell: &Option<&[u8]>| {
+                        String::from_utf8_lossy(cell.unwrap_or_default()).into_owned()
+                    };
+                    rows.push(row.iter().map(text).collect::<Vec<_>>().join(" "));
+                }
+                b'E' => panic!("{}", Received::parse(&body).unwrap().summary()),
+                b'Z' => return rows,
+                _ => {}
+            }
+        }
+    }
+
     pub fn value(&mut self, sql: &str) -> String {
         self.send(Batch::new().query(sql));
         self.column().into_iter().next().unwrap_or_default()

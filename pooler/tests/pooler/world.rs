@@ -107,17 +107,19 @@ impl Pooler {
              logfile = {here}/log\nmetrics_listen_port = 0\nworker_threads = 2\n{settings}\n"
         );
         std::fs::write(folder.path().join("pooler.ini"), ini).expect("the ini file is written");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pooler"));
-        command.arg("-q").arg(folder.path().join("pooler.ini")).current_dir("/tmp");
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        // Not drop_rights(): the checkout may lie where only root may look, as /root does.
-        if let Some(user) = unprivileged() {
-            command.args(["-u", &user.name]);
-        }
-        let child = command.spawn().expect("the pooler starts");
+        let child = program(folder.path()).spawn().expect("the pooler starts");
         let pooler = Pooler { port, folder, child };
         wait_until("the pooler listens", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
         pooler
+    }
+
+    /// Another process takes over (`-R`). Returns the one that was there, once the new one answers.
+    pub fn take_over(&mut self) -> Child {
+        let new = program(self.folder.path()).arg("-R").spawn().expect("the pooler starts");
+        let pid = new.id();
+        let old = std::mem::replace(&mut self.child, new);
+        self.wait_for_log(&format!("[{pid}] LOG process up"));
+        old
     }
 
     pub async fn client(&self) -> tokio_postgres::Client {
@@ -137,6 +139,20 @@ impl Pooler {
             let _ = connection.await;
         });
         Ok(client)
+    }
+
+    /// Lines behind the last one of the configuration file; RELOAD takes them in.
+    pub fn add_settings(&self, lines: &str) {
+        let path = self.folder.path().join("pooler.ini");
+        let text = std::fs::read_to_string(&path).expect("the ini file is there");
+        std::fs::write(path, format!("{text}\n{lines}\n")).expect("the ini file is written");
+    }
+
+    pub fn replace_settings(&self, from: &str, to: &str) {
+        let path = self.folder.path().join("pooler.ini");
+        let text = std::fs::read_to_string(&path).expect("the ini file is there");
+        assert!(text.contains(from), "{from} is not in {text}");
+        std::fs::write(path, text.replace(from, to)).expect("the ini file is written");
     }
 
     /// One command of the console.
@@ -187,6 +203,18 @@ impl Drop for Pooler {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The pooler with the configuration of this folder.
+fn program(folder: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pooler"));
+    command.arg("-q").arg(folder.join("pooler.ini")).current_dir("/tmp");
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    // Not drop_rights(): the checkout may lie where only root may look, as /root does.
+    if let Some(user) = unprivileged() {
+        command.args(["-u", &user.name]);
+    }
+    command
 }
 
 /// Waits for something that another process does. Fails loudly when it does not happen.
