@@ -72,10 +72,11 @@ fn the_stack_s_own_configuration_is_understood() {
     assert!(matches!(group("django_backend").method, Method::RoundRobin));
     assert!(matches!(group("django_streaming").method, Method::LeastConn));
     let sockets = group("django_websocket");
-    assert!(matches!(sockets.method, Method::IpHash));
+    assert!(matches!(sockets.method, Method::IpHash { ipv6_bits: 128 }));
     let peer = &sockets.peers[9];
-    assert_eq!((&*peer.server, peer.max_conns, peer.max_fails), ("web-10:8000", 1500, 2));
-    assert_eq!(peer.fail_timeout, Duration::from_secs(60));
+    let terms = &peer.terms;
+    assert_eq!((&*terms.server, terms.max_conns, terms.max_fails), ("web-10:8000", 1500, 2));
+    assert_eq!(terms.fail_timeout, Duration::from_secs(60));
     assert_eq!(peer.address, Address::Tcp(([10, 0, 0, 10], 8000).into()));
     assert_eq!(sockets.keepalive.timeout, Duration::from_secs(300));
     let server = only_server(&settings);

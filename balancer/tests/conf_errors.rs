@@ -78,8 +78,12 @@ fn upstreams_must_make_sense() {
         ("upstream u { server web-1:0; }", "invalid port in upstream \"web-1:0\" in /etc/nginx.conf:3"),
         ("upstream u { server web-1 weight=0; }", "invalid parameter \"weight=0\" in /etc/nginx.conf:3"),
         (
-            "upstream u { server web-1 slow_start=3s; }",
-            "parameter \"slow_start=3s\" is not supported yet in /etc/nginx.conf:3",
+            "upstream u { server web-1 slow_start=often; }",
+            "invalid parameter \"slow_start=often\" in /etc/nginx.conf:3",
+        ),
+        (
+            "upstream u { random; server web-1 slow_start=3s; }",
+            "balancing method does not support parameter \"slow_start\" in /etc/nginx.conf:3",
         ),
         (
             "upstream u { ip_hash; server web-1; server web-2 backup; }",
@@ -90,9 +94,44 @@ fn upstreams_must_make_sense() {
             "duplicate upstream \"u\" in /etc/nginx.conf:3",
         ),
         (
-            "upstream u { ip_hash; least_conn; server web-1; }",
-            "load balancing method redefined in /etc/nginx.conf:3",
+            "upstream u { least_conn; hash_balance_factor 150; server web-1; }",
+            "\"hash_balance_factor\" directive needs \"hash\" in the same upstream in /etc/nginx.conf:3",
         ),
+        (
+            "upstream u { hash $uri; hash_balance_factor 100; server web-1; }",
+            "\"hash_balance_factor\" directive invalid value, it must be 0 or more than 100 in /etc/nginx.conf:3",
+        ),
+        ("upstream u { least_time soon; server web-1; }", "invalid value \"soon\" in /etc/nginx.conf:3"),
+        ("upstream u { server web-1; queue 0; }", "invalid value \"0\" in /etc/nginx.conf:3"),
+        (
+            "upstream u { server web-1; queue 5 time=1s; }",
+            "invalid parameter \"time=1s\" in /etc/nginx.conf:3",
+        ),
+        (
+            "upstream u { state /s; zone z; server web-1; }",
+            "\"server\" directive is not compatible with \"state\" in /etc/nginx.conf:3",
+        ),
+        (
+            "upstream u { state /s; }",
+            "\"state\" directive needs a \"zone\" in the same upstream in /etc/nginx.conf:3",
+        ),
+        ("upstream u { server web-1; sticky by luck; }", "unknown parameter \"by\" in /etc/nginx.conf:3"),
+        (
+            "upstream u { server web-1; sticky cookie c samesite=often; }",
+            "\"sticky\" directive invalid \"samesite\" parameter value in /etc/nginx.conf:3",
+        ),
+        (
+            "upstream u { server web-1; sticky learn lookup=$cookie_a create=$cookie_a; }",
+            "\"sticky\" directive \"zone\" parameter is not specified in /etc/nginx.conf:3",
+        ),
+        (
+            "upstream a { server web-1; sticky learn zone=z:1m lookup=$cookie_a create=$cookie_a; }\
+             upstream b { server web-1; sticky learn zone=z:1m lookup=$cookie_a create=$cookie_a; }",
+            "sticky zone \"z\" is already used in upstream \"a\" in /etc/nginx.conf:3",
+        ),
+        ("match m { } match m { }", "duplicate match \"m\" in /etc/nginx.conf:3"),
+        ("match m { status 99; }", "invalid status \"99\" in /etc/nginx.conf:3"),
+        ("match m { header A like b; }", "\"header\" directive invalid parameters in /etc/nginx.conf:3"),
     ];
     for (text, expected) in cases {
         assert_eq!(in_http(text), expected, "{text}");
@@ -103,8 +142,18 @@ fn upstreams_must_make_sense() {
 fn locations_must_make_sense() {
     let cases = [
         ("proxy_pass group;", "invalid URL prefix in /etc/nginx.conf:4"),
-        ("proxy_pass https://web-1;", "https towards upstreams is not supported yet in /etc/nginx.conf:4"),
         ("proxy_pass http://nowhere;", "host not found in upstream \"nowhere\" in /etc/nginx.conf:4"),
+        (
+            "health_check;",
+            "\"health_check\" directive needs a \"proxy_pass\" to a group in the same location in /etc/nginx.conf:4",
+        ),
+        (
+            "proxy_pass http://web-1; health_check fails=0;",
+            "invalid parameter \"fails=0\" in /etc/nginx.conf:4",
+        ),
+        ("proxy_pass http://web-1; health_check match=m;", "match \"m\" is not defined in /etc/nginx.conf:4"),
+        ("api write=maybe;", "invalid parameter \"write=maybe\" in /etc/nginx.conf:4"),
+        ("dashboard api;", "invalid parameter \"api\" in /etc/nginx.conf:4"),
         ("proxy_next_upstream http_501;", "invalid value \"http_501\" in /etc/nginx.conf:4"),
         ("return 1000;", "invalid return code \"1000\" in /etc/nginx.conf:4"),
         ("return text;", "invalid return code \"text\" in /etc/nginx.conf:4"),

@@ -127,8 +127,10 @@ impl Groups {
         let addresses = resolve(server, node, world, "upstream")?;
         let terms = Terms::new(&name);
         let peers = addresses.into_iter().map(|address| Peer::at(address, terms.clone())).collect();
+        // As nginx: only a group that the configuration names keeps connections.
         let keepalive =
             keepalive(&Scope::alone(&Node { block: Vec::new(), ..node.clone() }, Context::UPSTREAM))?;
+        let keepalive = Keepalive { idle_max: 0, ..keepalive };
         Ok(self.add(Upstream {
             id: UpstreamId(self.list.len()),
             name: name.into(),
@@ -185,10 +187,11 @@ fn queue(node: &Node) -> Result<QueueTerms> {
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(60);
 
 fn method(scope: &Scope<'_>, names: &Names<'_>) -> Result<Method> {
-    let mut methods = scope.nodes.iter().filter(|node| METHODS.contains(&&node.name[..]));
+    // nginx only warns of a second method; the last one counts.
+    let mut methods = scope.nodes.iter().rev().filter(|node| METHODS.contains(&&node.name[..]));
     let Some(node) = methods.next() else { return Ok(Method::RoundRobin) };
-    if let Some(second) = methods.next() {
-        return Err(second.error("load balancing method redefined"));
+    if methods.next().is_some() {
+        tracing::warn!("load balancing method redefined in {}", node.place);
     }
     let ipv6_bits = ipv6_bits(scope)?;
     let balance_percent = balance_percent(scope)?;
