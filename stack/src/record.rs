@@ -20,9 +20,11 @@ pub struct Process {
 impl Process {
     /// The process with this pid, if it runs.
     pub fn running(pid: u32) -> Option<Self> {
-        let (state, started_ticks) = stat(pid)?;
-        // A zombie has ended; only its parent has not looked yet.
-        (state != 'Z').then_some(Self { pid, started_ticks })
+        let stat = stat(pid)?;
+        // A zombie has ended and only its parent has not looked yet. But the first thread can be one before the others
+        // have gone, and until then the process holds its sockets.
+        let has_ended = stat.state == 'Z' && stat.threads <= 1;
+        (!has_ended).then_some(Self { pid, started_ticks: stat.started_ticks })
     }
 
     pub fn is_alive(&self) -> bool {
@@ -38,12 +40,23 @@ impl Process {
     }
 }
 
-fn stat(pid: u32) -> Option<(char, u64)> {
+/// Fields of /proc/PID/stat.
+struct Stat {
+    state: char,
+    threads: u64,
+    started_ticks: u64,
+}
+
+fn stat(pid: u32) -> Option<Stat> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name may hold blanks and brackets: fields are counted from its last closing bracket.
-    let mut fields = text.rsplit_once(')')?.1.split_whitespace();
-    let state = fields.next()?.chars().next()?;
-    Some((state, fields.nth(18)?.parse().ok()?))
+    // The name, field 2, may hold blanks and brackets: fields are counted from its last closing bracket.
+    let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
+    let field = |number: usize| fields.get(number - 3).copied();
+    Some(Stat {
+        state: field(3)?.chars().next()?,
+        threads: field(20)?.parse().ok()?,
+        started_ticks: field(22)?.parse().ok()?,
+    })
 }
 
 /// The record of one child; the file goes when this is dropped.
@@ -57,7 +70,7 @@ impl Record {
     /// The file cannot be written.
     pub fn write(dirs: &Dirs, name: &str, pid: u32) -> Result<Self> {
         let path = path_of(dirs, name);
-        let ticks = stat(pid).map_or(0, |(_, ticks)| ticks);
+        let ticks = stat(pid).map_or(0, |stat| stat.started_ticks);
         fs::write(&path, format!("{pid} {ticks}\n"))
             .with_context(|| format!("writing {}", path.display()))?;
         Ok(Self { path })
@@ -119,6 +132,21 @@ mod tests {
         assert!(left_over(&dirs).is_empty());
         assert!(!dirs.run().join("web-1.pid").exists());
         drop(record);
+    }
+
+    #[test]
+    fn a_process_whose_first_thread_has_ended_still_runs() {
+        let script = "import ctypes, threading, time\n\
+            threading.Thread(target=time.sleep, args=(600,)).start()\n\
+            ctypes.CDLL(None).pthread_exit(None)";
+        let mut child = std::process::Command::new("python3").args(["-c", script]).spawn().unwrap();
+        while stat(child.id()).is_some_and(|stat| stat.state != 'Z') {
+            std::thread::yield_now();
+        }
+        let process = Process::running(child.id()).expect("its second thread sleeps");
+        process.signal(Signal::SIGKILL);
+        child.wait().unwrap();
+        assert!(!process.is_alive());
     }
 
     #[test]
