@@ -6,6 +6,7 @@ mod console;
 mod copy;
 mod extended;
 mod fake;
+mod hostile;
 mod life;
 mod limits;
 mod login;

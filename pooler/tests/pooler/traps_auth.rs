@@ -6,7 +6,7 @@ use pgwire::startup;
 
 use crate::fake::FakePostgres;
 use crate::script::{Batch, Script};
-use crate::world::{Pooler, postgres, wait_until, write};
+use crate::world::{Pooler, hba, postgres, wait_until, write};
 
 /// Trap 26: a server that asks for less than SCRAM does not get a password that only proves itself by SCRAM.
 #[test]
@@ -222,21 +222,10 @@ async fn a_reload_forgets_users_and_passwords_that_are_not_listed_any_more() {
 /// Trap 28: the first line that fits decides, whatever comes behind it.
 #[tokio::test]
 async fn the_first_hba_line_that_fits_decides() {
-    let pooler =
-        Pooler::start_with("", &hba("host all bob 127.0.0.1/32 reject\nhost all all 127.0.0.1/32 trust"));
+    let pooler = Pooler::start(&hba("host all bob 127.0.0.1/32 reject\nhost all all 127.0.0.1/32 trust"));
     assert!(pooler.client_as("alice", "").await.is_ok());
     assert!(pooler.client_as("bob", "").await.is_err());
-    let only_tls = Pooler::start_with("", &hba("hostssl all all all trust\nhostnossl all bob all trust"));
+    let only_tls = Pooler::start(&hba("hostssl all all all trust\nhostnossl all bob all trust"));
     assert!(only_tls.client_as("bob", "").await.is_ok());
     assert!(only_tls.client_as("alice", "").await.is_err(), "without TLS no line fits her");
-}
-
-/// The settings for these rules, in a file that lives as long as the tests.
-fn hba(rules: &str) -> String {
-    use std::os::unix::fs::PermissionsExt;
-    let mut file = tempfile::NamedTempFile::new().unwrap();
-    std::io::Write::write_all(&mut file, rules.as_bytes()).unwrap();
-    std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(0o644)).unwrap();
-    let (_, path) = file.keep().unwrap();
-    format!("auth_type = hba\nauth_hba_file = {}", path.display())
 }

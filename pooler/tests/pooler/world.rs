@@ -231,6 +231,17 @@ pub fn free_port() -> u16 {
     listener.local_addr().expect("the listener has an address").port()
 }
 
+/// The settings for these HBA rules, which stand in a file that outlives the test.
+pub fn hba(rules: &str) -> String {
+    use std::os::unix::fs::PermissionsExt;
+    let mut file = tempfile::Builder::new().prefix("pooler-hba-").tempfile().expect("a temporary file");
+    file.write_all(rules.as_bytes()).expect("the rules are written");
+    let permissions = std::fs::Permissions::from_mode(0o644);
+    std::fs::set_permissions(file.path(), permissions).expect("the file is ours");
+    let (_, path) = file.keep().expect("the file may stay");
+    format!("auth_type = hba\nauth_hba_file = {}", path.display())
+}
+
 /// A command that is run by the user who runs the pooler.
 pub fn as_the_pooler(program: &str, args: &[&str]) -> Command {
     let mut command = Command::new(if unprivileged().is_some() { "runuser" } else { program });
