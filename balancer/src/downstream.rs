@@ -301,13 +301,17 @@ impl Downstream {
 
     /// Reads one head.
     async fn read_head(&mut self, scratch: &mut Scratch, head: &HeadLimits) -> Result<Head, Error> {
+        let (version_max, fields_added) = match &self.wire {
+            Wire::Served(stream) => (Version::Http2, stream.fields_added()),
+            _ => (Version::Http11, 0),
+        };
         let limits = Limits {
             line_len_max: head.large_buffer_len.max(head.header_buffer_len),
             head_len_max: (head.large_buffer_len * head.large_buffers).max(head.header_buffer_len),
-            fields_max: head.headers_max,
+            fields_max: head.headers_max.saturating_add(fields_added),
             underscores: head.underscores_in_headers,
             ignore_invalid: head.ignore_invalid_headers,
-            version_max: if matches!(self.wire, Wire::Served(_)) { Version::Http2 } else { Version::Http11 },
+            version_max,
         };
         let mut deadline = None;
         loop {

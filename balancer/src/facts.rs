@@ -13,7 +13,7 @@ use crate::conf::made::Memory;
 use crate::conf::variables::{Facts, HeaderName, Variable};
 use crate::downstream::Downstream;
 use crate::logic::h1::target::split_port;
-use crate::logic::h1::{Fields, fields, write};
+use crate::logic::h1::{Fields, Version, fields, write};
 use crate::relay::scratch::Scratch;
 use crate::relay::story::{Asked, Attempt, Limited, Story};
 use crate::running::Running;
@@ -151,6 +151,10 @@ impl<'a> Told<'a> {
             Variable::ConnectionRequests => put_number(out, down.requests),
             Variable::ConnectionTime => put_seconds(out, self.since(Some(down.arrival.opened.into_std()))),
             Variable::Https => down.arrival.tls.is_some() && put(out, b"on"),
+            Variable::Http2 => {
+                let is_http2 = self.story().request.version == Version::Http2;
+                is_http2 && put(out, if down.arrival.tls.is_some() { b"h2" } else { b"h2c" })
+            }
             Variable::Scheme => put(out, down.scheme()),
             Variable::ServerAddr => match down.wire.local_addr() {
                 Some(local) => put(out, local.ip().to_canonical().to_string().as_bytes()),

@@ -448,6 +448,7 @@ impl Exchange<'_> {
             }
         }
         out.extend_from_slice(b"\r\n");
+        self.scratch.story.sent_head_len = out.len() as u64;
         self.scratch.to_downstream.data = out;
     }
 }

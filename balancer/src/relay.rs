@@ -121,7 +121,9 @@ pub async fn refuse(
             x.scratch.story.request.fields.list.clear();
             x.scratch.story.host.clear();
             x.scratch.upload.begin(Framing::None, 0);
-            x.settle(Err(Answer::page(error.status()))).await
+            // nginx looks at the port before it looks at the words.
+            let is_misled = x.down.arrival.tls.is_none() && x.down.names(running).is_tls;
+            x.settle(Err(Answer::page(if is_misled { 497 } else { error.status() }))).await
         }
     };
     x.record();

@@ -21,7 +21,7 @@ pub struct Server {
     /// The first `server_name`, what `$server_name` says.
     pub name: Box<str>,
     pub head: HeadLimits,
-    pub tls: Option<Arc<ServerTls>>,
+    pub tls: Arc<ServerTls>,
     pub http2: Http2,
     /// `status_zone`, by its place in `Http::zones`.
     pub zone: Option<usize>,

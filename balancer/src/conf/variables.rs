@@ -166,6 +166,7 @@ variables! {
     DocumentUri "document_uri" "same as `$uri`",
     Uri "uri" "the path, decoded and normalised, without the query string",
     Host "host" "host of the request line, else of the Host header, else the server's name; lower-case, no port",
+    Http2 "http2" "`h2` over TLS, `h2c` in clear text, empty for HTTP/1",
     Hostname "hostname" "name of this machine",
     Https "https" "`on` over TLS, else empty",
     Msec "msec" "now, seconds with milliseconds",

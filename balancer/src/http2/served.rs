@@ -24,6 +24,8 @@ pub struct Served {
     respond: SendResponse<Bytes>,
     answer: Answer,
     is_head: bool,
+    /// Fields of the head's text that the client did not send as such.
+    fields_added: usize,
     local: Option<SocketAddr>,
 }
 
@@ -51,6 +53,8 @@ impl Served {
             incoming: Incoming::new(head, framing, stream),
             respond,
             answer: Answer::Head(Vec::new()),
+            fields_added: usize::from(request.uri().authority().is_some())
+                + usize::from(framing == InFraming::Chunked),
             is_head: request.method() == http::Method::HEAD,
             local,
         }
@@ -120,6 +124,10 @@ impl Served {
 
     pub fn is_answered(&self) -> bool {
         matches!(&self.answer, Answer::Body(body) if body.is_ended())
+    }
+
+    pub fn fields_added(&self) -> usize {
+        self.fields_added
     }
 
     pub fn local_addr(&self) -> Option<SocketAddr> {

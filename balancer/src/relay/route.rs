@@ -14,6 +14,7 @@ use crate::conf::template::Template;
 use crate::conf::upstream::Address;
 use crate::error::Error;
 use crate::headers::escape_path;
+use crate::logic::h1::Version;
 use crate::logic::h1::target::{normalise, split_port};
 use crate::logic::upstreams::Group;
 
@@ -39,18 +40,25 @@ impl<'a> Exchange<'a> {
         let Some(tls) = &self.down.arrival.tls else {
             return match self.down.names(self.running).is_tls {
                 true => Err(Answer::page(497)),
-                false => Ok(()),
+                false => self.check_http2(),
             };
         };
-        let Some(server) = &self.server.tls else { return Ok(()) };
+        let server = &self.server.tls;
         // Who proved itself to one server block has proved nothing to another that asks (CVE-2025-23419 and its kin).
-        if server.verify != Verify::Off && !tls.is_verified_by(server) {
+        if server.verify != Verify::Off && server.is_ready() && !tls.is_verified_by(server) {
             return Err(Answer::page(421));
         }
         match tls.refusal(server.verify) {
             Some(status) => Err(Answer::page(status)),
-            None => Ok(()),
+            None => self.check_http2(),
         }
+    }
+
+    /// A connection's version was agreed on with one server block; another may not speak it.
+    fn check_http2(&self) -> Result<(), Answer> {
+        let is_http2 = self.scratch.story.request.version == Version::Http2;
+        let is_spoken = self.server.http2.is_on || self.down.names(self.running).is_http2;
+        if is_http2 && !is_spoken { Err(Answer::page(421)) } else { Ok(()) }
     }
 
     /// Finds the location of the request as it came.

@@ -63,10 +63,11 @@ pub async fn accept(
     let name = offered.server_name.as_deref().unwrap_or_default();
     let server = names.find(name.as_bytes());
     let wants_http2 = names.is_http2 || server.http2.is_on;
-    let Some(tls) = &server.tls else { return Err(refuse(start, Refused::NoCertificate)) };
-    if tls.rejects {
+    if server.tls.rejects {
         return Err(refuse(start, Refused::Rejected));
     }
+    // As in nginx: a block without a certificate of its own shows that of the default server.
+    let tls = if server.tls.is_ready() { &server.tls } else { &names.default.tls };
     let Some(config) = tls.config(wants_http2) else {
         return Err(refuse(start, Refused::NoCertificate));
     };

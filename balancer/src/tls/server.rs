@@ -42,6 +42,11 @@ impl ServerTls {
         Ok(ServerTls { verify: ssl.verify, trust, rejects: ssl.reject_handshake, config })
     }
 
+    /// There is something to answer a handshake with.
+    pub fn is_ready(&self) -> bool {
+        self.config.is_some() || self.rejects
+    }
+
     pub fn config(&self, http2: bool) -> Option<Arc<ServerConfig>> {
         let configs = self.config.as_ref()?;
         Some(if http2 { configs.http2.clone() } else { configs.http1.clone() })

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
@@ -12,10 +12,17 @@ use rustls::server::{ProducesTickets, StoresServerSessions};
 const KEY_NAME_LEN: usize = 16;
 const EXPIRY_LEN: usize = 8;
 
-/// Seals with the first key and opens with any.
+/// Seals with the newest key and opens with any.
 pub struct Tickets {
-    keys: Vec<TicketKey>,
+    keys: Mutex<Keys>,
     lifetime: Duration,
+}
+
+struct Keys {
+    /// Newest first.
+    all: Vec<TicketKey>,
+    /// When the newest was drawn; none for keys of files, which are the operator's to change.
+    drawn: Option<Instant>,
 }
 
 struct TicketKey {
@@ -25,31 +32,57 @@ struct TicketKey {
 
 impl fmt::Debug for Tickets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Tickets({} keys, {:?})", self.keys.len(), self.lifetime)
+        write!(f, "Tickets({:?})", self.lifetime)
     }
 }
 
 impl Tickets {
-    /// A key that nobody else has and that ends with this configuration.
+    /// Keys that nobody else has, drawn anew after each lifetime: a stolen one opens little.
     pub fn random(lifetime: Duration) -> Result<Tickets, String> {
-        let mut bytes = [0u8; 48];
-        getrandom::fill(&mut bytes).map_err(|error| error.to_string())?;
-        Tickets::from_keys(&[bytes.to_vec()], lifetime)
+        let keys = Keys { all: vec![TicketKey::random()?], drawn: Some(Instant::now()) };
+        Ok(Tickets { keys: Mutex::new(keys), lifetime })
     }
 
     /// `ssl_session_ticket_key`: 48 or 80 bytes, a name and secrets.
     pub fn from_keys(files: &[Vec<u8>], lifetime: Duration) -> Result<Tickets, String> {
-        let keys = files.iter().map(|bytes| {
-            if bytes.len() != 48 && bytes.len() != 80 {
-                return Err("must be 48 or 80 bytes".to_owned());
-            }
-            let mut name = [0; KEY_NAME_LEN];
-            name.copy_from_slice(&bytes[..KEY_NAME_LEN]);
-            let secret = &bytes[KEY_NAME_LEN..KEY_NAME_LEN + 32];
-            let key = UnboundKey::new(&AES_256_GCM, secret).map_err(|error| error.to_string())?;
-            Ok(TicketKey { name, aead: LessSafeKey::new(key) })
-        });
-        Ok(Tickets { keys: keys.collect::<Result<_, String>>()?, lifetime })
+        let all = files.iter().map(|bytes| TicketKey::new(bytes)).collect::<Result<_, String>>()?;
+        Ok(Tickets { keys: Mutex::new(Keys { all, drawn: None }), lifetime })
+    }
+
+    fn keys(&self) -> MutexGuard<'_, Keys> {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Keys {
+    fn renew(&mut self, lifetime: Duration) {
+        if self.drawn.is_some_and(|drawn| drawn.elapsed() >= lifetime)
+            && let Ok(key) = TicketKey::random()
+        {
+            // What the one before the last has sealed is over by now.
+            self.all.truncate(1);
+            self.all.insert(0, key);
+            self.drawn = Some(Instant::now());
+        }
+    }
+}
+
+impl TicketKey {
+    fn random() -> Result<TicketKey, String> {
+        let mut bytes = [0u8; 48];
+        getrandom::fill(&mut bytes).map_err(|error| error.to_string())?;
+        TicketKey::new(&bytes)
+    }
+
+    fn new(bytes: &[u8]) -> Result<TicketKey, String> {
+        if bytes.len() != 48 && bytes.len() != 80 {
+            return Err("must be 48 or 80 bytes".to_owned());
+        }
+        let mut name = [0; KEY_NAME_LEN];
+        name.copy_from_slice(&bytes[..KEY_NAME_LEN]);
+        let secret = &bytes[KEY_NAME_LEN..KEY_NAME_LEN + 32];
+        let key = UnboundKey::new(&AES_256_GCM, secret).map_err(|error| error.to_string())?;
+        Ok(TicketKey { name, aead: LessSafeKey::new(key) })
     }
 }
 
@@ -68,7 +101,9 @@ impl ProducesTickets for Tickets {
 
     /// Name of the key, nonce, sealed end and session.
     fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
-        let key = self.keys.first()?;
+        let mut keys = self.keys();
+        keys.renew(self.lifetime);
+        let key = keys.all.first()?;
         let mut nonce = [0u8; NONCE_LEN];
         getrandom::fill(&mut nonce).ok()?;
         let mut sealed = unix_time().saturating_add(self.lifetime.as_secs()).to_be_bytes().to_vec();
@@ -81,7 +116,8 @@ impl ProducesTickets for Tickets {
     fn decrypt(&self, ticket: &[u8]) -> Option<Vec<u8>> {
         let (name, rest) = ticket.split_at_checked(KEY_NAME_LEN)?;
         let (nonce, sealed) = rest.split_at_checked(NONCE_LEN)?;
-        let key = self.keys.iter().find(|key| key.name == *name)?;
+        let keys = self.keys();
+        let key = keys.all.iter().find(|key| key.name == *name)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
         let mut sealed = sealed.to_vec();
         let opened = key.aead.open_in_place(nonce, Aad::from(key.name), &mut sealed).ok()?;

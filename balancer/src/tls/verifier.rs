@@ -24,7 +24,13 @@ impl AnyCertificate {
             let (_, read) = X509Certificate::from_der(der).ok()?;
             Some(DistinguishedName::from(read.subject().as_raw().to_vec()))
         };
-        AnyCertificate { provider, hints: authorities.iter().filter_map(subject).collect() }
+        let mut hints: Vec<DistinguishedName> = Vec::new();
+        for hint in authorities.iter().filter_map(subject) {
+            if !hints.iter().any(|known| known.as_ref() == hint.as_ref()) {
+                hints.push(hint);
+            }
+        }
+        AnyCertificate { provider, hints }
     }
 }
 

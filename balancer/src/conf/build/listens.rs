@@ -245,7 +245,7 @@ fn same_family(left: SocketAddr, right: SocketAddr) -> bool {
 /// Which names lead to which server. A name given twice belongs to the first server that has it, as in nginx.
 fn names(meeting: &Meeting<'_, '_>) -> Result<Names> {
     let default = meeting.servers.iter().find(|(_, default)| *default).unwrap_or(&meeting.servers[0]);
-    if let (true, None) = (meeting.line.is_tls, &default.0.server.tls) {
+    if meeting.line.is_tls && !default.0.server.tls.is_ready() {
         let what = format!(
             "no \"ssl_certificate\" is defined for the \"listen ... ssl\" directive in {}",
             meeting.line.node.place

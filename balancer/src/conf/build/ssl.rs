@@ -10,19 +10,16 @@ use crate::conf::ssl::{SessionCache, Ssl, Verify};
 use crate::conf::value;
 use crate::tls::server::ServerTls;
 
-/// `None`: the block cannot take part in a handshake.
-pub(super) fn server_tls(scope: &Scope<'_>, world: &dyn World) -> Result<Option<Arc<ServerTls>>> {
+pub(super) fn server_tls(scope: &Scope<'_>, world: &dyn World) -> Result<Arc<ServerTls>> {
     let ssl = settings(scope, world)?;
-    if ssl.certificates.is_empty() && !ssl.reject_handshake {
-        return Ok(None);
-    }
     if matches!(ssl.verify, Verify::On | Verify::Optional)
+        && !ssl.certificates.is_empty()
         && ssl.client_certificate.is_none()
         && ssl.trusted_certificate.is_none()
     {
         return Err(Error::whole("no ssl_client_certificate for ssl_verify_client"));
     }
-    ServerTls::new(&ssl).map(|tls| Some(Arc::new(tls))).map_err(Error::whole)
+    ServerTls::new(&ssl).map(Arc::new).map_err(Error::whole)
 }
 
 fn settings(scope: &Scope<'_>, world: &dyn World) -> Result<Ssl> {

@@ -1,0 +1,429 @@
+//! HTTP/2 to clients and to upstreams: curl, nginx and the h2 crate as peers, bare frames for what no honest peer does.
+
+#![allow(clippy::unwrap_used, reason = "a world that cannot be built fails its test loudly")]
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::Command;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use common::{Balancer, Origin, PATIENCE};
+use http::{HeaderMap, Request, Response};
+
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
+const CONTINUATION: u8 = 9;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+const ENHANCE_YOUR_CALM: u32 = 11;
+
+/// `GET / http://x`, from the static table.
+const GET: &[u8] = &[0x82, 0x86, 0x84, 0x41, 1, b'x'];
+
+/// A client that sends whatever frames it is told.
+struct Frames {
+    stream: TcpStream,
+}
+
+/// One frame that came.
+#[derive(Debug, PartialEq, Eq)]
+struct Frame {
+    kind: u8,
+    stream: u32,
+    payload: Vec<u8>,
+}
+
+impl Frames {
+    fn connect(port: u16) -> Frames {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
+        let mut frames = Frames { stream };
+        assert!(frames.send(SETTINGS, 0, 0, &[]));
+        frames
+    }
+
+    /// False once the other side does not listen any more.
+    fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) -> bool {
+        let mut frame = (payload.len() as u32).to_be_bytes()[1..].to_vec();
+        frame.extend_from_slice(&[kind, flags]);
+        frame.extend_from_slice(&stream.to_be_bytes());
+        frame.extend_from_slice(payload);
+        self.stream.write_all(&frame).is_ok()
+    }
+
+    fn next(&mut self) -> Option<Frame> {
+        let mut head = [0; 9];
+        self.stream.read_exact(&mut head).ok()?;
+        let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+        self.stream.read_exact(&mut payload).ok()?;
+        let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+        Some(Frame { kind: head[3], stream, payload })
+    }
+
+    /// The first frame of this kind.
+    fn first(&mut self, kind: u8) -> Option<Frame> {
+        std::iter::from_fn(|| self.next()).find(|frame| frame.kind == kind)
+    }
+
+    /// Why the other side ended the connection; `None`: without a word.
+    fn goodbye(&mut self) -> Option<u32> {
+        let frame = self.first(GOAWAY)?;
+        Some(u32::from_be_bytes(frame.payload[4..8].try_into().unwrap()))
+    }
+}
+
+/// One request over a connection of its own: the answer's head, body and trailers.
+fn ask(port: u16, request: Request<()>, body: Option<&[u8]>) -> (Response<()>, Vec<u8>, HeaderMap) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let wire = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        let (send, connection) = h2::client::handshake(wire).await.unwrap();
+        let driver = tokio::spawn(connection);
+        let (answer, mut sending) =
+            send.ready().await.unwrap().send_request(request, body.is_none()).unwrap();
+        if let Some(body) = body {
+            sending.send_data(Bytes::copy_from_slice(body), true).unwrap();
+        }
+        let (head, mut stream) = tokio::time::timeout(PATIENCE, answer).await.unwrap().unwrap().into_parts();
+        let mut body = Vec::new();
+        while let Some(data) = stream.data().await {
+            let data = data.unwrap();
+            stream.flow_control().release_capacity(data.len()).unwrap();
+            body.extend_from_slice(&data);
+        }
+        let trailers = stream.trailers().await.unwrap().unwrap_or_default();
+        driver.abort();
+        (Response::from_parts(head, ()), body, trailers)
+    })
+}
+
+fn get(port: u16, path: &str) -> Request<()> {
+    Request::get(format!("http://127.0.0.1:{port}{path}")).body(()).unwrap()
+}
+
+/// A server of HTTP/2 that ends its answers with trailers, and tells what it was asked.
+fn grpc_server() -> (u16, mpsc::Receiver<(Request<()>, Vec<u8>)>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    listener.set_nonblocking(true).unwrap();
+    let (tell, told) = mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            while let Ok((wire, _)) = listener.accept().await {
+                let tell = tell.clone();
+                tokio::spawn(async move {
+                    let mut connection = h2::server::handshake(wire).await.unwrap();
+                    while let Some(Ok((request, respond))) = connection.accept().await {
+                        tokio::spawn(answer_call(request, respond, tell.clone()));
+                    }
+                });
+            }
+        });
+    });
+    (port, told)
+}
+
+async fn answer_call(
+    request: Request<h2::RecvStream>,
+    mut respond: h2::server::SendResponse<Bytes>,
+    tell: mpsc::Sender<(Request<()>, Vec<u8>)>,
+) {
+    let (parts, mut body) = request.into_parts();
+    let mut message = Vec::new();
+    while let Some(Ok(data)) = body.data().await {
+        message.extend_from_slice(&data);
+    }
+    let head = Response::builder().header("content-type", "application/grpc").body(()).unwrap();
+    let mut stream = respond.send_response(head, false).unwrap();
+    stream.send_data(Bytes::from(message.clone()), false).unwrap();
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", "0".parse().unwrap());
+    stream.send_trailers(trailers).unwrap();
+    let _ = tell.send((Request::from_parts(parts, ()), message));
+}
+
+fn echo() -> Origin {
+    Origin::scripted(|served| {
+        while let Some((_, body)) = served.read_request_with_body() {
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nX-From: Origin\r\n\r\n", body.len());
+            served.send(&head);
+            served.send(&String::from_utf8(body).unwrap());
+        }
+    })
+}
+
+fn on(port: &str, location: &str) -> Balancer {
+    Balancer::start(&format!("server {{ listen 127.0.0.1:{port}; http2 on; location / {{ {location} }} }}"))
+}
+
+#[test]
+fn one_port_serves_both_versions_in_clear_text_and_over_tls() {
+    let folder = tempfile::tempdir().unwrap();
+    let (crt, key) = (folder.path().join("x.crt"), folder.path().join("x.key"));
+    let made = Command::new("openssl")
+        .args(
+            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=x -days 3"
+                .split(' '),
+        )
+        .arg("-keyout")
+        .arg(&key)
+        .arg("-out")
+        .arg(&crt)
+        .output()
+        .unwrap();
+    assert!(made.status.success());
+    let shown = format!("ssl_certificate {}; ssl_certificate_key {};", crt.display(), key.display());
+    let answers = "http2 on; location / { return 200 \"$server_protocol $scheme $connection_requests\"; }";
+    let plain = Balancer::start(&format!("server {{ listen 127.0.0.1:PORT; {answers} }}"));
+    let tls = Balancer::start(&format!("server {{ listen 127.0.0.1:PORT ssl; {shown} {answers} }}"));
+    let curl = |version: &str, url: String| {
+        let done =
+            Command::new("curl").args(["-sk", "--max-time", "20", version]).args(urls).output().unwrap();
+        String::from_utf8(done.stdout).unwrap()
+    };
+    let clear = format!("http://127.0.0.1:{}/", plain.port);
+    assert_eq!(curl("--http2-prior-knowledge", &[&clear]), "HTTP/2.0 http 1");
+    assert_eq!(curl("--http1.1", &[&clear, &clear]), "HTTP/1.1 http 1HTTP/1.1 http 2");
+    let sealed = format!("https://127.0.0.1:{}/", tls.port);
+    assert_eq!(curl("--http2", &[&sealed, &sealed]), "HTTP/2.0 https 1HTTP/2.0 https 2");
+    assert_eq!(curl("--http1.1", &[&sealed, &sealed]), "HTTP/1.1 https 1HTTP/1.1 https 2");
+}
+
+#[test]
+fn a_request_of_http2_reaches_an_origin_of_http1_with_its_body_and_back() {
+    let origin = echo();
+    let balancer =
+        on("PORT", &format!("proxy_pass http://127.0.0.1:{}; client_max_body_size 0;", origin.port));
+    let body = "0123456789".repeat(50_000);
+    let request = Request::post(format!("http://name.test:{}/x?y=1", balancer.port))
+        .header("cookie", "a=1")
+        .header("cookie", "b=2")
+        .body(())
+        .unwrap();
+    let (head, back, _) = ask(balancer.port, request, Some(body.as_bytes()));
+    assert_eq!((head.status().as_u16(), head.headers()["x-from"].to_str().unwrap()), (200, "Origin"));
+    assert!(head.headers().get("connection").is_none() && head.headers().get("transfer-encoding").is_none());
+    assert_eq!(back.len(), body.len());
+    assert!(back == body.as_bytes());
+    let seen = &origin.seen()[0];
+    assert!(seen.starts_with("POST /x?y=1 HTTP/1.1\r\n"), "{seen}");
+    assert_eq!(common::header(seen, "cookie"), Some("a=1; b=2"));
+}
+
+#[test]
+fn trailers_of_an_origin_pass_when_they_are_asked_for() {
+    let origin = Origin::answering(
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX-Sum: 7\r\nSet-Cookie: no\r\n\r\n",
+    );
+    let balancer = Balancer::start(&format!(
+        "server {{ listen 127.0.0.1:PORT; http2 on; location / {{ proxy_pass http://127.0.0.1:{port}; }}\n\
+         location /with {{ proxy_pass http://127.0.0.1:{port}; proxy_pass_trailers on; }} }}",
+        port = origin.port
+    ));
+    let (_, body, trailers) = ask(balancer.port, get(balancer.port, "/with"), None);
+    assert_eq!((&body[..], trailers.len()), (&b"ok"[..], 1));
+    assert_eq!(trailers["x-sum"], "7");
+    let (_, body, trailers) = ask(balancer.port, get(balancer.port, "/"), None);
+    assert_eq!((&body[..], trailers.len()), (&b"ok"[..], 0));
+}
+
+#[test]
+fn an_answer_that_is_cut_ends_in_a_reset() {
+    let origin = Origin::scripted(|served| {
+        served.read_request();
+        served.send("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf");
+    });
+    let balancer = on("PORT", &format!("proxy_pass http://127.0.0.1:{};", origin.port));
+    let mut client = Frames::connect(balancer.port);
+    client.send(HEADERS, END_STREAM | END_HEADERS, 1, GET);
+    assert_eq!(client.first(RST_STREAM).unwrap().stream, 1);
+}
+
+#[test]
+fn a_grpc_call_passes_with_its_trailers() {
+    let (port, told) = grpc_server();
+    let balancer = on("PORT", &format!("grpc_pass grpc://127.0.0.1:{port};"));
+    let call = |message: &[u8]| {
+        let request = Request::post(format!("http://127.0.0.1:{}/pkg.Service/Call", balancer.port))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .body(())
+            .unwrap();
+        ask(balancer.port, request, Some(message))
+    };
+    for message in [&b"first"[..], b"second"] {
+        let (head, body, trailers) = call(message);
+        assert_eq!((head.status().as_u16(), &body[..]), (200, message));
+        assert_eq!(trailers["grpc-status"], "0");
+        let (seen, came) = told.recv_timeout(PATIENCE).unwrap();
+        assert_eq!((seen.uri().path(), &came[..]), ("/pkg.Service/Call", message));
+        assert_eq!(seen.headers()["te"], "trailers");
+    }
+}
+
+#[test]
+fn an_upstream_of_http2_is_asked_over_one_kept_connection() {
+    let inner = on("PORT", "return 200 \"$server_protocol $connection_requests $host\";");
+    let balancer = Balancer::start(&format!(
+        "upstream inner {{ server 127.0.0.1:{}; keepalive 2; }}\n\
+         server {{ listen 127.0.0.1:PORT; location / {{ proxy_http_version 2; proxy_pass http://inner; }} }}",
+        inner.port
+    ));
+    for count in 1..4 {
+        assert_eq!(balancer.client().get("/").body, format!("HTTP/2.0 {count} inner"));
+    }
+    let head = balancer.client().send("HEAD / HTTP/1.1\r\nHost: x\r\n\r\n").response_to_head();
+    assert_eq!((head.status, head.header("content-length")), (200, Some("16")));
+    assert_eq!(balancer.client().get("/").body, "HTTP/2.0 5 inner");
+}
+
+#[test]
+fn rapid_reset_is_told_to_calm_down() {
+    let origin = Origin::scripted(|served| {
+        served.read_request();
+        served.read_to_end();
+    });
+    let balancer = Balancer::start(&format!(
+        "server {{ listen 127.0.0.1:PORT; http2 on; location / {{ proxy_pass http://127.0.0.1:{}; }}\n\
+         location /alive {{ return 200 ok; }} }}",
+        origin.port
+    ));
+    let mut client = Frames::connect(balancer.port);
+    let mut sent = 0;
+    for stream in (1..40_001).step_by(2) {
+        let opened = client.send(HEADERS, END_STREAM | END_HEADERS, stream, GET);
+        if !opened || !client.send(RST_STREAM, 0, stream, &8u32.to_be_bytes()) {
+            break;
+        }
+        sent += 1;
+    }
+    let goodbye = client.goodbye();
+    assert!(sent < 20_000 || goodbye == Some(ENHANCE_YOUR_CALM), "{sent} resets, {goodbye:?}");
+    let asked = origin.seen().len();
+    assert!(asked < 1000, "the origin was asked {asked} times");
+    assert_eq!(ask(balancer.port, get(balancer.port, "/alive"), None).1, b"ok");
+}
+
+#[test]
+fn made_you_reset_is_told_to_calm_down() {
+    let origin = Origin::scripted(|served| {
+        served.read_request();
+        served.read_to_end();
+    });
+    let balancer = on("PORT", &format!("proxy_pass http://127.0.0.1:{};", origin.port));
+    let mut client = Frames::connect(balancer.port);
+    let mut sent = 0;
+    for stream in (1..40_001).step_by(2) {
+        let opened = client.send(HEADERS, END_STREAM | END_HEADERS, stream, GET);
+        // A window that grows by nothing is an error for which the server has to reset the stream.
+        if !opened || !client.send(WINDOW_UPDATE, 0, stream, &0u32.to_be_bytes()) {
+            break;
+        }
+        sent += 1;
+    }
+    let goodbye = client.goodbye();
+    assert!(sent < 20_000 || goodbye.is_some(), "{sent} streams, {goodbye:?}");
+    let asked = origin.seen().len();
+    assert!(asked < 3000, "the origin was asked {asked} times");
+}
+
+#[test]
+fn a_head_without_end_is_cut_off() {
+    let balancer = on("PORT", "return 200 ok;");
+    let mut client = Frames::connect(balancer.port);
+    client.send(HEADERS, END_STREAM, 1, GET);
+    // A literal field, not indexed: name and value of 100 bytes each.
+    let mut field = vec![0, 100];
+    field.extend_from_slice(&[b'a'; 100]);
+    field.push(100);
+    field.extend_from_slice(&[b'b'; 100]);
+    let fields = field.repeat(70);
+    let mut sent = 0;
+    while sent < 1000 && client.send(CONTINUATION, 0, 1, &fields) {
+        sent += 1;
+    }
+    let goodbye = client.goodbye();
+    assert!(sent < 1000 || goodbye.is_some(), "{sent} CONTINUATION frames of 14 kB were read");
+}
+
+#[test]
+fn a_header_bomb_is_refused_and_costs_no_memory() {
+    let balancer = on("PORT", "return 200 ok;");
+    let mut client = Frames::connect(balancer.port);
+    // One entry of 4,000 bytes in the dynamic table, then a thousand references of one byte: 4 MB of fields.
+    let mut block = GET.to_vec();
+    block.extend_from_slice(&[0x40, 1, b'a', 0x7f, 0xa1, 0x1e]);
+    block.extend_from_slice(&[b'b'; 4000]);
+    block.extend_from_slice(&[0xbe; 1000]);
+    client.send(HEADERS, END_STREAM | END_HEADERS, 1, &block);
+    let answer = std::iter::from_fn(|| client.next())
+        .find(|frame| matches!(frame.kind, HEADERS | RST_STREAM | GOAWAY))
+        .unwrap();
+    // `:status: 400` is the twelfth entry of the static table; 431 is no entry.
+    let is_refusal = answer.kind != HEADERS || answer.payload[0] != 0x88;
+    assert!(is_refusal, "{answer:?}");
+    assert_eq!(ask(balancer.port, get(balancer.port, "/"), None).1, b"ok");
+}
+
+#[test]
+fn who_opens_no_window_loses_the_stream_and_not_the_connection() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("big"), vec![b'x'; 1 << 20]).unwrap();
+    let balancer = on("PORT", &format!("root {}; send_timeout 300ms;", folder.path().display()));
+    let mut client = Frames::connect(balancer.port);
+    let big = &[0x82, 0x86, 0x04, 4, b'/', b'b', b'i', b'g', 0x41, 1, b'x'];
+    client.send(HEADERS, END_STREAM | END_HEADERS, 1, big);
+    let started = Instant::now();
+    assert_eq!(client.first(RST_STREAM).unwrap().stream, 1);
+    assert!(started.elapsed() < Duration::from_secs(10));
+    let missing = &[0x82, 0x86, 0x04, 3, b'/', b'n', b'o', 0x41, 1, b'x'];
+    client.send(HEADERS, END_STREAM | END_HEADERS, 3, missing);
+    assert_eq!(client.first(HEADERS).unwrap().stream, 3);
+}
+
+#[test]
+fn a_client_that_says_nothing_more_is_sent_away() {
+    let balancer = Balancer::start(
+        "server { listen 127.0.0.1:PORT; http2 on; keepalive_timeout 300ms; client_header_timeout 300ms;\n\
+         location / { return 200 ok; } }",
+    );
+    let mut client = Frames::connect(balancer.port);
+    assert_eq!(client.goodbye(), Some(0), "no request at all");
+    let mut client = Frames::connect(balancer.port);
+    client.send(HEADERS, END_STREAM | END_HEADERS, 1, GET);
+    assert_eq!(client.first(HEADERS).unwrap().stream, 1);
+    assert_eq!(client.goodbye(), Some(0), "idle after one");
+}
+
+#[test]
+fn a_drain_says_goodbye_and_lets_the_stream_under_way_end() {
+    let (release, held) = mpsc::channel::<()>();
+    let held = std::sync::Mutex::new(held);
+    let origin = Origin::scripted(move |served| {
+        served.read_request();
+        held.lock().unwrap().recv().unwrap();
+        served.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    });
+    let balancer = on("PORT", &format!("proxy_pass http://127.0.0.1:{};", origin.port));
+    let mut client = Frames::connect(balancer.port);
+    client.send(HEADERS, END_STREAM | END_HEADERS, 1, GET);
+    while origin.seen().is_empty() {
+        std::thread::yield_now();
+    }
+    balancer.signal("quit");
+    assert_eq!(client.goodbye(), Some(0));
+    release.send(()).unwrap();
+    assert_eq!(client.first(HEADERS).unwrap().stream, 1);
+    assert!(std::iter::from_fn(|| client.next()).count() > 0, "its body, then the end of the connection");
+}
