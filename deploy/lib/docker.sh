@@ -70,7 +70,17 @@ docker_start() {
     done
     [[ $replicas =~ ^[1-9][0-9]*$ ]] || fail "--replicas N: a number from 1"
     docker_build
+    docker_check "$mode"
     docker_up "$replicas" "$mode"
+}
+
+# What is wrong with the settings is told before anything starts. From source, the programs are in the images alone.
+docker_check() { # mode
+    is_built || return 0
+    case $1 in
+    pooled) stack check --containers ;;
+    *) stack check --containers "--$1" ;;
+    esac
 }
 
 docker_up() { # replicas, mode

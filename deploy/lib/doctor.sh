@@ -18,6 +18,9 @@ doctor() {
         say "lacks open files per process: $open; the balancer wants two per connection (ulimit -Hn)" && bad=1
     fi
     [ -f "$HOME_DIR/config.env" ] || say "note  no config.env: the defaults of config.env.example are used"
-    if is_built; then stack status || true; fi
+    if is_built; then
+        stack check || bad=1
+        stack status || true
+    fi
     [ "$bad" = 0 ] || fail "something is lacking; start and test install packages themselves"
 }

@@ -42,11 +42,16 @@ end_to_end_at() {
     return "$ended"
 }
 
-all_checks() {
-    local dir=$1
+all_checks() { verify_here "$@" -- --with-shutdown; }
+
+# Folder and command of the stack under check, then flags of verify.
+verify_here() { # dir, stack..., --, flags...
+    local dir=$1 here=()
     shift
-    "$@" status --json >"$dir/status.json" || return
-    "$@" exec web-1 "$(target_dir)/release/load_tests" verify --status "$dir/status.json" --with-shutdown
+    while [ "$1" != -- ]; do here+=("$1") && shift; done
+    shift
+    "${here[@]}" status --json >"$dir/status.json" || return
+    "${here[@]}" exec web-1 "$(target_dir)/release/load_tests" verify --status "$dir/status.json" "$@"
 }
 
 # Reads are answered by the standby, and both databases are in the answers that the documents name.
@@ -62,10 +67,22 @@ read_replica_checks() {
 }
 
 # Without the pooler, and as small as it goes.
-direct_checks() {
-    local answer
-    answer=$(curl -fsS "http://127.0.0.1:$HTTP_PORT/db/connections/") || return
-    grep -q '"using_pgbouncer": *false' <<<"$answer" || { say "using_pgbouncer is not false: $answer" && return 1; }
+direct_checks() { verify_here "$@" -- --only containers,sticky,rooms,stream,console,kill; }
+
+# What is wrong with the settings of all parts is told in one go, and nothing is made.
+wrong_settings() {
+    local dir told expected ended=0
+    dir=$(mktemp -d)
+    printf '%s\n' HTTP_PORT=many CHAT_QUEUE_BYTES=few RESPONDER=openai nonsense HTPP_PORT=1 >"$dir/config.env"
+    told=$(stack --config "$dir/config.env" --dir "$dir/stack" up 2>&1) && ended=1
+    say "$told"
+    for expected in ':1: HTTP_PORT: "many" is no' ':2: CHAT_QUEUE_BYTES: "few" is no' 'RESPONDER_URL: unset' ':4: expected KEY=VALUE' \
+        ':5: no part knows HTPP_PORT; is HTTP_PORT meant?'; do
+        grep -qF -- "$expected" <<<"$told" || { say "not told: $expected" && ended=1; }
+    done
+    [ ! -e "$dir/stack" ] || { say "something was made" && ended=1; }
+    rm -rf -- "$dir"
+    return "$ended"
 }
 
 docker_end_to_end() {

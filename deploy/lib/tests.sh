@@ -36,6 +36,14 @@ skip() {
     note_result SKIP "$1" "$2"
 }
 
+build_tests() {
+    if cargo nextest --version >/dev/null 2>&1; then
+        cargo nextest run --workspace --locked --no-run
+    else
+        cargo test --workspace --locked --no-run
+    fi
+}
+
 # Rust's tests count one by one; the runner's own closing lines are shown.
 rust_tests() {
     local log="$RESULTS/tests.log" ended=0 started=$SECONDS counts
@@ -74,12 +82,18 @@ run_tests() {
     cd "$HOME_DIR"
     RESULTS=$HOME_DIR/results/test
     mkdir -p "$RESULTS"
-    local started=$SECONDS
+    local started=$SECONDS early
     step fmt cargo fmt --all --check
     step shellcheck check_scripts
     step clippy cargo clippy --workspace --all-targets --locked -- -D warnings
+    step test-build build_tests
+    # The tests wait more than they compute: the release build takes what they leave of the cores.
+    nice -n 19 cargo build --release --locked --workspace >"$RESULTS/release-build-early.log" 2>&1 </dev/null &
+    early=$!
     rust_tests
+    wait "$early" || true
     step release-build cargo build --release --locked --workspace
+    step wrong-settings wrong_settings
     step native-stack native_end_to_end all_checks
     step native-read-replica native_end_to_end read_replica_checks --read-replica --replicas 2
     step native-direct native_end_to_end direct_checks --direct --replicas 2

@@ -62,6 +62,9 @@ pub enum Verb {
     Check {
         #[command(flatten)]
         how: UpArgs,
+        /// For parts in containers, which share no ports
+        #[arg(long)]
+        containers: bool,
     },
     /// Drain and stop everything; data is kept
     Down {

@@ -13,11 +13,11 @@ use crate::dirs::Dirs;
 use crate::identity::RunAs;
 use crate::logic::plan::Plan;
 use crate::logic::report::Report;
-use crate::origin::{Checked, Environment};
+use crate::origin::{Checked, Environment, Ports};
+use crate::record::Process;
 use crate::settings::{Overrides, Settings};
 use crate::spawn::log_tail;
 use crate::supervisor::{end_left_over, plan_of, todays_name};
-use crate::record::Process;
 use crate::{Site, last_start, record, release};
 
 /// How often a supervisor that has just been started is looked for.
@@ -54,7 +54,7 @@ pub async fn up(site: &Site, how: Overrides, environment: Environment<'_>) -> Re
 /// # Errors
 /// The settings are wrong, or something cannot be written.
 pub async fn prepare(site: &Site, how: Overrides, environment: Environment<'_>) -> Result<Dirs> {
-    let settings = checked(site, how, environment).await?;
+    let settings = checked(site, how, environment, Ports::Shared).await?;
     let run_as = RunAs::find(settings.user.as_deref())?;
     let dirs = Dirs::prepare(&site.dir, &run_as)?;
     let source = release::Source { programs: site.programs.clone(), texts: site.home.join("deploy") };
@@ -67,14 +67,24 @@ pub async fn prepare(site: &Site, how: Overrides, environment: Environment<'_>) 
 ///
 /// # Errors
 /// Everything that is wrong with the settings.
-pub async fn check(site: &Site, how: Overrides, environment: Environment<'_>) -> Result<ExitCode> {
-    checked(site, how, environment).await?;
+pub async fn check(
+    site: &Site,
+    how: Overrides,
+    environment: Environment<'_>,
+    ports: Ports,
+) -> Result<ExitCode> {
+    checked(site, how, environment, ports).await?;
     println!("the settings are right");
     Ok(ExitCode::SUCCESS)
 }
 
-async fn checked(site: &Site, how: Overrides, environment: Environment<'_>) -> Result<Settings> {
-    let Checked { settings, warnings } = site.origin(how).check(environment, &site.programs).await?;
+async fn checked(
+    site: &Site,
+    how: Overrides,
+    environment: Environment<'_>,
+    ports: Ports,
+) -> Result<Settings> {
+    let Checked { settings, warnings } = site.origin(how).check(environment, &site.programs, ports).await?;
     for warning in warnings {
         eprintln!("warning: {warning}");
     }

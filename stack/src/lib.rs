@@ -28,7 +28,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 
 use cli::{Cli, PlaceArgs, UpArgs, Verb};
-use origin::Origin;
+use origin::{Origin, Ports};
 use settings::Overrides;
 
 /// What `main` hands in: everything that the process knows of its surroundings.
@@ -114,7 +114,10 @@ pub async fn run(cli: Cli, around: Surroundings<'_>) -> Result<ExitCode> {
             nix::unistd::setsid().context("leaving the terminal's session")?;
             supervise(&site, how, environment).await
         }
-        Verb::Check { how } => client::check(&site, overrides(how, &site.dir)?, environment).await,
+        Verb::Check { how, containers } => {
+            let ports = if containers { Ports::Apart } else { Ports::Shared };
+            client::check(&site, overrides(how, &site.dir)?, environment, ports).await
+        }
         Verb::Down { purge } => client::down(&site, purge).await,
         Verb::Status { json } => client::status(&site, json).await,
         Verb::Logs { service, follow, lines } => follow::logs(&site, service.as_deref(), follow, lines).await,

@@ -32,6 +32,15 @@ pub struct Origin {
     pub search_path: String,
 }
 
+/// Whose ports the settings name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ports {
+    /// One machine's: no two parts can have the same.
+    Shared,
+    /// Each part's own, in a container of its own.
+    Apart,
+}
+
 /// Settings that every part will take.
 #[derive(Debug)]
 pub struct Checked {
@@ -59,13 +68,15 @@ impl Origin {
     ///
     /// # Errors
     /// Everything that is wrong, in one text; the web service cannot be asked.
-    pub async fn check(&self, outer: Environment<'_>, programs: &Path) -> Result<Checked> {
+    pub async fn check(&self, outer: Environment<'_>, programs: &Path, ports: Ports) -> Result<Checked> {
         let file = self.file()?;
         let read = Settings::read(&file.values, outer, self.overrides);
         let mut problems = problems_of(&file, read.as_ref().err());
         if let Ok(settings) = &read {
             problems.extend(settings.lacking());
-            problems.extend(clashes(&listening(settings, settings.replicas)));
+            if ports == Ports::Shared {
+                problems.extend(clashes(&listening(settings, settings.replicas)));
+            }
         }
         for problem in web_problems(&programs.join("web"), &file, outer).await? {
             if !problems.contains(&problem) {

@@ -9,7 +9,7 @@ use crate::control::{Command, Reply, Request};
 use crate::keeper::Keeper;
 use crate::logic::addresses::Place;
 use crate::logic::plan::Part;
-use crate::origin::Checked;
+use crate::origin::{Checked, Ports};
 use crate::release;
 use crate::{conf, postgres};
 
@@ -183,7 +183,7 @@ impl Stack {
     /// Reads `config.env` again. What decides which parts there are, and where, is for a restart of the whole.
     async fn plan_again(&mut self, outer: &dyn Fn(&str) -> Option<String>) -> Result<()> {
         let programs = release::current(&self.nest.dirs).context("no release is installed")?;
-        let Checked { settings, warnings } = self.origin.check(outer, &programs).await?;
+        let Checked { settings, warnings } = self.origin.check(outer, &programs, Ports::Shared).await?;
         for warning in &warnings {
             self.board.say(warning);
         }
