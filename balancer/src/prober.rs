@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::buffer::{BUFFER_LEN, Buffer};
 use crate::conf::check::HealthCheck;
-use crate::conf::upstream::{Address, UpstreamId};
+use crate::conf::upstream::{Address, Duty, UpstreamId};
 use crate::error::Error;
 use crate::logic::check::{BODY_LEN_MAX, Mismatch, check_body, check_head};
 use crate::logic::h1::{BadBody, BadResponse, BodyReader, Method, Piece, ResponseHead};
@@ -51,7 +51,8 @@ impl Prober {
         }
         for check in checks {
             let group = running.upstreams.group(check.group);
-            for index in 0..group.peers().len() {
+            let wanted = |index: &usize| group.peers()[*index].terms.duty != Duty::Down;
+            for index in (0..group.peers().len()).filter(wanted) {
                 let probe =
                     Probe { check: check.clone(), group: group.clone(), index, started: running.started };
                 let (ended, tasks) = (self.ended.clone(), self.tasks.clone());

@@ -14,6 +14,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use common::{Balancer, Client, Origin, PATIENCE, wait_until};
 
 const GROUPS_PER_METHOD: usize = 12;
+/// `PICKS_STEPS_PER_GROUP=2100` makes a long run: about a hundred thousand steps.
 const STEPS_PER_GROUP: usize = 90;
 const METHODS: [&str; 4] = ["", "least_conn;", "ip_hash;", "hash $arg_key;"];
 
@@ -108,13 +109,14 @@ fn http_block(dice: &mut Dice, live: &[u16], dead: &[u16]) -> String {
                 }
                 groups.push_str(";\n");
             }
-            groups.push_str("}\n");
+            // Without kept connections a long run would use up the machine's ports.
+            groups.push_str(" keepalive 32; keepalive_requests 1000000; }\n");
             let _ = writeln!(locations, "location /{name}/ {{ proxy_pass http://{name}; }}");
         }
     }
     format!(
         "{groups} server {{ listen 127.0.0.1:PORT; keepalive_requests 1000000; set_real_ip_from 127.0.0.1;\n\
-         real_ip_header X-Real-IP; add_header X-Upstream $upstream_addr always; {locations} }}"
+         real_ip_header X-Real-IP; proxy_http_version 1.1; proxy_set_header Connection \"\"; add_header X-Upstream $upstream_addr always; {locations} }}"
     )
 }
 
@@ -213,10 +215,12 @@ fn we_choose_the_servers_that_nginx_chooses() {
     let nginx = Nginx::start(&http);
     let balancer = Balancer::start(&http);
     let mut sides = [Side::new("nginx", nginx.port), Side::new("us", balancer.port)];
+    let steps = std::env::var("PICKS_STEPS_PER_GROUP").ok().and_then(|text| text.parse().ok());
+    let steps: usize = steps.unwrap_or(STEPS_PER_GROUP);
     let (mut picks, mut number) = (0, 0);
     for kind in 0..METHODS.len() {
         for group in 0..GROUPS_PER_METHOD {
-            for step in 0..STEPS_PER_GROUP {
+            for step in 0..steps {
                 let ip = format!("10.{}.{}.7", dice.below(8), dice.below(8));
                 let path = format!("/u{kind}_{group}/?key={}", dice.below(20));
                 let context = format!("step {step} of group u{kind}_{group} in\n{http}");
