@@ -108,19 +108,22 @@ impl LoginAttempt<'_> {
         send(talk, &out).await?;
         let body = self.answer(talk).await?;
         let password = frontend::parse_password(&body).map_err(|e| super::refuse(&e.to_string()))?.to_vec();
-        let user = asked.user.clone();
-        let stored = secret.clone();
-        // Off the worker: a verifier takes a millisecond and more.
-        let check = move || {
-            stored
-                .is_some_and(|s| Stored::parse(s.expose()).accepts(&user, &password))
-                .then(|| String::from_utf8(password.clone()).ok().map(Secret::new))
-        };
-        let accepted = tokio::task::spawn_blocking(check).await.unwrap_or(None);
-        match accepted {
-            Some(password) => Ok(password.or(secret).map(Credential::Stored)),
-            None => Err(wrong_password(asked)),
+        let Some(stored) = secret else { return Err(wrong_password(asked)) };
+        if !self.accepts(asked, &stored, &password).await {
+            return Err(wrong_password(asked));
         }
+        // What is no text is no password for Postgres either, but may be what the stored form was made of.
+        let proved = String::from_utf8(password).map_or(stored, Secret::new);
+        Ok(Some(Credential::Stored(proved)))
+    }
+
+    async fn accepts(&self, asked: &Asked, stored: &Secret, given: &[u8]) -> bool {
+        if !is_scram(stored) {
+            return Stored::parse(stored.expose()).accepts(&asked.user, given);
+        }
+        let (user, stored, given) = (asked.user.clone(), stored.clone(), given.to_vec());
+        let check = move || Stored::parse(stored.expose()).accepts(&user, &given);
+        self.worker.house.derivations.run(check).await.unwrap_or(false)
     }
 
     async fn by_md5(
@@ -185,11 +188,9 @@ impl LoginAttempt<'_> {
         match Stored::parse(secret.expose()) {
             Stored::Scram(verifier) => verifier,
             Stored::Md5(_) | Stored::Plain("") => mock(),
-            Stored::Plain(plain) => {
-                let plain = plain.to_string();
-                let salt = random_nonce();
-                let make = move || scram::Verifier::make(&plain, &salt[..16], iterations);
-                tokio::task::spawn_blocking(make).await.unwrap_or_else(|_| mock())
+            Stored::Plain(_) => {
+                let derivations = &self.worker.house.derivations;
+                derivations.verifier(&asked.user, &secret, iterations).await.unwrap_or_else(mock)
             }
         }
     }

@@ -4,6 +4,7 @@
 
 mod console;
 mod copy;
+mod derive;
 mod extended;
 mod fake;
 mod hostile;

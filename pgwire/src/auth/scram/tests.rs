@@ -128,6 +128,15 @@ fn a_client_that_breaks_the_exchange_is_refused() {
     );
 }
 
+/// A role may choose its own verifier: one that would take hours to check is not checked (CVE-2026-6669).
+#[test]
+fn a_verifier_of_too_many_rounds_accepts_nothing() {
+    let stored = verifier("x").to_string();
+    let (_, rest) = stored.split_once(':').unwrap();
+    let endless = Verifier::parse(&format!("SCRAM-SHA-256$4000000000:{rest}")).unwrap();
+    assert!(!endless.accepts(b"x"));
+}
+
 proptest! {
     #[test]
     fn any_password_that_is_set_logs_in(text in "\\PC{1,24}") {

@@ -34,18 +34,12 @@ impl Ledger {
             return None;
         }
         let reserve = self.room_in_pool(pool, oldest, now)?;
-        self.dial_or_evict(pool, reserve, needed, None, now)
+        self.dial_or_evict(NewDial { pool, reserve, dedicated_to: None }, needed, now)
     }
 
     /// A dial where the limits of database and user leave room for it, or the closing of an idle server that makes some.
-    pub(super) fn dial_or_evict(
-        &mut self,
-        pool: PoolKey,
-        reserve: bool,
-        may_evict: bool,
-        dedicated_to: Option<ClientId>,
-        now: Instant,
-    ) -> Option<Chore> {
+    pub(super) fn dial_or_evict(&mut self, dial: NewDial, may_evict: bool, now: Instant) -> Option<Chore> {
+        let NewDial { pool, reserve, dedicated_to } = dial;
         match self.room_in_groups(pool, may_evict) {
             Room::Yes => {
                 let server = self.start_dial(pool, dedicated_to, now);
@@ -148,6 +142,13 @@ impl Ledger {
         let last = self.pool(pool).last_failure;
         last.is_some_and(|at| now.saturating_duration_since(at) < self.rules.login_retry)
     }
+}
+
+/// A dial that the pool's own size allows.
+pub(super) struct NewDial {
+    pub pool: PoolKey,
+    pub reserve: bool,
+    pub dedicated_to: Option<ClientId>,
 }
 
 enum Room {

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::chores::NewDial;
 use super::{Chore, ClientId, CloseReason, Ledger, Place, PoolKey, ServerKey, Settled, Waiter, WorkerId};
 
 impl Ledger {
@@ -29,7 +30,7 @@ impl Ledger {
             let server = self.pool(pool).idle.front().copied()?;
             return Some(self.evict(server, now));
         };
-        self.dial_or_evict(pool, reserve, true, Some(waiter.client), now)
+        self.dial_or_evict(NewDial { pool, reserve, dedicated_to: Some(waiter.client) }, true, now)
     }
 
     /// The oldest client that waits for a connection of its own and for which no dial is under way.
