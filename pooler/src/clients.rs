@@ -24,6 +24,7 @@ pub struct Clients {
     parts: Box<[Part]>,
     by_key: Mutex<HashMap<ClientKey, Arc<ClientEntry>>>,
     count: AtomicUsize,
+    admission: Mutex<()>,
     started: Instant,
 }
 
@@ -145,6 +146,7 @@ impl Clients {
             parts: (0..workers).map(|_| Mutex::default()).collect(),
             by_key: Mutex::default(),
             count: AtomicUsize::new(0),
+            admission: Mutex::default(),
             started: Instant::now(),
         }
     }
@@ -217,6 +219,11 @@ impl Clients {
 
     pub fn all(&self) -> Vec<Arc<ClientEntry>> {
         (0..self.parts.len()).flat_map(|w| self.of_worker(w as WorkerId)).collect()
+    }
+
+    /// Held by whoever counts clients against a limit, until the new one is counted as well.
+    pub fn admission(&self) -> std::sync::MutexGuard<'_, ()> {
+        self.admission.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// Clients that have logged in and fit.

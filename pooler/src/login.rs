@@ -87,6 +87,7 @@ impl LoginAttempt<'_> {
         if database == ADMIN_DATABASE {
             return self.log_in_operator(talk, &settings, user).await;
         }
+        self.check_client_limit(&settings, &database)?;
         let mut wanted = startup::wanted(&startup, &settings, &self.worker.house.extra)?;
         if settings.application_name_add_host {
             wanted.add_host(&self.entry.peer);
@@ -156,25 +157,10 @@ impl LoginAttempt<'_> {
             let text = format!("database \"{}\" is disabled", database.name);
             return Err(End::client(sqlstate::CANNOT_CONNECT_NOW, text));
         }
-        self.check_room(settings, &database, &asked.user)?;
-        let pool_user = database.user.clone().unwrap_or_else(|| asked.user.clone());
-        let is_known = house.pools.has_database(&database.name);
-        let pool = house.pools.pool(house, &database, &pool_user);
-        if database.auto && !is_known {
-            tracing::info!("registered new auto-database: {}", database.name);
-        }
+        let pool = self.enter(settings, &database, &asked)?;
         if let Some(credential) = proof {
             pool.set_credential(credential);
         }
-        let application_name = asked.wanted.get("application_name").unwrap_or_default().to_string();
-        let login = Login {
-            database: database.name.clone(),
-            user: asked.user.clone(),
-            pool: Some(pool.clone()),
-            application_name,
-            replication: asked.replication,
-        };
-        let _ = self.entry.login.set(login);
         let (lease, welcome) = match asked.replication {
             Replication::None => (None, self.welcome(&pool).await?),
             _ => {
@@ -201,6 +187,47 @@ impl LoginAttempt<'_> {
         Ok(LoggedIn::Client { pool, session, lease })
     }
 
+    /// Takes a place within the limits of database and user.
+    fn enter(
+        &self,
+        settings: &Settings,
+        database: &Arc<Database>,
+        asked: &Asked,
+    ) -> Result<Arc<PoolInfo>, End> {
+        let house = &self.worker.house;
+        // Counted and taken in one step, whichever workers let clients in.
+        let _admission = house.clients.admission();
+        self.check_room(settings, database, &asked.user)?;
+        let pool_user = database.user.clone().unwrap_or_else(|| asked.user.clone());
+        let is_known = house.pools.has_database(&database.name);
+        let pool = house.pools.pool(house, database, &pool_user);
+        if database.auto && !is_known {
+            tracing::info!("registered new auto-database: {}", database.name);
+        }
+        let login = Login {
+            database: database.name.clone(),
+            user: asked.user.clone(),
+            pool: Some(pool.clone()),
+            application_name: asked.wanted.get("application_name").unwrap_or_default().to_string(),
+            replication: asked.replication,
+        };
+        let _ = self.entry.login.set(login);
+        Ok(pool)
+    }
+
+    /// Before anything is spent on who it is: a proof costs a key's derivation, or a query.
+    fn check_client_limit(&self, settings: &Settings, database: &str) -> Result<(), End> {
+        let house = &self.worker.house;
+        if settings.max_client_conn == 0 || house.clients.len() <= settings.max_client_conn as usize {
+            return Ok(());
+        }
+        // A name that nobody has configured gets no statistics of its own.
+        if settings.databases.contains_key(database) {
+            house.stats.database(database).part(self.worker.id).count_limit(Limit::MaxClientConn);
+        }
+        Err(End::pool(sqlstate::TOO_MANY_CONNECTIONS, "no more connections allowed (max_client_conn)"))
+    }
+
     fn check_room(&self, settings: &Settings, database: &Database, user: &str) -> Result<(), End> {
         let house = &self.worker.house;
         let full = |limit: Limit, text: &str| {
@@ -209,9 +236,6 @@ impl LoginAttempt<'_> {
         };
         if house.phase() != crate::house::Phase::Running {
             return Err(End::pool(sqlstate::CANNOT_CONNECT_NOW, "pooler is shutting down"));
-        }
-        if settings.max_client_conn > 0 && house.clients.len() > settings.max_client_conn as usize {
-            return full(Limit::MaxClientConn, "no more connections allowed (max_client_conn)");
         }
         let database_limit = settings.max_db_client_connections(database) as usize;
         if database_limit > 0 && house.clients.count_of(|l| l.database == database.name) >= database_limit {

@@ -155,3 +155,32 @@ fn idle_servers_are_closed_after_their_time() {
     pooler.wait_for_log("server idle timeout");
     assert_ne!(client.value("SELECT pg_backend_pid()"), pid);
 }
+
+/// A proof costs a key's derivation or a query: nothing is spent on who cannot come in anyway.
+#[test]
+fn who_is_one_too_many_is_told_before_it_proves_who_it_is() {
+    let pooler = Pooler::start("auth_type = scram-sha-256\nmax_client_conn = 1");
+    let _first = Script::open(&pooler);
+    wait_until("it is counted", || {
+        let mut second = Script::open(&pooler);
+        second.send_startup("postgres", &[("user", "alice")]);
+        let (kind, body) = second.next();
+        kind == b'E' && pgwire::report::Received::parse(&body).unwrap().sqlstate == Some(b"53300")
+    });
+}
+
+#[test]
+fn limits_of_clients_hold_however_many_log_in_at_once() {
+    let pooler = Pooler::start("max_user_client_connections = 3");
+    let logins: Vec<_> = std::thread::scope(|scope| {
+        let login = || {
+            let mut script = Script::open(&pooler);
+            script.send_startup("postgres", &[]);
+            let is_in = script.replies(1).ends_with('Z');
+            (script, is_in)
+        };
+        let threads: Vec<_> = (0..12).map(|_| scope.spawn(login)).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert_eq!(logins.iter().filter(|(_, is_in)| *is_in).count(), 3);
+}
