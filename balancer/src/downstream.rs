@@ -9,7 +9,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -207,26 +206,24 @@ impl Downstream {
     /// `early`: what was read already.
     async fn serve_http1(mut self, early: Vec<u8>) {
         let worker = self.worker.clone();
-        let mut idle_timeout = None;
         let mut early = Some(early).filter(|early| !early.is_empty());
-        while early.is_some() || self.wait_for_request(idle_timeout).await {
+        let header_timeout = self.default_server(&worker.generation().running).head.header_timeout;
+        self.deadline.set(Instant::now(), header_timeout);
+        while early.is_some() || self.wait_for_request().await {
             let mut scratch = worker.spare.take();
             if let Some(early) = early.take() {
                 scratch.inbound = Buffer::of(early);
             }
-            match self.serve_burst(&mut scratch).await {
-                After::KeepAlive { timeout } => idle_timeout = Some(timeout),
-                After::Linger(lingering) => {
-                    worker.spare.give_back(scratch);
-                    return self.linger(&lingering).await;
-                }
-                After::Close => return worker.spare.give_back(scratch),
-                After::Abort => {
-                    self.wire.reset_on_close();
-                    return worker.spare.give_back(scratch);
-                }
-            }
+            let after = self.serve_burst(&mut scratch).await;
             worker.spare.give_back(scratch);
+            match after {
+                // The deadline stays: pieces of a TLS record gain nothing.
+                None => {}
+                Some(After::KeepAlive { timeout }) => self.deadline.set(Instant::now(), timeout),
+                Some(After::Linger(lingering)) => return self.linger(&lingering).await,
+                Some(After::Close) => return,
+                Some(After::Abort) => return self.wire.reset_on_close(),
+            }
         }
     }
 
@@ -242,7 +239,7 @@ impl Downstream {
         let mut scratch = worker.spare.take();
         let after = self.serve_burst(&mut scratch).await;
         worker.spare.give_back(scratch);
-        if matches!(after, After::Abort) {
+        if matches!(after, Some(After::Abort)) {
             self.wire.reset_on_close();
         }
         match &self.wire {
@@ -251,14 +248,9 @@ impl Downstream {
         }
     }
 
-    /// Holds no buffer while it waits. False when the connection is over.
-    async fn wait_for_request(&mut self, idle_timeout: Option<Duration>) -> bool {
-        let timeout = idle_timeout.unwrap_or_else(|| {
-            let generation = self.worker.generation();
-            self.default_server(&generation.running).head.header_timeout
-        });
-        self.deadline.set(Instant::now(), timeout);
-        let is_first = idle_timeout.is_none();
+    /// Holds no buffer while it waits, to the deadline. False when the connection is over.
+    async fn wait_for_request(&mut self) -> bool {
+        let is_first = self.requests == 0;
         poll_fn(|cx| {
             if let Poll::Ready(readable) = self.wire.poll_readable(cx) {
                 return Poll::Ready(readable.is_ok());
@@ -271,8 +263,8 @@ impl Downstream {
         .await
     }
 
-    /// Serves requests as long as the next one is already here.
-    async fn serve_burst(&mut self, scratch: &mut Scratch) -> After {
+    /// Serves requests as long as the next one is already here. `None`: not even the first byte of one has come.
+    async fn serve_burst(&mut self, scratch: &mut Scratch) -> Option<After> {
         let worker = self.worker.clone();
         loop {
             let generation = worker.generation();
@@ -280,21 +272,21 @@ impl Downstream {
             scratch.story.is_pipelined = !scratch.inbound.is_empty();
             match self.read_head(scratch, limits).await {
                 Ok(Head::Whole) => {}
-                Ok(Head::Gone) => return After::Close,
-                Ok(Head::NotYet) => return After::KeepAlive { timeout: limits.header_timeout },
+                Ok(Head::Gone) => return Some(After::Close),
+                Ok(Head::NotYet) => return None,
                 Err(error) => {
                     self.requests += 1;
-                    return relay::refuse(&worker, &generation, self, scratch, error).await;
+                    return Some(relay::refuse(&worker, &generation, self, scratch, error).await);
                 }
             }
             self.requests += 1;
             let after = relay::relay(&worker, &generation, self, scratch).await;
-            let After::KeepAlive { .. } = after else { return after };
+            let After::KeepAlive { .. } = after else { return Some(after) };
             let head_len = scratch.story.request.len;
             scratch.inbound.consume(head_len);
             scratch.clear();
             if scratch.inbound.is_empty() {
-                return after;
+                return Some(after);
             }
         }
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::conf::location::{Action, AddHeader, DisabledFor, ServerTokens};
 use crate::conf::proxy::{ProxyPass, Redirects, SetHeader, UriForm, Version as ProxyVersion};
 use crate::logic::agents;
+use crate::logic::escape::escape_path;
 use crate::logic::h1::{Field, Framing, Known, Method, Version, fields, hash, write};
 use crate::relay::Exchange;
 
@@ -453,30 +454,6 @@ impl Exchange<'_> {
     }
 }
 
-/// Appends a decoded path with escapes for what may not stand in a URL as it is.
-pub fn escape_path(path: &[u8], out: &mut Vec<u8>) {
-    const HEX: &[u8; 16] = b"0123456789ABCDEF";
-    for &byte in path {
-        match byte {
-            0..=0x20
-            | b'"'
-            | b'#'
-            | b'%'
-            | b'<'
-            | b'>'
-            | b'?'
-            | b'\\'
-            | b'^'
-            | b'`'
-            | b'{'..=b'}'
-            | 0x7f.. => {
-                out.extend_from_slice(&[b'%', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
-            }
-            _ => out.push(byte),
-        }
-    }
-}
-
 /// Connection options that name no header of their own.
 fn is_ordinary_option(name: &[u8]) -> bool {
     [&b"close"[..], b"keep-alive", b"upgrade", b"te", b"http2-settings"]
@@ -498,15 +475,4 @@ pub fn write_status(status: u16, out: &mut Vec<u8>) {
     write::decimal(out, u64::from(status));
     out.push(b' ');
     out.extend_from_slice(crate::relay::pages::reason(status).as_bytes());
-}
-
-/// Appends bytes with escapes for all that RFC 3986 does not call unreserved.
-pub fn escape_component(text: &[u8], out: &mut Vec<u8>) {
-    const HEX: &[u8; 16] = b"0123456789ABCDEF";
-    for &byte in text {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(byte),
-            _ => out.extend_from_slice(&[b'%', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]),
-        }
-    }
 }

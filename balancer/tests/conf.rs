@@ -124,7 +124,8 @@ fn defaults_are_those_of_nginx() {
     assert_eq!(location.logs[0].file.to_string_lossy(), "/prefix/logs/access.log");
     assert_eq!(&*location.logs[0].format.name, "combined");
     let group = &settings.http.upstreams[0];
-    assert_eq!((group.keepalive.idle_max, group.peers[0].terms.max_fails), (32, 1));
+    // A group that only `proxy_pass` makes keeps no connections.
+    assert_eq!((group.keepalive.idle_max, group.peers[0].terms.max_fails), (0, 1));
     let head = &only_server(&settings).head;
     assert_eq!((head.large_buffers, head.large_buffer_len, head.headers_max), (4, 8192, 1000));
     assert_eq!(settings.main.worker_processes, 1);

@@ -192,7 +192,7 @@ fn listens_must_make_sense() {
         ("server { listen 0; }", "invalid port in \"0\" of the \"listen\" directive in /etc/nginx.conf:3"),
         (
             "server { listen 80 ssl; }",
-            "parameter \"ssl\" of \"listen\" is not supported yet in /etc/nginx.conf:3",
+            "no \"ssl_certificate\" is defined for the \"listen ... ssl\" directive in /etc/nginx.conf:3",
         ),
         (
             "server { listen 80 proxy_protocol; }",

@@ -187,7 +187,7 @@ fn one_port_serves_both_versions_in_clear_text_and_over_tls() {
     let answers = "http2 on; location / { return 200 \"$server_protocol $scheme $connection_requests\"; }";
     let plain = Balancer::start(&format!("server {{ listen 127.0.0.1:PORT; {answers} }}"));
     let tls = Balancer::start(&format!("server {{ listen 127.0.0.1:PORT ssl; {shown} {answers} }}"));
-    let curl = |version: &str, url: String| {
+    let curl = |version: &str, urls: &[&str]| {
         let done =
             Command::new("curl").args(["-sk", "--max-time", "20", version]).args(urls).output().unwrap();
         String::from_utf8(done.stdout).unwrap()

@@ -4,7 +4,7 @@ use x509_parser::prelude::X509Certificate;
 
 use super::{put, put_hex, put_number};
 use crate::conf::variables::Variable;
-use crate::headers::escape_component;
+use crate::logic::escape::escape_component;
 use crate::tls::session::{self, Session};
 
 /// `None` for variables that are not about TLS.

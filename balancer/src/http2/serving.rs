@@ -60,7 +60,7 @@ impl Streams {
 
 /// What ended the wait for the connection's next event.
 enum Event {
-    Request(Request<RecvStream>, SendResponse<Bytes>),
+    Request(Box<(Request<RecvStream>, SendResponse<Bytes>)>),
     StreamsEnded(Vec<StreamEnd>),
     Drain,
     Idle,
@@ -90,12 +90,17 @@ pub async fn serve(down: Downstream, early: Vec<u8>, Terms { http2, head, keepal
     loop {
         if streams.is_empty() != is_idle {
             is_idle = streams.is_empty();
-            let timeout = if down.requests == 0 { head.header_timeout } else { keepalive.timeout };
+            let timeout = match down.requests {
+                _ if is_ending => GOODBYE_TIMEOUT,
+                0 => head.header_timeout,
+                _ => keepalive.timeout,
+            };
             down.deadline.set(Instant::now(), timeout);
         }
         let event = poll_fn(|cx| poll_event(cx, &mut connection, &mut streams, &mut down, is_ending)).await;
         match event {
-            Event::Request(request, respond) => {
+            Event::Request(opened) => {
+                let (request, respond) = *opened;
                 let wire = Wire::Served(Box::new(Served::new(request, respond, local)));
                 streams.spawn_local(down.open(wire).serve_stream());
                 down.requests += 1;
@@ -150,7 +155,7 @@ fn poll_event(
         return Poll::Ready(Event::StreamsEnded(ends));
     }
     match connection.poll_accept(cx) {
-        Poll::Ready(Some(Ok((request, respond)))) => return Poll::Ready(Event::Request(request, respond)),
+        Poll::Ready(Some(Ok(opened))) => return Poll::Ready(Event::Request(Box::new(opened))),
         Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(Event::Over),
         Poll::Pending => {}
     }

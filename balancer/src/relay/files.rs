@@ -176,7 +176,7 @@ impl Exchange<'_> {
         let about = std::fs::metadata(&name).map_err(refused)?;
         if about.is_dir() {
             let mut to = Vec::new();
-            crate::headers::escape_path(path, &mut to);
+            crate::logic::escape::escape_path(path, &mut to);
             to.push(b'/');
             return Err(Answer::redirect(301, self.with_args(to)));
         }

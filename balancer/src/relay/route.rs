@@ -13,7 +13,7 @@ use crate::conf::ssl::Verify;
 use crate::conf::template::Template;
 use crate::conf::upstream::Address;
 use crate::error::Error;
-use crate::headers::escape_path;
+use crate::logic::escape::escape_path;
 use crate::logic::h1::Version;
 use crate::logic::h1::target::{normalise, split_port};
 use crate::logic::upstreams::Group;

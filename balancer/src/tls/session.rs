@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+use rustls::crypto::SupportedKxGroup;
 use rustls::pki_types::CertificateDer;
-use rustls::{HandshakeKind, NamedGroup, ProtocolVersion, ServerConnection};
+use rustls::{HandshakeKind, ProtocolVersion, ServerConnection};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::chain::{BadChain, Purpose};
@@ -51,7 +52,7 @@ impl Session {
     pub fn new(connection: &ServerConnection, offered: Offered, tls: Arc<ServerTls>) -> Session {
         let shown = connection.peer_certificates().unwrap_or_default();
         let client = check_client(shown, &tls);
-        let group = connection.negotiated_key_exchange_group().map(|group| group.name());
+        let group = connection.negotiated_key_exchange_group().map(SupportedKxGroup::name);
         Session {
             protocol: match connection.protocol_version() {
                 Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
@@ -60,7 +61,7 @@ impl Session {
             cipher: connection
                 .negotiated_cipher_suite()
                 .map_or_else(String::new, |suite| ciphers::name(suite.suite())),
-            curve: group.map_or("", |group: NamedGroup| ciphers::curve_name(group)),
+            curve: group.map_or("", ciphers::curve_name),
             is_reused: connection.handshake_kind() == Some(HandshakeKind::Resumed),
             server_name: offered.server_name,
             alpn: connection.alpn_protocol().map(Box::from),

@@ -147,7 +147,7 @@ const SESSIONS_PER_MB: usize = 4000;
 
 impl SessionCache {
     pub fn new(size: usize, timeout: Duration) -> SessionCache {
-        let sessions_max = (size * SESSIONS_PER_MB >> 20).max(1);
+        let sessions_max = ((size * SESSIONS_PER_MB) >> 20).max(1);
         SessionCache { sessions: Mutex::default(), sessions_max, timeout }
     }
 }

@@ -14,7 +14,30 @@ const NO_HASH: &str = "no effect: there are no hash tables to size";
 /// Memory comes from the allocator and is kept by each worker for its next request.
 const NO_POOL: &str = "no effect: there are no pools to size";
 
+/// Records and frames are as long as what is there to send, up to what the protocol allows.
+const NO_PIECES: &str = "no effect: records and frames are as long as what there is to send";
+
+const HEAD: Context = Context::HTTP.or(Context::SERVER);
+
 pub const ROWS: &[Directive] = &[
+    words("ssl_dhparam", HEAD, 1..=1, "", "no effect: only suites with elliptic curves are spoken"),
+    words("ssl_buffer_size", HEAD, 1..=1, "", NO_PIECES),
+    words(
+        "ssl_stapling_verify",
+        HEAD,
+        1..=1,
+        "",
+        "no effect: the file of `ssl_stapling_file` is shown as it is",
+    ),
+    words(
+        "ssl_stapling_responder",
+        HEAD,
+        1..=1,
+        "",
+        "no effect: nothing is fetched; see `ssl_stapling_file`",
+    ),
+    words("http2_chunk_size", REQUEST, 1..=1, "", NO_PIECES),
+    words("http2_recv_buffer_size", HTTP, 1..=1, "", "no effect: each connection has its own buffer"),
     words("client_body_temp_path", REQUEST, 1..=4, "", NO_DISK),
     words("proxy_temp_path", REQUEST, 1..=4, "", NO_DISK),
     words("proxy_max_temp_file_size", REQUEST, 1..=1, "", NO_DISK),

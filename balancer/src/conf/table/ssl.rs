@@ -3,7 +3,6 @@
 use super::{ANY, Context, Directive, Kind, one, words};
 
 const HEAD: Context = Context::HTTP.or(Context::SERVER);
-const REQUEST: Context = Context::REQUEST;
 
 pub const ROWS: &[Directive] = &[
     one(
@@ -62,6 +61,13 @@ pub const ROWS: &[Directive] = &[
         "file of that word (OCSP response, DER); none is fetched",
     ),
     one("ssl_reject_handshake", HEAD, Kind::Flag, "off", "refuse the handshake of clients that come here"),
+    one(
+        "ssl_early_data",
+        HEAD,
+        Kind::Choice(&["off"]),
+        "off",
+        "only `off`: what comes early can be played again",
+    ),
     one("http2", HEAD, Kind::Flag, "off", "HTTP/2 over TLS by ALPN, and in clear text by its preface"),
     one(
         "http2_max_concurrent_streams",
@@ -77,5 +83,4 @@ pub const ROWS: &[Directive] = &[
         "64k",
         "how much of a body comes before it is asked for",
     ),
-    one("http2_chunk_size", REQUEST, Kind::Size, "8k", "longest DATA frame sent"),
 ];
