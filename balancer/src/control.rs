@@ -153,14 +153,23 @@ fn prepare(
     let inherited = Inherited::receive();
     let mut inherited = inherited.map_err(|error| format!("taking over sockets failed: {error}"))?;
     let (asks, changes) = mpsc::channel(CHANGES_MAX);
+    let known = inherited.take_known();
+    let age = known.as_ref().map_or(Duration::ZERO, |known| known.age);
+    let upstreams = Arc::new(Set::new(&settings.http, None, age));
+    let metrics = Arc::new(Metrics::default());
+    let generation = known.as_ref().map_or(1, |known| known.generation + 1);
+    if let Some(known) = known {
+        upstreams.recall(known.groups);
+        metrics.recall(&known.counters);
+    }
     let running = Running {
         listeners: listeners::open_with(&settings.http.listens, &[], workers, &mut inherited)?,
-        upstreams: Arc::new(Set::new(&settings.http, None, Duration::ZERO)),
+        upstreams,
         limits: Arc::new(Limits::new(&settings.http, None)),
         logs,
-        metrics: Arc::new(Metrics::default()),
-        started: Instant::now(),
-        era: (1, SystemTime::now()),
+        metrics,
+        started: Instant::now().checked_sub(age).unwrap_or_else(Instant::now),
+        era: (generation, SystemTime::now()),
         changes: asks,
         settings: Arc::new(settings),
     };

@@ -9,8 +9,10 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use prometheus_client::registry::Registry;
+use serde::{Deserialize, Serialize};
 
 pub use self::counters::{Answers, PeerMetrics, Told, ZoneMetrics};
+use self::counters::{recall, remember};
 use self::render::{Snapshot, is_known};
 use crate::running::Running;
 
@@ -35,13 +37,21 @@ pub struct Metrics {
     zones: Mutex<BTreeMap<ZoneKey, Arc<ZoneMetrics>>>,
 }
 
+/// What was counted, for a process that takes our place.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Memory {
+    totals: Vec<(usize, u64)>,
+    peers: Vec<(PeerKey, Vec<(usize, u64)>)>,
+    zones: Vec<(ZoneKey, Vec<(usize, u64)>)>,
+}
+
 /// Group and address of an upstream server.
 type PeerKey = (Box<str>, Box<str>);
 
 type ZoneKey = (ZoneKind, Box<str>);
 
 /// What a `status_zone` stands in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum ZoneKind {
     Server,
     Location,
@@ -64,6 +74,39 @@ impl Metrics {
 
     pub fn zone(&self, kind: ZoneKind, name: &str) -> Arc<ZoneMetrics> {
         lock(&self.zones).entry((kind, name.into())).or_default().clone()
+    }
+
+    /// All that only grows.
+    fn totals(&self) -> impl Iterator<Item = &AtomicU64> {
+        [
+            &self.connections_accepted,
+            &self.connections_dropped,
+            &self.requests,
+            &self.retries,
+            &self.reloads,
+            &self.reloads_failed,
+            &self.respawned,
+        ]
+        .into_iter()
+    }
+
+    pub fn memory(&self) -> Memory {
+        Memory {
+            totals: remember(self.totals()),
+            peers: self.peers().into_iter().map(|(key, peer)| (key, peer.memory())).collect(),
+            zones: self.zones().into_iter().map(|(key, zone)| (key, zone.memory())).collect(),
+        }
+    }
+
+    /// Goes on counting where another process was.
+    pub fn recall(&self, memory: &Memory) {
+        recall(self.totals(), &memory.totals);
+        for ((group, address), counts) in &memory.peers {
+            self.peer(group, address).recall(counts);
+        }
+        for ((kind, name), counts) in &memory.zones {
+            self.zone(*kind, name).recall(counts);
+        }
     }
 
     /// Counters of servers and zones that are gone would fill the scraper's disk for ever.

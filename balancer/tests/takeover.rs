@@ -34,10 +34,23 @@ fn origin() -> Origin {
 }
 
 fn balancer(origins: &[Origin]) -> Balancer {
+    balancer_with(origins, "")
+}
+
+/// The group `g` as the API shows it to a new connection.
+fn group_of(balancer: &Balancer) -> serde_json::Value {
+    serde_json::from_str(&balancer.client().get("/api/9/http/upstreams/g").body).unwrap()
+}
+
+fn sum_of(group: &serde_json::Value, field: &str) -> u64 {
+    group["peers"].as_array().unwrap().iter().map(|peer| peer[field].as_u64().unwrap()).sum()
+}
+
+fn balancer_with(origins: &[Origin], more: &str) -> Balancer {
     let servers: String = origins.iter().map(|origin| format!("server 127.0.0.1:{};", origin.port)).collect();
     Balancer::with_workers(
         &format!(
-            "upstream g {{ zone g; {servers} keepalive 8; }}\n\
+            "upstream g {{ zone g; {servers} {more} keepalive 8; }}\n\
              server {{ listen 127.0.0.1:PORT; add_header X-Pid $pid always; location /api {{ api; }}\n\
              location / {{ proxy_pass http://g;\n\
              proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade; }} }}"
@@ -144,14 +157,9 @@ fn twenty_reloads_under_load_fail_no_request_drop_no_tunnel_and_forget_no_count(
         }
     });
     echoes(&mut tunnel, "over");
-    let status = balancer.client().get("/api/9/http/upstreams/g").body;
-    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
-    let counted: u64 =
-        status["peers"].as_array().unwrap().iter().map(|peer| peer["requests"].as_u64().unwrap()).sum();
-    assert_eq!(counted, answered as u64, "{status}");
-    let active: u64 =
-        status["peers"].as_array().unwrap().iter().map(|peer| peer["active"].as_u64().unwrap()).sum();
-    assert_eq!(active, 1, "the tunnel is still counted");
+    let group = group_of(&balancer);
+    assert_eq!(sum_of(&group, "requests"), answered as u64, "{group}");
+    assert_eq!(sum_of(&group, "active"), 1, "the tunnel is still counted");
 }
 
 fn pid_in(balancer: &Balancer, name: &str) -> Option<Pid> {
@@ -171,10 +179,13 @@ impl Drop for Successor {
 #[test]
 fn a_binary_upgrade_under_load_fails_no_request_and_leaves_tunnels_to_end_by_themselves() {
     let origins = [origin(), origin()];
-    let balancer = balancer(&origins);
+    // One server is dead, and known to be for an hour.
+    let balancer = balancer_with(&origins, "server 127.0.0.1:1 fail_timeout=1h;");
     let mut tunnel = tunnel(&balancer);
     let mut successor = None;
     under_load(&balancer, |load| {
+        let before = group_of(&balancer);
+        assert_eq!(before["peers"][2]["state"], serde_json::json!("unavail"), "{before}");
         kill(balancer.pid(), Signal::SIGUSR2).unwrap();
         wait_until("the new process is there", || {
             pid_in(&balancer, "pid").is_some_and(|pid| pid != balancer.pid())
@@ -189,6 +200,13 @@ fn a_binary_upgrade_under_load_fails_no_request_and_leaves_tunnels_to_end_by_the
         assert_eq!(*load.last_pid.lock().unwrap(), new_pid, "only the new process takes connections");
         echoes(&mut tunnel, "ping");
         load.await_more(200);
+        let after = group_of(&balancer);
+        assert!(
+            sum_of(&after, "requests") >= sum_of(&before, "requests") + 400,
+            "it goes on counting: {after}"
+        );
+        assert_eq!(after["peers"][2]["state"], before["peers"][2]["state"], "it knows who is dead");
+        assert_eq!(after["peers"][2]["requests"], before["peers"][2]["requests"], "and did not try");
     });
     echoes(&mut tunnel, "last");
     drop(tunnel);

@@ -2,32 +2,59 @@
 //! which the new process finds one end as its standard input. The very same sockets, so that no connection is refused.
 
 use std::collections::HashMap;
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, IoSlice, IoSliceMut, Read as _, Write as _};
 use std::mem::MaybeUninit;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Child, Command};
+use std::time::Duration;
 
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, recvmsg, sendmsg,
 };
 
+use serde::{Deserialize, Serialize};
+
 use crate::conf::upstream::Address;
-use crate::running::{Listener, Socket};
+use crate::logic::memory::GroupMemory;
+use crate::metrics;
+use crate::running::{Running, Socket};
 
 /// Set for a process that takes over.
 const MARK: &str = "BALANCER_TAKES_OVER";
 /// One message carries so many sockets; the kernel allows a few more.
 const FDS_MAX: usize = 64;
 
-/// Starts the program anew, as this process was started, and gives it the sockets.
-pub fn start(listeners: &[&Listener], ops: Option<&TcpListener>) -> io::Result<Child> {
+/// What is known besides.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Knowledge {
+    /// How long the first process of the line has been running: moments are told from its start.
+    pub age: Duration,
+    pub generation: u64,
+    pub groups: Vec<GroupMemory>,
+    pub counters: metrics::Memory,
+}
+
+impl Knowledge {
+    fn of(running: &Running) -> Knowledge {
+        Knowledge {
+            age: running.started.elapsed(),
+            generation: running.era.0,
+            groups: running.upstreams.memory(),
+            counters: running.metrics.memory(),
+        }
+    }
+}
+
+/// Starts the program anew, as this process was started, and gives it the sockets and what is known.
+pub fn start(running: &Running, ops: Option<&TcpListener>) -> io::Result<Child> {
     let mut words = std::env::args_os();
     let program = words.next().ok_or_else(|| io::Error::other("the program's own name is not known"))?;
     let (ours, theirs) = UnixStream::pair()?;
-    let sockets: Vec<BorrowedFd<'_>> = listeners
+    let sockets: Vec<BorrowedFd<'_>> = running
+        .listeners
         .iter()
         .flat_map(|listener| &listener.sockets)
         .map(Socket::as_fd)
@@ -37,6 +64,9 @@ pub fn start(listeners: &[&Listener], ops: Option<&TcpListener>) -> io::Result<C
     for some in sockets.chunks(FDS_MAX) {
         send(&ours, some)?;
     }
+    let known = serde_json::to_vec(&Knowledge::of(running))?;
+    // Beside the master: the new process reads when it comes to it. If it ends before, so does this.
+    std::thread::Builder::new().name("handover".into()).spawn(move || (&ours).write_all(&known))?;
     Ok(child)
 }
 
@@ -55,6 +85,7 @@ fn send(to: &UnixStream, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
 pub struct Inherited {
     sockets: HashMap<Address, Vec<Socket>>,
     is_successor: bool,
+    known: Option<Knowledge>,
 }
 
 impl Inherited {
@@ -66,17 +97,25 @@ impl Inherited {
             return Ok(inherited);
         }
         let stdin = io::stdin();
-        while let Some(fds) = receive_some(stdin.as_fd())? {
-            for fd in fds {
-                inherited.keep(fd)?;
+        let first = loop {
+            match receive_some(stdin.as_fd())? {
+                Received::Sockets(fds) => fds.into_iter().try_for_each(|fd| inherited.keep(fd))?,
+                Received::Byte(first) => break first,
+                Received::End => return Ok(inherited),
             }
-        }
+        };
+        // What another version wrote may not be understood: sockets are what matters.
+        inherited.known = serde_json::from_reader((&[first][..]).chain(stdin.lock())).ok();
         Ok(inherited)
     }
 
     /// Another process serves until we do: it is not ours to go to the background again.
     pub fn is_successor(&self) -> bool {
         self.is_successor
+    }
+
+    pub fn take_known(&mut self) -> Option<Knowledge> {
+        self.known.take()
     }
 
     fn keep(&mut self, fd: OwnedFd) -> io::Result<()> {
@@ -99,8 +138,15 @@ impl Inherited {
     }
 }
 
-/// `None` at the end.
-fn receive_some(from: BorrowedFd<'_>) -> io::Result<Option<Vec<OwnedFd>>> {
+/// What comes over the pair: sockets, each message with a byte, then a document.
+enum Received {
+    Sockets(Vec<OwnedFd>),
+    /// The first of the document.
+    Byte(u8),
+    End,
+}
+
+fn receive_some(from: BorrowedFd<'_>) -> io::Result<Received> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let mut byte = [0];
@@ -111,7 +157,11 @@ fn receive_some(from: BorrowedFd<'_>) -> io::Result<Option<Vec<OwnedFd>>> {
             fds.extend(sockets);
         }
     }
-    Ok((received.bytes > 0 || !fds.is_empty()).then_some(fds))
+    Ok(match received.bytes {
+        _ if !fds.is_empty() => Received::Sockets(fds),
+        0 => Received::End,
+        _ => Received::Byte(byte[0]),
+    })
 }
 
 #[cfg(test)]
@@ -126,7 +176,7 @@ mod tests {
         fds.chunks(2).for_each(|some| send(&ours, some).unwrap());
         drop(ours);
         let mut inherited = Inherited::default();
-        while let Some(fds) = receive_some(theirs.as_fd()).unwrap() {
+        while let Received::Sockets(fds) = receive_some(theirs.as_fd()).unwrap() {
             fds.into_iter().for_each(|fd| inherited.keep(fd).unwrap());
         }
         for listener in &listeners {

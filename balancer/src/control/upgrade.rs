@@ -21,8 +21,7 @@ impl Master {
             tracing::error!("rename {} to {} failed ({error})", pid.display(), old(pid).display());
             return;
         }
-        let listeners: Vec<_> = running.listeners.iter().map(|listener| &**listener).collect();
-        match handover::start(&listeners, self.ops_socket.as_ref()) {
+        match handover::start(&running, self.ops_socket.as_ref()) {
             Ok(child) => {
                 tracing::info!("started new binary process {}", child.id());
                 self.successor = Some(child);

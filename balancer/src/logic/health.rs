@@ -6,6 +6,8 @@ mod checks;
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 pub use self::checks::{Checks, Turn};
 use super::times::Times;
 use crate::conf::check::CheckTerms;
@@ -36,8 +38,25 @@ pub struct Peer {
     ramp: Option<Duration>,
 }
 
+/// Everything that is known of a server but its terms and what is under way.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PeerMemory {
+    id: u32,
+    header_ms: u64,
+    response_ms: u64,
+    checks: Checks,
+    history: History,
+    fails: u32,
+    accessed: u64,
+    checked: u64,
+    unit: i64,
+    effective_weight: i64,
+    current_weight: i64,
+    ramp: Option<Duration>,
+}
+
 /// What the status shows of a server's past.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct History {
     /// Failures since ever.
     pub fails: u64,
@@ -126,6 +145,38 @@ impl Peer {
         if before.terms.duty != Duty::Up && self.terms.duty == Duty::Up {
             self.start_slowly(now);
         }
+    }
+
+    pub(super) fn memory(&self) -> PeerMemory {
+        PeerMemory {
+            id: self.id,
+            header_ms: self.times.header_ms,
+            response_ms: self.times.response_ms,
+            checks: self.checks.clone(),
+            history: self.history.clone(),
+            fails: self.fails,
+            accessed: self.accessed,
+            checked: self.checked,
+            unit: self.unit,
+            effective_weight: self.effective_weight,
+            current_weight: self.current_weight,
+            ramp: self.ramp,
+        }
+    }
+
+    /// Goes on where the same server of another process was.
+    pub(super) fn recall(&mut self, memory: PeerMemory) {
+        let unit = self.unit;
+        self.id = memory.id;
+        self.times.header_ms = memory.header_ms;
+        self.times.response_ms = memory.response_ms;
+        (self.checks, self.history) = (memory.checks, memory.history);
+        (self.fails, self.accessed, self.checked) = (memory.fails, memory.accessed, memory.checked);
+        self.unit = memory.unit.max(1);
+        (self.effective_weight, self.current_weight) = (memory.effective_weight, memory.current_weight);
+        self.ramp = memory.ramp;
+        self.rescale(unit);
+        self.effective_weight = self.effective_weight.min(self.full_weight());
     }
 
     pub fn unusable(&self, now: Duration) -> Option<Unusable> {

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use md5::{Digest as _, Md5};
 
+use super::memory::KnownSession;
+
 /// What `samesite=` may say.
 pub fn is_samesite(value: &[u8]) -> bool {
     [&b"strict"[..], b"lax", b"none"].iter().any(|known| known.eq_ignore_ascii_case(value))
@@ -72,6 +74,23 @@ impl Sessions {
         if self.by_name.contains_key(&name) {
             self.set(name, sid, now);
         }
+    }
+
+    /// All of them, the one that was seen longest ago first.
+    pub fn known(&self) -> Vec<KnownSession> {
+        let known = |((seen, _), name): (&(Duration, u64), &Name)| {
+            let sid = self.by_name.get(name)?.sid.clone();
+            Some(KnownSession { name: *name, sid, seen: *seen })
+        };
+        self.by_age.iter().filter_map(known).collect()
+    }
+
+    /// Takes over those of another process, in that order.
+    pub fn recall(&mut self, known: Vec<KnownSession>) {
+        for session in known {
+            self.set(session.name, &session.sid, session.seen);
+        }
+        self.make_room(self.sessions_max);
     }
 
     fn set(&mut self, name: Name, sid: &str, now: Duration) {
@@ -157,6 +176,9 @@ mod tests {
                 }
                 prop_assert_eq!(sessions.len(), model.len());
             }
+            let mut heir = Sessions::new(3, at(5));
+            heir.recall(sessions.known());
+            prop_assert_eq!(heir.known(), sessions.known());
         }
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 pub use self::group::{Group, Lease, QueueState, Seat};
 use crate::conf::settings::Http;
 use crate::conf::upstream::{Upstream, UpstreamId};
+use crate::logic::memory::GroupMemory;
 
 /// The groups of one generation of the configuration, by `UpstreamId`.
 #[derive(Debug, Default, Clone)]
@@ -41,6 +42,20 @@ impl Set {
         Set { groups }
     }
 
+    /// What a process that takes our place should know.
+    pub fn memory(&self) -> Vec<GroupMemory> {
+        self.groups.iter().map(|group| group.memory()).collect()
+    }
+
+    /// Goes on where another process was, with the groups that it had too.
+    pub fn recall(&self, memories: Vec<GroupMemory>) {
+        for memory in memories {
+            if let Some(group) = self.named(&memory.name) {
+                group.recall(memory);
+            }
+        }
+    }
+
     pub fn group(&self, id: UpstreamId) -> &Arc<Group> {
         &self.groups[id.0]
     }
@@ -49,7 +64,7 @@ impl Set {
         &self.groups
     }
 
-    /// The group of an `upstream` block.
+    /// The group of that name.
     pub fn named(&self, name: &str) -> Option<&Arc<Group>> {
         self.groups.iter().find(|group| &*group.upstream().name == name)
     }

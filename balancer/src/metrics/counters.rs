@@ -31,8 +31,8 @@ impl Histogram {
         Duration::from_micros(self.sum_us.load(Relaxed))
     }
 
-    fn reset(&self) {
-        self.buckets.iter().chain([&self.sum_us]).for_each(|count| count.store(0, Relaxed));
+    fn all(&self) -> impl Iterator<Item = &AtomicU64> {
+        self.buckets.iter().chain([&self.sum_us])
     }
 }
 
@@ -82,8 +82,8 @@ impl Answers {
         self.classes()[1..].iter().sum()
     }
 
-    fn reset(&self) {
-        self.codes.iter().chain([&self.none]).for_each(|count| count.store(0, Relaxed));
+    fn all(&self) -> impl Iterator<Item = &AtomicU64> {
+        self.codes.iter().chain([&self.none])
     }
 }
 
@@ -126,12 +126,22 @@ impl PeerMetrics {
         self.received_len.fetch_add(told.received_len, Relaxed);
     }
 
+    fn all(&self) -> impl Iterator<Item = &AtomicU64> {
+        let times = self.header_times.iter().chain(&self.response_times).flat_map(Histogram::all);
+        let single = [&self.requests, &self.sent_len, &self.received_len, &self.ejections];
+        single.into_iter().chain(self.answers.all()).chain(times)
+    }
+
     pub fn reset(&self) {
-        self.answers.reset();
-        self.header_times.iter().chain(&self.response_times).for_each(Histogram::reset);
-        for count in [&self.requests, &self.sent_len, &self.received_len, &self.ejections] {
-            count.store(0, Relaxed);
-        }
+        self.all().for_each(|count| count.store(0, Relaxed));
+    }
+
+    pub fn memory(&self) -> Vec<(usize, u64)> {
+        remember(self.all())
+    }
+
+    pub fn recall(&self, memory: &[(usize, u64)]) {
+        recall(self.all(), memory);
     }
 }
 
@@ -161,10 +171,37 @@ impl ZoneMetrics {
         self.sent_len.fetch_add(sent_len, Relaxed);
     }
 
+    /// All but what is under way.
+    fn all(&self) -> impl Iterator<Item = &AtomicU64> {
+        let single = [&self.requests, &self.discarded, &self.received_len, &self.sent_len];
+        single.into_iter().chain(self.answers.all())
+    }
+
     pub fn reset(&self) {
-        self.answers.reset();
-        for count in [&self.requests, &self.discarded, &self.received_len, &self.sent_len] {
-            count.store(0, Relaxed);
+        self.all().for_each(|count| count.store(0, Relaxed));
+    }
+
+    pub fn memory(&self) -> Vec<(usize, u64)> {
+        remember(self.all())
+    }
+
+    pub fn recall(&self, memory: &[(usize, u64)]) {
+        recall(self.all(), memory);
+    }
+}
+
+/// The counters that are not zero, by their place: most are.
+pub fn remember<'a>(counters: impl Iterator<Item = &'a AtomicU64>) -> Vec<(usize, u64)> {
+    let counts = counters.map(|count| count.load(Relaxed)).enumerate();
+    counts.filter(|(_, count)| *count > 0).collect()
+}
+
+/// Adds what another process has counted.
+pub fn recall<'a>(counters: impl Iterator<Item = &'a AtomicU64>, memory: &[(usize, u64)]) {
+    let mut known = memory.iter().peekable();
+    for (place, counter) in counters.enumerate() {
+        if let Some((_, count)) = known.next_if(|(at, _)| *at == place) {
+            counter.fetch_add(*count, Relaxed);
         }
     }
 }
@@ -181,8 +218,10 @@ mod tests {
         }
         assert_eq!(answers.codes(), BTreeMap::from([(200, 2), (204, 1), (503, 1)]));
         assert_eq!((answers.classes(), answers.total()), ([2, 0, 3, 0, 0, 1], 4));
-        answers.reset();
-        assert_eq!(answers.classes(), [0; 6]);
+        let heir = Answers::default();
+        heir.record(Some(200));
+        recall(heir.all(), &remember(answers.all()));
+        assert_eq!(heir.classes(), [2, 0, 4, 0, 0, 1]);
     }
 
     #[test]

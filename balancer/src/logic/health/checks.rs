@@ -1,9 +1,11 @@
 //! What active checks have found of a server: how often they must agree before its state turns.
 
+use serde::{Deserialize, Serialize};
+
 use super::Unusable;
 use crate::conf::check::CheckTerms;
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Checks {
     state: State,
     /// Answers in a row that speak against the present state.
@@ -15,7 +17,7 @@ pub struct Checks {
     pub last_passed: Option<bool>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 enum State {
     /// No checks, or none that must be passed first.
     #[default]

@@ -10,6 +10,7 @@ use crate::conf::upstream::{
 };
 use crate::logic::choose::{self, Attempts, Balance, Ending, Picked};
 use crate::logic::health::{Peer as LivePeer, Turn, Unusable};
+use crate::logic::memory::{GroupMemory, KnownPeer};
 use crate::logic::queue::{Queue, Ticket};
 use crate::logic::sticky::Sessions;
 
@@ -242,6 +243,40 @@ impl Group {
     fn with_sessions<T>(&self, with: impl FnOnce(&mut Sessions) -> T) -> Option<T> {
         let sessions = self.sessions.as_ref()?;
         Some(with(&mut sessions.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    /// What a process that takes our place should know.
+    pub(super) fn memory(&self) -> GroupMemory {
+        let state = self.lock();
+        let known = |(peer, live): (&Peer, &LivePeer)| KnownPeer {
+            server: peer.terms.server.clone(),
+            address: peer.name.clone(),
+            memory: live.memory(),
+        };
+        GroupMemory {
+            name: self.upstream.name.clone(),
+            next_id: state.next_id,
+            peers: self.upstream.peers.iter().zip(state.balance.peers()).map(known).collect(),
+            sessions: self.with_sessions(|sessions| sessions.known()).unwrap_or_default(),
+        }
+    }
+
+    /// Goes on where the group of that name in another process was. Servers that it did not know get new ids.
+    pub(super) fn recall(&self, memory: GroupMemory) {
+        let mut state = self.lock();
+        state.next_id = memory.next_id;
+        let mut known = memory.peers;
+        for (index, peer) in self.upstream.peers.iter().enumerate() {
+            let same = |known: &KnownPeer| known.server == peer.terms.server && known.address == peer.name;
+            match known.iter().position(same) {
+                Some(found) => state.balance.peers_mut()[index].recall(known.swap_remove(found).memory),
+                None => {
+                    state.balance.peers_mut()[index].id = state.next_id;
+                    state.next_id += 1;
+                }
+            }
+        }
+        self.with_sessions(|sessions| sessions.recall(memory.sessions));
     }
 
     fn on_header(&self, picked: Picked, took: Duration, now: Duration) -> bool {
