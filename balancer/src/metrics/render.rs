@@ -11,7 +11,7 @@ use prometheus_client::metrics::MetricType;
 
 use super::counters::{Histogram, LATENCY_BOUNDS_S, PeerMetrics, ZoneMetrics};
 use super::{Metrics, PeerKey};
-use crate::logic::health::Unusable;
+use crate::logic::health::{Peer, Unusable};
 use crate::logic::upstreams::Group;
 use crate::running::Running;
 
@@ -144,26 +144,14 @@ impl Snapshot {
 
     fn encode_states(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
         let now = self.running.started.elapsed();
-        type Read = fn(&crate::logic::health::Peer, Duration) -> u64;
-        let gauges: [(&str, &str, Read); 5] = [
-            ("upstream_up", "1 while the server takes part in the rotation", |peer, now| {
-                u64::from(matches!(peer.unusable(now), None | Some(Unusable::Full)))
-            }),
-            ("upstream_in_flight", "Requests in flight at the server", |peer, _| peer.conns.into()),
-            ("upstream_fails", "Failures counted in the present window", |peer, _| peer.fails().into()),
-            ("upstream_checks", "Active health checks since the server is known", |peer, _| {
-                peer.checks.checks
-            }),
-            ("upstream_checks_failed", "Active health checks that failed", |peer, _| peer.checks.fails),
-        ];
-        for (name, help, read) in gauges {
-            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (name, help, kind, read) in STATES {
+            let mut family = encoder.encode_descriptor(name, help, None, kind.metric_type())?;
             for group in self.running.upstreams.groups() {
                 let values: Vec<u64> =
                     group.with_peers(|peers| peers.iter().map(|peer| read(peer, now)).collect());
                 for (peer, value) in group.peers().iter().zip(values) {
                     let labels = [("upstream", group.name()), ("server", &*peer.name)];
-                    family.encode_family(&labels)?.encode_gauge(&gauge(value))?;
+                    kind.encode(&mut family.encode_family(&labels)?, value)?;
                 }
             }
         }
@@ -171,25 +159,69 @@ impl Snapshot {
     }
 
     fn encode_queues(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
-        type Read = fn(&Group) -> u64;
-        let gauges: [(&str, &str, Read); 2] = [
-            ("upstream_queue", "Requests that wait for a server", |group| group.queue().len as u64),
-            ("upstream_queue_overflows", "Requests that found the queue full", |group| {
-                group.queue().overflows
-            }),
-        ];
-        for (name, help, read) in gauges {
-            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-            for group in
-                self.running.upstreams.groups().iter().filter(|group| group.upstream().queue.is_some())
-            {
+        let groups = self.running.upstreams.groups().iter();
+        let queued: Vec<&Group> =
+            groups.filter(|group| group.upstream().queue.is_some()).map(|group| &**group).collect();
+        for (name, help, kind, read) in QUEUES {
+            let mut family = encoder.encode_descriptor(name, help, None, kind.metric_type())?;
+            for group in &queued {
                 let labels = [("upstream", group.name())];
-                family.encode_family(&labels)?.encode_gauge(&gauge(read(group)))?;
+                kind.encode(&mut family.encode_family(&labels)?, read(group))?;
             }
         }
         Ok(())
     }
 }
+
+/// Whether a number may fall.
+#[derive(Clone, Copy)]
+enum Kind {
+    Gauge,
+    Counter,
+}
+
+impl Kind {
+    fn metric_type(self) -> MetricType {
+        match self {
+            Kind::Gauge => MetricType::Gauge,
+            Kind::Counter => MetricType::Counter,
+        }
+    }
+
+    fn encode(self, metric: &mut MetricEncoder<'_>, value: u64) -> fmt::Result {
+        match self {
+            Kind::Gauge => metric.encode_gauge(&gauge(value)),
+            Kind::Counter => metric.encode_counter::<NoLabelSet, _, u64>(&value, None),
+        }
+    }
+}
+
+/// Name, meaning, kind, and where the value is.
+type Row<T> = (&'static str, &'static str, Kind, T);
+
+type ReadPeer = fn(&Peer, Duration) -> u64;
+type ReadGroup = fn(&Group) -> u64;
+
+/// Of one server.
+const STATES: [Row<ReadPeer>; 5] = [
+    ("upstream_up", "1 while the server takes part in the rotation", Kind::Gauge, |peer, now| {
+        u64::from(matches!(peer.unusable(now), None | Some(Unusable::Full)))
+    }),
+    ("upstream_in_flight", "Requests in flight at the server", Kind::Gauge, |peer, _| peer.conns.into()),
+    ("upstream_fails", "Failures counted in the present window", Kind::Gauge, |peer, _| peer.fails().into()),
+    ("upstream_checks", "Active health checks of the server", Kind::Counter, |peer, _| peer.checks.checks),
+    ("upstream_checks_failed", "Active health checks that failed", Kind::Counter, |peer, _| {
+        peer.checks.fails
+    }),
+];
+
+/// Of a group that has a queue.
+const QUEUES: [Row<ReadGroup>; 2] = [
+    ("upstream_queue", "Requests that wait for a server", Kind::Gauge, |group| group.queue().len as u64),
+    ("upstream_queue_overflows", "Requests that found the queue full", Kind::Counter, |group| {
+        group.queue().overflows
+    }),
+];
 
 fn encode_histogram(
     family: &mut MetricEncoder<'_>,
