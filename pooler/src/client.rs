@@ -54,7 +54,7 @@ enum Link {
 }
 
 /// How a client leaves.
-enum Departure {
+pub enum Departure {
     Ends(End),
     /// To the process that takes over.
     Moves,
@@ -89,18 +89,14 @@ impl Client {
         }
     }
 
-    /// Serves the client until its end. Some have a server from the start.
-    pub async fn run(mut self, sent_ahead: Vec<u8>, lease: Option<Lease>) {
+    /// What the client sent ahead of its relay; some have a server from the start.
+    pub fn start(&mut self, sent_ahead: Vec<u8>, lease: Option<Lease>) {
         self.retry_unread = !sent_ahead.is_empty();
         self.unread = sent_ahead;
         let now = Instant::now();
         self.entry.set_doing(Doing::Idle, now);
         if let Some(lease) = lease {
             self.start_with(lease, now);
-        }
-        match std::future::poll_fn(|cx| self.poll_relay(cx)).await {
-            Departure::Ends(end) => self.finish(&end),
-            Departure::Moves => self.move_out().await,
         }
     }
 
@@ -118,7 +114,8 @@ impl Client {
         }
     }
 
-    fn poll_relay(&mut self, cx: &mut Context<'_>) -> Poll<Departure> {
+    /// Ready when the client leaves.
+    pub fn poll_relay(&mut self, cx: &mut Context<'_>) -> Poll<Departure> {
         self.entry.listen_for_orders(cx.waker());
         loop {
             if self.entry.has_order()

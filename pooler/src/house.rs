@@ -57,6 +57,8 @@ pub struct House {
     pub keeper_wake: Notify,
     /// The phase has changed, or something it waits for.
     pub phase_wake: Notify,
+    /// Deadlines, or how often they are to be looked at, have changed.
+    pub deadlines_wake: Notify,
     phase: AtomicU8,
     standing: AtomicU8,
     /// The way to the process that takes over.
@@ -88,6 +90,7 @@ impl House {
             tasks: Tasks::new(),
             keeper_wake: Notify::new(),
             phase_wake: Notify::new(),
+            deadlines_wake: Notify::new(),
             phase: AtomicU8::new(Phase::Running as u8),
             standing: AtomicU8::new(Standing::Serving as u8),
             movers: crate::moving::Movers::default(),
@@ -133,6 +136,7 @@ impl House {
         self.pools.apply_settings(self);
         self.pools.open_minimum(self);
         self.keeper_wake.notify_one();
+        self.deadlines_wake.notify_waiters();
         self.apply_tls()
     }
 
@@ -173,6 +177,7 @@ impl House {
         if phase == Phase::Moving {
             self.standing.store(Standing::Moving as u8, Ordering::Release);
         }
+        self.deadlines_wake.notify_waiters();
         self.phase_wake.notify_waiters();
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::house::{House, Standing};
+use crate::house::{House, Phase, Standing};
 
 /// As often as PgBouncer's janitor.
 const PERIOD: Duration = Duration::from_millis(333);
@@ -17,7 +17,10 @@ pub async fn run(house: Arc<House>) {
             _ = tick.tick() => on_tick(&house),
             () = house.keeper_wake.notified() => house.pools.feed_hungry(&house),
         }
-        house.phase_wake.notify_waiters();
+        // Servers that were given back, for those who wait to end.
+        if house.phase() != Phase::Running {
+            house.phase_wake.notify_waiters();
+        }
     }
 }
 
@@ -35,28 +38,31 @@ pub async fn watch_statistics(house: Arc<House>) {
     loop {
         tokio::time::sleep(house.settings().stats_period.max(Duration::from_secs(1))).await;
         house.stats.take_snapshot();
+        let line = statistics(&house);
         if house.settings().log_stats {
-            log_statistics(&house);
+            tracing::info!("{line}");
         }
+        house.notifier.status(&line);
     }
 }
 
-fn log_statistics(house: &House) {
+fn statistics(house: &House) -> String {
     let (c, period) = house.stats.last_period();
     let per_second = |n: u64| (n as f64 / period.as_secs_f64().max(0.001)) as u64;
     let each = |total: u64, count: u64| total.checked_div(count).unwrap_or(0);
-    tracing::info!(
-        "stats: {} xacts/s, {} queries/s, {} client parses/s, {} server parses/s, {} binds/s, in {} B/s, out {} B/s, \
+    format!(
+        "stats: {} xacts/s, {} queries/s, {} client parses/s, {} server parses/s, {} binds/s, {} client logins/s, in {} B/s, out {} B/s, \
          xact {} us, query {} us, wait {} us",
         per_second(c.transactions),
         per_second(c.queries),
         per_second(c.client_parses),
         per_second(c.server_parses),
         per_second(c.binds),
+        per_second(c.client_logins),
         per_second(c.received_bytes),
         per_second(c.sent_bytes),
         each(c.transaction_micros, c.transactions),
         each(c.query_micros, c.queries),
         each(c.wait_micros, c.server_assignments),
-    );
+    )
 }

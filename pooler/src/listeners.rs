@@ -230,14 +230,20 @@ fn metrics_listener(settings: &Settings) -> anyhow::Result<Option<std::net::TcpL
 }
 
 async fn accept_tcp(listener: TcpListener, house: Arc<House>, mailboxes: Vec<mpsc::Sender<Accepted>>) {
-    while house.phase() == Phase::Running {
-        if house.is_suspended() {
-            house.phase_wake.notified().await;
-            continue;
+    loop {
+        // Before looking: a change in between must not be missed.
+        let changed = house.phase_wake.notified();
+        match (house.phase(), house.is_suspended()) {
+            (Phase::Running, false) => {}
+            (Phase::Running, true) => {
+                changed.await;
+                continue;
+            }
+            _ => return,
         }
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = house.phase_wake.notified() => continue,
+            () = changed => continue,
         };
         match accepted.and_then(|(stream, peer)| Ok((stream.into_std()?, peer))) {
             Ok((stream, peer)) => hand_over(&house, &mailboxes, Accepted::Tcp(stream, peer)).await,
@@ -251,10 +257,14 @@ async fn accept_tcp(listener: TcpListener, house: Arc<House>, mailboxes: Vec<mps
 
 /// The unix socket stays open during a shutdown and a SUSPEND, for operators.
 async fn accept_unix(listener: UnixListener, house: Arc<House>, mailboxes: Vec<mpsc::Sender<Accepted>>) {
-    while house.phase() != Phase::Moving {
+    loop {
+        let changed = house.phase_wake.notified();
+        if house.phase() == Phase::Moving {
+            return;
+        }
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = house.phase_wake.notified() => continue,
+            () = changed => continue,
         };
         match accepted.and_then(|(stream, _)| stream.into_std()) {
             Ok(stream) => hand_over(&house, &mailboxes, Accepted::Unix(stream)).await,

@@ -131,10 +131,15 @@ fn ops(house: &Arc<House>) -> chassis::ops::Ops {
 
 /// Obeys signals and the console until nothing is left to wait for.
 async fn until_end(house: &Arc<House>, mut signals: Signals) {
-    while !is_over(house) {
+    loop {
+        // Before looking: a change in between must not be missed.
+        let changed = house.phase_wake.notified();
+        if is_over(house) {
+            break;
+        }
         tokio::select! {
             signal = signals.next() => on_signal(house, signal),
-            () = house.phase_wake.notified() => {}
+            () = changed => {}
         }
         if house.phase() != Phase::Running {
             house.doors.close_tcp();

@@ -155,6 +155,31 @@ impl Settings {
         self.user(user).and_then(own).filter(|d| !d.is_zero()).unwrap_or(all)
     }
 
+    /// All limits on what a client may take its time for, of any user and database.
+    pub fn client_deadlines(&self) -> impl Iterator<Item = Duration> + '_ {
+        let all = [
+            self.keys.client_login_timeout,
+            self.keys.client_idle_timeout,
+            self.keys.idle_transaction_timeout,
+            self.keys.query_timeout,
+            self.keys.query_wait_notify,
+            self.keys.query_wait_timeout,
+            self.keys.transaction_timeout,
+        ];
+        let of_users = self.users.values().flat_map(|user| {
+            let limits = [user.client_idle_timeout, user.idle_transaction_timeout, user.query_timeout];
+            limits.into_iter().chain([user.query_wait_timeout, user.transaction_timeout]).flatten()
+        });
+        let databases = self.databases.values().chain(self.autodb.as_ref());
+        all.into_iter().chain(of_users).chain(databases.filter_map(|database| database.query_wait_timeout))
+    }
+
+    /// Some clients may not be idle for ever.
+    pub fn closes_idle_clients(&self) -> bool {
+        let own = self.users.values().filter_map(|user| user.client_idle_timeout);
+        own.chain([self.keys.client_idle_timeout]).any(|limit| !limit.is_zero())
+    }
+
     /// The query that looks up a user's password.
     pub fn auth_query<'a>(&'a self, db: &'a Database) -> &'a str {
         db.auth_query.as_deref().unwrap_or(&self.keys.auth_query)

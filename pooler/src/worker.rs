@@ -1,6 +1,7 @@
 //! One thread: a current-thread runtime, its clients, and the memory that they share while they are polled.
 
 mod moved;
+mod relay;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -11,6 +12,9 @@ use pgwire::frame;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc;
 
+use relay::{Member, Presence, Relay};
+
+use crate::client::Client;
 use crate::clients::{ClientEntry, Doing, Endpoint, Newcomer, Order};
 use crate::error::{End, Fault};
 use crate::house::{House, Phase};
@@ -23,8 +27,12 @@ use crate::talk::Talk;
 use crate::wire::Wire;
 use crate::{console, login};
 
-/// How often deadlines are looked at: no timer is armed per query.
-const TICK: Duration = Duration::from_millis(100);
+/// Deadlines are looked at this many times within the shortest of them,
+const LOOKS_PER_DEADLINE: u32 = 10;
+/// but not more often than this,
+const LOOK_MIN: Duration = Duration::from_millis(100);
+/// nor less.
+const LOOK_MAX: Duration = Duration::from_secs(1);
 
 /// One read takes at most this much. Larger results come in several reads; idle clients hold none of it.
 pub const READ_LEN: usize = 64 * 1024;
@@ -53,6 +61,14 @@ struct Hot {
     version: u64,
     statement_limit: usize,
     resets_always: bool,
+}
+
+/// How deadlines are watched under these settings.
+struct Watch {
+    settings: Arc<Settings>,
+    every: Duration,
+    /// Clients are closed for being idle.
+    ends_idle: bool,
 }
 
 /// Memory for the length of one poll.
@@ -87,7 +103,7 @@ impl Worker {
                     tokio::task::spawn_local(async move { worker.serve(open_unix(stream)).await });
                 }
                 Some(Accepted::Moved(parcel)) => {
-                    tokio::task::spawn_local(async move { worker.serve_moved(*parcel).await });
+                    worker.serve_moved(*parcel);
                 }
                 None => return self.house.tasks.drain_started().await,
             }
@@ -103,16 +119,17 @@ impl Worker {
         let newcomer = Newcomer { id: self.house.next_id(), worker: self.id, peer, local, fd: wire.fd() };
         let entry = self.house.clients.enter(newcomer, self.house.settings_cached(|s| s.peer_id));
         // Leaves the list however this task ends.
-        let _presence = Presence { house: self.house.clone(), entry: entry.clone() };
+        let presence = Presence { house: self.house.clone(), entry: entry.clone() };
         let mut talk = Talk::new(wire);
         // Boxed: the login's future is large and gone once it is over.
         let logged_in = Box::pin(login::log_in_in_time(&self, &mut talk, &entry)).await;
         match logged_in {
             Ok(login::LoggedIn::Client { pool, session, lease }) => {
-                let _member = Member::new(&self.house, &pool);
+                let member = Member::new(&self.house, &pool);
                 let (wire, sent_ahead) = talk.into_parts();
-                let client = crate::client::Client::new(self.clone(), entry, pool, wire, *session);
-                client.run(sent_ahead, lease).await;
+                let mut client = Client::new(self.clone(), entry, pool, wire, *session);
+                client.start(sent_ahead, lease);
+                tokio::task::spawn_local(Relay::new(client, presence, member));
             }
             Ok(login::LoggedIn::Console(console)) => {
                 let end = Box::pin(console::run(&self, talk, &entry, console)).await;
@@ -125,19 +142,25 @@ impl Worker {
         }
     }
 
-    /// One look at all clients of this worker per tick.
+    /// One look at all clients of this worker from time to time, often enough for the shortest deadline. Looking at an
+    /// idle one costs a few nanoseconds, where arming a timer for each query would cost more.
     async fn watch_deadlines(self: Rc<Self>) {
-        let mut tick = tokio::time::interval(TICK);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut watch = Watch::new(&self.house.settings());
         loop {
-            tick.tick().await;
-            let (settings, now) = (self.house.settings(), Instant::now());
-            let phase = self.house.phase();
+            let changed = self.house.deadlines_wake.notified();
+            let _ = tokio::time::timeout(watch.period(self.house.phase()), changed).await;
+            if watch.settings.version != self.house.settings_version() {
+                watch = Watch::new(&self.house.settings());
+            }
+            let (phase, now) = (self.house.phase(), Instant::now());
             self.house.clients.each_of_worker(self.id, |entry| {
                 if phase == Phase::Moving {
                     entry.wake();
                 }
-                if let Some(order) = due(entry, &settings, phase, now) {
+                if entry.doing() == Doing::Idle && !watch.ends_idle {
+                    return;
+                }
+                if let Some(order) = due(entry, &watch.settings, phase, now) {
                     entry.give(order);
                 }
             });
@@ -205,35 +228,20 @@ impl Worker {
     }
 }
 
-/// Keeps a client in the list while it is there.
-struct Presence {
-    house: Arc<House>,
-    entry: Arc<ClientEntry>,
-}
-
-impl Drop for Presence {
-    fn drop(&mut self) {
-        self.house.clients.leave(&self.entry);
-        self.house.phase_wake.notify_waiters();
+impl Watch {
+    fn new(settings: &Arc<Settings>) -> Watch {
+        let shortest = settings.client_deadlines().filter(|limit| !limit.is_zero()).min();
+        let every = shortest.unwrap_or(LOOK_MAX) / LOOKS_PER_DEADLINE;
+        Watch {
+            settings: settings.clone(),
+            every: every.clamp(LOOK_MIN, LOOK_MAX),
+            ends_idle: settings.closes_idle_clients(),
+        }
     }
-}
 
-/// Counts a client in its pool while it is there.
-struct Member {
-    house: Arc<House>,
-    pool: crate::logic::ledger::PoolKey,
-}
-
-impl Member {
-    fn new(house: &Arc<House>, pool: &crate::pool::PoolInfo) -> Member {
-        house.pools.join(pool.key);
-        Member { house: house.clone(), pool: pool.key }
-    }
-}
-
-impl Drop for Member {
-    fn drop(&mut self) {
-        self.house.pools.leave(self.pool);
+    /// On the way out nobody should be waited for longer than needed.
+    fn period(&self, phase: Phase) -> Duration {
+        if phase == Phase::Running { self.every } else { LOOK_MIN }
     }
 }
 

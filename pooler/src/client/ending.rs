@@ -68,7 +68,7 @@ impl Client {
         self.reply(cx, &out)
     }
 
-    pub(super) fn finish(mut self, end: &End) {
+    pub fn finish(mut self, end: &End) {
         self.worker.log_end(&self.entry, end);
         let message = end.message();
         if self.unsent.is_empty() {

@@ -32,7 +32,7 @@ impl Client {
     }
 
     /// Leaves for the process that takes over.
-    pub(super) async fn move_out(mut self) {
+    pub async fn move_out(mut self) {
         let Some(parcels) = self.worker.house.movers.parcels() else {
             return self.finish(&End::shutdown());
         };

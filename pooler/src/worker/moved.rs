@@ -8,7 +8,8 @@ use std::time::{Duration, UNIX_EPOCH};
 use pgwire::auth::scram::Keys;
 use pgwire::sqlstate;
 
-use super::{Member, Presence, Worker};
+use super::Worker;
+use super::relay::{Member, Presence, Relay};
 use crate::client::Client;
 use crate::clients::{ClientEntry, Login, Newcomer};
 use crate::error::End;
@@ -22,14 +23,14 @@ use crate::wire::Wire;
 
 impl Worker {
     /// Goes on with a client where another process left it.
-    pub(super) async fn serve_moved(self: Rc<Self>, parcel: Parcel) {
+    pub(super) fn serve_moved(self: Rc<Self>, parcel: Parcel) {
         let Parcel { client: moved, socket, server } = parcel;
         let mut wire = match Wire::from_fd(socket) {
             Ok(wire) => wire,
             Err(error) => return tracing::warn!("the socket of a moved client cannot be used: {error}"),
         };
         let entry = self.enter_moved(&moved, &wire);
-        let _presence = Presence { house: self.house.clone(), entry: entry.clone() };
+        let presence = Presence { house: self.house.clone(), entry: entry.clone() };
         let placed = self.pool_of(&moved).and_then(|pool| {
             let lease = self.take_server(&entry, &pool, moved.server.clone().zip(server))?;
             Ok((pool, lease))
@@ -49,12 +50,14 @@ impl Worker {
             replication: pgwire::startup::Replication::None,
         };
         let _ = entry.login.set(login);
-        let _member = Member::new(&self.house, &pool);
+        let member = Member::new(&self.house, &pool);
         let rules = crate::login::rules(&self.house.settings(), &pool, moved.mode);
         let intern = |query: &[u8], types: &[u8]| self.house.intern(query, types);
         let extra = self.house.extra.clone();
         let session = Session::from_moved(entry.id, rules, &moved, extra, &intern);
-        Client::new(self.clone(), entry, pool, wire, session).run(moved.unread, lease).await;
+        let mut client = Client::new(self.clone(), entry, pool, wire, session);
+        client.start(moved.unread, lease);
+        tokio::task::spawn_local(Relay::new(client, presence, member));
     }
 
     fn enter_moved(&self, moved: &MovedClient, wire: &Wire) -> Arc<ClientEntry> {

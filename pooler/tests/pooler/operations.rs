@@ -220,3 +220,27 @@ fn a_fast_exit_leaves_no_server_connection_behind() {
     pooler.wait_end();
     assert!(client.try_next().is_none());
 }
+
+#[test]
+fn the_console_tells_names_sockets_and_memory() {
+    let pg_port = postgres().port;
+    let pooler = Pooler::start_with(&format!("named = host=localhost port={pg_port} dbname=postgres"), "");
+    assert_eq!(pooler.admin("SHOW DNS_HOSTS"), "", "nobody has asked yet");
+    let mut client = Script::connect_to(&pooler, "named", &[]);
+    client.send(Batch::new().query("BEGIN"));
+    assert_eq!(client.replies(1), "C ZT");
+    let hosts = pooler.admin("SHOW DNS_HOSTS");
+    assert!(hosts.starts_with("localhost|") && hosts.contains("127.0.0.1"), "{hosts}");
+    assert!(pooler.admin("SHOW LISTS").contains("dns_names|1"));
+    let fds = pooler.admin("SHOW FDS");
+    let rows: Vec<Vec<&str>> = fds.lines().map(|line| line.split('|').collect()).collect();
+    let of = |task: &str| rows.iter().filter(|row| row[1] == task).collect::<Vec<_>>();
+    assert_eq!(of("pooler").len(), 2, "TCP and unix: {fds}");
+    let (clients, servers) = (of("client"), of("server"));
+    let holder = clients.iter().find(|row| row[3] == "named").expect("the client is listed");
+    assert_eq!((servers.len(), holder[7]), (1, servers[0][0]), "it holds that server: {fds}");
+    let mem = pooler.admin("SHOW MEM");
+    let clients = mem.lines().find(|line| line.starts_with("client_cache|")).expect("clients take memory");
+    let numbers: Vec<u64> = clients.split('|').skip(1).map(|n| n.parse().unwrap()).collect();
+    assert_eq!((numbers[1], numbers[3]), (2, 2 * numbers[0]), "the client and this console: {clients}");
+}
