@@ -101,7 +101,7 @@ fn described(text: &str) -> Vec<(String, &str, &str)> {
         let mut words = line.splitn(4, ' ').skip(1);
         match (words.next(), words.next(), words.next()) {
             (Some("HELP"), Some(name), Some(help)) => {
-                found.push((name.into(), "", help.trim_end_matches('.')))
+                found.push((name.into(), "", help.trim_end_matches('.')));
             }
             (Some("TYPE"), Some(name), Some(kind)) => {
                 found.iter_mut().filter(|known| known.0 == name).for_each(|known| known.1 = kind);

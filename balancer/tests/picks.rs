@@ -14,7 +14,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use common::{Balancer, Client, Origin, PATIENCE, wait_until};
 
 const GROUPS_PER_METHOD: usize = 12;
-/// `PICKS_STEPS_PER_GROUP=2100` makes a long run: about a hundred thousand steps.
+/// With 2100 it is a long run of a hundred thousand steps.
 const STEPS_PER_GROUP: usize = 90;
 const METHODS: [&str; 4] = ["", "least_conn;", "ip_hash;", "hash $arg_key;"];
 
@@ -209,18 +209,16 @@ fn we_choose_the_servers_that_nginx_chooses() {
     let live: Vec<u16> = origins.iter().map(|origin| origin.port).collect();
     // Bound and not listening: nobody else gets these ports, and nobody answers there.
     let refusing: Vec<socket2::Socket> = (0..2).map(|_| bound()).collect();
-    let dead: Vec<u16> = refusing.iter().map(|socket| port_of(socket)).collect();
+    let dead: Vec<u16> = refusing.iter().map(port_of).collect();
     let mut dice = Dice(0x2545_f491_4f6c_dd1d);
     let http = http_block(&mut dice, &live, &dead);
     let nginx = Nginx::start(&http);
     let balancer = Balancer::start(&http);
     let mut sides = [Side::new("nginx", nginx.port), Side::new("us", balancer.port)];
-    let steps = std::env::var("PICKS_STEPS_PER_GROUP").ok().and_then(|text| text.parse().ok());
-    let steps: usize = steps.unwrap_or(STEPS_PER_GROUP);
     let (mut picks, mut number) = (0, 0);
     for kind in 0..METHODS.len() {
         for group in 0..GROUPS_PER_METHOD {
-            for step in 0..steps {
+            for step in 0..STEPS_PER_GROUP {
                 let ip = format!("10.{}.{}.7", dice.below(8), dice.below(8));
                 let path = format!("/u{kind}_{group}/?key={}", dice.below(20));
                 let context = format!("step {step} of group u{kind}_{group} in\n{http}");
