@@ -11,6 +11,7 @@ use chassis::tasks::Tasks;
 use crate::auth::Auth;
 use crate::chat::Chat;
 use crate::fleet::Fleet;
+use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::monitoring::console::Console;
 use crate::redis_link::RedisLink;
@@ -42,6 +43,8 @@ pub struct Handles {
     pub chat: Chat,
     /// Answers that are being made.
     pub streams: Streams,
+    /// What keeps clients from crowding each other out.
+    pub limits: Limits,
     /// What the other replicas say about themselves.
     pub fleet: Fleet,
     /// What the pooler says about itself.

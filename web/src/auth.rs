@@ -209,6 +209,9 @@ impl FromRequestParts<App> for Identity {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Error> {
+        if let Some(checked) = parts.extensions.get::<Self>() {
+            return Ok(checked.clone());
+        }
         let token = bearer(parts).ok_or_else(|| {
             Error::unauthorized("no access token; send Authorization: Bearer TOKEN, from /api/auth/login")
         })?;

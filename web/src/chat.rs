@@ -88,6 +88,7 @@ pub struct Chat {
 struct Shared {
     hub: Arc<Hub>,
     bus: Bus,
+    redis: RedisLink,
     served_by: Arc<str>,
     settings: ChatSettings,
     metrics: ChatMetrics,
@@ -109,7 +110,7 @@ impl Chat {
         let bus = bus::start(&hub, &redis, &tasks, &served_by);
         keeper::start(&hub, &bus, &tasks, settings.compare_period);
         presence::start(&hub, &bus, &redis, &tasks);
-        Chat { shared: Arc::new(Shared { hub, bus, served_by, settings, metrics }) }
+        Chat { shared: Arc::new(Shared { hub, bus, redis, served_by, settings, metrics }) }
     }
 
     /// Tells every replica of a stored message; called after its commit. Never waits: what the bus cannot take
@@ -156,6 +157,16 @@ impl Chat {
     /// Wakes up whenever a token of this stream is published by any replica.
     pub fn watch_stream(&self, stream: Uuid) -> StreamWatch {
         self.shared.hub.watch_stream(stream)
+    }
+
+    /// Whether somebody on this replica reads this stream.
+    pub fn is_watched(&self, stream: Uuid) -> bool {
+        self.shared.hub.is_watched(stream)
+    }
+
+    /// Whether anybody is in the room, on any replica; `true` also while Redis is away and cannot tell.
+    pub async fn is_inhabited(&self, session: Uuid) -> bool {
+        self.shared.hub.has_members(session) || presence::is_inhabited(&self.shared.redis, session).await
     }
 
     /// Keeps the bus alive during a drain while the holder still has something to say.

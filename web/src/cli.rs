@@ -8,6 +8,7 @@ use anyhow::{Context as _, bail};
 use chassis::signals::{Signal, Signals};
 use clap::{Parser, Subcommand};
 
+use crate::api::docs;
 use crate::auth::Keys;
 use crate::settings::{SETTINGS, Settings};
 use crate::{Listeners, auth, responder, schema, seed};
@@ -34,6 +35,8 @@ enum Command {
     Healthcheck,
     /// Check the settings without starting anything: a line for each problem.
     Check,
+    /// Print the OpenAPI document.
+    Openapi,
 }
 
 /// Threads that serve when nothing else is said: more share the cores with ten other replicas.
@@ -49,6 +52,7 @@ pub fn main(cli: &Cli, lookup: &dyn Fn(&str) -> Option<String>) -> anyhow::Resul
     match command {
         Command::Healthcheck => return healthcheck(lookup),
         Command::Check => return check(lookup),
+        Command::Openapi => return print_document(),
         _ => {}
     }
     let settings = Settings::read(lookup, &host_name())?;
@@ -68,7 +72,7 @@ pub fn main(cli: &Cli, lookup: &dyn Fn(&str) -> Option<String>) -> anyhow::Resul
                 tracing::info!("demo users and the session {} are there", seed::DEMO_SESSION);
             }),
             Command::Token => print_token(&settings),
-            Command::Healthcheck | Command::Check => Ok(()),
+            Command::Healthcheck | Command::Check | Command::Openapi => Ok(()),
         }
     })
 }
@@ -90,6 +94,12 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
 fn print_token(settings: &Settings) -> anyhow::Result<()> {
     let token = Keys::new(&settings.auth).operator_token(auth::ACCESS_LIFETIME);
     writeln!(std::io::stdout(), "{token}").context("cannot write to the standard output")
+}
+
+/// What the repository keeps as `web/openapi.json`.
+fn print_document() -> anyhow::Result<()> {
+    let text = serde_json::to_string_pretty(&docs::document()).context("the document is plain data")?;
+    writeln!(std::io::stdout(), "{text}").context("cannot write to the standard output")
 }
 
 fn threads(asked: usize) -> usize {

@@ -7,21 +7,26 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, HeaderName, ORIGIN, REFERRER_POLICY, RETRY_AFTER,
-    X_CONTENT_TYPE_OPTIONS,
+    AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, HeaderName,
+    ORIGIN, REFERRER_POLICY, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use uuid::Uuid;
 
 use crate::app::App;
+use crate::auth::Identity;
 use crate::error::{self, Error, Pending};
+use crate::extract::Origin;
+use crate::limits::Bulkhead;
 use crate::replicas::{READ_FROM_HEADER, TOKEN_HEADER};
 use crate::settings::Service;
 
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub const SERVED_BY: HeaderName = HeaderName::from_static("x-served-by");
 const REQUEST_ID_LEN_MAX: usize = 128;
+/// For answers that are no pages: whoever shows them as one gets nothing out of it.
+const NO_PAGE: &str = "default-src 'none'; frame-ancestors 'none'";
 /// How long a browser need not ask again whether it may.
 const PREFLIGHT_AGE: Duration = Duration::from_secs(600);
 
@@ -48,6 +53,11 @@ pub async fn dress(State(app): State<App>, mut request: Request, next: Next) -> 
     }
     headers.entry(X_CONTENT_TYPE_OPTIONS).or_insert(HeaderValue::from_static("nosniff"));
     headers.entry(REFERRER_POLICY).or_insert(HeaderValue::from_static("same-origin"));
+    headers.entry(CONTENT_SECURITY_POLICY).or_insert(HeaderValue::from_static(NO_PAGE));
+    headers.entry(X_FRAME_OPTIONS).or_insert(HeaderValue::from_static("DENY"));
+    if path.starts_with("/api/auth/") {
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
     // Connections that the balancer keeps end with their next answer, so that none is cut when the listener closes.
     if app.life.is_draining() && !upgraded {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
@@ -70,6 +80,36 @@ pub async fn count(
     let route = path.as_ref().map_or("none", MatchedPath::as_str);
     app.metrics.on_answer(&method, route, response.status().as_u16(), began.elapsed());
     response
+}
+
+/// Counts the request for its client: the user, or the address where nobody has logged in yet.
+pub async fn limit_rate(
+    State(app): State<App>,
+    identity: Result<Identity, Error>,
+    origin: Origin,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let client = match &identity {
+        Ok(identity) => identity.user_id.to_string(),
+        Err(_) => format!("at {}", origin.address),
+    };
+    if let Err(refused) = app.limits.api.admit(&client).await {
+        return refused.into_response();
+    }
+    if let Ok(identity) = identity {
+        // The handler need not check the token again.
+        request.extensions_mut().insert(identity);
+    }
+    next.run(request).await
+}
+
+/// Lets as many requests of a kind at once as it has places.
+pub async fn take_place(State(bulkhead): State<Bulkhead>, request: Request, next: Next) -> Response {
+    match bulkhead.enter().await {
+        Ok(_place) => next.run(request).await,
+        Err(crowded) => crowded.into_response(),
+    }
 }
 
 /// Ends requests whose answer does not begin in time; how long a stream or a socket then lasts is up to it.

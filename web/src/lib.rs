@@ -11,6 +11,7 @@ pub mod error;
 pub mod extract;
 pub mod fleet;
 pub mod layers;
+pub mod limits;
 pub mod logic;
 pub mod metrics;
 pub mod monitoring;
@@ -34,12 +35,14 @@ use anyhow::Context as _;
 use chassis::listen::{self, Tcp};
 use chassis::ops::{self, Ops};
 use chassis::tasks::Tasks;
+use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::{App, Handles, Life, Phase};
 use crate::auth::Auth;
 use crate::chat::{Chat, ChatSettings};
 use crate::fleet::Fleet;
+use crate::limits::Limits;
 use crate::logic::database_url::Target;
 use crate::logic::watermark::TokenKeys;
 use crate::metrics::Metrics;
@@ -146,6 +149,7 @@ fn assemble(settings: Settings) -> anyhow::Result<App> {
     metrics.register(|registry| chat.metrics(registry));
     let life = Arc::new(Life::new());
     let fleet = Fleet::new(redis.clone());
+    let limits = Limits::new(&settings.values, &redis);
     Ok(App::new(Handles {
         settings,
         served_by,
@@ -155,6 +159,7 @@ fn assemble(settings: Settings) -> anyhow::Result<App> {
         auth,
         chat,
         streams,
+        limits,
         fleet,
         console: Console::default(),
         metrics,
@@ -180,6 +185,8 @@ fn start_background(app: &App, ops_listener: std::net::TcpListener) {
     let tasks = &app.tasks;
     tasks.spawn("ops port", ops::serve(ops_listener, ops, tasks.clone()));
     tasks.spawn("start", begin_serving(app.clone()));
+    let linked = app.clone();
+    tasks.spawn("Redis master watch", async move { linked.redis.follow(&linked.tasks).await });
     tasks.spawn("heartbeat", fleet::beat(app.clone()));
     tasks.spawn("pool metrics log", monitoring::log_block::keep_logging(app.clone()));
     let following = app.clone();
@@ -208,7 +215,7 @@ async fn begin_serving(app: App) {
     tracing::info!("{} is ready", app.served_by);
 }
 
-/// Forgets logins that ended long ago, now and then.
+/// Forgets logins that ended long ago, and messages beyond their retention, now and then.
 async fn prune(app: App) {
     loop {
         tokio::select! {
@@ -219,6 +226,12 @@ async fn prune(app: App) {
             Ok(0) => {}
             Ok(count) => tracing::info!(count, "{count} logins that ended long ago were forgotten"),
             Err(cause) => tracing::warn!(%cause, "old logins stay for another hour: {cause}"),
+        }
+        let Some(retention) = app.settings.service.message_retention else { continue };
+        match app.store.messages().prune(OffsetDateTime::now_utc() - retention).await {
+            Ok(0) => {}
+            Ok(count) => tracing::info!(count, "{count} messages older than {retention:?} were removed"),
+            Err(cause) => tracing::warn!(%cause, "old messages stay for another hour: {cause}"),
         }
     }
 }

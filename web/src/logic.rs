@@ -14,6 +14,7 @@ pub mod outbox;
 pub mod pace;
 pub mod pages;
 pub mod pool_advice;
+pub mod rate;
 pub mod retry;
 pub mod rooms;
 pub mod sse_in;

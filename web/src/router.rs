@@ -10,11 +10,12 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::api::{auth, docs, members, messages, sessions, users};
 use crate::app::App;
+use crate::limits::Bulkhead;
 use crate::monitoring::{admin, connections, health, queries, status, totals};
 use crate::{chat, error, extract, layers, stream, ui};
 
-/// Routes whose handlers answer at once.
-fn brief() -> Router<App> {
+/// What people and programs do: counted per client.
+fn api() -> Router<App> {
     Router::new()
         // Authentication
         .route("/api/auth/register", post(auth::register))
@@ -35,13 +36,20 @@ fn brief() -> Router<App> {
         .route("/api/sessions/{id}/members", get(members::list).post(members::add))
         .route("/api/sessions/{id}/members/{user_id}", delete(members::remove))
         .route("/api/sessions/{id}/messages", get(messages::list).post(messages::create))
-        // Health
-        .route("/health", get(health::health))
-        .route("/health/live", get(health::live))
-        .route("/health/ready", get(health::ready))
-        .route("/status", get(status::status))
-        .route("/db/connections", get(connections::connections))
-        // Monitoring
+}
+
+/// Answers that last; each keeps its place among the streams to its end.
+fn streams() -> Router<App> {
+    Router::new()
+        .route("/messages/stream", post(stream::ask))
+        .route("/messages/stream/{stream_id}", get(stream::resume))
+        .route("/api/messages/stream", post(stream::ask))
+        .route("/api/messages/stream/{stream_id}", get(stream::resume))
+}
+
+/// What operators ask, and what may be expensive.
+fn admin() -> Router<App> {
+    Router::new()
         .route("/api/admin/monitoring/connections/health", get(admin::health))
         .route("/api/admin/monitoring/connections/pool", get(admin::pool))
         .route("/api/admin/monitoring/connections/alerts", get(admin::alerts))
@@ -50,27 +58,34 @@ fn brief() -> Router<App> {
         .route("/api/v1/monitoring/pool-stats", get(admin::pool_stats))
         .route("/api/v1/monitoring/analyze-query", post(queries::analyze))
         .route("/api/v1/monitoring/admin/metrics", get(totals::totals))
-        // Documentation
-        .route("/openapi.json", get(docs::openapi))
-        .route("/docs", get(docs::page))
+        .route("/status", get(status::status))
+        .route("/db/connections", get(connections::connections))
 }
 
-/// Routes whose answers last: streams and sockets.
-fn lasting() -> Router<App> {
+/// What must answer however full the rest is.
+fn always() -> Router<App> {
     Router::new()
-        .route("/messages/stream", post(stream::ask))
-        .route("/messages/stream/{stream_id}", get(stream::resume))
-        .route("/api/messages/stream", post(stream::ask))
-        .route("/api/messages/stream/{stream_id}", get(stream::resume))
+        .route("/health", get(health::health))
+        .route("/health/live", get(health::live))
+        .route("/health/ready", get(health::ready))
+        .route("/openapi.json", get(docs::openapi))
+        .route("/docs", get(docs::page))
         .route("/ws/chat/session/{id}", get(chat::socket::upgrade))
 }
 
 /// The whole service.
 pub fn router(app: App) -> Router {
-    // The last layer is the outermost: an answer passes limit_time, panic, cors, count, dress.
+    // The last layer is the outermost: an answer passes place, rate, time, body, panic, cors, count, dress.
     let cors = layers::cors(&app.settings.service.cors_origins);
-    brief()
-        .merge(lasting())
+    let with = |bulkhead: &Bulkhead| from_fn_with_state(bulkhead.clone(), layers::take_place);
+    let bulkheads = &app.limits.bulkheads;
+    let per_client = from_fn_with_state(app.clone(), layers::limit_rate);
+    api()
+        .layer(with(&bulkheads.api))
+        .merge(streams())
+        .layer(per_client)
+        .merge(admin().layer(with(&bulkheads.admin)))
+        .merge(always())
         .merge(ui::routes())
         .fallback(error::no_route)
         .layer(from_fn_with_state(app.clone(), layers::limit_time))

@@ -43,13 +43,16 @@ pub struct Service {
     pub drain_timeout: Duration,
     pub request_timeout: Duration,
     pub monitoring_public: bool,
+    /// `None`: messages are kept for ever.
+    pub message_retention: Option<Duration>,
     pub metrics_log_interval: Duration,
 }
 
 #[derive(Debug, Clone)]
 pub struct Auth {
     pub secret: Secret,
-    pub previous: Option<Secret>,
+    /// Keys of the past: still accepted.
+    pub previous: Vec<Secret>,
     pub key_pair: Option<KeyPair>,
     pub admins: Vec<String>,
     pub tries_max: u64,
@@ -97,6 +100,17 @@ pub struct Redis {
     pub url: Secret,
     /// `host:port`, for people.
     pub address: String,
+    /// Certificates, PEM, that the server's is checked against instead of the system's.
+    pub ca: Option<Secret>,
+    pub sentinels: Option<Sentinels>,
+}
+
+/// Who tells which Redis is the master.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sentinels {
+    /// `host:port` of each.
+    pub places: Vec<String>,
+    pub master: String,
 }
 
 /// Text that must reach no log.
@@ -167,6 +181,9 @@ fn service(values: &Values, host_name: &str) -> Result<Service, String> {
         drain_timeout: values.duration("DRAIN_TIMEOUT"),
         request_timeout: values.duration("REQUEST_TIMEOUT"),
         monitoring_public: values.flag("MONITORING_PUBLIC"),
+        message_retention: Some(values.count("MESSAGE_RETENTION_DAYS"))
+            .filter(|&days| days > 0)
+            .map(|days| Duration::from_secs(days * 24 * 3600)),
         metrics_log_interval: values.duration("METRICS_LOG_INTERVAL"),
     })
 }
@@ -185,7 +202,7 @@ fn auth(values: &Values) -> Result<Auth, String> {
     }
     Ok(Auth {
         secret: Secret::new(secret),
-        previous: values.opt("SECRET_KEY_PREVIOUS").map(Secret::new),
+        previous: previous_keys(values),
         key_pair: values
             .opt("JWT_KEY")
             .map(KeyPair::parse)
@@ -197,6 +214,12 @@ fn auth(values: &Values) -> Result<Auth, String> {
         tries_window: values.duration("LOGIN_WINDOW"),
         refresh_lifetime: values.duration("REFRESH_LIFETIME"),
     })
+}
+
+fn previous_keys(values: &Values) -> Vec<Secret> {
+    let fallbacks = values.text("SECRET_KEY_FALLBACKS").split(',').map(str::trim);
+    let given = values.opt("SECRET_KEY_PREVIOUS").into_iter().chain(fallbacks);
+    given.filter(|key| !key.is_empty()).map(Secret::new).collect()
 }
 
 fn database(values: &Values, warnings: &mut Vec<String>) -> Result<Database, String> {
@@ -288,11 +311,24 @@ fn read_targets(values: &Values, primary: &Target) -> Result<Vec<Target>, String
 }
 
 fn redis(values: &Values) -> Redis {
+    let (url, address) = redis_place(values);
+    let places = values.list("REDIS_SENTINELS");
+    let master = values.text("REDIS_SENTINEL_MASTER").to_owned();
+    Redis {
+        url: Secret::new(url),
+        address,
+        ca: values.opt("REDIS_TLS_CA").map(Secret::new),
+        sentinels: (!places.is_empty()).then_some(Sentinels { places, master }),
+    }
+}
+
+/// The URL, and `host:port` of it.
+fn redis_place(values: &Values) -> (String, String) {
     if let Some(url) = values.opt("REDIS_URL") {
         let after_login = url.rsplit_once('@').map_or(url, |(_, place)| place);
         let place = after_login.split_once("://").map_or(after_login, |(_, place)| place);
         let address = place.split(['/', '?']).next().unwrap_or_default().to_owned();
-        return Redis { url: Secret::new(url), address };
+        return (url.to_owned(), address);
     }
     let address = format!("{}:{}", values.text("REDIS_HOST"), values.port("REDIS_PORT"));
     let encode = |name| {
@@ -303,7 +339,8 @@ fn redis(values: &Values) -> Redis {
         (None, None) => String::new(),
         _ => format!("{}:{}@", encode("REDIS_USER"), encode("REDIS_PASSWORD")),
     };
-    Redis { url: Secret::new(format!("redis://{login}{address}/{}", values.count("REDIS_DB"))), address }
+    let scheme = if values.flag("REDIS_TLS") { "rediss" } else { "redis" };
+    (format!("{scheme}://{login}{address}/{}", values.count("REDIS_DB")), address)
 }
 
 /// The table's limits keep such counts far below the type's.

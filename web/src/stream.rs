@@ -30,12 +30,12 @@ use crate::store::Store;
 use crate::store::messages::Appended;
 
 use live::Live;
-use record::Record;
+use record::{Record, State};
 
 pub use serve::{ask, resume};
 
 /// How often each replica looks for answers whose maker has died.
-const SWEEP_PERIOD: Duration = Duration::from_secs(1);
+const SWEEP_PERIOD: Duration = Duration::from_millis(500);
 
 /// What the operator may set about streams.
 #[derive(Debug, Clone)]
@@ -43,11 +43,17 @@ pub struct StreamSettings {
     pub heartbeat: Duration,
     /// How long a stream can be resumed after its end.
     pub keep: Duration,
+    /// How long an answer that could not be made again goes on while nobody listens.
+    pub unheard_max: Duration,
 }
 
 impl StreamSettings {
     pub fn new(values: &Values) -> Self {
-        Self { heartbeat: values.duration("STREAM_HEARTBEAT"), keep: values.duration("STREAM_KEEP") }
+        Self {
+            heartbeat: values.duration("STREAM_HEARTBEAT"),
+            keep: values.duration("STREAM_KEEP"),
+            unheard_max: values.duration("STREAM_UNHEARD_MAX"),
+        }
     }
 }
 
@@ -129,10 +135,16 @@ impl Streams {
     /// Makes the answer to a stored question, unless it is made or being made already.
     pub async fn begin(&self, question: Appended) {
         let Appended { message: question, replayed } = question;
-        if replayed && !self.is_left_alone(&question).await {
-            return;
+        let mut known_len = 0;
+        if replayed {
+            if !self.is_left_alone(&question).await {
+                return;
+            }
+            // Begun by a maker that died, it goes on there; failed, it begins anew.
+            let page = self.shared.record.read(question.id, 0).await.unwrap_or_default();
+            known_len = if page.state == State::Making { page.tokens.len() } else { 0 };
         }
-        self.make(question, 0).await;
+        self.make(question, known_len).await;
     }
 
     /// How many answers are being made here.
@@ -173,7 +185,10 @@ impl Streams {
             all.insert(question.id, Arc::clone(&live));
         }
         // Before anybody is told the stream's id: a reader on another replica must find it.
-        self.shared.record.renew(question.id).await;
+        match known_len {
+            0 => self.shared.record.begin(question.id).await,
+            _ => self.shared.record.renew(question.id).await,
+        }
         let streams = self.clone();
         let busy = self.shared.chat.hold();
         self.shared.tasks.spawn("answer", async move {

@@ -321,6 +321,42 @@ async fn an_expired_token_closes_with_4401_unless_it_was_refreshed() {
 }
 
 #[tokio::test]
+async fn what_is_no_websocket_frame_is_1002_and_text_that_is_no_utf8_is_1007() {
+    let world = World::start().await;
+    let replica = world.replica("web-1").await;
+    let ann = world.user("ann").await;
+    let id = session(&replica, &[&ann]).await;
+    // A text frame "hi" without a mask; one whose reserved bits are set; one with a byte that no UTF-8 has.
+    for (frame, code) in [
+        (&[0x81, 0x02, b'h', b'i'][..], 1002),
+        (&[0xf1, 0x82, 1, 2, 3, 4, b'h' ^ 1, b'i' ^ 2], 1002),
+        (&[0x81, 0x81, 1, 2, 3, 4, 0xff ^ 1], 1007),
+    ] {
+        let mut socket = Socket::open_raw(&replica, &id, &ann.token).await;
+        socket.send(frame).await;
+        assert_eq!(socket.close_code(Duration::from_secs(10)).await, Some(code), "{frame:x?}");
+    }
+    replica.stop().await;
+}
+
+#[tokio::test]
+async fn the_sockets_of_a_login_that_was_ended_end_with_the_next_ping() {
+    let world = World::start().await;
+    let (one, two) = (
+        world.replica_with("web-1", &[("CHAT_PING_PERIOD", "1")]).await,
+        world.replica_with("web-2", &[("CHAT_PING_PERIOD", "1")]).await,
+    );
+    let ann = world.user("ann").await;
+    let id = session(&one, &[&ann]).await;
+    let mut socket = Socket::open(&one, &id, &ann.token).await;
+    assert_eq!(two.client_of(&ann).post("/api/auth/logout", &json!({})).await.status, 204);
+    assert_eq!(socket.closed().await.0, 4401);
+    one.client_of(&ann).get("/api/users/me").await.assert_problem(401, "unauthorized");
+    one.stop().await;
+    two.stop().await;
+}
+
+#[tokio::test]
 async fn presence_counts_people_over_all_replicas_and_typing_is_shown() {
     let world = World::start().await;
     let (one, two) = (world.replica("web-1").await, world.replica("web-2").await);

@@ -115,6 +115,59 @@ async fn the_document_names_every_route_and_the_page_shows_them() {
     replica.stop().await;
 }
 
+#[test]
+fn the_document_in_the_repository_is_the_one_that_is_served() {
+    let kept: Value = serde_json::from_str(include_str!("../openapi.json")).unwrap();
+    assert!(kept == web::api::docs::document(), "write what `web openapi` prints to web/openapi.json");
+}
+
+#[tokio::test]
+async fn no_answer_to_a_bad_body_names_a_type_of_ours() {
+    let world = World::start().await;
+    let replica = world.replica("web-1").await;
+    for body in ["[]", "7", "{\"username\": []}", "{\"username\": 1, \"password\": 2}", "null"] {
+        for path in ["/api/auth/login", "/api/auth/register", "/api/auth/refresh"] {
+            let request = replica.client().request(Method::POST, path);
+            let request = request.header("content-type", "application/json").body(body);
+            let answer = replica.client().send(request).await;
+            answer.assert_problem(422, "unprocessable");
+            for name in ["struct", "LoginRequest", "Register", "Refresh"] {
+                assert!(!answer.text.contains(name), "{body}: {}", answer.text);
+            }
+        }
+    }
+    replica.stop().await;
+}
+
+#[tokio::test]
+async fn messages_beyond_their_retention_are_removed_and_the_others_stay() {
+    let world = World::start().await;
+    let replica = world.direct_replica("web-1", &[]).await;
+    let alice = world.user("alice").await;
+    let client = replica.client_of(&alice);
+    let made = client.post("/api/sessions", &json!({"title": "room"})).await;
+    let path = format!("/api/sessions/{}/messages", made.at("/id").as_str().unwrap());
+    for number in 0..6 {
+        client.post(&path, &json!({"content": format!("{number}")})).await;
+    }
+    let mut postgres = world.postgres.connect(&world.database).await;
+    sqlx::query(r#"UPDATE messages SET created_at = now() - interval '40 days' WHERE "offset" <= 4"#)
+        .execute(&mut postgres)
+        .await
+        .unwrap();
+    let settings = world.settings("prune", &[]);
+    let histogram = prometheus_client::metrics::histogram::Histogram::new([1.0]);
+    let db = web::store::Db::open(&settings.database.direct, &settings.database, "prune", histogram);
+    let month = time::OffsetDateTime::now_utc() - time::Duration::days(30);
+    assert_eq!(web::store::Store::new(db).messages().prune(month).await.unwrap(), 4);
+    let list = client.get(&path).await;
+    let offsets: Vec<_> = list.at("/items").as_array().unwrap().iter().map(|item| &item["offset"]).collect();
+    assert_eq!(offsets, [5, 6]);
+    let next = client.post(&path, &json!({"content": "next"})).await;
+    assert_eq!(next.at("/offset"), 7, "offsets go on");
+    replica.stop().await;
+}
+
 async fn admin(world: &World) -> (world::Replica, Client, Client) {
     let replica =
         world.direct_replica("web-1", &[("ADMIN_USERNAMES", "root"), ("DATABASE_POOLER", "on")]).await;

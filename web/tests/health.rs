@@ -72,6 +72,21 @@ async fn behind_a_pooler_db_connections_tells_what_it_is_set_to() {
 }
 
 #[tokio::test]
+async fn a_read_replica_that_is_reached_through_the_pooler_says_so() {
+    let world = World::start().await;
+    let place = format!("127.0.0.1:{}", world.postgres.port);
+    let settings = [("DATABASE_POOLER", "on"), ("DB_READ_HOST", place.as_str())];
+    let pooled = world.direct_replica("web-1", &settings).await;
+    let answer = pooled.client().get("/db/connections/").await;
+    assert_eq!(answer.at("/connections/read_replica/using_pgbouncer"), true);
+    let direct = world.direct_replica("web-2", &[("DB_READ_HOST", place.as_str())]).await;
+    let answer = direct.client().get("/db/connections/").await;
+    assert_eq!(answer.at("/connections/read_replica/using_pgbouncer"), false);
+    pooled.stop().await;
+    direct.stop().await;
+}
+
+#[tokio::test]
 async fn status_shows_the_whole_fleet_and_forgets_who_left() {
     let world = World::start().await;
     let (first, second) = (world.replica("web-2").await, world.replica("web-10").await);

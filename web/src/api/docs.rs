@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::response::{Html, IntoResponse};
 use http::header::CONTENT_SECURITY_POLICY;
-use serde_json::Value;
+use serde_json::{Value, json};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
@@ -42,7 +42,44 @@ impl Modify for Bearer {
 
 /// The document as JSON.
 pub fn document() -> Value {
-    serde_json::to_value(Document::openapi()).expect("the document is plain data")
+    let mut document = serde_json::to_value(Document::openapi()).expect("the document is plain data");
+    let paths = document["paths"].as_object_mut().expect("a document has paths");
+    for (path, methods) in paths {
+        let methods = methods.as_object_mut().expect("a path has methods");
+        for (method, operation) in methods {
+            add_shared_answers(path, method, operation);
+        }
+    }
+    document
+}
+
+/// What the layers and extractors may answer in place of any handler; and the type that every problem is sent as.
+fn add_shared_answers(path: &str, method: &str, operation: &mut Value) {
+    let limited = path.starts_with("/api/") || path.starts_with("/messages/");
+    let has_body = operation.get("requestBody").is_some();
+    let health = path.starts_with("/health");
+    let shared = [
+        (has_body, "413", "the body is too long"),
+        (has_body, "415", "the body is no JSON"),
+        (has_body || (limited && method == "get"), "422", "a field, parameter or header is wrong"),
+        (limited, "429", "too many requests; see Retry-After"),
+        (!health, "503", "busy, or something it stands on is away; see Retry-After"),
+    ];
+    let answers = operation["responses"].as_object_mut().expect("an operation has responses");
+    for (_, status, description) in shared.into_iter().filter(|(may_be, ..)| *may_be) {
+        answers.entry(status).or_insert_with(|| {
+            let schema = json!({"$ref": "#/components/schemas/Problem"});
+            json!({"description": description, "content": {"application/json": {"schema": schema}}})
+        });
+    }
+    for (status, answer) in answers {
+        if let Some(content) = answer.get_mut("content").and_then(Value::as_object_mut)
+            && status.starts_with(['4', '5'])
+            && let Some(problem) = content.remove("application/json")
+        {
+            content.insert("application/problem+json".into(), problem);
+        }
+    }
 }
 
 /// `/openapi.json`

@@ -189,7 +189,7 @@ MCowBQYDK2VwAyEAF5tpik2tXwaPXKFfQeq0qU85rK0jDgkN7rBjDtThD+M=
         Keys::new(&settings::Auth {
             key_pair,
             secret: Secret::new(secret),
-            previous: previous.map(Secret::new),
+            previous: previous.map(Secret::new).into_iter().collect(),
             admins: Vec::new(),
             tries_max: 1,
             tries_address_max: 1,

@@ -10,8 +10,8 @@ use std::time::Duration;
 use chassis::tasks::Tasks;
 use futures_util::StreamExt as _;
 use prometheus_client::metrics::gauge::Gauge;
+use redis::RedisError;
 use redis::aio::PubSub;
-use redis::{Client, RedisError};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, MissedTickBehavior};
 use uuid::Uuid;
@@ -71,12 +71,8 @@ pub fn start(hub: &Arc<Hub>, redis: &RedisLink, tasks: &Tasks, served_by: &str) 
         health: Arc::clone(&health),
         beat_channel: beat_channel.clone(),
     };
-    let subscriber = Subscriber {
-        client: redis.client().clone(),
-        hub: Arc::clone(hub),
-        health: Arc::clone(&health),
-        beat_channel,
-    };
+    let subscriber =
+        Subscriber { redis: redis.clone(), hub: Arc::clone(hub), health: Arc::clone(&health), beat_channel };
     let ended = end_of(hub, tasks);
     tasks.spawn("bus publisher", async move {
         tokio::select! { () = publisher.run() => {}, () = ended => {} }
@@ -204,7 +200,7 @@ impl Publisher {
 }
 
 struct Subscriber {
-    client: Client,
+    redis: RedisLink,
     hub: Arc<Hub>,
     health: Arc<Health>,
     beat_channel: String,
@@ -232,7 +228,7 @@ impl Subscriber {
     }
 
     async fn subscribe(&self) -> Result<PubSub, RedisError> {
-        let mut subscription = self.client.get_async_pubsub().await?;
+        let mut subscription = self.redis.client().get_async_pubsub().await?;
         let mut channels: Vec<String> = (0..PARTITION_COUNT).map(envelope::channel).collect();
         channels.push(self.beat_channel.clone());
         subscription.subscribe(channels).await?;

@@ -186,6 +186,15 @@ impl Hub {
         StreamWatch { hub: Arc::clone(self), stream, news }
     }
 
+    pub fn is_watched(&self, stream: Uuid) -> bool {
+        let streams = self.streams.lock().expect("nobody panics while holding it");
+        streams.get(&stream).is_some_and(|news| news.strong_count() > 0)
+    }
+
+    pub fn has_members(&self, session: Uuid) -> bool {
+        self.room(session).is_some_and(|cell| !cell.lock().is_empty())
+    }
+
     pub fn hold(self: &Arc<Self>) -> Busy {
         self.holds.fetch_add(1, Ordering::AcqRel);
         Busy { hub: Arc::clone(self) }

@@ -106,6 +106,21 @@ pub fn start(hub: &Arc<Hub>, bus: &Bus, redis: &RedisLink, tasks: &Tasks) {
     });
 }
 
+/// Whether anybody is in the room as Redis knows it; `true` while it cannot tell.
+pub async fn is_inhabited(redis: &RedisLink, session: Uuid) -> bool {
+    let mut pipeline = redis::pipe();
+    pipeline.zcount(key(session), now_ms().to_string(), "+inf");
+    redis.ask::<(u64,)>(&pipeline).await.map_or(true, |(count,)| count > 0)
+}
+
+fn key(session: Uuid) -> String {
+    format!("arena:{{{session}}}:presence")
+}
+
+fn now_ms() -> u128 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis()
+}
+
 struct Presence {
     hub: Arc<Hub>,
     bus: Bus,
@@ -163,9 +178,9 @@ impl Presence {
         joined: &[Uuid],
         left: &[Uuid],
     ) -> Option<(u64, Vec<String>, Vec<String>)> {
-        let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        let now_ms = now_ms();
         let expiry_ms = now_ms + ENTRY_LIFETIME.as_millis();
-        let mut call = self.script.key(format!("arena:{{{session}}}:presence"));
+        let mut call = self.script.key(key(session));
         call.arg(now_ms.to_string())
             .arg(expiry_ms.to_string())
             .arg(self.replica.to_string())

@@ -61,6 +61,9 @@ pub async fn upgrade(
     if !layers::is_allowed_origin(&app.settings.service, &headers) {
         return Err(Error::forbidden("pages of this origin may not connect; see ALLOWED_HOSTS"));
     }
+    if app.chat.counts().connections >= app.limits.bulkheads.sockets_max {
+        return Err(Error::unavailable("this replica holds as many sockets as it can; connect again"));
+    }
     let token = params
         .token
         .ok_or_else(|| Error::unauthorized("connect with ?token=; get one at /api/auth/ws-ticket"))?;
@@ -139,7 +142,7 @@ impl Connection {
         let member = seat.take(user, since, &app.chat.shared.served_by);
         let expires = expiry(&identity, now);
         let keepalive = Keepalive::new(settings.ping_period, settings.pong_wait, expires, now);
-        let pace = Pace::new(settings.rate_per_s, settings.rate_burst, now);
+        let pace = Pace::new(settings.rate_per_s, settings.rate_burst);
         Self { app, socket, seat, member, identity, keepalive, pace, typed: None }
     }
 

@@ -1,16 +1,17 @@
 //! How fast one WebSocket may send: a bucket of frames that refills by time, and how long excess is forgiven.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
+
+use crate::logic::rate::Rate;
 
 /// Frames in a row that are refused before the connection is closed: a client that does not read its errors.
 const REFUSED_LEN_MAX: u32 = 50;
 
-/// A token bucket in the form of the time at which it would be full again (GCRA): two numbers, no timer.
+/// The rate of one socket, and how often it was exceeded in a row.
 #[derive(Debug, Clone)]
 pub struct Pace {
-    step: Duration,
-    burst: Duration,
-    full_at: Instant,
+    rate: Rate,
+    full_at: Option<Instant>,
     refused: u32,
 }
 
@@ -25,15 +26,13 @@ pub enum Verdict {
 
 impl Pace {
     /// `per_s` frames each second in the long run, `burst` at once.
-    pub fn new(per_s: u32, burst: u32, now: Instant) -> Self {
-        let step = Duration::from_secs(1) / per_s.max(1);
-        Self { step, burst: step * burst.max(1), full_at: now, refused: 0 }
+    pub fn new(per_s: u32, burst: u32) -> Self {
+        Self { rate: Rate::new(per_s, burst), full_at: None, refused: 0 }
     }
 
     pub fn on_frame(&mut self, now: Instant) -> Verdict {
-        let full_at = self.full_at.max(now) + self.step;
-        if full_at.duration_since(now) <= self.burst {
-            self.full_at = full_at;
+        if let Ok(full_at) = self.rate.admit(self.full_at, now) {
+            self.full_at = Some(full_at);
             self.refused = 0;
             return Verdict::Admit;
         }
@@ -46,12 +45,14 @@ impl Pace {
 mod tests {
     use proptest::prelude::*;
 
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
     fn a_burst_passes_then_frames_are_refused_then_the_connection_is_closed() {
         let now = Instant::now();
-        let mut pace = Pace::new(10, 5, now);
+        let mut pace = Pace::new(10, 5);
         for _ in 0..5 {
             assert_eq!(pace.on_frame(now), Verdict::Admit);
         }
@@ -67,7 +68,7 @@ mod tests {
         fn never_more_than_burst_plus_rate_passes(gaps_ms in prop::collection::vec(0u64..50, 1..400)) {
             let start = Instant::now();
             let mut now = start;
-            let mut pace = Pace::new(20, 10, now);
+            let mut pace = Pace::new(20, 10);
             let mut admitted = 0u32;
             for gap in gaps_ms {
                 now += Duration::from_millis(gap);

@@ -58,6 +58,42 @@ pub static SETTINGS: &[Setting] = &[
         "30",
         "time that an API request may take; streams and sockets are free of it",
     ),
+    fixed(
+        "API_RATE_PER_S",
+        Kind::Count { min: 0, max: 1_000_000 },
+        "500",
+        "requests that one user, or one address without login, may make in the long run, over all replicas; 0: any",
+    ),
+    fixed(
+        "API_RATE_BURST",
+        Kind::Count { min: 1, max: 1_000_000 },
+        "5000",
+        "requests that one user or address may make at once",
+    ),
+    fixed(
+        "API_AT_ONCE_MAX",
+        Kind::Count { min: 1, max: 100_000 },
+        "512",
+        "API requests that a replica works on at once; others wait a moment, then get 503",
+    ),
+    fixed(
+        "ADMIN_AT_ONCE_MAX",
+        Kind::Count { min: 1, max: 100_000 },
+        "32",
+        "requests for monitoring that a replica works on at once",
+    ),
+    fixed(
+        "STREAMS_MAX",
+        Kind::Count { min: 1, max: 1_000_000 },
+        "5000",
+        "streams that a replica sends at once",
+    ),
+    fixed(
+        "CHAT_CONNECTIONS_MAX",
+        Kind::Count { min: 1, max: 1_000_000 },
+        "20000",
+        "WebSockets that a replica holds at once",
+    ),
     // Authentication
     fixed(
         "SECRET_KEY",
@@ -70,6 +106,12 @@ pub static SETTINGS: &[Setting] = &[
         Kind::Secret,
         "",
         "the key before the last change: still accepted, never used",
+    ),
+    fixed(
+        "SECRET_KEY_FALLBACKS",
+        Kind::Secret,
+        "",
+        "more keys of the past, with commas between them: still accepted, never used",
     ),
     fixed(
         "JWT_KEY",
@@ -177,6 +219,12 @@ pub static SETTINGS: &[Setting] = &[
         "1000",
         "the pooler's max_client_conn",
     ),
+    fixed(
+        "MESSAGE_RETENTION_DAYS",
+        Kind::Count { min: 0, max: 36_500 },
+        "0",
+        "days after which messages are removed; 0: never",
+    ),
     // Redis
     fixed("REDIS_URL", Kind::Url, "", "Redis; wins over REDIS_HOST and its like"),
     fixed("REDIS_HOST", Kind::Text, "redis", "host of Redis"),
@@ -184,6 +232,25 @@ pub static SETTINGS: &[Setting] = &[
     fixed("REDIS_DB", Kind::Count { min: 0, max: 65535 }, "0", "number of the Redis database"),
     fixed("REDIS_USER", Kind::Text, "", "ACL user at Redis"),
     fixed("REDIS_PASSWORD", Kind::Secret, "", "password at Redis"),
+    fixed(
+        "REDIS_TLS",
+        Kind::Flag,
+        "False",
+        "speak TLS with REDIS_HOST, as a URL that begins with rediss:// says of itself",
+    ),
+    fixed(
+        "REDIS_TLS_CA",
+        Kind::Secret,
+        "",
+        "certificates (PEM) that Redis' own is checked against, usually by REDIS_TLS_CA_FILE; empty: the system's",
+    ),
+    fixed(
+        "REDIS_SENTINELS",
+        Kind::List,
+        "",
+        "Sentinels as HOST:PORT, who tell which Redis is the master; REDIS_HOST is not used then",
+    ),
+    fixed("REDIS_SENTINEL_MASTER", Kind::Text, "mymaster", "name under which the Sentinels know the master"),
     fixed("METRICS_LOG_INTERVAL", Kind::Seconds, "60", "how often the connection pool metrics are logged"),
     // Chat
     fixed(
@@ -221,6 +288,12 @@ pub static SETTINGS: &[Setting] = &[
     // Streamed answers
     fixed("STREAM_HEARTBEAT", Kind::Seconds, "15", "how often a silent stream sends a comment"),
     fixed("STREAM_KEEP", Kind::Seconds, "600", "time after its end that a stream can be resumed"),
+    fixed(
+        "STREAM_UNHEARD_MAX",
+        Kind::Seconds,
+        "15",
+        "time that an answer of an endpoint goes on while nobody listens; then it is cut off and not stored",
+    ),
     fixed(
         "RESPONDER",
         Kind::Choice(&["builtin", "openai"]),

@@ -199,6 +199,32 @@ impl<'a> Messages<'a> {
         }
     }
 
+    /// Removes the messages from before `before`; gives how many. In portions, so that no lock lasts.
+    pub async fn prune(&self, before: OffsetDateTime) -> Result<u64, Error> {
+        const PORTION: i64 = 5_000;
+        let mut removed = 0;
+        loop {
+            let portion = self
+                .db
+                .run(|mut lease| async move {
+                    sqlx::query(
+                        r#"DELETE FROM messages WHERE (session_id, "offset") IN (
+                               SELECT session_id, "offset" FROM messages WHERE created_at < $1 LIMIT $2)"#,
+                    )
+                    .bind(before)
+                    .bind(PORTION)
+                    .execute(&mut *lease)
+                    .await
+                })
+                .await?
+                .rows_affected();
+            removed += portion;
+            if portion == 0 {
+                return Ok(removed);
+            }
+        }
+    }
+
     /// Finds what kept `new` from being stored: an earlier run of the same unit, or the same message sent before.
     async fn replay(&self, new: NewMessage<'_>, id: Uuid) -> Result<Appended, Error> {
         if let Some(message) = self.by_id(id).await? {

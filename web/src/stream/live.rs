@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::logic::message::Message;
@@ -12,6 +13,8 @@ pub struct Live {
     pub session: Uuid,
     state: Mutex<State>,
     news: Notify,
+    /// Nobody has listened for too long.
+    pub unheard: CancellationToken,
 }
 
 #[derive(Default)]
@@ -29,7 +32,7 @@ pub enum Outcome {
 
 impl Live {
     pub fn new(session: Uuid) -> Self {
-        Self { session, state: Mutex::default(), news: Notify::new() }
+        Self { session, state: Mutex::default(), news: Notify::new(), unheard: CancellationToken::new() }
     }
 
     pub fn push(&self, token: String) {

@@ -25,7 +25,14 @@ const STORE_PAUSE: Duration = Duration::from_millis(250);
 /// Runs one answer from the question to the stored message.
 pub async fn run(streams: &Streams, live: &Live, question: Message, known_len: usize) {
     let stream = question.id;
-    tokio::join!(produce(streams, live, question, known_len), tell(streams, live, stream, known_len));
+    let made = async {
+        tokio::join!(produce(streams, live, question, known_len), tell(streams, live, stream, known_len))
+    };
+    tokio::select! {
+        _ = made => {}
+        // Having cut it off, it leaves the end to the others.
+        () = async { watch_listeners(streams, live, stream).await; std::future::pending().await } => {}
+    }
 }
 
 async fn produce(streams: &Streams, live: &Live, question: Message, known_len: usize) {
@@ -81,7 +88,7 @@ async fn make(
     let mut pieces = responder.answer(Prompt { turns, known_len });
     let mut splitter = Splitter::default();
     let mut text = String::new();
-    while let Some(piece) = pieces.next().await {
+    while let Some(piece) = or_unheard(live, pieces.next()).await? {
         // Postgres cannot store NUL, and a token must be the same in the stream and in the stored answer.
         let mut piece = piece?.replace('\0', "");
         let cut_off = text.len() + piece.len() > ANSWER_LEN_MAX;
@@ -101,6 +108,36 @@ async fn make(
         return Err(ResponderError::Empty.into());
     }
     Ok(store(streams, question, &text).await?)
+}
+
+/// Stops waiting for the next piece when nobody has listened for too long: the responder may cost money.
+async fn or_unheard<T>(live: &Live, next: impl Future<Output = T>) -> Result<T, Failure> {
+    tokio::select! {
+        next = next => Ok(next),
+        () = live.unheard.cancelled() => Err(Failure {
+            code: "unheard",
+            detail: "nobody listened any more; ask again".into(),
+            cause: "nobody listened any more".into(),
+        }),
+    }
+}
+
+/// Ends an answer that cannot be made again and to which nobody listens: no reader of its stream here or on another
+/// replica, and nobody in the room.
+async fn watch_listeners(streams: &Streams, live: &Live, stream: Uuid) {
+    if streams.shared.responder.is_repeatable() {
+        return;
+    }
+    let (chat, record) = (&streams.shared.chat, &streams.shared.record);
+    let mut heard = Instant::now();
+    loop {
+        tokio::time::sleep(LEASE_RENEWAL).await;
+        if chat.is_watched(stream) || record.is_heard(stream).await || chat.is_inhabited(live.session).await {
+            heard = Instant::now();
+        } else if heard.elapsed() >= streams.shared.settings.unheard_max {
+            return live.unheard.cancel();
+        }
+    }
 }
 
 fn floor_char_boundary(text: &str, at: usize) -> usize {

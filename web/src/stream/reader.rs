@@ -18,6 +18,8 @@ use crate::logic::tokens_out;
 
 /// News of a stream made elsewhere come over the bus; this is for those that the bus loses.
 const POLL_PERIOD: Duration = Duration::from_millis(400);
+/// How often a reader tells the maker elsewhere that it listens.
+const LISTENING_PERIOD: Duration = Duration::from_secs(1);
 /// A stream without any news for this long will have none.
 const STALL_MAX: Duration = Duration::from_secs(90);
 /// How long a stream may go on when its replica drains, before the client is sent elsewhere.
@@ -51,6 +53,8 @@ pub struct Reader {
     ready: VecDeque<Item>,
     phase: Phase,
     moved: Instant,
+    /// When the maker was last told that somebody listens here.
+    told: Option<Instant>,
     watch: StreamWatch,
 }
 
@@ -72,6 +76,7 @@ impl Reader {
             ready: VecDeque::new(),
             phase: Phase::Reading,
             moved: Instant::now(),
+            told: None,
             watch,
         }
     }
@@ -145,8 +150,12 @@ impl Reader {
     }
 
     async fn look_elsewhere(&mut self) {
-        // Made before the look, so that news in between are not missed.
         let streams = self.streams.clone();
+        if self.told.is_none_or(|told| told.elapsed() >= LISTENING_PERIOD) {
+            self.told = Some(Instant::now());
+            streams.shared.record.listen(self.question.id).await;
+        }
+        // Made before the look, so that news in between are not missed.
         let page = {
             let news = self.watch.news();
             let page = streams.shared.record.read(self.question.id, self.next).await;

@@ -12,10 +12,12 @@ use uuid::Uuid;
 use super::live::Outcome;
 use crate::redis_link::RedisLink;
 
-/// A maker that does not renew its lease for this long is dead.
-const LEASE: Duration = Duration::from_millis(2500);
-/// How often a maker renews it.
-pub const LEASE_RENEWAL: Duration = Duration::from_millis(700);
+/// A maker that does not renew its lease for this long is dead. With the sweep's period it must stay below 3 s.
+const LEASE: Duration = Duration::from_millis(1800);
+/// How often a maker renews it: two renewals may be lost.
+pub const LEASE_RENEWAL: Duration = Duration::from_millis(500);
+/// A reader elsewhere is believed to listen for this long after it last said so.
+const HEARD: Duration = Duration::from_secs(3);
 /// A record that nobody finishes is forgotten after this time.
 const UNFINISHED_KEPT: Duration = Duration::from_secs(900);
 /// Streams that one sweep looks at.
@@ -63,6 +65,14 @@ pub enum State {
 impl Record {
     pub fn new(redis: RedisLink, kept: Duration) -> Self {
         Self { redis, append: Arc::new(Script::new(APPEND)), kept }
+    }
+
+    /// Enters a stream whose making begins, or begins anew after it failed, with nothing made yet.
+    pub async fn begin(&self, stream: Uuid) {
+        let mut pipeline = redis::pipe();
+        pipeline.del(key(stream, "tokens")).ignore().del(key(stream, "meta")).ignore();
+        self.tell(&pipeline).await;
+        self.renew(stream).await;
     }
 
     /// Enters a stream and takes its lease, or renews it; also after a loss of all that Redis had.
@@ -135,6 +145,20 @@ impl Record {
             _ => State::Unknown,
         };
         Some(Page { tokens, state })
+    }
+
+    /// Says that somebody on this replica listens to a stream that is made elsewhere.
+    pub async fn listen(&self, stream: Uuid) {
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("SET").arg(key(stream, "heard")).arg(1).arg("PX").arg(millis(HEARD)).ignore();
+        self.tell(&pipeline).await;
+    }
+
+    /// Whether somebody on another replica listens; `true` also while Redis is away and nobody can say so.
+    pub async fn is_heard(&self, stream: Uuid) -> bool {
+        let mut pipeline = redis::pipe();
+        pipeline.exists(key(stream, "heard"));
+        self.ask::<(bool,)>(&pipeline).await.map_or(true, |(heard,)| heard)
     }
 
     /// Takes the lease of a stream if nobody has it; `None` when Redis is away.

@@ -18,8 +18,10 @@ use crate::app::App;
 use crate::auth::Identity;
 use crate::error::{self, Error, Problem};
 use crate::extract::Body;
+use crate::limits::Place;
 use crate::logic::message::{self, Role};
 use crate::logic::tokens_out;
+use crate::replicas::stamped;
 use crate::store::messages::NewMessage;
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -53,6 +55,7 @@ pub async fn ask(
     if app.life.is_draining() || app.tasks.draining() {
         return Err(Error::unavailable("this replica is going away; ask again"));
     }
+    let place = app.limits.bulkheads.streams.enter().await?;
     message::check_content(&question.content).map_err(|advice| Error::unprocessable("content", advice))?;
     if let Some(id) = &question.client_msg_id {
         message::check_client_msg_id(id).map_err(|advice| Error::unprocessable("client_msg_id", advice))?;
@@ -69,12 +72,13 @@ pub async fn ask(
     let mut appended = app.store.messages().append(new).await?;
     appended.message.ct = app.databases.token().await;
     app.chat.publish(&appended.message);
+    let token = appended.message.ct.clone();
     let question = appended.message.clone();
     app.streams.begin(appended).await;
     let opening = [event("message", &question), event("start", &json!({ "stream_id": question.id }))];
     let reader = Reader::new(&app.streams, question, 0);
     let events = stream::iter(opening).chain(following(reader));
-    Ok(app.databases.stamp(respond(&app, events)).await)
+    Ok(stamped(respond(&app, events, place), token.as_deref()))
 }
 
 /// Goes on after the event that `Last-Event-ID` names, on any replica, until 10 minutes after the end.
@@ -90,6 +94,7 @@ pub async fn resume(
     Path(stream_id): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Error> {
+    let place = app.limits.bulkheads.streams.enter().await?;
     let gone = || Error::not_found("there is no such stream, or it ended more than 10 minutes ago");
     let stream_id = Uuid::try_parse(&stream_id).map_err(|_| gone())?;
     let next = match headers.get(LAST_EVENT_ID) {
@@ -106,12 +111,17 @@ pub async fn resume(
         return Err(Error::forbidden("you are no member of this session"));
     }
     let reader = Reader::resume(&app.streams, question, next).await?;
-    Ok(respond(&app, following(reader)))
+    Ok(respond(&app, following(reader), place))
 }
 
-fn respond(app: &App, events: impl Stream<Item = Event> + Send + 'static) -> Response {
+fn respond(app: &App, events: impl Stream<Item = Event> + Send + 'static, place: Place) -> Response {
     let alive = KeepAlive::new().interval(app.streams.shared.settings.heartbeat).text("alive");
-    ([NO_BUFFERING], Sse::new(events.map(Ok::<_, Infallible>)).keep_alive(alive)).into_response()
+    let events = events.map(move |event| {
+        // Held as long as the stream lasts, or its client stays.
+        let _ = &place;
+        Ok::<_, Infallible>(event)
+    });
+    ([NO_BUFFERING], Sse::new(events).keep_alive(alive)).into_response()
 }
 
 fn following(reader: Reader) -> impl Stream<Item = Event> {

@@ -1,6 +1,11 @@
 //! A scripted chat-completions endpoint.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "each test file uses a part of it; a test that cannot go on fails"
+)]
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -33,6 +38,24 @@ struct Script {
     pieces: Vec<String>,
     ending: Ending,
     requests: Arc<Mutex<Vec<Request>>>,
+    /// Answers that are being sent.
+    open: Arc<AtomicUsize>,
+}
+
+/// Counted down when the answer ends or its reader goes.
+struct Sending(Arc<AtomicUsize>);
+
+impl Sending {
+    fn begin(open: &Arc<AtomicUsize>) -> Self {
+        open.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(open))
+    }
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 pub struct Endpoint {
@@ -43,7 +66,7 @@ pub struct Endpoint {
 impl Endpoint {
     pub async fn start(pieces: &[&str], ending: Ending) -> Self {
         let pieces = pieces.iter().map(ToString::to_string).collect();
-        let script = Script { pieces, ending, requests: Arc::default() };
+        let script = Script { pieces, ending, requests: Arc::default(), open: Arc::default() };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let router = Router::new().fallback(post(answer)).with_state(script.clone());
@@ -53,6 +76,11 @@ impl Endpoint {
 
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}/v1", self.port)
+    }
+
+    /// Answers that are being sent and that their reader has not left.
+    pub fn open_answers(&self) -> usize {
+        self.script.open.load(Ordering::Relaxed)
     }
 
     pub fn requests(&self) -> Vec<Request> {
@@ -77,9 +105,10 @@ async fn answer(State(script): State<Script>, uri: Uri, headers: HeaderMap, body
         Ending::Silence => parts.push(None),
         Ending::BreakOff | Ending::Refuse => {}
     }
-    let chunks = stream::unfold(parts.into_iter(), |mut parts| async {
+    let sending = Sending::begin(&script.open);
+    let chunks = stream::unfold((parts.into_iter(), sending), |(mut parts, sending)| async {
         match parts.next()? {
-            Some(part) => Some((Ok::<_, std::convert::Infallible>(part), parts)),
+            Some(part) => Some((Ok::<_, std::convert::Infallible>(part), (parts, sending))),
             None => std::future::pending().await,
         }
     });

@@ -1,5 +1,9 @@
 //! Reads `text/event-stream` answers in tests, one event at a time.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "each test file uses a part of it; a test that cannot go on fails"
+)]
 
 use std::time::Duration;
 

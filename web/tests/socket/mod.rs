@@ -181,6 +181,10 @@ impl Socket {
 }
 
 impl RawSocket {
+    pub async fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).await.unwrap();
+    }
+
     /// The code of the close frame that comes within this time.
     pub async fn close_code(&mut self, within: Duration) -> Option<u16> {
         let mut bytes = Vec::new();

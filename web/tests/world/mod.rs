@@ -4,7 +4,9 @@
 #![allow(clippy::unwrap_used, reason = "a world that cannot be made must fail the test")]
 
 pub mod http;
+pub mod process;
 pub mod programs;
+pub mod redis;
 pub mod switch;
 
 use std::collections::BTreeMap;
@@ -20,7 +22,8 @@ use web::settings::Settings;
 
 #[allow(unused_imports, reason = "each test file uses a part of it")]
 pub use http::{Answer, Client};
-use programs::{Pooler, Postgres, Redis, Standby};
+use programs::{Pooler, Postgres, Standby};
+use redis::Redis;
 
 pub const SECRET_KEY: &str = "a secret key of the tests, 32 characters or more";
 pub const PASSWORD: &str = "correct horse battery";
@@ -73,6 +76,12 @@ impl World {
 
     /// What a replica of this world is set to, with `more` on top.
     pub fn settings(&self, name: &str, more: &[(&str, &str)]) -> Settings {
+        let map = self.environment(name, more);
+        Settings::read(&|name| map.get(name).cloned(), "test").expect("the settings of the tests are sound")
+    }
+
+    /// The same as it stands in the environment of a process.
+    pub fn environment(&self, name: &str, more: &[(&str, &str)]) -> BTreeMap<String, String> {
         let mut map: BTreeMap<String, String> = BTreeMap::new();
         let mut set = |name: &str, value: &str| map.insert(name.to_owned(), value.to_owned());
         set("CONTAINER_NAME", name);
@@ -97,7 +106,7 @@ impl World {
         for (name, value) in more {
             set(name, value);
         }
-        Settings::read(&|name| map.get(name).cloned(), "test").expect("the settings of the tests are sound")
+        map
     }
 
     /// A replica that goes to Postgres itself, whatever the other tests do, and believes `more`.

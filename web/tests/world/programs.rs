@@ -12,7 +12,7 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 pub const USER: &str = "arena_user";
 pub const PASSWORD: &str = "arena password";
-const START_MAX: Duration = Duration::from_secs(60);
+pub(super) const START_MAX: Duration = Duration::from_secs(60);
 
 /// Waits until `holds` says so; fails loudly, naming what did not come.
 pub async fn until(what: &str, at_most: Duration, holds: impl AsyncFn() -> bool) {
@@ -24,7 +24,7 @@ pub async fn until(what: &str, at_most: Duration, holds: impl AsyncFn() -> bool)
 }
 
 /// A server under its shell.
-struct Guarded {
+pub(super) struct Guarded {
     shell: Child,
     /// The server's own process.
     pid: u32,
@@ -33,7 +33,7 @@ struct Guarded {
 impl Guarded {
     /// `server` runs in the background of a shell that prints its process id; when the pipe closes, it gets `signal`
     /// and its files in `dir` are removed.
-    fn start(server: &str, signal: &str, dir: &Path) -> Self {
+    pub(super) fn start(server: &str, signal: &str, dir: &Path) -> Self {
         let dir = dir.display();
         let script = format!(
             "{server} >{dir}/log 2>&1 & pid=$!; echo $pid; cat >/dev/null; kill -{signal} $pid; wait $pid; rm -rf {dir}"
@@ -51,11 +51,11 @@ impl Guarded {
         Self { pid: line.trim().parse().expect("a process id"), shell }
     }
 
-    fn signal(&self, name: &str) {
+    pub(super) fn signal(&self, name: &str) {
         shell(&format!("kill -{name} {}", self.pid));
     }
 
-    fn end(&mut self) {
+    pub(super) fn end(&mut self) {
         drop(self.shell.stdin.take());
         let _ = self.shell.wait();
     }
@@ -99,7 +99,7 @@ fn unprivileged() -> &'static str {
     })
 }
 
-fn shell(script: &str) {
+pub(super) fn shell(script: &str) {
     let output = Command::new("sh").args(["-c", script]).output().expect("sh is there");
     assert!(
         output.status.success(),
@@ -109,7 +109,7 @@ fn shell(script: &str) {
     );
 }
 
-fn new_dir(kind: &str) -> PathBuf {
+pub(super) fn new_dir(kind: &str) -> PathBuf {
     let dir = tempfile::Builder::new().prefix(&format!("arena-{kind}-")).tempdir().unwrap().keep();
     shell(&format!("chmod 0777 {}", dir.display()));
     dir
@@ -300,53 +300,5 @@ impl Standby {
     async fn connect(&self) -> PgConnection {
         let url = format!("postgres://{USER}:arena%20password@127.0.0.1:{}/postgres", self.port);
         PgConnection::connect(&url).await.expect("the standby answers")
-    }
-}
-
-/// A Redis of one test.
-pub struct Redis {
-    pub port: u16,
-    server: Option<Guarded>,
-}
-
-impl Redis {
-    pub async fn start() -> Self {
-        let mut redis = Self { port: free_port(), server: None };
-        redis.restart().await;
-        redis
-    }
-
-    pub async fn restart(&mut self) {
-        let dir = new_dir("redis");
-        let server = format!(
-            "redis-server --port {} --bind 127.0.0.1 --save '' --appendonly no --dir {}",
-            self.port,
-            dir.display()
-        );
-        self.server = Some(Guarded::start(&server, "KILL", &dir));
-        let port = self.port;
-        until("Redis answers", START_MAX, async || {
-            tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok()
-        })
-        .await;
-    }
-
-    pub async fn kill(&mut self) {
-        if let Some(mut server) = self.server.take() {
-            tokio::task::spawn_blocking(move || server.end()).await.unwrap();
-        }
-    }
-
-    /// Stops the process without ending it: connections stay open and nothing is answered.
-    pub fn freeze(&self) {
-        self.signal("STOP");
-    }
-
-    pub fn thaw(&self) {
-        self.signal("CONT");
-    }
-
-    fn signal(&self, name: &str) {
-        self.server.as_ref().expect("Redis runs").signal(name);
     }
 }

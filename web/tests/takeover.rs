@@ -1,0 +1,131 @@
+//! Answers whose maker is killed in the middle, as a process with `kill -9`: another replica goes on.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod endpoint;
+mod events;
+mod world;
+
+use std::time::{Duration, Instant};
+
+use endpoint::{Ending, Endpoint};
+use events::Events;
+use serde_json::json;
+use web::logic::{builtin_answer, tokens_out};
+use world::process::Process;
+use world::programs::until;
+use world::{Client, World};
+
+const QUESTION: &str = "What is a lease, and who holds it?";
+/// What the issue allows from the death of the maker to the next token.
+const TAKEOVER_MAX: Duration = Duration::from_secs(3);
+
+async fn session(client: &Client) -> String {
+    let made = client.post("/api/sessions", &json!({"title": "room"})).await;
+    made.at("/id").as_str().unwrap().to_owned()
+}
+
+async fn ask(client: &Client, session: &str) -> (Events, String) {
+    let body = json!({"session_id": session, "content": QUESTION, "client_msg_id": "q1"});
+    let mut events = Events::post(client, "/messages/stream/", &body).await;
+    let stream = events.next_of("start").await.data["stream_id"].as_str().unwrap().to_owned();
+    (events, stream)
+}
+
+#[tokio::test]
+async fn another_replica_takes_over_within_three_seconds_and_no_token_is_lost_or_comes_twice() {
+    let world = World::start().await;
+    let pace = &[("RESPONDER_PACE", "60")];
+    let survivor = world.replica_with("web-2", pace).await;
+    let ann = world.user("ann").await;
+    let maker = Process::start(&world, "web-1", pace).await;
+    let id = session(&maker.client_of(&ann)).await;
+    let (mut events, stream) = ask(&maker.client_of(&ann), &id).await;
+    let path = format!("/messages/stream/{stream}");
+    let mut elsewhere = Events::get(&survivor.client_of(&ann), &path).await;
+    let (mut tokens, mut last) = (Vec::new(), String::new());
+    for _ in 0..4 {
+        let token = events.next_of("token").await;
+        tokens.push(token.data["text"].as_str().unwrap().to_owned());
+        last = token.id;
+    }
+    maker.kill();
+    let killed = Instant::now();
+    assert!(events.next().await.is_none_or(|event| event.name == "token"), "the connection breaks");
+    // The client that was cut off resumes elsewhere; the one that reads there waits.
+    let client = survivor.client_of(&ann).with_header("Last-Event-ID", &last);
+    let mut resumed = Events::get(&client, &path).await;
+    let next = loop {
+        // What the maker had recorded comes at once; what it had not is made anew.
+        let token = resumed.next_of("token").await;
+        tokens.push(token.data["text"].as_str().unwrap().to_owned());
+        if token.data["i"].as_u64().unwrap() >= 8 {
+            break killed.elapsed();
+        }
+    };
+    tokens.extend(resumed.tokens().await);
+    let whole = tokens_out::split(&builtin_answer::answer(QUESTION));
+    assert_eq!(tokens, whole);
+    assert_eq!(elsewhere.tokens().await, whole);
+    // Some tokens at 60 ms each are in that time.
+    assert!(next <= TAKEOVER_MAX + Duration::from_millis(600), "{next:?}");
+    let list = survivor.client_of(&ann).get(&format!("/api/sessions/{id}/messages")).await;
+    assert_eq!(list.at("/items").as_array().unwrap().len(), 2, "one question, one answer");
+    survivor.stop().await;
+}
+
+#[tokio::test]
+async fn an_endpoints_answer_whose_maker_was_killed_ends_with_an_error_and_asking_again_gives_a_whole_one() {
+    let world = World::start().await;
+    let silent = Endpoint::start(&["one ", "two ", "thr"], Ending::Silence).await;
+    let whole = Endpoint::start(&["one ", "two ", "three"], Ending::Done).await;
+    let (silent_url, whole_url) = (silent.url(), whole.url());
+    let survivor =
+        world.replica_with("web-2", &[("RESPONDER", "openai"), ("RESPONDER_URL", &whole_url)]).await;
+    let ann = world.user("ann").await;
+    let settings = [("RESPONDER", "openai"), ("RESPONDER_URL", silent_url.as_str())];
+    let maker = Process::start(&world, "web-1", &settings).await;
+    let id = session(&maker.client_of(&ann)).await;
+    let (mut events, stream) = ask(&maker.client_of(&ann), &id).await;
+    events.next_of("token").await;
+    let path = format!("/messages/stream/{stream}");
+    let mut elsewhere = Events::get(&survivor.client_of(&ann), &path).await;
+    elsewhere.next_of("token").await;
+    maker.kill();
+    let killed = Instant::now();
+    let error = elsewhere.next_of("error").await;
+    assert!(killed.elapsed() <= TAKEOVER_MAX + Duration::from_millis(500), "{:?}", killed.elapsed());
+    assert!(error.data["detail"].as_str().unwrap().contains("ask again"), "{error:?}");
+    // The same question again: answered anew, from the first token, on every replica.
+    let (mut again, _) = ask(&survivor.client_of(&ann), &id).await;
+    assert_eq!(again.tokens().await, ["one", " two", " three"]);
+    let mut resumed = Events::get(&survivor.client_of(&ann), &path).await;
+    assert_eq!(resumed.tokens().await, ["one", " two", " three"]);
+    survivor.stop().await;
+}
+
+#[tokio::test]
+async fn an_endpoints_answer_is_cut_off_when_nobody_listens_any_more_but_not_before() {
+    let world = World::start().await;
+    let endpoint = Endpoint::start(&["one ", "two ", "three "], Ending::Silence).await;
+    let url = endpoint.url();
+    let settings = [("RESPONDER", "openai"), ("RESPONDER_URL", url.as_str()), ("STREAM_UNHEARD_MAX", "1")];
+    let (one, two) =
+        (world.replica_with("web-1", &settings).await, world.replica_with("web-2", &settings).await);
+    let ann = world.user("ann").await;
+    let id = session(&one.client_of(&ann)).await;
+    let (events, stream) = ask(&one.client_of(&ann), &id).await;
+    let path = format!("/messages/stream/{stream}");
+    let mut elsewhere = Events::get(&two.client_of(&ann), &path).await;
+    elsewhere.next_of("token").await;
+    drop(events);
+    // Longer than the limit: the reader on the other replica counts.
+    let silence = tokio::time::timeout(Duration::from_secs(4), elsewhere.next_of("error")).await;
+    assert!(silence.is_err(), "it is cut off though somebody listens: {silence:?}");
+    assert_eq!(endpoint.open_answers(), 1);
+    drop(elsewhere);
+    until("the endpoint is left alone", Duration::from_secs(15), async || endpoint.open_answers() == 0).await;
+    let list = one.client_of(&ann).get(&format!("/api/sessions/{id}/messages")).await;
+    assert_eq!(list.at("/items").as_array().unwrap().len(), 1, "half an answer is not stored");
+    one.stop().await;
+    two.stop().await;
+}

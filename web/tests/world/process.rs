@@ -1,0 +1,64 @@
+//! A replica as a process of its own, which `kill -9` really ends.
+
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use super::programs::{free_port, until};
+use super::{Client, User, World};
+
+const START_MAX: Duration = Duration::from_secs(30);
+
+pub struct Process {
+    child: Child,
+    pub addr: SocketAddr,
+}
+
+impl Process {
+    /// A process that serves.
+    pub async fn start(world: &World, name: &str, more: &[(&str, &str)]) -> Self {
+        let (port, ops_port) = (free_port(), free_port());
+        let mut environment = world.environment(name, more);
+        environment.insert("PORT".into(), port.to_string());
+        environment.insert("OPS_PORT".into(), ops_port.to_string());
+        let child = Command::new(env!("CARGO_BIN_EXE_web"))
+            .env_clear()
+            .envs(environment)
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("the program was built with the tests");
+        let process = Self { child, addr: SocketAddr::from(([127, 0, 0, 1], port)) };
+        let client = process.client();
+        until(
+            "the process is ready",
+            START_MAX,
+            async || matches!(client.try_get("/health").await, Some(answer) if answer.status == 200),
+        )
+        .await;
+        process
+    }
+
+    pub fn client(&self) -> Client {
+        Client::new(self.addr)
+    }
+
+    pub fn client_of(&self, user: &User) -> Client {
+        self.client().with_token(&user.token)
+    }
+
+    /// SIGKILL: it has no time for a word to anybody.
+    pub fn kill(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
