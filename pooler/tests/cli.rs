@@ -1,8 +1,9 @@
 //! The program `pooler` as an operator starts it: options, exit codes, messages, background, pidfile.
 
 use std::fs;
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
@@ -215,4 +216,35 @@ fn the_unix_socket_belongs_to_its_group() {
     let _guard = KillAtEnd(process);
     let socket = fs::metadata(folder.path(".s.PGSQL.6432")).expect("the socket is there");
     assert_eq!((socket.gid(), socket.permissions().mode() & 0o777), (mine.gid.as_raw(), 0o770));
+}
+
+#[test]
+fn an_abstract_socket_is_listened_to_and_taken_over() {
+    let name = format!("pooler-cli-{}", std::process::id());
+    let folder = Folder::new(&format!("unix_socket_dir = @{name}"));
+    let config = folder.path("a.ini");
+    let address = SocketAddr::from_abstract_name(format!("{name}/.s.PGSQL.6432")).expect("a short name");
+    assert!(UnixStream::connect_addr(&address).is_err(), "nobody listens yet");
+    let daemon = |arguments: &[&str]| {
+        let output = pooler(&as_user(arguments), Some(&config));
+        assert!(output.status.success(), "{}{}", said(&output.stderr), folder.text("log"));
+        folder.text("pid").trim().parse::<i32>().expect("the pidfile holds a number")
+    };
+    let old = daemon(&["-d", "-q"]);
+    let _old_guard = KillAtEnd(old);
+    UnixStream::connect_addr(&address).expect("it listens");
+    let new = daemon(&["-R", "-d", "-q"]);
+    let _new_guard = KillAtEnd(new);
+    wait_until_gone(old);
+    UnixStream::connect_addr(&address).expect("the new one listens");
+    kill(Pid::from_raw(new), Signal::SIGQUIT).expect("our own process");
+    wait_until_gone(new);
+}
+
+#[test]
+fn a_pooler_that_can_be_reached_nowhere_does_not_start() {
+    let folder = Folder::new("unix_socket_dir =");
+    let output = pooler(&as_user(&[]), Some(&folder.path("a.ini")));
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said(&output.stderr).contains("nowhere to listen on"), "{}", said(&output.stderr));
 }

@@ -244,3 +244,14 @@ fn the_console_tells_names_sockets_and_memory() {
     let numbers: Vec<u64> = clients.split('|').skip(1).map(|n| n.parse().unwrap()).collect();
     assert_eq!((numbers[1], numbers[3]), (2, 2 * numbers[0]), "the client and this console: {clients}");
 }
+
+#[test]
+fn only_a_process_of_our_own_user_may_take_over() {
+    let pooler = Pooler::start("");
+    let mut console = console(&pooler);
+    console.send(Batch::new().query("HAND_OVER"));
+    let (kind, body) = console.next();
+    let text = String::from_utf8_lossy(&body);
+    assert!(kind == b'E' && text.contains("only a process of the same user may take over"), "{text}");
+    assert_eq!(Script::connect(&pooler).value("SELECT 'unharmed'"), "unharmed");
+}
