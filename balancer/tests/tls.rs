@@ -311,3 +311,40 @@ fn an_upstream_is_named_checked_and_kept() {
     assert!(errors.contains("upstream SSL certificate does not match \"other.test\""), "{errors}");
     assert!(errors.contains("upstream SSL certificate verify error"), "{errors}");
 }
+
+#[test]
+fn a_revoked_client_is_refused_and_the_authoritys_word_is_stapled() {
+    let keys = Keys::new();
+    keys.own("ca", "rsa");
+    for name in ["server", "friend", "revoked"] {
+        keys.signed(name, "ca");
+    }
+    let write = |name: &str, text: &str| std::fs::write(keys.path(name), text).unwrap();
+    write("index.txt", "");
+    write(
+        "ca.conf",
+        "[ca]\ndefault_ca = own\n[own]\ndatabase = index.txt\ndefault_md = sha256\ndefault_crl_days = 3\n",
+    );
+    keys.openssl("ca -config ca.conf -keyfile ca.key -cert ca.crt -revoke revoked.crt");
+    keys.openssl("ca -config ca.conf -keyfile ca.key -cert ca.crt -gencrl -out crl.pem");
+    keys.openssl(
+        "ocsp -index index.txt -CA ca.crt -rsigner ca.crt -rkey ca.key -issuer ca.crt -cert server.crt \
+         -respout ocsp.der -ndays 3",
+    );
+    let balancer = Balancer::start(&format!(
+        "server {{ listen 127.0.0.1:PORT ssl; {} ssl_verify_client on; ssl_client_certificate {}; ssl_crl {}; \
+           ssl_stapling on; ssl_stapling_file {}; location / {{ return 200 $ssl_client_verify; }} \
+           error_page 495 /why; location = /why {{ return 200 $ssl_client_verify; }} }}",
+        keys.shown("server"),
+        keys.path("ca.crt"),
+        keys.path("crl.pem"),
+        keys.path("ocsp.der"),
+    ));
+    let shows = |name: &str| {
+        let (crt, key) = (keys.path(&format!("{name}.crt")), keys.path(&format!("{name}.key")));
+        curl(balancer.port, "x.test", "/", &["--cert", &crt, "--key", &key])
+    };
+    assert_eq!(shows("friend"), "SUCCESS");
+    assert_eq!(shows("revoked"), "FAILED:certificate revoked");
+    assert!(s_client(balancer.port, "-status").contains("OCSP Response Status: successful"));
+}
