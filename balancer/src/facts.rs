@@ -210,6 +210,10 @@ impl<'a> Told<'a> {
             Variable::UpstreamResponseLength => self.per_attempt(out, |out, a| put_number(out, a.body_len)),
             Variable::UpstreamHttp(name) => self.upstream_header(name, out),
             Variable::UpstreamCookie(name) => put_some(out, self.upstream_cookie(name)),
+            Variable::BalancerWhy => {
+                let reasons = &self.story().reasons;
+                put_some(out, non_empty(reasons.join(", ").as_bytes()))
+            }
             Variable::UpstreamLastServerName => match story_last(self.story()) {
                 Some(attempt) => put(out, self.asked(&attempt.to)),
                 None => false,

@@ -336,3 +336,26 @@ fn a_session_that_was_learnt_leads_back_to_its_server_over_a_reload() {
     balancer.reload();
     (0..6).for_each(|_| assert_eq!(again(), home));
 }
+
+#[test]
+fn the_log_can_say_why_a_server_was_chosen_and_which_were_passed_over() {
+    let origin = named();
+    let balancer = Balancer::start(&format!(
+        "upstream g {{ sticky route $arg_r; server 127.0.0.1:1 fail_timeout=1h; server 127.0.0.1:{0} route=home;\n\
+         server 127.0.0.1:2 down; }} upstream one {{ server 127.0.0.1:{0}; }}\n\
+         upstream none {{ server 127.0.0.1:1 down; server 127.0.0.1:2 down; }}\n\
+         server {{ listen 127.0.0.1:PORT; add_header X-Why $balancer_why always; location / {{ proxy_pass http://g; }}\n\
+         location /one {{ proxy_pass http://one; }} location /none {{ proxy_pass http://none; }}\n\
+         location /own {{ return 200; }} }}",
+        origin.port
+    ));
+    let mut client = balancer.client();
+    let mut why = |path: &str| client.get(path).header("x-why").map(str::to_owned);
+    let retried = "round_robin(127.0.0.1:2=down), round_robin(127.0.0.1:1=tried 127.0.0.1:2=down)";
+    assert_eq!(why("/").as_deref(), Some(retried));
+    assert_eq!(why("/").as_deref(), Some("round_robin(127.0.0.1:1=failed 127.0.0.1:2=down)"));
+    assert_eq!(why("/?r=home").as_deref(), Some("sticky(127.0.0.1:1=failed 127.0.0.1:2=down)"));
+    assert_eq!(why("/one").as_deref(), Some("only"));
+    assert_eq!(why("/none").as_deref(), Some("none(127.0.0.1:1=down 127.0.0.1:2=down)"));
+    assert_eq!(why("/own"), None);
+}

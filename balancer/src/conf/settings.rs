@@ -94,6 +94,8 @@ pub struct Http {
     pub upstreams: Vec<Arc<Upstream>>,
     pub upstream_names: HashMap<Box<str>, UpstreamId>,
     pub checks: Vec<HealthCheck>,
+    /// `$balancer_why` is asked for: reasons are noted as servers are chosen.
+    pub explains: bool,
     /// Every `status_zone`.
     pub zones: Vec<(ZoneKind, Box<str>)>,
     /// The distinct files that access logs are written to.

@@ -76,6 +76,22 @@ pub enum Method {
     RandomTwo(Better),
 }
 
+impl Method {
+    /// For `$balancer_why`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Method::RoundRobin => "round_robin",
+            Method::LeastConn => "least_conn",
+            Method::LeastTime(_) => "least_time",
+            Method::IpHash { .. } => "ip_hash",
+            Method::Hash { .. } => "hash",
+            Method::ConsistentHash { .. } => "hash_consistent",
+            Method::Random => "random",
+            Method::RandomTwo(_) => "random_two",
+        }
+    }
+}
+
 /// By what the better of two is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Better {

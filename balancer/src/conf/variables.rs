@@ -230,5 +230,6 @@ variables! {
     UpstreamResponseLength "upstream_response_length" "bytes of body, per upstream tried",
     UpstreamResponseTime "upstream_response_time" "seconds to the answer's end, per upstream tried",
     UpstreamStatus "upstream_status" "status, per upstream tried",
+    BalancerWhy "balancer_why" "ours: by what each upstream server was chosen, and which were passed over for what",
     UpstreamLastServerName "upstream_last_server_name" "name of the upstream server chosen last",
 }

@@ -120,6 +120,11 @@ impl Attempts {
         self.tried.0.iter().all(|word| *word == 0)
     }
 
+    /// The id of the server that the client sticks to.
+    pub fn wanted(&self) -> Option<&[u8]> {
+        self.wanted.as_deref()
+    }
+
     pub fn has_tried(&self, index: usize) -> bool {
         self.tried.contains(index)
     }

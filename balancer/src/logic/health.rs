@@ -101,6 +101,20 @@ pub enum Unusable {
     Full,
 }
 
+impl Unusable {
+    /// For `$balancer_why`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Unusable::Down => "down",
+            Unusable::Draining => "draining",
+            Unusable::Checking => "checking",
+            Unusable::Unhealthy => "unhealthy",
+            Unusable::Failed => "failed",
+            Unusable::Full => "full",
+        }
+    }
+}
+
 /// Fractions of a weight in groups that have a slow start.
 const FINE_UNIT: i64 = 100;
 

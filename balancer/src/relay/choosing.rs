@@ -12,7 +12,7 @@ use super::Exchange;
 use super::story::Asked;
 use crate::buffer::BUFFER_LEN;
 use crate::conf::template::Template;
-use crate::conf::upstream::{CookieExpires, Method, QueueTerms, Sticky, StickyCookie, StickyKind};
+use crate::conf::upstream::{CookieExpires, Method, QueueTerms, Sticky, StickyCookie, StickyKind, Tier};
 use crate::error::Error;
 use crate::logic::choose::{Attempts, Ending, Key};
 use crate::logic::h1::write;
@@ -63,11 +63,21 @@ impl Exchange<'_> {
         group: &'g Group,
         attempts: &mut Attempts,
     ) -> Result<Lease<'g>, Error> {
-        let lease = match (group.pick(attempts, self.now_of_groups()), group.upstream().queue) {
-            (Some(lease), _) => lease,
-            (None, Some(terms)) if attempts.is_first() => self.wait_in_queue(group, terms, attempts).await?,
-            (None, _) => return Err(Error::NoLiveUpstreams),
+        let explains = self.running.settings.http.explains;
+        let passed_over = explains.then(|| group.passed_over(attempts, self.now_of_groups()));
+        let chosen = match (group.pick(attempts, self.now_of_groups()), group.upstream().queue) {
+            (Some(lease), _) => Ok(lease),
+            (None, Some(terms)) if attempts.is_first() => self.wait_in_queue(group, terms, attempts).await,
+            (None, _) => Err(Error::NoLiveUpstreams),
         };
+        if let Some(passed_over) = passed_over {
+            let by = by_what(group, chosen.as_ref().ok(), attempts);
+            self.scratch.story.reasons.push(match passed_over.is_empty() {
+                true => by.to_owned(),
+                false => format!("{by}({passed_over})"),
+            });
+        }
+        let lease = chosen?;
         if let Some(StickyKind::Cookie(cookie)) = group.upstream().sticky.as_ref().map(|sticky| &sticky.kind)
         {
             let mut line = std::mem::take(&mut self.scratch.story.sticky_cookie);
@@ -201,6 +211,18 @@ impl Exchange<'_> {
         attribute(b"path=", cookie.path.as_deref().unwrap_or_default());
         write::clean(&mut out[from..]);
         out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// For `$balancer_why`: what decided.
+fn by_what(group: &Group, lease: Option<&Lease<'_>>, attempts: &Attempts) -> &'static str {
+    let Some(lease) = lease else { return "none" };
+    let terms = &lease.peer().terms;
+    match () {
+        () if attempts.wanted() == Some(terms.sid.text().as_bytes()) => "sticky",
+        () if group.is_single() => "only",
+        () if terms.tier == Tier::Backup => "backup",
+        () => group.upstream().method.name(),
     }
 }
 

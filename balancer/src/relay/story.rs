@@ -52,6 +52,8 @@ pub struct Story {
     pub carried_type: Option<Vec<u8>>,
     pub attempts: Vec<Attempt>,
     pub answer: LocalAnswer,
+    /// By what each server was chosen, where that is asked for.
+    pub reasons: Vec<String>,
     /// `Set-Cookie` of a sticky group, the whole line; empty where there is none.
     pub sticky_cookie: Vec<u8>,
     pub request_id: Option<[u8; 16]>,

@@ -71,6 +71,7 @@ pub(super) fn http_settings(
         upstreams,
         upstream_names,
         checks,
+        explains: names.explains(),
         zones: shared.zones,
         log_files: shared.logs.into_files(),
         request_zones: shared.limit_zones.requests,

@@ -1,6 +1,6 @@
 //! Texts with `$variables` → templates. Knows the names that the configuration itself makes: maps, named groups.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -22,6 +22,8 @@ pub struct Names<'a> {
     groups: RefCell<Vec<Box<str>>>,
     /// Variables that `set` and `auth_request_set` make, wherever they stand.
     users: RefCell<Vec<Box<str>>>,
+    /// Some template asks why a server was chosen.
+    explains: Cell<bool>,
 }
 
 enum State {
@@ -37,7 +39,7 @@ impl<'a> Names<'a> {
             makers.insert(made::name_of(node)?, node);
         }
         let names =
-            Names { makers, made: RefCell::default(), groups: RefCell::default(), users: RefCell::default() };
+            Names { makers, made: RefCell::default(), groups: RefCell::default(), users: RefCell::default(), explains: Cell::default() };
         names.collect_groups(http);
         names.collect_users(http);
         Ok(names)
@@ -96,6 +98,11 @@ impl<'a> Names<'a> {
         }))
     }
 
+    /// Whether any template that was made so far says `$balancer_why`.
+    pub fn explains(&self) -> bool {
+        self.explains.get()
+    }
+
     pub fn variable(&self, name: &str, node: &Node) -> Result<Variable> {
         if let Some((name, maker)) = self.makers.get_key_value(name) {
             return Ok(Variable::Made(self.made(name, maker)?));
@@ -104,6 +111,7 @@ impl<'a> Names<'a> {
             return Ok(Variable::User(user));
         }
         if let Some(variable) = Variable::builtin(name) {
+            self.explains.set(self.explains.get() || matches!(variable, Variable::BalancerWhy));
             return Ok(variable);
         }
         let known = self.groups.borrow().iter().position(|known| **known == *name);

@@ -198,6 +198,21 @@ impl Group {
         self.lock().balance.peers().get(index)?.unusable(now)
     }
 
+    /// Which servers a pick would pass over now, and why: `10.0.0.2:80=failed 10.0.0.3:80=tried`.
+    pub fn passed_over(&self, attempts: &Attempts, now: Duration) -> String {
+        let state = self.lock();
+        let reason = |(index, live): (usize, &LivePeer)| {
+            let why = if attempts.has_tried(index) {
+                Some("tried")
+            } else {
+                live.unusable(now).map(Unusable::name)
+            };
+            why.map(|why| format!("{}={why}", self.upstream.peers[index].name))
+        };
+        let reasons: Vec<String> = state.balance.peers().iter().enumerate().filter_map(reason).collect();
+        reasons.join(" ")
+    }
+
     /// Reads the live state of all servers, for metrics and status.
     pub fn with_peers<T>(&self, read: impl FnOnce(&[LivePeer]) -> T) -> T {
         read(self.lock().balance.peers())
