@@ -17,3 +17,11 @@ pub fn gone(error: h2::Error) -> io::Error {
     }
     io::Error::new(io::ErrorKind::ConnectionReset, error)
 }
+
+/// The peer refused the stream, or went away before it came to it (RFC 9113, section 8.7).
+pub fn is_unprocessed(error: &io::Error) -> bool {
+    let error = error.get_ref().and_then(|inner| inner.downcast_ref::<h2::Error>());
+    error.is_some_and(|error| {
+        error.is_remote() && (error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM))
+    })
+}

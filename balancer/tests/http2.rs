@@ -272,6 +272,46 @@ fn a_grpc_call_passes_with_its_trailers() {
     }
 }
 
+/// Refuses every stream.
+fn refusing_server() -> (u16, std::sync::Arc<std::sync::atomic::AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    listener.set_nonblocking(true).unwrap();
+    let refused = std::sync::Arc::<std::sync::atomic::AtomicUsize>::default();
+    let count = refused.clone();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            while let Ok((wire, _)) = listener.accept().await {
+                let mut connection = h2::server::handshake(wire).await.unwrap();
+                while let Some(Ok((_, mut respond))) = connection.accept().await {
+                    count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    respond.send_reset(h2::Reason::REFUSED_STREAM);
+                }
+            }
+        });
+    });
+    (port, refused)
+}
+
+#[test]
+fn a_stream_that_was_refused_is_sent_to_the_next_server_even_if_it_is_a_post() {
+    let (refusing, refused) = refusing_server();
+    let (port, told) = grpc_server();
+    let balancer = Balancer::start(&format!(
+        "upstream both {{ server 127.0.0.1:{refusing}; server 127.0.0.1:{port} backup; }}\n\
+         server {{ listen 127.0.0.1:PORT; http2 on;\n\
+           location / {{ proxy_http_version 2; proxy_pass http://both; proxy_pass_trailers on; }} }}"
+    ));
+    let request = Request::post(format!("http://127.0.0.1:{}/once", balancer.port)).body(()).unwrap();
+    let (head, body, _) = ask(balancer.port, request, Some(b"order"));
+    assert_eq!((head.status().as_u16(), &body[..]), (200, &b"order"[..]));
+    assert_eq!(refused.load(std::sync::atomic::Ordering::Relaxed), 1);
+    assert_eq!(told.recv_timeout(PATIENCE).unwrap().1, b"order");
+    assert!(told.try_recv().is_err(), "once");
+}
+
 #[test]
 fn an_upstream_of_http2_is_asked_over_one_kept_connection() {
     let inner = on("PORT", "return 200 \"$server_protocol $connection_requests $host\";");

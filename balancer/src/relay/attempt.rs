@@ -79,7 +79,7 @@ impl Exchange<'_> {
             Ok(()) => Ok(conn),
             Err(error) => {
                 let was_stale = is_kept && self.scratch.from_upstream.is_empty();
-                Err(Failed { error, was_sent: true, was_stale })
+                Err(Failed { was_sent: !is_unprocessed(&error), error, was_stale })
             }
         }
     }
@@ -248,6 +248,11 @@ impl Exchange<'_> {
         self.scratch.story.response.clear();
         Ok(())
     }
+}
+
+/// An upstream of HTTP/2 said that it has not begun with the request: anybody may be asked, whatever it was.
+fn is_unprocessed(error: &Error) -> bool {
+    matches!(error, Error::Read(cause) if crate::http2::is_unprocessed(cause))
 }
 
 /// What we lack is not held against the server.
