@@ -170,16 +170,16 @@ impl Downstream {
                 self.begins_preface(&mut early).await
             }
         };
-        match is_http2 {
-            true => {
-                let terms = Terms {
-                    http2: server.http2,
-                    head: server.head.clone(),
-                    keepalive: server.root.keepalive.clone(),
-                };
-                Box::pin(serving::serve(self, early, terms)).await;
-            }
-            false => self.serve_http1(early).await,
+        let terms = is_http2.then(|| Terms {
+            http2: server.http2,
+            head: server.head.clone(),
+            keepalive: server.root.keepalive.clone(),
+        });
+        // A connection outlives the configuration under which it came: only its requests hold one.
+        drop(generation);
+        match terms {
+            Some(terms) => Box::pin(serving::serve(self, early, terms)).await,
+            None => self.serve_http1(early).await,
         }
     }
 

@@ -144,14 +144,20 @@ fn twenty_reloads_under_load_fail_no_request_drop_no_tunnel_and_forget_no_count(
     let origins = [origin(), origin()];
     let balancer = balancer(&origins);
     let mut tunnel = tunnel(&balancer);
+    // A connection that idles holds no configuration.
+    let mut idle = balancer.client();
+    assert_eq!(idle.get("/api/9").status, 200);
     let answered = under_load(&balancer, |load| {
         for round in 1..=20 {
             balancer.signal_reload();
             let done = format!("generation {round} of the configuration exited");
             load.await_more(20);
             echoes(&mut tunnel, "ping");
-            // The tunnel began under the first one and keeps it.
-            if round > 1 {
+            // The tunnel began under the first one and keeps it; the idle connection asks under the second.
+            if round == 1 {
+                wait_until("the reload is done", || balancer.errors().contains("reconfigured"));
+                assert_eq!(idle.get("/api/9").status, 200);
+            } else {
                 wait_until("the replaced configuration is let go", || balancer.errors().contains(&done));
             }
         }
