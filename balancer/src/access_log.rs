@@ -103,6 +103,8 @@ struct Batch {
     lines: Vec<u8>,
     len_max: usize,
     due: Option<Instant>,
+    /// No `buffer=` holds its lines back.
+    is_live: bool,
 }
 
 impl Journal {
@@ -151,6 +153,7 @@ impl Journal {
             lines: Vec::new(),
             len_max: log.buffer_len.unwrap_or(BATCH_LEN),
             due: None,
+            is_live: log.buffer_len.is_none(),
         });
         Some(batches.len() - 1)
     }
@@ -174,6 +177,11 @@ impl Journal {
         let now = Instant::now();
         let mut batches = self.batches.borrow_mut();
         batches.iter_mut().filter(|batch| batch.due.is_some_and(|due| due <= now)).for_each(Batch::flush);
+    }
+
+    /// Before a connection closes: who sees it end finds its lines in the log, as with nginx.
+    pub fn flush_live(&self) {
+        self.batches.borrow_mut().iter_mut().filter(|batch| batch.is_live).for_each(Batch::flush);
     }
 
     /// Everything, at once: before the worker ends.

@@ -92,13 +92,20 @@ pub fn version(with_build: bool) -> String {
 const OPENSSL_VERSION: &str = "3.0.0";
 
 /// nginx's optional modules that we have.
-const BUILT_IN: &[&str] =
-    &["threads", "http_realip_module", "http_ssl_module", "http_v2_module", "http_auth_request_module"];
+const BUILT_IN: &[&str] = &[
+    "threads",
+    "http_realip_module",
+    "http_ssl_module",
+    "http_v2_module",
+    "http_auth_request_module",
+    "http_gunzip_module",
+    "http_gzip_static_module",
+    "http_stub_status_module",
+];
 
 /// nginx's default modules that we do not have (yet).
 const LEFT_OUT: &[&str] = &[
     "http_charset",
-    "http_gzip",
     "http_ssi",
     "http_userid",
     "http_mirror",

@@ -5,6 +5,7 @@ pub mod blocks;
 pub mod build;
 pub mod check;
 pub mod cookies;
+pub mod dress;
 pub mod error;
 pub mod files;
 pub mod geo;

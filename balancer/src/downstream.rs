@@ -19,6 +19,7 @@ use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::http2::serving::{self, Streams, Terms};
 use crate::logic::h1::{Limits, Version};
+use crate::logic::proxy_protocol::{Broken, Header, Reader};
 use crate::metrics::Metrics;
 use crate::relay::scratch::Scratch;
 use crate::relay::{self, After};
@@ -52,6 +53,8 @@ pub struct Arrival {
     pub opened: Instant,
     /// What the handshake established; none in clear text.
     pub tls: Option<Rc<Session>>,
+    /// What a proxy in front said in the PROXY protocol.
+    pub proxied: Option<Header>,
 }
 
 /// How a stream of HTTP/2 ended.
@@ -91,8 +94,12 @@ async fn run(
     let peer_text =
         peer.map_or_else(|| b"unix:".to_vec(), |peer| peer.ip().to_canonical().to_string().into_bytes());
     let serial = worker.next_serial();
-    let mut arrival = Arrival { peer, peer_text: peer_text.into(), listen, serial, opened, tls: None };
+    let peer_text = peer_text.into();
+    let mut arrival = Arrival { peer, peer_text, listen, serial, opened, tls: None, proxied: None };
     let mut deadline = Deadline::new(opened);
+    if !arrival.hear_proxy(&worker, &mut wire, &mut deadline).await {
+        return;
+    }
     match arrival.shake_hands(&worker, wire, &mut deadline).await {
         Some((spoken, tls)) => (wire, arrival.tls) = (spoken, tls),
         None => return,
@@ -112,6 +119,27 @@ impl Arrival {
         let listen = self.listen(running);
         let local = listen.needs_local().then(|| wire.local_addr()).flatten();
         listen.names_for(local.map(|local| local.ip().to_canonical()))
+    }
+
+    /// On a port of the PROXY protocol: its header. False when there is none: then nobody can be believed.
+    async fn hear_proxy(&mut self, worker: &Worker, wire: &mut Wire, deadline: &mut Deadline) -> bool {
+        let generation = worker.generation();
+        let names = self.names(wire, &generation.running);
+        if !names.is_proxied {
+            return true;
+        }
+        deadline.set(Instant::now(), names.default.head.header_timeout);
+        match Box::pin(proxied(wire, deadline)).await {
+            Ok(header) => {
+                self.proxied = Some(header);
+                true
+            }
+            Err(refused) => {
+                let client = String::from_utf8_lossy(&self.peer_text);
+                tracing::error!(%client, "{refused} while reading PROXY protocol");
+                false
+            }
+        }
     }
 
     /// On a port of TLS: the handshake. A client that speaks plain HTTP there is let through, to be told so.
@@ -142,6 +170,42 @@ impl Arrival {
                 None
             }
         }
+    }
+}
+
+/// Reads the header of the PROXY protocol, and not a byte more.
+async fn proxied(wire: &mut Wire, deadline: &mut Deadline) -> Result<Header, Broken> {
+    let mut reader = Reader::default();
+    let mut space = [0; 256];
+    while !reader.is_whole() {
+        let peeked = poll_fn(|cx| match wire.poll_peek(cx, &mut space) {
+            Poll::Ready(peeked) => Poll::Ready(peeked.unwrap_or(0)),
+            Poll::Pending => deadline.poll(cx).map(|()| 0),
+        });
+        let peeked = peeked.await;
+        let wanted = reader.wants(&space[..peeked])?;
+        let taken = poll_fn(|cx| wire.poll_read(cx, &mut space[..wanted])).await.map_err(|_| Broken)?;
+        if taken == 0 {
+            return Err(Broken);
+        }
+        reader.take(&space[..taken]);
+    }
+    reader.into_header()
+}
+
+/// A connection without a request; dropped, it has one or is gone.
+struct Waiting(Arc<Metrics>);
+
+impl Waiting {
+    fn begin(metrics: Arc<Metrics>) -> Waiting {
+        metrics.connections_waiting.fetch_add(1, Relaxed);
+        Waiting(metrics)
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.connections_waiting.fetch_sub(1, Relaxed);
     }
 }
 
@@ -215,6 +279,9 @@ impl Downstream {
                 scratch.inbound = Buffer::of(early);
             }
             let after = self.serve_burst(&mut scratch).await;
+            if !matches!(after, None | Some(After::KeepAlive { .. })) {
+                worker.journal().flush_live();
+            }
             worker.spare.give_back(scratch);
             match after {
                 // The deadline stays: pieces of a TLS record gain nothing.
@@ -251,6 +318,7 @@ impl Downstream {
     /// Holds no buffer while it waits, to the deadline. False when the connection is over.
     async fn wait_for_request(&mut self) -> bool {
         let is_first = self.requests == 0;
+        let _waiting = Waiting::begin(self.presence.metrics.clone());
         poll_fn(|cx| {
             if let Poll::Ready(readable) = self.wire.poll_readable(cx) {
                 return Poll::Ready(readable.is_ok());

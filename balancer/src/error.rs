@@ -42,6 +42,10 @@ pub enum Error {
     Exhausted(io::Error),
     #[error("no live upstreams while connecting to upstream")]
     NoLiveUpstreams,
+    #[error("writing a client's body to a file failed: {0}")]
+    Spool(io::Error),
+    #[error("gzip of an answer failed: {0}")]
+    Coding(io::Error),
     #[error("client closed connection")]
     ClientGone,
     #[error("client timed out")]
@@ -62,7 +66,7 @@ impl Error {
             | Error::ClientBody(_)
             | Error::BodyTooLarge
             | Error::Refused(_) => Side::Downstream,
-            Error::NoLiveUpstreams | Error::Exhausted(_) => Side::Us,
+            Error::NoLiveUpstreams | Error::Exhausted(_) | Error::Spool(_) => Side::Us,
             _ => Side::Upstream,
         }
     }
@@ -89,7 +93,7 @@ impl Error {
             Error::ClientBody(_) => 400,
             Error::BodyTooLarge => 413,
             Error::Refused(refusal) => refusal.status(),
-            Error::Exhausted(_) => 500,
+            Error::Exhausted(_) | Error::Spool(_) => 500,
             _ => self.retry().map_or(502, Failure::status),
         }
     }

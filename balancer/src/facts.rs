@@ -1,5 +1,6 @@
 //! The values of variables, told from one request. Rendering them into heads and lines is the templates' part.
 
+mod proxied;
 mod tls;
 
 use std::net::SocketAddr;
@@ -13,7 +14,7 @@ use crate::conf::made::Memory;
 use crate::conf::variables::{Facts, HeaderName, Variable};
 use crate::downstream::Downstream;
 use crate::logic::h1::target::split_port;
-use crate::logic::h1::{Fields, Version, fields, write};
+use crate::logic::h1::{Fields, Version, fields, lines, write};
 use crate::relay::scratch::Scratch;
 use crate::relay::story::{Asked, Attempt, Limited, Story};
 use crate::running::Running;
@@ -35,6 +36,7 @@ impl Facts for Told<'_> {
     fn value(&self, variable: &Variable, out: &mut Vec<u8>) -> bool {
         self.of_request(variable, out)
             .or_else(|| self.of_connection(variable, out))
+            .or_else(|| proxied::value(self.down.arrival.proxied.as_ref(), variable, out))
             .or_else(|| tls::value(self.down.arrival.tls.as_deref(), variable, out))
             .or_else(|| self.of_answer(variable, out))
             .or_else(|| self.of_upstream(variable, out))
@@ -109,6 +111,10 @@ impl<'a> Told<'a> {
             Variable::RequestUri => put(out, request.target_span.of(head)),
             Variable::RequestLength => put_number(out, request.len as u64 + story.request_body_len),
             Variable::RequestBody => put(out, &self.scratch.upload.kept),
+            Variable::RequestBodyFile => match &self.scratch.upload.spool {
+                Some(spool) => put(out, spool.path().as_os_str().as_encoded_bytes()),
+                None => false,
+            },
             Variable::RequestId => put_hex(out, &self.request_id()),
             Variable::RequestTime => put_seconds(out, self.since(story.started)),
             Variable::RequestPort => put_some(out, self.request_port()),
@@ -180,6 +186,7 @@ impl<'a> Told<'a> {
             Variable::BytesSent => put_number(out, story.sent_len),
             Variable::BodyBytesSent => put_number(out, story.sent_len.saturating_sub(story.sent_head_len)),
             Variable::SentHttp(name) => self.sent_header(name, out),
+            Variable::SentTrailer(name) => joined_lines(&story.sent_trailers, &name.lower, out),
             Variable::LimitReqStatus => put_some(out, story.limited_requests.map(Limited::text)),
             Variable::LimitConnStatus => put_some(out, story.limited_connections.map(Limited::text)),
             Variable::LimitRate => put_number(out, story.limit_rate.unwrap_or_default()),
@@ -226,6 +233,10 @@ impl<'a> Told<'a> {
 
     fn of_us(&self, variable: &Variable, out: &mut Vec<u8>) -> Option<bool> {
         Some(match variable {
+            Variable::ConnectionsActive => put_number(out, self.running.metrics.connections().active),
+            Variable::ConnectionsReading => put_number(out, self.running.metrics.connections().reading),
+            Variable::ConnectionsWaiting => put_number(out, self.running.metrics.connections().waiting),
+            Variable::ConnectionsWriting => put_number(out, self.running.metrics.connections().writing),
             Variable::Hostname => put(out, self.running.settings.http.hostname.as_bytes()),
             Variable::ServerName => put(out, self.server.name.as_bytes()),
             Variable::NginxVersion => put(out, b"1.31.5"),
@@ -302,6 +313,9 @@ impl<'a> Told<'a> {
     fn sent_header(&self, name: &HeaderName, out: &mut Vec<u8>) -> bool {
         let story = self.story();
         let ours = &story.answer;
+        if !story.sent_head.is_empty() {
+            return joined_lines(&story.sent_head, &name.lower, out);
+        }
         match &name.lower[..] {
             b"connection" => return put(out, if story.kept_alive { b"keep-alive" } else { b"close" }),
             b"content-type" if ours.is_ours => return put_some(out, non_empty(&ours.content_type)),
@@ -415,6 +429,19 @@ fn joined(fields: &Fields, head: &[u8], name: &HeaderName, out: &mut Vec<u8>) ->
             out.extend_from_slice(separator);
         }
         out.extend_from_slice(field.value.of(head));
+        found = true;
+    }
+    found
+}
+
+/// The same for lines that were written.
+fn joined_lines(lines: &[u8], name: &[u8], out: &mut Vec<u8>) -> bool {
+    let mut found = false;
+    for value in lines::values(lines, name) {
+        if found {
+            out.extend_from_slice(b", ");
+        }
+        out.extend_from_slice(&lines[value]);
         found = true;
     }
     found

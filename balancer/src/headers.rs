@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::conf::location::{Action, AddHeader, DisabledFor, ServerTokens};
+use crate::conf::location::{Action, DisabledFor, ServerTokens};
 use crate::conf::proxy::{ProxyPass, Redirects, SetHeader, UriForm, Version as ProxyVersion};
 use crate::logic::agents;
 use crate::logic::escape::escape_path;
@@ -257,7 +257,7 @@ impl Exchange<'_> {
                 _ => self.write_response_field(field, head, &mut out),
             }
         }
-        self.write_framing(&delivery, &mut out);
+        let delivery = self.finish_head(delivery, &mut out);
         let sent_len = out.len() as u64;
         self.scratch.to_downstream.data = out;
         self.scratch.story.sent_head_len = sent_len;
@@ -347,7 +347,7 @@ impl Exchange<'_> {
         }
     }
 
-    /// How the client learns where the body ends, whether the connection stays, `add_header`, and the blank line.
+    /// How the client learns where the body ends, and whether the connection stays.
     pub fn write_framing(&self, delivery: &Delivery, out: &mut Vec<u8>) {
         if delivery.framing == Framing::Chunked {
             out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
@@ -361,20 +361,6 @@ impl Exchange<'_> {
             write::decimal(out, timeout.as_secs());
             out.extend_from_slice(b"\r\n");
         }
-        let status = self.scratch.story.status_override.unwrap_or(self.scratch.story.status);
-        for header in self.location.headers.iter().filter(|header| applies(header, status)) {
-            let from = out.len();
-            out.extend_from_slice(&header.name);
-            out.extend_from_slice(b": ");
-            let value_at = out.len();
-            header.value.render(&self.facts(), out);
-            write::clean(&mut out[value_at..]);
-            match out.len() == value_at {
-                true => out.truncate(from),
-                false => out.extend_from_slice(b"\r\n"),
-            }
-        }
-        out.extend_from_slice(b"\r\n");
     }
 
     fn delivery(&self) -> Delivery {
@@ -465,10 +451,6 @@ fn is_ordinary_option(name: &[u8]) -> bool {
 fn is_h2c(protocol: &[u8]) -> bool {
     protocol.get(..3).is_some_and(|start| start.eq_ignore_ascii_case(b"h2c"))
         || protocol.eq_ignore_ascii_case(b"h2")
-}
-
-fn applies(header: &AddHeader, status: u16) -> bool {
-    header.always || matches!(status, 200 | 201 | 204 | 206 | 301 | 302 | 303 | 304 | 307 | 308)
 }
 
 pub fn write_status(status: u16, out: &mut Vec<u8>) {

@@ -5,7 +5,7 @@ mod counters;
 mod render;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use prometheus_client::registry::Registry;
@@ -21,6 +21,8 @@ use crate::running::Running;
 pub struct Metrics {
     pub connections_accepted: AtomicU64,
     pub connections_active: AtomicU64,
+    /// Waiting for a request: nothing of one has come.
+    pub connections_waiting: AtomicU64,
     /// Closed at once for want of `worker_connections`.
     pub connections_dropped: AtomicU64,
     /// Requests that are being served.
@@ -35,6 +37,24 @@ pub struct Metrics {
     pub respawned: AtomicU64,
     peers: Mutex<BTreeMap<PeerKey, Arc<PeerMetrics>>>,
     zones: Mutex<BTreeMap<ZoneKey, Arc<ZoneMetrics>>>,
+}
+
+/// What the connections of clients do, at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Connections {
+    pub active: u64,
+    pub reading: u64,
+    pub writing: u64,
+    pub waiting: u64,
+}
+
+impl Metrics {
+    pub fn connections(&self) -> Connections {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let (active, writing) = (load(&self.connections_active), load(&self.requests_active));
+        let waiting = load(&self.connections_waiting);
+        Connections { active, reading: active.saturating_sub(writing + waiting), writing, waiting }
+    }
 }
 
 /// What was counted, for a process that takes our place.

@@ -7,14 +7,18 @@ mod api;
 pub mod attempt;
 mod choosing;
 mod download;
+mod dress;
 mod files;
 mod guard;
+mod pace;
 pub mod pages;
 mod real_ip;
 mod record;
 mod rewrite;
 mod route;
 pub mod scratch;
+mod sink;
+mod spool;
 pub mod story;
 mod upload;
 
@@ -169,6 +173,7 @@ impl<'a> Exchange<'a> {
             Action::Dashboard { api } => {
                 Step::Answer(Answer::typed(200, "text/html; charset=utf-8", page(api)))
             }
+            Action::Status => Step::Answer(self.stub_status()),
             Action::Nothing => self.serve_file().await,
         }
     }

@@ -1,6 +1,7 @@
 //! The tree of directives → [`Settings`]: inheritance, defaults, names resolved, addresses looked up.
 
 mod cookies;
+mod dress;
 mod error_logs;
 mod family;
 mod files;

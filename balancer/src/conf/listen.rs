@@ -47,6 +47,8 @@ pub struct SocketOptions {
 pub struct Names {
     /// `listen … ssl`.
     pub is_tls: bool,
+    /// Each connection begins with a header of the PROXY protocol.
+    pub is_proxied: bool,
     /// `listen … http2`: as `http2 on` in all of its blocks.
     pub is_http2: bool,
     pub default: Arc<Server>,

@@ -1,12 +1,14 @@
 //! Server blocks and their locations: how a path finds its location, and what a location says about a request.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use regex::bytes::Regex;
 
+use super::dress::{Dress, Rates};
 use super::files::Files;
 use super::guard::Guard;
 use super::proxy::{Proxy, ProxyPass};
@@ -213,6 +215,8 @@ pub struct Location {
     pub headers: Arc<[AddHeader]>,
     pub access: Arc<[AccessRule]>,
     pub guard: Arc<Guard>,
+    pub dress: Arc<Dress>,
+    pub rates: Arc<Rates>,
     /// `limit_except`: where requests of other methods go on.
     pub except: Option<Except>,
     pub error_log: LogId,
@@ -268,6 +272,8 @@ pub enum Action {
     Dashboard {
         api: Box<str>,
     },
+    /// `stub_status`.
+    Status,
     /// None of them: the path is looked for among the files.
     Nothing,
 }
@@ -297,6 +303,40 @@ pub struct BodyLimits {
     /// Longest pause between two reads of the body.
     pub timeout: Duration,
     pub buffer_len: usize,
+    pub spool: SpoolTerms,
+}
+
+/// Whether bodies go to files. Only where the configuration asks: by default none does.
+#[derive(Debug, Clone)]
+pub struct SpoolTerms {
+    /// `client_body_in_file_only`.
+    pub only: FileOnly,
+    /// `$request_body_file` is asked for: a long body has a file.
+    pub is_asked_for: bool,
+    /// `client_body_temp_path`.
+    pub folder: Arc<Path>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileOnly {
+    Off,
+    /// Removed after the request.
+    Clean,
+    On,
+}
+
+impl SpoolTerms {
+    pub fn is_wanted(&self) -> bool {
+        self.is_demanded() || self.is_asked_for
+    }
+
+    pub fn is_demanded(&self) -> bool {
+        self.only != FileOnly::Off
+    }
+
+    pub fn is_kept(&self) -> bool {
+        self.only == FileOnly::On
+    }
 }
 
 /// How long and for how many requests a client's connection is kept.

@@ -76,14 +76,19 @@ impl Variable {
             return Some(Variable::Capture(name.as_bytes()[0] - b'0'));
         }
         for (prefix, family) in FAMILIES {
-            let Some(rest) = name.strip_prefix(prefix).filter(|rest| !rest.is_empty()) else { continue };
+            // `$arg_` is the argument without a name.
+            let may_be_bare = matches!(family, Family::Arg);
+            let rest = name.strip_prefix(prefix).filter(|rest| !rest.is_empty() || may_be_bare);
+            let Some(rest) = rest else { continue };
             return Some(match family {
                 Family::Http => Variable::Http(header(rest)),
                 Family::SentHttp => Variable::SentHttp(header(rest)),
+                Family::SentTrailer => Variable::SentTrailer(header(rest)),
                 Family::UpstreamHttp => Variable::UpstreamHttp(header(rest)),
                 Family::UpstreamCookie => Variable::UpstreamCookie(key(rest)),
                 Family::Arg => Variable::Arg(key(rest)),
                 Family::Cookie => Variable::Cookie(key(rest)),
+                Family::ProxyProtocolTlv => Variable::ProxyProtocolTlv(rest.into()),
             });
         }
         None
@@ -93,19 +98,23 @@ impl Variable {
 enum Family {
     Http,
     SentHttp,
+    SentTrailer,
     UpstreamHttp,
     UpstreamCookie,
     Arg,
     Cookie,
+    ProxyProtocolTlv,
 }
 
 const FAMILIES: &[(&str, Family)] = &[
     ("http_", Family::Http),
     ("sent_http_", Family::SentHttp),
+    ("sent_trailer_", Family::SentTrailer),
     ("upstream_http_", Family::UpstreamHttp),
     ("upstream_cookie_", Family::UpstreamCookie),
     ("arg_", Family::Arg),
     ("cookie_", Family::Cookie),
+    ("proxy_protocol_tlv_", Family::ProxyProtocolTlv),
 ];
 
 /// Declares the variables without parameters once: variant, nginx's name, what it is.
@@ -119,6 +128,8 @@ macro_rules! variables {
             Http(HeaderName),
             /// `$sent_http_NAME`: a header of our answer.
             SentHttp(HeaderName),
+            /// `$sent_trailer_NAME`: a trailer of our answer.
+            SentTrailer(HeaderName),
             /// `$upstream_http_NAME`: a header of the upstream's answer.
             UpstreamHttp(HeaderName),
             /// `$upstream_cookie_NAME`: a cookie that the upstream sets; the name as written, compared without case.
@@ -127,6 +138,8 @@ macro_rules! variables {
             Arg(Box<[u8]>),
             /// `$cookie_NAME`: a cookie of the request; the name as written, compared without case.
             Cookie(Box<[u8]>),
+            /// `$proxy_protocol_tlv_NAME`: a value that the PROXY protocol carried.
+            ProxyProtocolTlv(Box<str>),
             /// `$1` … `$9`: groups of the last regular expression that matched.
             Capture(u8),
             /// A named group of a regular expression.
@@ -161,6 +174,10 @@ variables! {
     Connection "connection" "serial number of the client's connection",
     ConnectionRequests "connection_requests" "requests so far on this connection, this one included",
     ConnectionTime "connection_time" "age of the connection, seconds with milliseconds",
+    ConnectionsActive "connections_active" "clients' connections",
+    ConnectionsReading "connections_reading" "connections whose request is being read",
+    ConnectionsWaiting "connections_waiting" "connections without a request",
+    ConnectionsWriting "connections_writing" "requests that are being answered",
     ContentLength "content_length" "the request's Content-Length",
     ContentType "content_type" "the request's Content-Type",
     DocumentUri "document_uri" "same as `$uri`",
@@ -173,6 +190,10 @@ variables! {
     NginxVersion "nginx_version" "the nginx version whose semantics we follow",
     Pid "pid" "process id",
     Pipe "pipe" "`p` when the request was pipelined, else `.`",
+    ProxyProtocolAddr "proxy_protocol_addr" "the client's address as the PROXY protocol names it",
+    ProxyProtocolPort "proxy_protocol_port" "the client's port as the PROXY protocol names it",
+    ProxyProtocolServerAddr "proxy_protocol_server_addr" "the address that the client reached, by the PROXY protocol",
+    ProxyProtocolServerPort "proxy_protocol_server_port" "the port that the client reached, by the PROXY protocol",
     RealipRemoteAddr "realip_remote_addr" "the address before real_ip changed it",
     RealipRemotePort "realip_remote_port" "the port before real_ip changed it",
     RemoteAddr "remote_addr" "the client's address",
@@ -180,6 +201,7 @@ variables! {
     RemoteUser "remote_user" "user name of Basic authentication",
     Request "request" "the request line as sent",
     RequestBody "request_body" "the request's body, where it was read whole",
+    RequestBodyFile "request_body_file" "the file that holds the request's body, where there is one",
     RequestCompletion "request_completion" "`OK` when the request ended well, else empty",
     RequestId "request_id" "32 random hexadecimal digits",
     RequestLength "request_length" "bytes of the request: line, headers and body",

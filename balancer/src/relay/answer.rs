@@ -1,5 +1,8 @@
 //! Answers of our own: `return`, built-in pages, redirects, and `error_page`, which sends a request elsewhere first.
 
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::sink::Coding;
 use super::{After, Exchange, pages};
 use crate::conf::location::{ErrorAnswer, LingeringMode, Return, ReturnBody};
 use crate::error::Error;
@@ -48,6 +51,28 @@ impl Exchange<'_> {
             ReturnBody::Close => Body::Close,
         };
         Answer { status: answer.status, body }
+    }
+
+    /// `stub_status`, in nginx's words.
+    pub(super) fn stub_status(&self) -> Answer {
+        if !matches!(self.scratch.story.method(), Method::Get | Method::Head) {
+            return Answer::page(405);
+        }
+        let metrics = &self.running.metrics;
+        let now = metrics.connections();
+        let accepted = metrics.connections_accepted.load(Relaxed);
+        let dropped = metrics.connections_dropped.load(Relaxed);
+        let requests = metrics.requests.load(Relaxed) + metrics.requests_active.load(Relaxed);
+        let text = format!(
+            "Active connections: {} \nserver accepts handled requests\n {} {accepted} {requests} \n\
+             Reading: {} Writing: {} Waiting: {} \n",
+            now.active,
+            accepted + dropped,
+            now.reading,
+            now.writing,
+            now.waiting
+        );
+        Answer::typed(200, "text/plain", text.into_bytes())
     }
 
     /// An intercepted 401 still has to say how to answer it.
@@ -114,12 +139,16 @@ impl Exchange<'_> {
             self.scratch.story.status = 444;
             return After::Close;
         }
+        let answer = match answer.status < 400 && !self.is_body_sound() {
+            true => Answer::page(400),
+            false => answer,
+        };
         self.scratch.to_downstream.clear();
         let delivery = self.write_answer(answer);
-        let Exchange { down, scratch, location, .. } = self;
-        down.deadline.set(tokio::time::Instant::now(), location.send_timeout);
-        let sent = down.write_all(scratch.to_downstream.unsent()).await;
-        scratch.story.sent_len += scratch.to_downstream.unsent().len() as u64;
+        let data = std::mem::take(&mut self.scratch.to_downstream.data);
+        let sent = self.write_paced(&data).await;
+        self.scratch.to_downstream.data = data;
+        self.scratch.to_downstream.clear();
         match sent {
             Err(error) => {
                 self.log(&error, None);
@@ -193,7 +222,7 @@ impl Exchange<'_> {
         };
         let has_no_body = matches!(sent_status, 204 | 304);
         let keep_alive = self.keep_alive().filter(|_| !is_fatal(status));
-        let delivery = Delivery { framing: Framing::Length(body.len() as u64), keep_alive };
+        let mut delivery = Delivery { framing: Framing::Length(body.len() as u64), keep_alive };
         let mut out = std::mem::take(&mut self.scratch.to_downstream.data);
         if self.scratch.story.request.version != Version::Http09 {
             out.extend_from_slice(b"HTTP/1.1 ");
@@ -210,14 +239,19 @@ impl Exchange<'_> {
                 write::field(&mut out, b"Location", &location);
             }
             out.extend_from_slice(&self.scratch.story.answer.challenges);
-            self.write_framing(&delivery, &mut out);
+            delivery = self.finish_head(delivery, &mut out);
+        } else {
+            self.scratch.sink.begin(Framing::UntilClose, Coding::Plain);
+        }
+        self.scratch.story.sent_head_len = out.len() as u64;
+        if self.scratch.story.request.method != Method::Head && !has_no_body {
+            let trailers = self.trailer_lines();
+            let sink = &mut self.scratch.sink;
+            // Packing what is in memory into memory cannot fail.
+            let _ = sink.push(&body, &mut out).and_then(|()| sink.finish(&trailers, &mut out));
         }
         let story = &mut self.scratch.story;
-        story.sent_head_len = out.len() as u64;
         story.kept_alive = delivery.keep_alive.is_some();
-        if story.request.method != Method::Head && !has_no_body {
-            out.extend_from_slice(&body);
-        }
         story.answer.content_type = content_type;
         story.answer.location = location;
         story.answer.content_length = (!has_no_body).then_some(body.len() as u64);

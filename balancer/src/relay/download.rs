@@ -3,7 +3,7 @@
 
 use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::time::Instant as TimerInstant;
 
@@ -15,7 +15,8 @@ use crate::conf::upstream::UpstreamId;
 use crate::error::{Error, Side};
 use crate::headers::Delivery;
 use crate::logic::choose::Ending;
-use crate::logic::h1::{BodyReader, Framing, Known, Piece, write};
+use crate::logic::h1::{BodyReader, Framing, Known, Piece};
+use crate::logic::rate::Rate;
 use crate::logic::upstreams::Lease;
 use crate::tunnel;
 use crate::upstream_conns::UpstreamConn;
@@ -23,16 +24,30 @@ use crate::upstream_conns::UpstreamConn;
 /// So much of an answer waits for a slow client; then its source is not read on.
 const UNSENT_MAX: usize = 64 * 1024;
 
+/// `limit_rate` and `proxy_limit_rate`, and until when each holds what may move.
+#[derive(Debug, Default)]
+struct Limits {
+    down: Option<Rate>,
+    up: Option<Rate>,
+    down_until: Option<Instant>,
+    up_until: Option<Instant>,
+    /// Body bytes that came from the upstream.
+    received: u64,
+}
+
 /// The state of one body on its way down.
 #[derive(Debug)]
 pub struct Download {
     reader: BodyReader,
-    /// How the client is told where the body ends.
-    framing: Framing,
+    /// All that the upstream sent of the body is framed for the client, its end too.
+    is_finished: bool,
+    limits: Limits,
     /// What went wrong on the upstream's side; told to the client by the way the connection ends.
     failed: Option<Error>,
     waits: Option<Waits>,
     passes_trailers: bool,
+    /// What has come may wait for more before it is packed.
+    is_buffered: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,11 +88,14 @@ impl Exchange<'_> {
         let delivery = self.write_response();
         let mut download = Download {
             reader: BodyReader::new(self.scratch.story.response.framing(self.scratch.story.request.method)),
-            framing: delivery.framing,
+            is_finished: false,
+            limits: Limits { down: self.rate_down(), up: self.rate_up(), ..Limits::default() },
             failed: None,
             waits: None,
             passes_trailers: self.location.proxy.pass_trailers,
+            is_buffered: self.location.proxy.buffering,
         };
+        download.limits.on_received(self.scratch.from_upstream.len() - self.scratch.story.response.len);
         let passed = poll_fn(|cx| self.poll_body(cx, &mut conn, &mut download)).await;
         self.now = Instant::now();
         self.end_attempt();
@@ -106,10 +124,12 @@ impl Exchange<'_> {
         let framing = self.scratch.story.response.framing(self.scratch.story.request.method);
         let download = Download {
             reader: BodyReader::new(framing),
-            framing,
+            is_finished: false,
+            limits: Limits::default(),
             failed: None,
             waits: None,
             passes_trailers: false,
+            is_buffered: true,
         };
         if self.is_clean(&download) {
             self.keep_conn(conn, &lease, id);
@@ -153,18 +173,28 @@ impl Exchange<'_> {
         conn: &mut UpstreamConn,
         download: &mut Download,
     ) -> Poll<Result<(), Error>> {
-        let Exchange { down, scratch, location, .. } = self;
         loop {
+            let room = self.room_up(download);
+            let mut moved = download.take_in(cx, conn, self.scratch, room);
+            if download.reader.is_ended() && !download.is_finished && download.failed.is_none() {
+                let own = self.trailer_lines();
+                download.finish(self.scratch, &own);
+                moved = true;
+            }
+            let room = self.room_down(download);
+            let Exchange { down, scratch, location, .. } = self;
             let is_uploading = !scratch.upload.is_complete() || !scratch.to_upstream.is_empty();
             let progress = match is_uploading {
                 true => scratch.poll_upload(cx, down, &mut conn.wire)?,
                 false => Progress::Sent,
             };
-            let mut moved = std::mem::take(&mut scratch.upload.moved);
-            moved |= download.take_in(cx, conn, scratch);
-            if !scratch.to_downstream.is_empty() {
-                match down.wire.poll_write(cx, scratch.to_downstream.unsent()) {
+            moved |= std::mem::take(&mut scratch.upload.moved);
+            let unsent = scratch.to_downstream.unsent();
+            let unsent = &unsent[..unsent.len().min(room)];
+            if !unsent.is_empty() {
+                match down.wire.poll_write(cx, unsent) {
                     Poll::Ready(Ok(len)) => {
+                        download.limits.on_sent(scratch.story.sent_len, len);
                         scratch.to_downstream.advance(len);
                         scratch.story.sent_len += len as u64;
                         moved = true;
@@ -196,6 +226,16 @@ impl Exchange<'_> {
             {
                 return Poll::Ready(Err(Error::ClientGone));
             }
+            if let Some(until) = download.limits.until() {
+                let is_watched = scratch.upload.is_read() && !location.proxy.ignore_client_abort;
+                if is_watched && down.poll_gone(cx, &mut scratch.inbound, BUFFER_LEN) {
+                    return Poll::Ready(Err(Error::ClientGone));
+                }
+                down.deadline.set_at(TimerInstant::from_std(until));
+                ready!(down.deadline.poll(cx));
+                download.waits = None;
+                continue;
+            }
             ready!(down.deadline.poll(cx));
             return Poll::Ready(Err(match waits {
                 Waits::Client => Error::ClientTimeout,
@@ -221,30 +261,94 @@ impl Exchange<'_> {
     }
 }
 
+impl Exchange<'_> {
+    /// How much `proxy_limit_rate` lets in now.
+    fn room_up(&self, download: &mut Download) -> usize {
+        let began = self.scratch.story.attempts.last().map_or(self.now, |attempt| attempt.started);
+        let limits = &mut download.limits;
+        let seconds = limits.up.map_or(0, |_| self.seconds_since(began));
+        let room = room(limits.up, &mut limits.up_until, (seconds, limits.received));
+        // Small pieces at a time: the pause behind each makes the flow even.
+        if limits.up.is_some() { room.min(self.location.proxy.buffer_len) } else { room }
+    }
+
+    /// How much `limit_rate` lets out now.
+    fn room_down(&self, download: &mut Download) -> usize {
+        let began = self.scratch.story.started.unwrap_or(self.now);
+        let limits = &mut download.limits;
+        let seconds = limits.down.map_or(0, |_| self.seconds_since(began));
+        room(limits.down, &mut limits.down_until, (seconds, self.scratch.story.sent_len))
+    }
+}
+
+fn room(rate: Option<Rate>, until: &mut Option<Instant>, (seconds, moved): (u64, u64)) -> usize {
+    let Some(rate) = rate else { return usize::MAX };
+    if until.is_some_and(|until| Instant::now() < until) {
+        return 0;
+    }
+    *until = None;
+    rate.allowed(seconds, moved).unwrap_or_else(|wait| {
+        *until = Some(Instant::now() + wait);
+        0
+    })
+}
+
+impl Limits {
+    fn on_sent(&mut self, before: u64, len: usize) {
+        let pause = self.down.map_or(Duration::ZERO, |rate| rate.pause(before, len as u64));
+        self.down_until = (!pause.is_zero()).then(|| Instant::now() + pause);
+    }
+
+    fn on_received(&mut self, len: usize) {
+        let pause = self.up.map_or(Duration::ZERO, |rate| rate.pause(self.received, len as u64));
+        self.received += len as u64;
+        self.up_until = (!pause.is_zero()).then(|| Instant::now() + pause);
+    }
+
+    /// The next moment at which something that is held may move.
+    fn until(&self) -> Option<Instant> {
+        let both = [self.down_until, self.up_until];
+        both.into_iter().flatten().min()
+    }
+}
+
 impl Download {
     fn is_over(&self) -> bool {
-        self.reader.is_ended() || self.failed.is_some()
+        self.is_finished || self.failed.is_some()
     }
 
     /// Moves body from the upstream into `to_downstream` as long as there is some at once and the client keeps up.
-    fn take_in(&mut self, cx: &mut Context<'_>, conn: &mut UpstreamConn, scratch: &mut Scratch) -> bool {
+    /// No more than `room` is read.
+    fn take_in(
+        &mut self,
+        cx: &mut Context<'_>,
+        conn: &mut UpstreamConn,
+        scratch: &mut Scratch,
+        mut room: usize,
+    ) -> bool {
         let mut moved = false;
         while !self.is_over() && scratch.to_downstream.unsent().len() < UNSENT_MAX {
             if let Err(error) = self.frame(scratch) {
                 self.failed = Some(error);
                 break;
             }
-            if self.is_over() {
+            let head_len = scratch.story.response.len;
+            let is_held = scratch.from_upstream.len() > head_len;
+            if self.reader.is_ended() || room == 0 || is_held {
                 break;
             }
-            let head_len = scratch.story.response.len;
-            match conn.wire.poll_read(cx, scratch.from_upstream.space(head_len + BUFFER_LEN)) {
-                Poll::Ready(Ok(0)) => match self.reader.on_eof() {
-                    Ok(()) => self.finish(scratch),
-                    Err(error) => self.failed = Some(Error::UpstreamBody(error)),
-                },
+            let space = scratch.from_upstream.space(head_len + BUFFER_LEN);
+            let wanted = space.len().min(room);
+            match conn.wire.poll_read(cx, &mut space[..wanted]) {
+                Poll::Ready(Ok(0)) => {
+                    if let Err(error) = self.reader.on_eof() {
+                        self.failed = Some(Error::UpstreamBody(error));
+                    }
+                }
                 Poll::Ready(Ok(len)) => {
                     moved = true;
+                    self.limits.on_received(len);
+                    room = if self.limits.up.is_some() { 0 } else { room };
                     scratch.from_upstream.fill(len);
                     if let Some(attempt) = scratch.story.attempt() {
                         attempt.received_len += len as u64;
@@ -265,12 +369,16 @@ impl Download {
         let mut body_len = 0;
         let result = loop {
             let body = &scratch.from_upstream.unread()[at..];
+            // Unpacking may make much of little: what it makes waits for the client before there is more.
+            if !scratch.sink.is_plain() && out.len() >= UNSENT_MAX && !body.is_empty() {
+                break Ok(());
+            }
+            let body = &body[..body.len().min(scratch.sink.piece_len())];
             match self.reader.next(body) {
                 Ok(Piece::Data { start, end }) => {
                     body_len += (end - start) as u64;
-                    match self.framing {
-                        Framing::Chunked => write::chunk(out, &body[start..end]),
-                        _ => out.extend_from_slice(&body[start..end]),
+                    if let Err(error) = scratch.sink.push(&body[start..end], out) {
+                        break Err(error);
                     }
                     at += end;
                     if self.reader.is_ended() {
@@ -278,8 +386,10 @@ impl Download {
                     }
                 }
                 Ok(Piece::More) => {
-                    at = scratch.from_upstream.len();
-                    break Ok(());
+                    at += body.len();
+                    if at == scratch.from_upstream.len() {
+                        break Ok(());
+                    }
                 }
                 Ok(Piece::End { used }) => {
                     at += used;
@@ -292,16 +402,19 @@ impl Download {
         if let Some(attempt) = scratch.story.attempt() {
             attempt.body_len += body_len;
         }
-        if result.is_ok() && self.reader.is_ended() {
-            self.finish(scratch);
+        if !self.is_buffered && result.is_ok() {
+            return scratch.sink.flush(&mut scratch.to_downstream.data);
         }
         result
     }
 
-    fn finish(&mut self, scratch: &mut Scratch) {
-        if self.framing == Framing::Chunked {
-            let trailers = if self.passes_trailers { passable(self.reader.trailers()) } else { Vec::new() };
-            write::last_chunk(&mut scratch.to_downstream.data, &trailers);
+    /// The end of the body, with the upstream's trailers where they pass, and the location's own.
+    fn finish(&mut self, scratch: &mut Scratch, own: &[u8]) {
+        self.is_finished = true;
+        let mut trailers = if self.passes_trailers { passable(self.reader.trailers()) } else { Vec::new() };
+        trailers.extend_from_slice(own);
+        if let Err(error) = scratch.sink.finish(&trailers, &mut scratch.to_downstream.data) {
+            self.failed = Some(error);
         }
     }
 }

@@ -9,9 +9,12 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::answer::Answer;
+use super::sink::Coding;
 use super::{After, Exchange, Step};
+use crate::conf::dress::ReadyMade;
 use crate::conf::files::{Base, TryFiles, TryLast};
 use crate::conf::settings::ErrorLevel;
+use crate::error::Error;
 use crate::headers::{Delivery, write_status};
 use crate::logic::h1::{Framing, Method, Version, hash, write};
 use crate::logic::selection::{Selection, Thing, Wishes, select};
@@ -33,6 +36,10 @@ struct Found {
     modified: SystemTime,
     tag: Vec<u8>,
     content_type: Vec<u8>,
+    /// `gzip_static` found it.
+    is_packed: bool,
+    /// Whether it was found depends on what the client takes.
+    varies: bool,
 }
 
 impl Exchange<'_> {
@@ -173,6 +180,13 @@ impl Exchange<'_> {
         }
         let name = self.file_of(path);
         let refused = |error: io::Error| self.refused(path, &error);
+        let (packed, varies) = match method {
+            Method::Post => (None, false),
+            _ => self.ready_made(&name),
+        };
+        if let Some((file, about)) = packed {
+            return Ok(Found { is_packed: true, varies, ..self.found(file, &about, path) });
+        }
         let about = std::fs::metadata(&name).map_err(refused)?;
         if about.is_dir() {
             let mut to = Vec::new();
@@ -187,7 +201,7 @@ impl Exchange<'_> {
             return Err(Answer::page(404));
         }
         let file = File::open(&name).map_err(refused)?;
-        Ok(self.found(file, &about, path))
+        Ok(Found { varies, ..self.found(file, &about, path) })
     }
 
     fn found(&self, file: File, about: &Metadata, path: &[u8]) -> Found {
@@ -205,7 +219,26 @@ impl Exchange<'_> {
             modified: UNIX_EPOCH + Duration::from_secs(modified_s),
             tag: format!("\"{modified_s:x}-{:x}\"", about.len()).into_bytes(),
             content_type: content_type.to_vec(),
+            is_packed: false,
+            varies: false,
         }
+    }
+
+    /// `gzip_static`: the file that lies packed beside the one that is asked for, where the client may have it; and
+    /// whether another client might get the other.
+    fn ready_made(&self, name: &Path) -> (Option<(File, Metadata)>, bool) {
+        let dress = &self.location.dress;
+        let takes = match dress.gzip.ready_made {
+            ReadyMade::Off => return (None, false),
+            ReadyMade::On => self.takes_gzip(dress, b""),
+            ReadyMade::Always => true,
+        };
+        let mut packed = name.as_os_str().to_owned();
+        packed.push(".gz");
+        let found = File::open(&packed).and_then(|file| Ok((file.metadata()?, file)));
+        let found = found.ok().filter(|(about, _)| about.is_file()).map(|(about, file)| (file, about));
+        let varies = found.is_some() && dress.gzip.ready_made == ReadyMade::On && dress.gzip.vary;
+        (found.filter(|_| takes), varies)
     }
 
     /// What the system's refusal means to a client.
@@ -266,7 +299,10 @@ impl Exchange<'_> {
         }
         let delivery = self.write_file_head(status, (start, end), &found);
         let has_body = self.scratch.story.method() != Method::Head && status != 304;
-        let sent = self.send_pieces(&mut found.file, start, if has_body { end - start } else { 0 }).await;
+        let sent = match has_body {
+            true => self.send_pieces(&mut found.file, start, end - start).await,
+            false => self.send_pieces_end(Vec::new()).await,
+        };
         match sent {
             Ok(()) => {
                 self.scratch.story.is_complete = true;
@@ -283,7 +319,7 @@ impl Exchange<'_> {
         let status = self.scratch.story.status_override.take().unwrap_or(status);
         self.scratch.story.status = status;
         self.scratch.story.answer.is_ours = true;
-        let delivery = Delivery { framing: Framing::Length(end - start), keep_alive: self.keep_alive() };
+        let mut delivery = Delivery { framing: Framing::Length(end - start), keep_alive: self.keep_alive() };
         self.scratch.to_downstream.clear();
         let mut out = std::mem::take(&mut self.scratch.to_downstream.data);
         if self.scratch.story.request.version != Version::Http09 {
@@ -297,6 +333,12 @@ impl Exchange<'_> {
                 }
                 write::content_length(&mut out, end - start);
             }
+            if found.is_packed && status != 304 {
+                write::field(&mut out, b"Content-Encoding", b"gzip");
+            }
+            if found.varies {
+                write::field(&mut out, b"Vary", b"Accept-Encoding");
+            }
             let modified = httpdate::fmt_http_date(found.modified);
             write::field(&mut out, b"Last-Modified", modified.as_bytes());
             write::field(&mut out, b"ETag", &found.tag);
@@ -308,7 +350,9 @@ impl Exchange<'_> {
                 304 => {}
                 _ => write::field(&mut out, b"Accept-Ranges", b"bytes"),
             }
-            self.write_framing(&delivery, &mut out);
+            delivery = self.finish_head(delivery, &mut out);
+        } else {
+            self.scratch.sink.begin(Framing::UntilClose, Coding::Plain);
         }
         let story = &mut self.scratch.story;
         story.sent_head_len = out.len() as u64;
@@ -320,36 +364,40 @@ impl Exchange<'_> {
     }
 
     /// Head and first piece go out in one write.
-    async fn send_pieces(
-        &mut self,
-        file: &mut File,
-        start: u64,
-        len: u64,
-    ) -> Result<(), crate::error::Error> {
+    async fn send_pieces(&mut self, file: &mut File, start: u64, len: u64) -> Result<(), Error> {
         let mut left = len;
         if start > 0 && file.seek(SeekFrom::Start(start)).is_err() {
             left = 0;
         }
+        let mut piece = Vec::new();
         loop {
-            let Exchange { down, scratch, location, .. } = self;
-            let out = &mut scratch.to_downstream.data;
-            let had = out.len();
+            let mut out = std::mem::take(&mut self.scratch.to_downstream.data);
             let wanted = left.min(PIECE_LEN as u64);
-            let read = file.take(wanted).read_to_end(out);
-            let got = out.len() - had;
+            piece.clear();
+            let read = file.take(wanted).read_to_end(&mut piece);
             // A file that shrinks while it is sent cannot be finished: the client must see that it is cut.
-            if read.is_err() || (got as u64) < wanted {
-                return Err(crate::error::Error::ClientGone);
+            if read.is_err() || (piece.len() as u64) < wanted {
+                return Err(Error::ClientGone);
             }
-            left -= got as u64;
-            down.deadline.set(tokio::time::Instant::now(), location.send_timeout);
-            let sent_len = out.len() as u64;
-            down.write_all(out).await?;
-            out.clear();
-            scratch.story.sent_len += sent_len;
+            left -= piece.len() as u64;
+            self.scratch.sink.push(&piece, &mut out)?;
             if left == 0 {
-                return Ok(());
+                let trailers = self.trailer_lines();
+                self.scratch.sink.finish(&trailers, &mut out)?;
+                return self.send_pieces_end(out).await;
             }
+            self.write_paced(&out).await?;
+            out.clear();
+            self.scratch.to_downstream.data = out;
         }
+    }
+
+    /// The last of what is to be sent; with nothing of its own, what lies ready.
+    async fn send_pieces_end(&mut self, out: Vec<u8>) -> Result<(), Error> {
+        let out = if out.is_empty() { std::mem::take(&mut self.scratch.to_downstream.data) } else { out };
+        let sent = self.write_paced(&out).await;
+        self.scratch.to_downstream.data = out;
+        self.scratch.to_downstream.clear();
+        sent
     }
 }

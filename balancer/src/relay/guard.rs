@@ -1,9 +1,7 @@
 //! Who may go on: limits first, then `allow`/`deny`, passwords, and another location's word. In nginx's order.
 
 use std::fs;
-use std::future::poll_fn;
 use std::io;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -12,12 +10,10 @@ use base64::engine::general_purpose::STANDARD;
 use super::answer::Answer;
 use super::story::{Limited, Story};
 use super::{Exchange, Step, route};
-use crate::buffer::BUFFER_LEN;
 use crate::conf::guard::{Assigned, AuthBasic, AuthRequest, Refusal, Satisfy};
 use crate::conf::location::Verdict;
 use crate::conf::settings::ErrorLevel;
 use crate::conf::template::Template;
-use crate::error::Error;
 use crate::logic::h1::{Framing, Method, fields, hash, write};
 use crate::logic::limits::{self, Admission, Asked};
 use crate::logic::passwords;
@@ -137,15 +133,7 @@ impl<'a> Exchange<'a> {
 
     /// Holds the request back; its client may leave meanwhile.
     async fn wait(&mut self, time: Duration) -> Result<(), Step> {
-        let Exchange { down, scratch, .. } = self;
-        down.deadline.set(tokio::time::Instant::now(), time);
-        let waited = poll_fn(|cx| {
-            if down.poll_gone(cx, &mut scratch.inbound, BUFFER_LEN) {
-                return Poll::Ready(Err(Error::ClientGone));
-            }
-            down.deadline.poll(cx).map(Ok)
-        });
-        let waited = waited.await;
+        let waited = self.pause(time).await;
         self.now = Instant::now();
         waited.map_err(|error| self.not_upstreams_fault(&error))
     }

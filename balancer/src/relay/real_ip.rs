@@ -12,7 +12,6 @@ impl Exchange<'_> {
     /// Notes the client in the story, once per request.
     pub(super) fn find_client(&mut self) {
         let Some(terms) = &self.location.real_ip else { return };
-        let RealIpSource::Header(name) = &terms.source else { return };
         let is_trusted = |peer: Option<IpAddr>| {
             terms.trusted.iter().any(|who| match (who, peer) {
                 (Who::All, _) | (Who::Unix, None) => true,
@@ -24,19 +23,32 @@ impl Exchange<'_> {
         if self.scratch.story.client.is_some() || !is_trusted(peer) {
             return;
         }
+        let found = match &terms.source {
+            RealIpSource::Header(name) => self.named_in(name, terms.recursive, |ip| is_trusted(Some(ip))),
+            RealIpSource::ProxyProtocol => {
+                let route = self.down.arrival.proxied.as_ref().and_then(|header| header.route.as_ref());
+                route.map(|route| (route.source.ip().to_canonical(), Some(route.source.port())))
+            }
+        };
+        if let Some((ip, port)) = found {
+            let address = SocketAddr::new(ip, port.unwrap_or(0));
+            self.scratch.story.client = Some(Client { address, text: ip.to_string().into_bytes() });
+        }
+    }
+
+    fn named_in(
+        &self,
+        name: &[u8],
+        recursive: bool,
+        is_trusted: impl Fn(IpAddr) -> bool,
+    ) -> Option<(IpAddr, Option<u16>)> {
         let head = self.scratch.inbound.unread();
         let fields = self.scratch.story.request.fields.all(head, hash(name), name);
         let values: Vec<&[u8]> = fields.map(|field| field.value.of(head)).collect();
         // Only X-Forwarded-For is a list; of other headers the last one counts, whole.
-        let values = if &**name == b"x-forwarded-for" {
-            &values[..]
-        } else {
-            &values[values.len().saturating_sub(1)..]
-        };
-        if let Some((ip, port)) = real_ip::client(values, terms.recursive, |ip| is_trusted(Some(ip))) {
-            let address = SocketAddr::new(ip, port.unwrap_or(0));
-            self.scratch.story.client = Some(Client { address, text: ip.to_string().into_bytes() });
-        }
+        let values =
+            if name == b"x-forwarded-for" { &values[..] } else { &values[values.len().saturating_sub(1)..] };
+        real_ip::client(values, recursive, is_trusted)
     }
 
     /// Where the request comes from, as rules and hashes see it.

@@ -70,6 +70,7 @@ impl<'a> Exchange<'a> {
             false => path.extend_from_slice(raw),
             true => {
                 if let Err(refusal) = normalise(raw, self.server.head.merge_slashes, path) {
+                    path.clear();
                     self.log(&Error::Refused(refusal), None);
                     return Err(Answer::page(refusal.status()));
                 }

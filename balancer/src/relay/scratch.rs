@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 
+use super::sink::Sink;
 use super::story::Story;
 use super::upload::Upload;
 use crate::buffer::Buffer;
@@ -19,6 +20,8 @@ pub struct Scratch {
     pub to_upstream: Outbox,
     pub to_downstream: Outbox,
     pub upload: Upload,
+    /// What becomes of the answer's body on its way out.
+    pub sink: Sink,
     pub story: Story,
     /// Rendered values on their way into a head.
     pub rendered: Vec<u8>,
@@ -31,6 +34,7 @@ impl Scratch {
         self.to_upstream.clear();
         self.to_downstream.clear();
         self.upload.clear();
+        self.sink = Sink::default();
         self.story.clear();
     }
 

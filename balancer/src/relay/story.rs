@@ -49,6 +49,9 @@ pub struct Story {
     pub limit_rate: Option<u64>,
     /// `X-Accel-Redirect`: header lines and the type that the answer which moved the request brought.
     pub carried: Vec<u8>,
+    /// The head as it was sent, and the trailers, where variables ask for them.
+    pub sent_head: Vec<u8>,
+    pub sent_trailers: Vec<u8>,
     pub carried_type: Option<Vec<u8>>,
     pub attempts: Vec<Attempt>,
     pub answer: LocalAnswer,

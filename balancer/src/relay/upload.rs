@@ -1,10 +1,12 @@
 //! The request's body on its way up. What is read before the first server is asked is kept, so that it can be sent
 //! again to the next one; what is streamed after that is gone once it is sent.
 
+use std::io;
 use std::task::{Context, Poll};
 
 use super::Exchange;
 use super::scratch::Scratch;
+use super::spool::Spool;
 use crate::buffer::BUFFER_LEN;
 use crate::downstream::Downstream;
 use crate::error::Error;
@@ -21,6 +23,8 @@ pub struct Upload {
     pub framing: Framing,
     /// Decoded body, read before the first attempt.
     pub kept: Vec<u8>,
+    /// The body, where it is wanted in a file; `kept` then holds what is not written to it yet.
+    pub spool: Option<Spool>,
     /// Decoded bytes so far.
     len: u64,
     len_max: u64,
@@ -71,25 +75,33 @@ impl Upload {
         self.reader.is_ended()
     }
 
+    /// Nothing of it has been looked at.
+    fn is_untouched(&self) -> bool {
+        self.len == 0 && !self.is_read() && !self.is_replaced
+    }
+
     pub fn is_replayable(&self) -> bool {
         !self.is_streamed
     }
 
     /// Head and body went out whole.
     pub fn is_complete(&self) -> bool {
-        self.is_read() && !self.is_broken
+        self.is_read() && !self.is_broken && self.spool.as_ref().is_none_or(Spool::is_sent)
     }
 
     /// A new attempt begins: what broke was the last one.
     pub fn on_attempt(&mut self) {
         self.is_broken = false;
+        if let Some(spool) = &mut self.spool {
+            spool.rewind();
+        }
     }
 
     /// The body is known to its end: the upstream can be told its length.
     fn on_all_kept(&mut self) {
         self.framing = match self.framing {
             Framing::None => Framing::None,
-            _ => Framing::Length(self.kept.len() as u64),
+            _ => Framing::Length(self.spool.as_ref().map_or(self.kept.len() as u64, Spool::len)),
         };
     }
 
@@ -102,6 +114,7 @@ impl Upload {
     fn replace(&mut self, body: Option<Vec<u8>>) {
         self.framing = body.as_ref().map_or(Framing::None, |body| Framing::Length(body.len() as u64));
         self.kept = body.unwrap_or_default();
+        self.spool = None;
         self.is_replaced = true;
     }
 
@@ -199,6 +212,10 @@ impl Scratch {
                 }
                 continue;
             }
+            if let Some(spool) = self.upload.spool.as_mut().filter(|spool| !spool.is_sent()) {
+                spool.read(&mut self.to_upstream.data).map_err(Error::Spool)?;
+                continue;
+            }
             if self.upload.is_read() || self.upload.is_replaced {
                 return Ok(Progress::Sent);
             }
@@ -227,6 +244,9 @@ impl Exchange<'_> {
         if self.scratch.story.request.framing == Framing::None || self.scratch.upload.is_all_kept() {
             return self.invite_body().await;
         }
+        if location.proxy.request_buffering && location.body.spool.is_wanted() {
+            return self.read_into_file().await;
+        }
         let kept_max = if location.proxy.request_buffering { location.body.buffer_len } else { 1 };
         if self.scratch.keep_body(kept_max)? {
             self.scratch.upload.on_all_kept();
@@ -240,6 +260,42 @@ impl Exchange<'_> {
                 break;
             }
         }
+        Ok(())
+    }
+
+    /// The whole body: in memory where it is short and no file is demanded, else in a file.
+    async fn read_into_file(&mut self) -> Result<(), Error> {
+        let terms = &self.location.body;
+        let mut is_whole = self.scratch.keep_body(terms.buffer_len)?;
+        self.invite_body().await?;
+        loop {
+            let upload = &mut self.scratch.upload;
+            let is_due = upload.kept.len() >= terms.buffer_len;
+            if is_due || is_whole && (upload.spool.is_some() || terms.spool.is_demanded()) {
+                self.write_kept().map_err(Error::Spool)?;
+            }
+            if is_whole {
+                self.scratch.upload.on_all_kept();
+                return Ok(());
+            }
+            if !is_due {
+                self.read_more_body().await?;
+            }
+            is_whole = self.scratch.keep_body(terms.buffer_len)?;
+        }
+    }
+
+    fn write_kept(&mut self) -> io::Result<()> {
+        let terms = &self.location.body.spool;
+        let number = self.worker.random();
+        let upload = &mut self.scratch.upload;
+        if upload.spool.is_none() {
+            upload.spool = Some(Spool::create(&terms.folder, number, terms.is_kept())?);
+        }
+        if let Some(spool) = &mut upload.spool {
+            spool.append(&upload.kept)?;
+        }
+        upload.kept.clear();
         Ok(())
     }
 
@@ -261,6 +317,19 @@ impl Exchange<'_> {
         down.deadline.set(tokio::time::Instant::now(), location.body.timeout);
         let len_max = BUFFER_LEN + scratch.story.request.len;
         down.read_into(&mut scratch.inbound, len_max).await
+    }
+
+    /// Before an answer of our own to a request whose body nobody reads: what has come of it must at least be one.
+    pub fn is_body_sound(&mut self) -> bool {
+        if !self.scratch.upload.has_begun() {
+            self.scratch.upload.begin(self.scratch.story.request.framing, 0);
+        }
+        if !self.scratch.upload.is_untouched() {
+            return true;
+        }
+        let decoded = self.scratch.keep_body(usize::MAX);
+        self.scratch.upload.kept.clear();
+        !matches!(decoded, Err(Error::ClientBody(_)))
     }
 
     /// Reads and forgets the rest of a body that nobody wants, so that the next request can be found. False when it

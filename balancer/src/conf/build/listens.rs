@@ -24,6 +24,7 @@ pub(super) struct ListenLine<'a> {
     pub default_server: bool,
     pub is_tls: bool,
     pub is_http2: bool,
+    pub is_proxied: bool,
     pub node: &'a Node,
 }
 
@@ -68,6 +69,7 @@ fn blank_line(address: Address, node: &Node) -> ListenLine<'_> {
         default_server: false,
         is_tls: false,
         is_http2: false,
+        is_proxied: false,
         node,
     }
 }
@@ -132,6 +134,11 @@ fn listen_option(line: &mut ListenLine<'_>, text: &str) -> Result<()> {
             sets = false;
             true
         }
+        ("proxy_protocol", "") => {
+            line.is_proxied = true;
+            sets = false;
+            true
+        }
         ("http2", "") => {
             line.is_http2 = true;
             sets = false;
@@ -148,10 +155,7 @@ fn listen_option(line: &mut ListenLine<'_>, text: &str) -> Result<()> {
         ("sndbuf", size) => bytes(size).map(|size| line.options.sndbuf = Some(size)).is_some(),
         ("ipv6only", on) => value::flag(on).map(|on| line.options.ipv6only = on).is_some(),
         ("so_keepalive", on) => value::flag(on).map(|on| line.options.so_keepalive = Some(on)).is_some(),
-        (
-            "quic" | "deferred" | "fastopen" | "setfib" | "accept_filter" | "multipath" | "proxy_protocol",
-            _,
-        ) => {
+        ("quic" | "deferred" | "fastopen" | "setfib" | "accept_filter" | "multipath", _) => {
             return Err(node.error(format!("parameter \"{text}\" of \"listen\" is not supported yet")));
         }
         _ => false,
@@ -219,6 +223,7 @@ fn join<'a, 'b>(meeting: &mut Meeting<'a, 'b>, built: &'b Built<'a>, line: &List
     }
     meeting.line.is_tls |= line.is_tls;
     meeting.line.is_http2 |= line.is_http2;
+    meeting.line.is_proxied |= line.is_proxied;
     meeting.servers.push((built, line.default_server));
     Ok(())
 }
@@ -255,6 +260,7 @@ fn names(meeting: &Meeting<'_, '_>) -> Result<Names> {
     let mut names = Names {
         is_tls: meeting.line.is_tls,
         is_http2: meeting.line.is_http2,
+        is_proxied: meeting.line.is_proxied,
         default: default.0.server.clone(),
         exact: HashMap::new(),
         suffixes: Vec::new(),

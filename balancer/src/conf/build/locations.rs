@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::World;
+use super::dress::{added, dress, rates};
 use super::files::files;
 use super::guard::guard;
 use super::http::Shared;
@@ -13,15 +13,19 @@ use super::names::{Case, Names};
 use super::proxying::{self, Passing};
 use super::rewrites::steps;
 use super::scope::Scope;
+use super::{World, full_path};
 use crate::conf::blocks::Node;
 use crate::conf::error::Result;
 use crate::conf::location::{
     AccessRule, Action, AddHeader, BodyLimits, ClientKeepalive, DisabledFor, ErrorAnswer, ErrorPage, Except,
-    Lingering, LingeringMode, Location, LocationKind, Locations, RealIp, RealIpSource, Return, ReturnBody,
-    ServerTokens, Verdict, Who,
+    FileOnly, Lingering, LingeringMode, Location, LocationKind, Locations, RealIp, RealIpSource, Return,
+    ReturnBody, ServerTokens, SpoolTerms, Verdict, Who,
 };
+use crate::conf::settings::AccessLog;
 use crate::conf::table::Context;
+use crate::conf::template::{Part, Template};
 use crate::conf::value;
+use crate::conf::variables::Variable;
 use crate::metrics::ZoneKind;
 
 /// Which block becomes a [`Location`].
@@ -126,6 +130,9 @@ pub(super) fn location(scope: &Scope<'_>, site: &Site<'_>, shared: &mut Shared<'
     let names = shared.names;
     let nested =
         if site.kind == LocationKind::Root { Locations::default() } else { locations(scope, site, shared)? };
+    let headers: Arc<[AddHeader]> = added(scope, names, "add_header")?.into();
+    let logs = shared.logs.of(scope, shared.http)?;
+    let spool = spool_terms(scope, shared.world, (&headers, &logs));
     Ok(Location {
         kind: site.kind,
         path: site.path.as_bytes().into(),
@@ -139,18 +146,21 @@ pub(super) fn location(scope: &Scope<'_>, site: &Site<'_>, shared: &mut Shared<'
             len_max: scope.bytes("client_max_body_size"),
             timeout: scope.duration("client_body_timeout"),
             buffer_len: scope.len("client_body_buffer_size"),
+            spool,
         },
         keepalive: keepalive(scope)?,
         send_timeout: scope.duration("send_timeout"),
         lingering: lingering(scope),
         default_type: scope.text("default_type").as_bytes().into(),
-        headers: headers(scope, names)?,
+        dress: dress(scope, names, &headers, &logs)?,
+        rates: rates(scope, names)?,
+        headers,
         access: access(scope)?,
         guard: guard(scope, names, &shared.limit_zones, shared.world)?,
         except: except(scope, site, shared)?,
         error_log: shared.error_logs.of(scope)?,
         log_not_found: scope.flag("log_not_found"),
-        logs: shared.logs.of(scope, shared.http)?,
+        logs,
         error_pages: error_pages(scope, names)?,
         real_ip: real_ip(scope, shared.world)?,
         server_tokens: if scope.text("server_tokens") == "off" {
@@ -191,7 +201,7 @@ fn action(scope: &Scope<'_>, site: &Site<'_>, shared: &mut Shared<'_>) -> Result
     }
 }
 
-/// `api` and `dashboard`.
+/// `api`, `dashboard` and `stub_status`.
 fn status_action(scope: &Scope<'_>) -> Result<Action> {
     if let Some(node) = scope.own("api").next() {
         return match node.arg(0) {
@@ -199,6 +209,9 @@ fn status_action(scope: &Scope<'_>) -> Result<Action> {
             "write=on" => Ok(Action::Api { writes: true }),
             other => Err(node.invalid(other)),
         };
+    }
+    if scope.own("stub_status").next().is_some() {
+        return Ok(Action::Status);
     }
     match scope.own("dashboard").next() {
         Some(node) if !node.arg(0).starts_with('/') || node.arg(0).contains(['"', '<', '&', '\\']) => {
@@ -244,6 +257,26 @@ fn keepalive(scope: &Scope<'_>) -> Result<ClientKeepalive> {
             time: scope.duration("keepalive_time"),
             disabled: disabled_for(scope)?,
         }),
+    }
+}
+
+fn spool_terms(
+    scope: &Scope<'_>,
+    world: &dyn World,
+    (headers, logs): (&[AddHeader], &[AccessLog]),
+) -> SpoolTerms {
+    let asks = |template: &Template| {
+        template.parts().iter().any(|part| matches!(part, Part::Variable(Variable::RequestBodyFile)))
+    };
+    let templates = headers.iter().map(|header| &header.value);
+    SpoolTerms {
+        only: match scope.text("client_body_in_file_only") {
+            "on" => FileOnly::On,
+            "clean" => FileOnly::Clean,
+            _ => FileOnly::Off,
+        },
+        is_asked_for: templates.chain(logs.iter().map(|log| &log.format.line)).any(asks),
+        folder: full_path(world, scope.text("client_body_temp_path")).into(),
     }
 }
 
@@ -311,20 +344,6 @@ fn lingering(scope: &Scope<'_>) -> Lingering {
     }
 }
 
-fn headers(scope: &Scope<'_>, names: &Names<'_>) -> Result<Arc<[AddHeader]>> {
-    let mut headers = Vec::new();
-    for node in scope.nearest("add_header") {
-        let always = match node.arg(2) {
-            "" => false,
-            "always" => true,
-            other => return Err(node.invalid(other)),
-        };
-        let value = names.template(node.arg(1), node)?;
-        headers.push(AddHeader { name: node.arg(0).as_bytes().into(), value, always });
-    }
-    Ok(headers.into())
-}
-
 fn access(scope: &Scope<'_>) -> Result<Arc<[AccessRule]>> {
     let rule = |node: &&Node| -> Result<AccessRule> {
         let verdict = if node.name == "allow" { Verdict::Allow } else { Verdict::Deny };
@@ -385,14 +404,11 @@ fn real_ip(scope: &Scope<'_>, world: &dyn World) -> Result<Option<Arc<RealIp>>> 
             }
         }
     }
-    let Some(trusted_node) = scope.given("set_real_ip_from") else { return Ok(None) };
+    if scope.given("set_real_ip_from").is_none() {
+        return Ok(None);
+    }
     let source = match scope.text("real_ip_header") {
-        "proxy_protocol" => {
-            let what = "real_ip_header \"proxy_protocol\" is not supported yet";
-            return Err(scope
-                .given("real_ip_header")
-                .map_or_else(|| trusted_node.error(what), |node| node.error(what)));
-        }
+        "proxy_protocol" => RealIpSource::ProxyProtocol,
         header => RealIpSource::Header(header.to_ascii_lowercase().into_bytes().into()),
     };
     Ok(Some(Arc::new(RealIp { trusted, source, recursive: scope.flag("real_ip_recursive") })))

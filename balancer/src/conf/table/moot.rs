@@ -38,7 +38,13 @@ pub const ROWS: &[Directive] = &[
     ),
     words("http2_chunk_size", REQUEST, 1..=1, "", NO_PIECES),
     words("http2_recv_buffer_size", HTTP, 1..=1, "", "no effect: each connection has its own buffer"),
-    words("client_body_temp_path", REQUEST, 1..=4, "", NO_DISK),
+    words(
+        "client_body_in_single_buffer",
+        REQUEST,
+        1..=1,
+        "",
+        "no effect: a body that is kept is in one piece",
+    ),
     words("proxy_temp_path", REQUEST, 1..=4, "", NO_DISK),
     words("proxy_max_temp_file_size", REQUEST, 1..=1, "", NO_DISK),
     words("proxy_temp_file_write_size", REQUEST, 1..=1, "", NO_DISK),
@@ -63,6 +69,7 @@ pub const ROWS: &[Directive] = &[
     words("connection_pool_size", HTTP.or(Context::SERVER), 1..=1, "", NO_POOL),
     words("request_pool_size", HTTP.or(Context::SERVER), 1..=1, "", NO_POOL),
     words("output_buffers", REQUEST, 2..=2, "", "no effect: files are read in pieces of 64 KiB"),
+    words("gzip_buffers", REQUEST, 2..=2, "", "no effect: what is packed goes out as it comes"),
     words("sendfile", REQUEST, 1..=1, "", "no effect: files are read in pieces, whatever it says"),
     words("tcp_nopush", REQUEST, 1..=1, "", "no effect: head and body go out in one write already"),
     words(

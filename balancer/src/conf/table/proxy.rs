@@ -64,6 +64,7 @@ pub const ROWS: &[Directive] = &[
         "off",
         "go on with the upstream when the client left",
     ),
+    one("proxy_limit_rate", REQUEST, Kind::Words, "", "bytes per second that are read of an answer"),
     words("proxy_cookie_domain", REQUEST, 1..=2, "", "how the domain of a cookie is rewritten; `off`").many(),
     words("proxy_cookie_path", REQUEST, 1..=2, "", "how the path of a cookie is rewritten; `off`").many(),
     words("proxy_cookie_flags", REQUEST, 1..=4, "", "flags that a cookie gets or loses; `off`").many(),

@@ -2,7 +2,7 @@
 //! goes on at the first line it has not seen in full. Where the body ends is `body`.
 
 use super::fields::{
-    BadLine, Field, Fields, Known, Line, NameKind, Span, decimal, field_in, line_at, list_members,
+    BadLine, Field, Fields, Known, Line, NameKind, Span, decimal, field_in, hash, line_at, list_members,
 };
 use super::target::{Target, check_authority, split_target};
 use super::{Framing, Version};
@@ -82,6 +82,8 @@ pub enum Refusal {
     HostTwice,
     #[error("invalid host")]
     Host,
+    #[error("a header that may come once came twice")]
+    FieldTwice,
     #[error("invalid Content-Length")]
     ContentLength,
     #[error("more than one Content-Length header")]
@@ -135,6 +137,8 @@ pub struct RequestHead {
     pub accepts_trailers: bool,
     /// Bytes of the head with its blank line, once it has come in full.
     pub len: usize,
+    /// Refuses the request once its head is whole: a worse fault may follow, which is told instead.
+    doubt: Option<Refusal>,
     progress: Progress,
 }
 
@@ -267,9 +271,18 @@ impl RequestHead {
                 self.host = Some(field.value);
             }
             Known::ContentLength => self.framing = self.length_framing(value)?,
-            Known::TransferEncoding => self.framing = self.encoding_framing(value)?,
+            Known::TransferEncoding if self.doubt == Some(Refusal::TransferEncodingUnknown) => {
+                return Err(Refusal::TransferEncodingTwice);
+            }
+            Known::TransferEncoding => match self.encoding_framing(value) {
+                Err(Refusal::TransferEncodingUnknown) => self.doubt = Some(Refusal::TransferEncodingUnknown),
+                framing => self.framing = framing?,
+            },
+            Known::Expect if self.expects_continue || self.doubt == Some(Refusal::Expectation) => {
+                return Err(Refusal::FieldTwice);
+            }
             Known::Expect if value.eq_ignore_ascii_case(b"100-continue") => self.expects_continue = true,
-            Known::Expect => return Err(Refusal::Expectation),
+            Known::Expect => self.doubt = self.doubt.or(Some(Refusal::Expectation)),
             Known::Te => {
                 self.accepts_trailers |= list_members(value).any(|m| m.eq_ignore_ascii_case(b"trailers"));
             }
@@ -297,9 +310,28 @@ impl RequestHead {
     }
 
     /// Rules that need the whole head.
+    fn check_unique(&self, buf: &[u8]) -> Result<(), Refusal> {
+        let mut seen = 0u8;
+        for field in self.fields.list.iter().filter(|field| field.known == Known::Other) {
+            let is_it = |(hash, name): &(u32, &[u8])| {
+                *hash == field.hash && field.name.of(buf).eq_ignore_ascii_case(name)
+            };
+            let Some(place) = UNIQUE.iter().position(is_it) else { continue };
+            if seen & 1 << place != 0 {
+                return Err(Refusal::FieldTwice);
+            }
+            seen |= 1 << place;
+        }
+        Ok(())
+    }
+
     fn conclude(&mut self, buf: &[u8]) -> Result<(), Refusal> {
         if self.version >= Version::Http11 && self.host.is_none() {
             return Err(Refusal::HostMissing);
+        }
+        self.check_unique(buf)?;
+        if let Some(refusal) = self.doubt {
+            return Err(refusal);
         }
         let (mut close, mut keep_alive, mut upgrade) = (false, false, false);
         for field in self.fields.known(Known::Connection) {
@@ -318,6 +350,18 @@ impl RequestHead {
         Ok(())
     }
 }
+
+/// Fields beside those of framing that may come once: of two, readers believe different ones. nginx's list.
+const UNIQUE: [(u32, &[u8]); 8] = [
+    (hash(b"if-modified-since"), b"if-modified-since"),
+    (hash(b"if-unmodified-since"), b"if-unmodified-since"),
+    (hash(b"if-match"), b"if-match"),
+    (hash(b"if-none-match"), b"if-none-match"),
+    (hash(b"if-range"), b"if-range"),
+    (hash(b"content-range"), b"content-range"),
+    (hash(b"authorization"), b"authorization"),
+    (hash(b"proxy-authorization"), b"proxy-authorization"),
+];
 
 /// nginx takes capital letters, `-` and `_`; refused at the first byte that is none, so that TLS or junk sent to a
 /// plain port is answered at once instead of at the deadline.

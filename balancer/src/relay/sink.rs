@@ -1,0 +1,158 @@
+//! What becomes of an answer's body on its last step: packed or unpacked, then framed for the client.
+
+use std::io::Write as _;
+
+use flate2::Compression;
+use flate2::write::{GzEncoder, MultiGzDecoder};
+
+use crate::error::Error;
+use crate::logic::h1::{Framing, write};
+
+/// Unpacking may make a thousand bytes of one: it is fed in pieces so small that what comes out stays bounded.
+const PACKED_PIECE_LEN: usize = 1024;
+
+#[derive(Debug, Default)]
+pub struct Sink {
+    framing: Framing,
+    coding: Coding,
+}
+
+#[derive(Debug, Default)]
+pub enum Coding {
+    #[default]
+    Plain,
+    Gzip(Box<GzEncoder<Vec<u8>>>),
+    Gunzip(Box<MultiGzDecoder<Vec<u8>>>),
+}
+
+impl Coding {
+    pub fn gzip(level: u32) -> Coding {
+        Coding::Gzip(Box::new(GzEncoder::new(Vec::new(), Compression::new(level))))
+    }
+
+    pub fn gunzip() -> Coding {
+        Coding::Gunzip(Box::new(MultiGzDecoder::new(Vec::new())))
+    }
+}
+
+impl Sink {
+    pub fn begin(&mut self, framing: Framing, coding: Coding) {
+        *self = Sink { framing, coding };
+    }
+
+    pub fn is_plain(&self) -> bool {
+        matches!(self.coding, Coding::Plain)
+    }
+
+    /// So many bytes are best given at once.
+    pub fn piece_len(&self) -> usize {
+        if matches!(self.coding, Coding::Gunzip(_)) { PACKED_PIECE_LEN } else { usize::MAX }
+    }
+
+    pub fn push(&mut self, data: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
+        let packed = match &mut self.coding {
+            Coding::Plain => {
+                frame(self.framing, data, out);
+                return Ok(());
+            }
+            Coding::Gzip(encoder) => {
+                encoder.write_all(data).map_err(Error::Coding)?;
+                encoder.get_mut()
+            }
+            Coding::Gunzip(decoder) => {
+                // What is unpacked lies in the decoder until it is flushed.
+                decoder.write_all(data).and_then(|()| decoder.flush()).map_err(Error::Coding)?;
+                decoder.get_mut()
+            }
+        };
+        frame(self.framing, packed, out);
+        packed.clear();
+        Ok(())
+    }
+
+    /// What was given so far shall not wait for more.
+    pub fn flush(&mut self, out: &mut Vec<u8>) -> Result<(), Error> {
+        if let Coding::Gzip(encoder) = &mut self.coding {
+            encoder.flush().map_err(Error::Coding)?;
+            frame(self.framing, encoder.get_ref(), out);
+            encoder.get_mut().clear();
+        }
+        Ok(())
+    }
+
+    /// The end. Trailer lines go with chunks only.
+    pub fn finish(&mut self, trailers: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
+        let rest = match std::mem::take(&mut self.coding) {
+            Coding::Plain => Vec::new(),
+            Coding::Gzip(encoder) => encoder.finish().map_err(Error::Coding)?,
+            Coding::Gunzip(decoder) => decoder.finish().map_err(Error::Coding)?,
+        };
+        frame(self.framing, &rest, out);
+        if self.framing == Framing::Chunked {
+            write::last_chunk(out, trailers);
+        }
+        Ok(())
+    }
+}
+
+fn frame(framing: Framing, data: &[u8], out: &mut Vec<u8>) {
+    match framing {
+        _ if data.is_empty() => {}
+        Framing::Chunked => write::chunk(out, data),
+        _ => out.extend_from_slice(data),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn through(coding: Coding, pieces: &[&[u8]]) -> Vec<u8> {
+        let mut sink = Sink::default();
+        sink.begin(Framing::UntilClose, coding);
+        let mut out = Vec::new();
+        for piece in pieces {
+            sink.push(piece, &mut out).unwrap();
+        }
+        sink.finish(b"", &mut out).unwrap();
+        out
+    }
+
+    #[test]
+    fn what_is_flushed_can_be_unpacked_before_the_end() {
+        let mut sink = Sink::default();
+        sink.begin(Framing::UntilClose, Coding::gzip(1));
+        let mut packed = Vec::new();
+        sink.push(b"early", &mut packed).unwrap();
+        sink.flush(&mut packed).unwrap();
+        let mut decoder = MultiGzDecoder::new(Vec::new());
+        decoder.write_all(&packed).and_then(|()| decoder.flush()).unwrap();
+        assert_eq!(decoder.get_ref(), b"early");
+    }
+
+    #[test]
+    fn garbage_and_cut_streams_are_errors() {
+        let mut sink = Sink::default();
+        sink.begin(Framing::Chunked, Coding::gunzip());
+        assert!(sink.push(b"not gzip at all", &mut Vec::new()).is_err());
+        let packed = through(Coding::gzip(6), &[b"whole"]);
+        sink.begin(Framing::Chunked, Coding::gunzip());
+        sink.push(&packed[..packed.len() - 4], &mut Vec::new()).unwrap();
+        assert!(sink.finish(b"", &mut Vec::new()).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_packed_is_unpacked_the_same_however_it_is_cut(
+            data in proptest::collection::vec(any::<u8>(), 0..2000), cut in 0usize..2000, level in 1u32..10,
+        ) {
+            let cut = cut.min(data.len());
+            let packed = through(Coding::gzip(level), &[&data[..cut], &data[cut..]]);
+            let middle = packed.len() / 2;
+            let unpacked = through(Coding::gunzip(), &[&packed[..middle], &packed[middle..]]);
+            prop_assert_eq!(unpacked, data);
+        }
+    }
+}
