@@ -24,6 +24,8 @@ pub struct Clients {
     parts: Box<[Part]>,
     by_key: Mutex<HashMap<ClientKey, Arc<ClientEntry>>>,
     count: AtomicUsize,
+    /// Accepted, and on their way to a worker.
+    arriving: AtomicUsize,
     admission: Mutex<()>,
     started: Instant,
 }
@@ -146,6 +148,7 @@ impl Clients {
             parts: (0..workers).map(|_| Mutex::default()).collect(),
             by_key: Mutex::default(),
             count: AtomicUsize::new(0),
+            arriving: AtomicUsize::new(0),
             admission: Mutex::default(),
             started: Instant::now(),
         }
@@ -237,9 +240,20 @@ impl Clients {
         count
     }
 
+    /// A socket was accepted: nobody may think that all have gone before a worker has entered it.
+    pub fn announce(&self) {
+        self.arriving.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// A worker has it.
+    pub fn arrived(&self) {
+        self.arriving.fetch_sub(1, Ordering::AcqRel);
+    }
+
     /// Nobody is left but operators.
     pub fn is_all_console(&self) -> bool {
-        self.count_of(|login| login.pool.is_none()) == self.len()
+        self.arriving.load(Ordering::Acquire) == 0
+            && self.count_of(|login| login.pool.is_none()) == self.len()
     }
 
     pub fn least_loaded(&self) -> WorkerId {

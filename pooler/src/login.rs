@@ -16,10 +16,11 @@ use pgwire::{backend, sqlstate};
 use crate::admin::{Console, Rights};
 use crate::clients::{ClientEntry, Login, Order};
 use crate::error::End;
+use crate::house::Phase;
 use crate::logic::ledger::Limit;
 use crate::logic::session::{Mode, Rules, Session};
 use crate::pool::{Borrowed, Borrower, Lease, PoolInfo, Welcome};
-use crate::settings::{ADMIN_DATABASE, Database, Settings};
+use crate::settings::{ADMIN_DATABASE, Database, Settings, SslMode};
 use crate::talk::{Talk, TalkError};
 use crate::worker::Worker;
 
@@ -54,6 +55,7 @@ pub fn rules(settings: &Settings, pool: &PoolInfo, mode: Mode) -> Rules {
         mode,
         follows_statements: mode != Mode::Session && settings.max_prepared_statements > 0,
         message_len_max: settings.max_packet_size as usize,
+        allows_simple_queries: !settings.disable_pqexec,
     }
 }
 
@@ -120,6 +122,7 @@ impl LoginAttempt<'_> {
                     let outcome = crate::cancel::forward(&self.worker.house, self.entry, &key).await;
                     return Err(End::quiet(outcome));
                 }
+                Packet::Startup(_) if self.lacks_tls(talk) => return Err(refuse("SSL required")),
                 Packet::Startup(startup) => return Ok(startup),
             }
             if talk.has_unread() {
@@ -127,6 +130,12 @@ impl LoginAttempt<'_> {
             }
             send(talk, &out).await?;
         }
+    }
+
+    /// A client in clear over TCP, where the settings ask for TLS.
+    fn lacks_tls(&self, talk: &Talk) -> bool {
+        let mode = self.worker.house.settings_cached(|s| s.client_tls_sslmode);
+        mode >= SslMode::Require && self.entry.tls.get().is_none() && !talk.wire.is_unix()
     }
 
     async fn start_tls(&self, talk: &mut Talk, direct: bool) -> Result<(), End> {
@@ -197,6 +206,7 @@ impl LoginAttempt<'_> {
         let house = &self.worker.house;
         // Counted and taken in one step, whichever workers let clients in.
         let _admission = house.clients.admission();
+        self.check_phase()?;
         self.check_room(settings, database, &asked.user)?;
         let pool_user = database.user.clone().unwrap_or_else(|| asked.user.clone());
         let is_known = house.pools.has_database(&database.name);
@@ -228,15 +238,22 @@ impl LoginAttempt<'_> {
         Err(End::pool(sqlstate::TOO_MANY_CONNECTIONS, "no more connections allowed (max_client_conn)"))
     }
 
+    /// Who was accepted just before another process took over goes there once logged in.
+    fn check_phase(&self) -> Result<(), End> {
+        match self.worker.house.phase() {
+            Phase::Running | Phase::Moving => Ok(()),
+            Phase::WaitForClients | Phase::WaitForServers | Phase::Ending => {
+                Err(End::pool(sqlstate::CANNOT_CONNECT_NOW, "pooler is shutting down"))
+            }
+        }
+    }
+
     fn check_room(&self, settings: &Settings, database: &Database, user: &str) -> Result<(), End> {
         let house = &self.worker.house;
         let full = |limit: Limit, text: &str| {
             house.stats.database(&database.name).part(self.worker.id).count_limit(limit);
             Err(End::pool(sqlstate::TOO_MANY_CONNECTIONS, text))
         };
-        if house.phase() != crate::house::Phase::Running {
-            return Err(End::pool(sqlstate::CANNOT_CONNECT_NOW, "pooler is shutting down"));
-        }
         let database_limit = settings.max_db_client_connections(database) as usize;
         if database_limit > 0 && house.clients.count_of(|l| l.database == database.name) >= database_limit {
             let text = "client connections exceeded (max_db_client_connections)";

@@ -113,11 +113,15 @@ impl Worker {
     async fn serve(self: Rc<Self>, opened: std::io::Result<(Wire, Endpoint, Endpoint)>) {
         let (wire, peer, local) = match opened {
             Ok(opened) => opened,
-            Err(error) => return tracing::warn!("accepted socket cannot be used: {error}"),
+            Err(error) => {
+                self.house.clients.arrived();
+                return tracing::warn!("accepted socket cannot be used: {error}");
+            }
         };
         self.house.tune(&wire);
         let newcomer = Newcomer { id: self.house.next_id(), worker: self.id, peer, local, fd: wire.fd() };
         let entry = self.house.clients.enter(newcomer, self.house.settings_cached(|s| s.peer_id));
+        self.house.clients.arrived();
         // Leaves the list however this task ends.
         let presence = Presence { house: self.house.clone(), entry: entry.clone() };
         let mut talk = Talk::new(wire);

@@ -116,6 +116,31 @@ fn clients_move_to_the_process_that_takes_over() {
     );
 }
 
+/// Who connects at the very moment is let in, by one process or the other.
+#[test]
+fn no_login_fails_while_another_process_takes_over() {
+    let mut pooler = Pooler::start("max_client_conn = 1000");
+    let port = pooler.port;
+    let is_over = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let ended = is_over.clone();
+    let logins = std::thread::spawn(move || {
+        let mut count = 0;
+        while !ended.load(std::sync::atomic::Ordering::Relaxed) {
+            let mut client = Script::connect_at(port);
+            assert_eq!(client.value("SELECT 'in'"), "in");
+            count += 1;
+        }
+        count
+    });
+    for _ in 0..3 {
+        let mut old = pooler.take_over();
+        wait_end(&mut old);
+    }
+    is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+    let count = logins.join().expect("no login failed");
+    assert!(count > 3, "only {count} logins were tried");
+}
+
 #[test]
 fn a_query_under_way_ends_where_it_began() {
     let mut pooler = Pooler::start("");

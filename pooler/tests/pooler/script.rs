@@ -85,13 +85,22 @@ impl Script {
 
     /// To a database of this name.
     pub fn connect_to(pooler: &Pooler, database: &str, more: &[(&str, &str)]) -> Script {
-        let mut script = Script::open(pooler);
+        Script::open(pooler).log_in(database, more)
+    }
+
+    /// To whichever process listens on this port.
+    pub fn connect_at(port: u16) -> Script {
+        Script::open_at(port).log_in("postgres", &[])
+    }
+
+    fn log_in(mut self, database: &str, more: &[(&str, &str)]) -> Script {
+        let script = &mut self;
         script.send_startup(database, more);
         loop {
             let (kind, body) = script.next();
             match kind {
                 b'K' => script.key = backend::parse_backend_key_data(&body).ok(),
-                b'Z' => return script,
+                b'Z' => return self,
                 b'E' => panic!("login failed: {}", Received::parse(&body).unwrap().summary()),
                 _ => {}
             }
@@ -109,7 +118,11 @@ impl Script {
 
     /// A socket on which nothing was said.
     pub fn open(pooler: &Pooler) -> Script {
-        let stream = TcpStream::connect(("127.0.0.1", pooler.port)).expect("the pooler listens");
+        Script::open_at(pooler.port)
+    }
+
+    fn open_at(port: u16) -> Script {
+        let stream = TcpStream::connect(("127.0.0.1", port)).expect("the pooler listens");
         stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout can be set");
         stream.set_nodelay(true).expect("nodelay can be set");
         Script { stream, unread: Vec::new(), key: None }
@@ -207,9 +220,8 @@ impl Script {
             match kind {
                 b'D' => {
                     let row = backend::parse_data_row(&body).unwrap();
-                    let text = |cell: &Option<&[u8]>| {
-                        String::from_utf8_lossy(cell.unwrap_or_default()).into_owned()
-                    };
+                    let text =
+                        |cell: &Option<&[u8]>| String::from_utf8_lossy(cell.unwrap_or_default()).into_owned();
                     rows.push(row.iter().map(text).collect::<Vec<_>>().join(" "));
                 }
                 b'E' => panic!("{}", Received::parse(&body).unwrap().summary()),
