@@ -92,7 +92,7 @@ pub async fn relay(
     let zone = server.zone.map(|zone| &*generation.zones[zone]);
     let _processing = Processing::begin(&running.metrics, zone);
     let mut x = Exchange { worker, running, generation, down, scratch, server, location: &server.root, now };
-    let routed = match x.check_tls() {
+    let routed = match x.check_connection(names) {
         Ok(()) => x.route(),
         refused => refused,
     };

@@ -35,12 +35,12 @@ pub fn server<'a>(names: &'a Names, scratch: &mut Scratch) -> &'a Server {
 }
 
 impl<'a> Exchange<'a> {
-    /// nginx's checks of a request against the handshake it came after.
-    pub(super) fn check_tls(&self) -> Result<(), Answer> {
+    /// nginx's checks of a request against the connection that it came over.
+    pub(super) fn check_connection(&self, names: &Names) -> Result<(), Answer> {
         let Some(tls) = &self.down.arrival.tls else {
-            return match self.down.names(self.running).is_tls {
+            return match names.is_tls {
                 true => Err(Answer::page(497)),
-                false => self.check_http2(),
+                false => self.check_http2(names),
             };
         };
         let server = &self.server.tls;
@@ -50,14 +50,14 @@ impl<'a> Exchange<'a> {
         }
         match tls.refusal(server.verify) {
             Some(status) => Err(Answer::page(status)),
-            None => self.check_http2(),
+            None => self.check_http2(names),
         }
     }
 
     /// A connection's version was agreed on with one server block; another may not speak it.
-    fn check_http2(&self) -> Result<(), Answer> {
+    fn check_http2(&self, names: &Names) -> Result<(), Answer> {
         let is_http2 = self.scratch.story.request.version == Version::Http2;
-        let is_spoken = self.server.http2.is_on || self.down.names(self.running).is_http2;
+        let is_spoken = self.server.http2.is_on || names.is_http2;
         if is_http2 && !is_spoken { Err(Answer::page(421)) } else { Ok(()) }
     }
 
