@@ -359,3 +359,32 @@ fn the_log_can_say_why_a_server_was_chosen_and_which_were_passed_over() {
     assert_eq!(why("/none").as_deref(), Some("none(127.0.0.1:1=down 127.0.0.1:2=down)"));
     assert_eq!(why("/own"), None);
 }
+
+#[test]
+fn a_browser_shows_the_live_page_with_servers_and_zones() {
+    let origin = named();
+    let balancer = Balancer::start(&format!(
+        "upstream g {{ zone g; queue 7; server 127.0.0.1:{}; server 127.0.0.1:2 down; }}\n\
+         server {{ listen 127.0.0.1:PORT; status_zone site; {STATUS} location / {{ proxy_pass http://g; }} }}",
+        origin.port
+    ));
+    let profile = tempfile::tempdir().unwrap();
+    balancer.client().get("/");
+    let output = std::process::Command::new("chromium")
+        .args(["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=3000", "--dump-dom"])
+        .arg(format!("--user-data-dir={}", profile.path().display()))
+        .arg(format!("http://127.0.0.1:{}/live", balancer.port))
+        .stderr(std::process::Stdio::null())
+        .output()
+        .expect("chromium is installed (Debian package chromium)");
+    let page = String::from_utf8_lossy(&output.stdout);
+    let (page, _) = page.split_once("<script").unwrap();
+    for shown in [
+        format!("<td>127.0.0.1:{}</td><td class=\"mark up\">up</td>", origin.port),
+        "<td>127.0.0.1:2</td><td class=\"mark down\">down</td>".into(),
+        "g: 0 of 7 wait, 0 turned away".into(),
+        "<td>site</td><td>server</td>".into(),
+    ] {
+        assert!(page.contains(&shown), "{shown} is not in {page}");
+    }
+}
