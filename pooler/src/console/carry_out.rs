@@ -1,10 +1,14 @@
 //! The console's commands, done.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::admin::facts::{Command, Outcome, Refusal, Shutdown};
-use crate::clients::Order;
+use crate::clients::{ClientEntry, Order};
 use crate::house::{House, Phase};
+
+/// How long KILL waits for clients to go.
+const KILL_PATIENCE: Duration = Duration::from_secs(5);
 
 /// None: the process ends, there is no answer.
 pub async fn carry_out(house: &Arc<House>, command: &Command) -> Option<Outcome> {
@@ -21,8 +25,8 @@ pub async fn carry_out(house: &Arc<House>, command: &Command) -> Option<Outcome>
         Command::Reconnect(database) => known(house, database.as_deref()).map(|()| {
             house.pools.reconnect(house, database.as_deref());
         }),
-        Command::Kill(database) => kill(house, database.as_deref()),
-        Command::KillClient(id) => kill_client(house, *id),
+        Command::Kill(database) => kill(house, database.as_deref()).await,
+        Command::KillClient(id) => kill_client(house, *id).await,
         Command::Suspend => crate::suspend::suspend(house).await,
         // Needs the connection itself: see console.rs.
         Command::HandOver => Err(Refusal::NotOurselves),
@@ -113,22 +117,42 @@ fn disable(house: &House, database: &str, disabled: bool) -> Result<(), Refusal>
     Ok(())
 }
 
-fn kill(house: &Arc<House>, database: Option<&str>) -> Result<(), Refusal> {
+async fn kill(house: &Arc<House>, database: Option<&str>) -> Result<(), Refusal> {
     known(house, database)?;
-    for client in house.clients.all() {
+    let mut clients = house.clients.all();
+    clients.retain(|client| {
         let login = client.login.get();
-        let fits = login.is_some_and(|l| l.pool.is_some() && database.is_none_or(|name| l.database == name));
-        if fits {
-            client.give(Order::Killed);
-        }
-    }
+        login.is_some_and(|l| l.pool.is_some() && database.is_none_or(|name| l.database == name))
+    });
     house.pools.pause(house, database);
+    kill_all(house, &clients).await;
     Ok(())
 }
 
-fn kill_client(house: &House, id: u64) -> Result<(), Refusal> {
+async fn kill_client(house: &House, id: u64) -> Result<(), Refusal> {
     let client = house.clients.all().into_iter().find(|c| c.id == id || c.ptr == id);
-    client.map(|c| c.give(Order::Killed)).ok_or(Refusal::NoSuchClient)
+    kill_all(house, &[client.ok_or(Refusal::NoSuchClient)?]).await;
+    Ok(())
+}
+
+/// Comes back when they have gone: who looks afterwards does not find them any more.
+async fn kill_all(house: &House, clients: &[Arc<ClientEntry>]) {
+    clients.iter().for_each(|client| client.give(Order::Killed));
+    // An operator may have named himself: he gets his answer first.
+    let is_operator = |client: &ClientEntry| client.login.get().is_some_and(|login| login.pool.is_none());
+    let is_done =
+        |client: &Arc<ClientEntry>| is_operator(client) || house.clients.by_key(client.key).is_none();
+    let gone = async {
+        loop {
+            let changed = house.phase_wake.notified();
+            if clients.iter().all(is_done) {
+                return;
+            }
+            changed.await;
+        }
+    };
+    // One that never ends would be a fault of ours; the operator's console should not hang for it.
+    let _ = tokio::time::timeout(KILL_PATIENCE, gone).await;
 }
 
 fn shutdown(house: &House, how: Shutdown) -> Option<Outcome> {

@@ -218,6 +218,20 @@ fn clients_of_a_database_that_reload_removed_are_told() {
 }
 
 #[test]
+fn after_kill_nobody_is_there_any_more() {
+    let pooler = Pooler::start("");
+    let mut console = console(&pooler);
+    for _ in 0..10 {
+        let mut clients: Vec<Script> = (0..5).map(|_| Script::connect(&pooler)).collect();
+        assert_eq!(command(&mut console, "KILL postgres"), "C Z");
+        console.send(Batch::new().query("SHOW CLIENTS"));
+        assert_eq!(console.rows().len(), 1, "only this console");
+        assert!(clients.iter_mut().all(|client| client.last_error().contains("admin forced disconnect")));
+        assert_eq!(command(&mut console, "RESUME postgres"), "C Z");
+    }
+}
+
+#[test]
 fn under_wait_for_servers_an_idle_client_may_stay_until_it_asks() {
     let mut pooler = Pooler::start("");
     let mut open = Script::connect(&pooler);
