@@ -1,6 +1,6 @@
 //! The same requests through a real nginx and through us, before the same origins: the same servers chosen, one by one,
-//! for round robin, least_conn, ip_hash and hash, over random weights, down, dead and full servers. One worker each, and
-//! no failure window that ends meanwhile.
+//! for round robin, least_conn, ip_hash, hash and consistent hash, over random weights, down, dead and full servers. One
+//! worker each, and no failure window that ends meanwhile.
 
 #![allow(clippy::unwrap_used, reason = "a world that cannot be built fails its test loudly")]
 
@@ -16,7 +16,7 @@ use common::{Balancer, Client, Origin, PATIENCE, wait_until};
 const GROUPS_PER_METHOD: usize = 12;
 /// With 2100 it is a long run of a hundred thousand steps.
 const STEPS_PER_GROUP: usize = 90;
-const METHODS: [&str; 4] = ["", "least_conn;", "ip_hash;", "hash $arg_key;"];
+const METHODS: [&str; 5] = ["", "least_conn;", "ip_hash;", "hash $arg_key;", "hash $arg_key consistent;"];
 
 /// xorshift64: the same worlds in every run, so that what fails once fails again.
 struct Dice(u64);
@@ -220,7 +220,7 @@ fn we_choose_the_servers_that_nginx_chooses() {
         for group in 0..GROUPS_PER_METHOD {
             for step in 0..STEPS_PER_GROUP {
                 let ip = format!("10.{}.{}.7", dice.below(8), dice.below(8));
-                let path = format!("/u{kind}_{group}/?key={}", dice.below(20));
+                let path = format!("/u{kind}_{group}/?key={}", dice.below(40));
                 let context = format!("step {step} of group u{kind}_{group} in\n{http}");
                 number += 1;
                 match dice.below(10) {
