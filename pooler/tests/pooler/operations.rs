@@ -191,6 +191,48 @@ fn a_key_from_a_peer_is_passed_on_to_it() {
 }
 
 #[test]
+fn cancel_requests_queue_where_the_peers_pool_is_full() {
+    let peer = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = peer.local_addr().unwrap().port();
+    let peers = format!("[peers]\n1 = host=127.0.0.1 port={port} pool_size=1");
+    let pooler = Pooler::start(&format!("peer_id = 2\nserver_tls_sslmode = disable\n{peers}"));
+    let key = pgwire::startup::CancelKey { process_id: 0x0001_0000, secret: vec![9, 9, 9, 3] };
+    let mut out = Vec::new();
+    pgwire::startup::cancel_request(&mut out, &key);
+    let mut askers: Vec<Script> = (0..2).map(|_| Script::open(&pooler)).collect();
+    askers.iter_mut().for_each(|asker| asker.send_bytes(&out));
+    let carried = || {
+        let (mut stream, _) = peer.accept().unwrap();
+        let mut request = [0; 16];
+        stream.read_exact(&mut request).unwrap();
+        assert_eq!(request[..15], out[..15], "the same key");
+        assert_eq!(request[15], 2, "with one hop less");
+        stream
+    };
+    let first = carried();
+    wait_until("the second waits", || pooler.admin("SHOW PEER_POOLS") == "1|1|1|1|0");
+    let clients = pooler.admin("SHOW CLIENTS");
+    assert!(clients.contains("|active_cancel_req|") && clients.contains("|waiting_cancel_req|"), "{clients}");
+    drop(first);
+    drop(carried());
+    wait_until("both are over", || pooler.admin("SHOW PEER_POOLS") == "1|0|0|0|0");
+    assert!(askers.iter_mut().all(|asker| asker.try_next().is_none()), "nobody is told anything");
+}
+
+#[test]
+fn a_cancel_request_waits_no_longer_than_allowed() {
+    let peer = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = peer.local_addr().unwrap().port();
+    let peers = format!("[peers]\n1 = host=127.0.0.1 port={port}");
+    let settings = "peer_id = 2\ncancel_wait_timeout = 0.2\nserver_tls_sslmode = disable";
+    let pooler = Pooler::start(&format!("{settings}\n{peers}"));
+    let key = pgwire::startup::CancelKey { process_id: 0x0001_0000, secret: vec![9, 9, 9, 3] };
+    cancel(&pooler, &key);
+    pooler.wait_for_log("closing because: cancel_wait_timeout");
+    wait_until("its place is free", || pooler.admin("SHOW PEER_POOLS") == "1|0|0|0|0");
+}
+
+#[test]
 fn a_request_that_nobody_knows_does_not_travel_for_ever() {
     // Each takes the other for the maker of keys with the id 3.
     let first = Pooler::start("peer_id = 1");

@@ -144,6 +144,18 @@ fn hba_and_ident_files_are_read_when_they_are_used() {
 }
 
 #[test]
+fn the_shortest_deadline_of_anybody_counts() {
+    let shortest = |text: &str| settings(text).client_deadlines().filter(|limit| !limit.is_zero()).min();
+    assert_eq!(shortest("[pgbouncer]\n"), Some(Duration::from_secs(5)), "query_wait_notify");
+    let of_user = "[users]\nu = transaction_timeout=0.5\n[pgbouncer]\n";
+    assert_eq!(shortest(of_user), Some(Duration::from_millis(500)));
+    let of_pattern = "[databases]\n* = query_wait_timeout=2\n[pgbouncer]\n";
+    assert_eq!(shortest(of_pattern), Some(Duration::from_secs(2)));
+    assert!(!settings("[pgbouncer]\n").closes_idle_clients());
+    assert!(settings("[users]\nu = client_idle_timeout=9\n[pgbouncer]\n").closes_idle_clients());
+}
+
+#[test]
 fn user_limits_win_over_database_limits_as_in_pgbouncer() {
     let read = settings(
         "[databases]\na = pool_size=3 max_db_connections=0 query_wait_timeout=9 server_lifetime=0\n\
