@@ -35,6 +35,8 @@ pub enum Error {
     ClosedBeforeHead,
     #[error("upstream sent {0} while reading response header from upstream")]
     Head(#[from] BadResponse),
+    #[error("upstream rejected request with error {0} while reading response header from upstream")]
+    Rejected(u32),
     #[error("upstream sent an invalid body: {0}")]
     UpstreamBody(BadBody),
     /// Descriptors or memory: no server is to blame, and the next one would fail alike.
@@ -77,7 +79,7 @@ impl Error {
             Error::ConnectTimeout | Error::SendTimeout | Error::HeadTimeout | Error::BodyTimeout => {
                 Some(Failure::Timeout)
             }
-            Error::Head(_) => Some(Failure::InvalidHeader),
+            Error::Head(_) | Error::Rejected(_) => Some(Failure::InvalidHeader),
             Error::Connect(_) | Error::UpstreamTls(_) | Error::Read(_) | Error::ClosedBeforeHead => {
                 Some(Failure::Error)
             }

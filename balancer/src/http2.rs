@@ -20,8 +20,16 @@ pub fn gone(error: h2::Error) -> io::Error {
 
 /// The peer refused the stream, or went away before it came to it (RFC 9113, section 8.7).
 pub fn is_unprocessed(error: &io::Error) -> bool {
-    let error = error.get_ref().and_then(|inner| inner.downcast_ref::<h2::Error>());
-    error.is_some_and(|error| {
+    inner(error).is_some_and(|error| {
         error.is_remote() && (error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM))
     })
+}
+
+/// Why the peer reset the stream, if it did.
+pub fn reset_by_peer(error: &io::Error) -> Option<h2::Reason> {
+    inner(error).filter(|error| error.is_remote() && error.is_reset())?.reason()
+}
+
+fn inner(error: &io::Error) -> Option<&h2::Error> {
+    error.get_ref()?.downcast_ref()
 }

@@ -203,7 +203,7 @@ impl Exchange<'_> {
                     }
                     continue;
                 }
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(Error::Read(error))),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(no_head(error))),
                 Poll::Pending => {}
             }
             let is_watched =
@@ -247,6 +247,14 @@ impl Exchange<'_> {
         self.scratch.from_upstream.consume(len);
         self.scratch.story.response.clear();
         Ok(())
+    }
+}
+
+/// A stream that is reset in place of an answer is nginx's `invalid_header`, unless it was refused.
+fn no_head(error: io::Error) -> Error {
+    match crate::http2::reset_by_peer(&error) {
+        Some(reason) if reason != h2::Reason::REFUSED_STREAM => Error::Rejected(reason.into()),
+        _ => Error::Read(error),
     }
 }
 
