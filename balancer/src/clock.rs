@@ -3,6 +3,9 @@
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
 /// How nginx writes the time in logs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
@@ -12,10 +15,12 @@ pub enum Form {
     CommonLog,
 }
 
-const ISO_8601: &[time::format_description::BorrowedFormatItem<'_>] =
-    time::macros::format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]+00:00");
-const COMMON_LOG: &[time::format_description::BorrowedFormatItem<'_>] =
-    time::macros::format_description!("[day]/[month repr:short]/[year]:[hour]:[minute]:[second] +0000");
+const ISO_8601: &[time::format_description::BorrowedFormatItem<'_>] = time::macros::format_description!(
+    "[year]-[month]-[day]T[hour]:[minute]:[second][offset_hour sign:mandatory]:[offset_minute]"
+);
+const COMMON_LOG: &[time::format_description::BorrowedFormatItem<'_>] = time::macros::format_description!(
+    "[day]/[month repr:short]/[year]:[hour]:[minute]:[second] [offset_hour sign:mandatory][offset_minute]"
+);
 
 const COOKIE_SHORT: &[time::format_description::BorrowedFormatItem<'_>] = time::macros::format_description!(
     "[weekday repr:short], [day]-[month repr:short]-[year repr:last_two] [hour]:[minute]:[second] GMT"
@@ -24,8 +29,28 @@ const COOKIE_LONG: &[time::format_description::BorrowedFormatItem<'_>] = time::m
     "[weekday repr:short], [day]-[month repr:short]-[year] [hour]:[minute]:[second] GMT"
 );
 
+/// The machine's time zone: `TZ`, else /etc/localtime. Read once.
+#[derive(Debug, Clone)]
+pub struct Zone(TimeZone);
+
+impl Default for Zone {
+    fn default() -> Zone {
+        Zone(TimeZone::system())
+    }
+}
+
+impl Zone {
+    /// The moment as the clocks on the wall show it. What no zone knows of is told in UTC.
+    pub fn local(&self, at: SystemTime) -> time::OffsetDateTime {
+        let seconds = Timestamp::try_from(at).map_or(0, |at| self.0.to_offset(at).seconds());
+        let offset = time::UtcOffset::from_whole_seconds(seconds).unwrap_or(time::UtcOffset::UTC);
+        time::OffsetDateTime::from(at).to_offset(offset)
+    }
+}
+
 #[derive(Debug)]
 pub struct Clock {
+    zone: Zone,
     started: Instant,
     /// Wall clock at `anchor`: from there on the monotonic clock counts, so that one reading serves both.
     anchor: Cell<(Instant, SystemTime)>,
@@ -41,6 +66,7 @@ const ANCHOR_AGE_MAX: Duration = Duration::from_secs(1);
 impl Clock {
     pub fn new(started: Instant) -> Clock {
         Clock {
+            zone: Zone::default(),
             started,
             anchor: Cell::new((Instant::now(), SystemTime::now())),
             date_second: Cell::new(u64::MAX),
@@ -63,13 +89,18 @@ impl Clock {
         wall + now.saturating_duration_since(anchor)
     }
 
-    /// Appends the time of day for a log. In UTC: the rules of time zones are not thread-safe to ask for.
+    /// How far local time is ahead of UTC.
+    pub fn offset_seconds(&self, now: Instant) -> i32 {
+        self.zone.local(self.wall(now)).offset().whole_seconds()
+    }
+
+    /// Appends the time of day for a log.
     pub fn write_local(&self, now: Instant, form: Form, out: &mut Vec<u8>) -> bool {
         let mut known = self.log_times.borrow_mut();
         let wall = self.wall(now);
         let second = wall.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         if known.0 != second {
-            let time = time::OffsetDateTime::from(wall);
+            let time = self.zone.local(wall);
             let text = |format: &[time::format_description::BorrowedFormatItem<'_>]| {
                 time.format(format).unwrap_or_default()
             };
@@ -104,6 +135,22 @@ impl Clock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn logs_tell_local_time_with_its_offset() {
+        let mut clock = Clock::new(Instant::now());
+        clock.zone =
+            Zone(TimeZone::fixed(jiff::tz::Offset::from_seconds(-(3 * 3600 + 1800)).expect("in range")));
+        let at = clock.zone.local(UNIX_EPOCH + Duration::from_secs(86_400));
+        assert_eq!((at.day(), at.hour(), at.minute()), (1, 20, 30));
+        let written = |form| {
+            let mut out = Vec::new();
+            clock.write_local(Instant::now(), form, &mut out);
+            String::from_utf8(out).expect("ASCII")
+        };
+        assert!(written(Form::CommonLog).ends_with(" -0330"), "{}", written(Form::CommonLog));
+        assert!(written(Form::Iso8601).ends_with("-03:30"), "{}", written(Form::Iso8601));
+    }
 
     #[test]
     fn the_date_is_in_the_form_of_rfc_9110() {

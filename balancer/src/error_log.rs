@@ -14,6 +14,7 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::access_log::append;
+use crate::clock::Zone;
 use crate::conf::Origin;
 use crate::conf::error::system;
 use crate::conf::settings::{ErrorLevel, ErrorLog, ErrorTarget, LogId};
@@ -22,6 +23,7 @@ use crate::conf::settings::{ErrorLevel, ErrorLog, ErrorTarget, LogId};
 #[derive(Debug, Clone, Default)]
 pub struct ErrorLogs {
     targets: Arc<Mutex<Targets>>,
+    zone: Zone,
 }
 
 #[derive(Debug, Default)]
@@ -90,7 +92,9 @@ impl ErrorLogs {
         let Ok(sink) = Sink::open(origin.prefix.join(path)) else { return };
         self.replace(Targets::main(Target { level: ErrorLevel::Emerg, sink }));
         let words = Words { message: what.into(), ..Words::default() };
-        self.write(LogId::MAIN, ErrorLevel::Emerg, || line(SystemTime::now(), ErrorLevel::Emerg, &words));
+        self.write(LogId::MAIN, ErrorLevel::Emerg, || {
+            line(self.zone.local(SystemTime::now()), ErrorLevel::Emerg, &words)
+        });
     }
 
     /// USR1.
@@ -150,7 +154,7 @@ impl<S: Subscriber> Layer<S> for Lines {
         let level = level_of(*meta.level());
         let mut words = Words::default();
         event.record(&mut words);
-        self.0.write(words.log, level, || line(SystemTime::now(), level, &words));
+        self.0.write(words.log, level, || line(self.0.zone.local(SystemTime::now()), level, &words));
     }
 }
 
@@ -209,9 +213,8 @@ impl Visit for Words {
     }
 }
 
-/// `2026/11/21 11:15:10 [error] 7#7: message, client: …`; times are UTC.
-fn line(now: SystemTime, level: ErrorLevel, words: &Words) -> String {
-    let now = time::OffsetDateTime::from(now);
+/// `2026/11/21 11:15:10 [error] 7#7: message, client: …`
+fn line(now: time::OffsetDateTime, level: ErrorLevel, words: &Words) -> String {
     let (year, month, day) = now.to_calendar_date();
     let (hour, minute, second) = now.to_hms();
     let process = std::process::id();
@@ -241,7 +244,8 @@ mod tests {
     fn lines_look_like_nginx() {
         let (message, fields) = ("no live\nupstreams".into(), ", client: 127.0.0.1".into());
         let words = Words { message, fields, log: LogId::MAIN };
-        let shown = line(UNIX_EPOCH + Duration::from_secs(86_399), ErrorLevel::Error, &words);
+        let at = time::OffsetDateTime::from(UNIX_EPOCH + Duration::from_secs(86_399));
+        let shown = line(at, ErrorLevel::Error, &words);
         let process = std::process::id();
         assert_eq!(
             shown,

@@ -127,7 +127,8 @@ impl Exchange<'_> {
         let modified = lines::first(out, b"last-modified").and_then(|text| std::str::from_utf8(text).ok());
         let modified = modified.and_then(|text| httpdate::parse_http_date(text).ok());
         let modified = modified.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
-        let Some((expires, control)) = expiry(moment, now, modified) else { return };
+        let offset = i64::from(self.worker.clock.offset_seconds(self.now));
+        let Some((expires, control)) = expiry(moment, (now, offset), modified) else { return };
         lines::remove(out, b"expires");
         lines::remove(out, b"cache-control");
         write::field(out, b"Expires", &expires);
@@ -239,8 +240,12 @@ impl Exchange<'_> {
     }
 }
 
-/// `Expires` and `Cache-Control`.
-fn expiry(moment: Moment, now: i64, modified: Option<Duration>) -> Option<(Vec<u8>, Vec<u8>)> {
+/// `Expires` and `Cache-Control`. `offset`: how far local time, by which days are counted, is ahead.
+fn expiry(
+    moment: Moment,
+    (now, offset): (i64, i64),
+    modified: Option<Duration>,
+) -> Option<(Vec<u8>, Vec<u8>)> {
     let (at, max_age, seconds) = match moment {
         Moment::Off => return None,
         Moment::Epoch => return Some((EPOCH.0.to_vec(), EPOCH.1.to_vec())),
@@ -255,7 +260,7 @@ fn expiry(moment: Moment, now: i64, modified: Option<Duration>) -> Option<(Vec<u
         },
         Moment::Daily(time) => {
             let day = DAY.as_secs().cast_signed();
-            let today = now - now.rem_euclid(day) + time;
+            let today = now - (now + offset).rem_euclid(day) + time;
             let at = if today > now { today } else { today + day };
             (at, at - now, 0)
         }
@@ -285,4 +290,34 @@ pub fn is_safe(status: u16) -> bool {
 
 fn applies(header: &AddHeader, status: u16) -> bool {
     header.always || is_safe(status)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_daily_moment_is_the_next_one_by_the_clock_on_the_wall() {
+        let noon = 10 * 86_400 + 12 * 3600;
+        let age = |time: i64, offset: i64| {
+            let (_, control) = expiry(Moment::Daily(time), (noon, offset), None).expect("an age");
+            String::from_utf8(control).expect("ASCII")
+        };
+        assert_eq!(age(13 * 3600, 0), "max-age=3600");
+        assert_eq!(age(12 * 3600, 0), "max-age=86400");
+        assert_eq!(age(13 * 3600, 2 * 3600), "max-age=82800");
+    }
+
+    #[test]
+    fn times_in_the_past_are_not_cached() {
+        let control = |seconds, modified| {
+            let moment = Moment::After { seconds, modified: true };
+            let (_, control) = expiry(moment, (1000, 0), modified).expect("a time");
+            String::from_utf8(control).expect("ASCII")
+        };
+        assert_eq!(control(10, Some(Duration::from_secs(995))), "max-age=5");
+        assert_eq!(control(10, Some(Duration::from_secs(900))), "no-cache");
+        assert_eq!(control(10, None), "max-age=10");
+        assert_eq!(control(-10, None), "no-cache");
+    }
 }
