@@ -42,6 +42,14 @@ impl Answer {
     }
 }
 
+/// What an answer of our own says.
+struct Contents {
+    content_type: Vec<u8>,
+    /// The value of `Location`; empty: none.
+    location: Vec<u8>,
+    body: Vec<u8>,
+}
+
 impl Exchange<'_> {
     pub(super) fn returned(&self, answer: &Return) -> Answer {
         let body = match &answer.body {
@@ -195,31 +203,7 @@ impl Exchange<'_> {
         let sent_status = pages::sent_status(status);
         self.scratch.story.status = sent_status;
         self.scratch.story.answer.is_ours = true;
-        let mut content_type = match self.scratch.story.carried_type.take() {
-            Some(carried) => carried,
-            None => self.location.default_type.to_vec(),
-        };
-        let mut location = Vec::new();
-        let body = match answer.body {
-            Body::Text(text) => {
-                location = std::mem::take(&mut self.scratch.story.answer.location);
-                text
-            }
-            Body::Typed(own_type, text) => {
-                content_type = own_type.into();
-                location = std::mem::take(&mut self.scratch.story.answer.location);
-                text
-            }
-            Body::Page | Body::Close => {
-                content_type = b"text/html".to_vec();
-                self.page_of(answer.status)
-            }
-            Body::Redirect(to) => {
-                content_type = b"text/html".to_vec();
-                location = self.absolute(to);
-                self.page_of(status)
-            }
-        };
+        let Contents { content_type, location, body } = self.contents(answer, status);
         let has_no_body = matches!(sent_status, 204 | 304);
         let keep_alive = self.keep_alive().filter(|_| !is_fatal(status));
         let mut delivery = Delivery { framing: Framing::Length(body.len() as u64), keep_alive };
@@ -257,6 +241,35 @@ impl Exchange<'_> {
         story.answer.content_length = (!has_no_body).then_some(body.len() as u64);
         self.scratch.to_downstream.data = out;
         delivery
+    }
+
+    fn contents(&mut self, answer: Answer, status: u16) -> Contents {
+        let mut content_type = match self.scratch.story.carried_type.take() {
+            Some(carried) => carried,
+            None => self.location.default_type.to_vec(),
+        };
+        let mut location = Vec::new();
+        let body = match answer.body {
+            Body::Text(text) => {
+                location = std::mem::take(&mut self.scratch.story.answer.location);
+                text
+            }
+            Body::Typed(own_type, text) => {
+                content_type = own_type.into();
+                location = std::mem::take(&mut self.scratch.story.answer.location);
+                text
+            }
+            Body::Page | Body::Close => {
+                content_type = b"text/html".to_vec();
+                self.page_of(answer.status)
+            }
+            Body::Redirect(to) => {
+                content_type = b"text/html".to_vec();
+                location = self.absolute(to);
+                self.page_of(status)
+            }
+        };
+        Contents { content_type, location, body }
     }
 
     fn page_of(&self, status: u16) -> Vec<u8> {

@@ -20,6 +20,7 @@ use crate::logic::rate::Rate;
 use crate::logic::upstreams::Lease;
 use crate::tunnel;
 use crate::upstream_conns::UpstreamConn;
+use crate::wire::Wire;
 
 /// So much of an answer waits for a slow client; then its source is not read on.
 const UNSENT_MAX: usize = 64 * 1024;
@@ -189,20 +190,7 @@ impl Exchange<'_> {
                 false => Progress::Sent,
             };
             moved |= std::mem::take(&mut scratch.upload.moved);
-            let unsent = scratch.to_downstream.unsent();
-            let unsent = &unsent[..unsent.len().min(room)];
-            if !unsent.is_empty() {
-                match down.wire.poll_write(cx, unsent) {
-                    Poll::Ready(Ok(len)) => {
-                        download.limits.on_sent(scratch.story.sent_len, len);
-                        scratch.to_downstream.advance(len);
-                        scratch.story.sent_len += len as u64;
-                        moved = true;
-                    }
-                    Poll::Ready(Err(_)) => return Poll::Ready(Err(Error::ClientGone)),
-                    Poll::Pending => {}
-                }
-            }
+            moved |= download.send(cx, &mut down.wire, scratch, room)?;
             if scratch.to_downstream.is_empty() && download.is_over() {
                 return Poll::Ready(download.failed.take().map_or(Ok(()), Err));
             }
@@ -315,6 +303,31 @@ impl Limits {
 impl Download {
     fn is_over(&self) -> bool {
         self.is_finished || self.failed.is_some()
+    }
+
+    /// Writes what lies ready, `room` bytes at most. True when some of it went.
+    fn send(
+        &mut self,
+        cx: &mut Context<'_>,
+        wire: &mut Wire,
+        scratch: &mut Scratch,
+        room: usize,
+    ) -> Result<bool, Error> {
+        let unsent = scratch.to_downstream.unsent();
+        let unsent = &unsent[..unsent.len().min(room)];
+        if unsent.is_empty() {
+            return Ok(false);
+        }
+        match wire.poll_write(cx, unsent) {
+            Poll::Ready(Ok(len)) => {
+                self.limits.on_sent(scratch.story.sent_len, len);
+                scratch.to_downstream.advance(len);
+                scratch.story.sent_len += len as u64;
+                Ok(true)
+            }
+            Poll::Ready(Err(_)) => Err(Error::ClientGone),
+            Poll::Pending => Ok(false),
+        }
     }
 
     /// Moves body from the upstream into `to_downstream` as long as there is some at once and the client keeps up.
