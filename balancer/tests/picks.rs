@@ -138,7 +138,8 @@ impl Nginx {
             .collect();
         let http = http.replace("PORT", &port.to_string());
         let text = format!(
-            "daemon off; master_process off; pid {dir}/pid; error_log {dir}/error.log crit; events {{ }}\n\
+            "daemon off; master_process off; pid {dir}/pid; error_log {dir}/error.log crit;\n\
+             events {{ worker_connections 4000; }}\n\
              http {{ access_log off; {temporary} {http} }}"
         );
         std::fs::write(folder.path().join("nginx.conf"), text).unwrap();
