@@ -1,7 +1,8 @@
 //! What all workers share: settings, pools, clients, statements, statistics. No work is done here.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock};
 
 use chassis::tasks::Tasks;
 use tokio::sync::Notify;
@@ -71,6 +72,8 @@ pub struct House {
     /// Seeds the mock salt of unknown users.
     pub login_secret: [u8; 32],
     pub derivations: Derivations,
+    /// The file that LDAPCONF names. Set once, at the start.
+    pub ldap_conf: OnceLock<PathBuf>,
     pub workers: usize,
     pub log: Log,
 }
@@ -100,6 +103,7 @@ impl House {
             extra: settings.track_extra_parameters.iter().map(str::to_string).collect(),
             login_secret,
             derivations: Derivations::new(workers),
+            ldap_conf: OnceLock::new(),
             workers,
             log,
             settings_version: AtomicU64::new(settings.version),

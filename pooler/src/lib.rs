@@ -11,6 +11,7 @@ pub mod derive;
 pub mod error;
 pub mod house;
 pub mod keeper;
+pub mod ldap;
 pub mod listeners;
 pub mod log;
 pub mod logic;

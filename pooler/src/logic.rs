@@ -2,6 +2,7 @@
 
 pub mod cancel_key;
 pub mod hba;
+pub mod ldap;
 pub mod ledger;
 pub mod moving;
 pub mod parameters;

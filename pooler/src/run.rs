@@ -30,6 +30,9 @@ pub fn run(start: Start) -> anyhow::Result<()> {
     };
     let (listeners, takeover) = listeners(&settings, takes_over)?;
     let house = Arc::new(House::new(settings, log, notify, workers));
+    if let Some(path) = std::env::var_os("LDAPCONF") {
+        let _ = house.ldap_conf.set(path.into());
+    }
     // The pooler starts without the TLS that cannot be set up, as PgBouncer does; the log says what is wrong.
     let _ = house.apply_tls();
     let mut mailboxes = Vec::new();

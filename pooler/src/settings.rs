@@ -6,6 +6,7 @@ mod database;
 mod entries;
 mod hba_file;
 mod ini;
+pub mod ldap_options;
 mod load;
 mod problem;
 mod table;

@@ -4,6 +4,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::ldap::Directory;
+
 /// The rules and maps; the first rule that fits decides.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rules {
@@ -22,6 +24,8 @@ pub struct Rule {
     pub method: Method,
     /// `map=NAME`, for cert and peer.
     pub map: Option<String>,
+    /// For ldap: who checks the password.
+    pub directory: Option<Directory>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +59,7 @@ pub enum Method {
     Cert,
     Scram,
     Peer,
+    Ldap,
 }
 
 /// One line of the ident file: the system's name and the Postgres user it may be.

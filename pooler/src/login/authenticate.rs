@@ -13,8 +13,9 @@ use crate::clients::random_u64;
 use crate::connect::random_nonce;
 use crate::error::End;
 use crate::logic::hba::{Facts, Method};
+use crate::logic::ldap::Directory;
 use crate::pool::Credential;
-use crate::settings::{ADMIN_DATABASE, AuthType, Database, Secret, Settings};
+use crate::settings::{ADMIN_DATABASE, AuthType, Database, Secret, Settings, ldap_options};
 use crate::talk::Talk;
 
 impl LoginAttempt<'_> {
@@ -26,9 +27,13 @@ impl LoginAttempt<'_> {
         asked: &Asked,
         database: Option<&Arc<Database>>,
     ) -> Result<Option<Credential>, End> {
-        let Chosen { method, map } = self.method(talk, settings, asked)?;
+        let Chosen { method, map, directory } = self.method(talk, settings, asked)?;
         if settings.auth_type == AuthType::Any {
             return Ok(None);
+        }
+        if let Some(directory) = directory {
+            // The directory knows its users; they need no entry of ours.
+            return self.by_directory(talk, asked, &directory).await;
         }
         let secret = self.secret(settings, asked, database).await?;
         match method {
@@ -48,6 +53,7 @@ impl LoginAttempt<'_> {
             Method::Scram => self.by_scram(talk, settings, asked, secret).await,
             Method::Cert => self.by_certificate(talk, settings, asked, Proof { secret, map }),
             Method::Peer => self.by_peer(talk, settings, asked, Proof { secret, map }),
+            Method::Ldap => Err(End::client(sqlstate::CONFIG_FILE_ERROR, "auth_ldap_options is null")),
         }
     }
 
@@ -71,10 +77,17 @@ impl LoginAttempt<'_> {
                 let refused = "no authentication method is found";
                 let rule = settings.hba.find(&facts);
                 let rule = rule.ok_or_else(|| End::client(sqlstate::INVALID_AUTHORIZATION, refused))?;
-                return Ok(Chosen { method: rule.method, map: rule.map.clone() });
+                let (map, directory) = (rule.map.clone(), rule.directory.clone());
+                return Ok(Chosen { method: rule.method, map, directory });
+            }
+            AuthType::Ldap => {
+                // Checked when it was set.
+                let options = settings.auth_ldap_options.as_deref();
+                let directory = options.and_then(|text| ldap_options::parse(text).ok());
+                return Ok(Chosen { method: Method::Ldap, map: None, directory });
             }
         };
-        Ok(Chosen { method, map: None })
+        Ok(Chosen { method, map: None, directory: None })
     }
 
     /// What is stored for the user: in auth_file, else what auth_query finds.
@@ -115,6 +128,40 @@ impl LoginAttempt<'_> {
         // What is no text is no password for Postgres either, but may be what the stored form was made of.
         let proved = String::from_utf8(password).map_or(stored, Secret::new);
         Ok(Some(Credential::Stored(proved)))
+    }
+
+    async fn by_directory(
+        &self,
+        talk: &mut Talk,
+        asked: &Asked,
+        directory: &Directory,
+    ) -> Result<Option<Credential>, End> {
+        let mut out = Vec::new();
+        backend::authentication_cleartext(&mut out);
+        send(talk, &out).await?;
+        let body = self.answer(talk).await?;
+        let password = frontend::parse_password(&body).map_err(|e| super::refuse(&e.to_string()))?;
+        let Ok(password) = std::str::from_utf8(password) else { return Err(wrong_password(asked)) };
+        match self.ask_directory(asked, directory, password).await {
+            Ok(()) => Ok(Some(Credential::Stored(Secret::new(password)))),
+            Err(what) => {
+                tracing::warn!("{} LDAP: {what}", self.entry.name_as(&asked.database, &asked.user));
+                Err(wrong_password(asked))
+            }
+        }
+    }
+
+    async fn ask_directory(
+        &self,
+        asked: &Asked,
+        directory: &Directory,
+        password: &str,
+    ) -> Result<(), String> {
+        let house = &self.worker.house;
+        let (to, conf) = (directory.clone(), house.ldap_conf.get().cloned());
+        let settings = house.derivations.run(move || crate::ldap::settings(&to, conf.as_deref())).await;
+        let settings = settings.ok_or("the settings cannot be read")??;
+        crate::ldap::check(directory, &settings, &asked.user, password).await
     }
 
     async fn accepts(&self, asked: &Asked, stored: &Secret, given: &[u8]) -> bool {
@@ -262,6 +309,7 @@ impl LoginAttempt<'_> {
 struct Chosen {
     method: Method,
     map: Option<String>,
+    directory: Option<Directory>,
 }
 
 /// What is stored for the user, and the map of the rule.

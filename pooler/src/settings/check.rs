@@ -7,7 +7,9 @@ use super::table::Keys;
 pub fn value(name: &str, text: &str, keys: &Keys) -> Result<(), String> {
     match name {
         "listen_addr" => keys.listen_addr.iter().try_for_each(listen_address),
-        "auth_ldap_options" if !text.is_empty() => Err("LDAP is not offered".to_string()),
+        // Free text, too.
+        "auth_ldap_options" if text.is_empty() => Ok(()),
+        "auth_ldap_options" => super::ldap_options::parse(text).map(drop),
         "max_packet_size" if keys.max_packet_size < 8 => Err("no message fits".to_string()),
         "scram_iterations" if keys.scram_iterations == 0 => Err("must be at least 1".to_string()),
         "peer_id" if keys.peer_id > 16_383 => Err("must be at most 16383".to_string()),

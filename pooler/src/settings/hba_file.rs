@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 
+use super::ldap_options;
 use super::load::LoadFile;
 use crate::logic::hba::{AddressMatch, ConnectionKind, MapEntry, Method, NameMatch, Rule};
 
 /// A word of a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Token {
+pub(super) enum Token {
     Word(String),
     /// In double quotes: a name even when it is a keyword.
     Quoted(String),
@@ -20,7 +21,7 @@ enum Token {
 }
 
 /// Splits a line; None when a quote does not end.
-fn tokens(line: &str) -> Option<Vec<Token>> {
+pub(super) fn tokens(line: &str) -> Option<Vec<Token>> {
     let mut tokens = Vec::new();
     let mut rest = line.trim_start();
     while let Some(first) = rest.chars().next() {
@@ -135,6 +136,10 @@ impl HbaReader<'_> {
             _ => address(&mut words)?,
         };
         let method = method(words.keyword().as_deref())?;
+        if method == Method::Ldap {
+            let directory = Some(ldap_options::parse_tokens(words.rest)?);
+            return Ok(Rule { line, kind, databases, users, address, method, map: None, directory });
+        }
         let map = match words.keyword() {
             None => None,
             Some(option) => Some(self.map(&option)?),
@@ -142,7 +147,7 @@ impl HbaReader<'_> {
         if !words.rest.is_empty() {
             return Err("unsupported parameters".to_string());
         }
-        Ok(Rule { line, kind, databases, users, address, method, map })
+        Ok(Rule { line, kind, databases, users, address, method, map, directory: None })
     }
 
     fn map(&self, option: &str) -> Result<String, String> {
@@ -237,6 +242,7 @@ fn method(word: Option<&str>) -> Result<Method, String> {
         Some("scram-sha-256") => Ok(Method::Scram),
         Some("cert") => Ok(Method::Cert),
         Some("peer") => Ok(Method::Peer),
+        Some("ldap") => Ok(Method::Ldap),
         Some(other) => Err(format!("unsupported method {other}")),
         None => Err("a method is missing".to_string()),
     }
@@ -256,7 +262,8 @@ fn refusal_instead(line: usize, text: &str) -> Option<Rule> {
     };
     let all = NameMatch { all: true, replication: true, ..NameMatch::default() };
     let (databases, users) = (all.clone(), all);
-    Some(Rule { line, kind, databases, users, address: AddressMatch::All, method: Method::Reject, map: None })
+    let (address, method) = (AddressMatch::All, Method::Reject);
+    Some(Rule { line, kind, databases, users, address, method, map: None, directory: None })
 }
 
 /// Reads an ident file: map, system user, Postgres user or `all`.

@@ -211,7 +211,7 @@ choice!(
     PoolMode { Session = "session", Transaction = "transaction", Statement = "statement" }
 );
 choice!(
-    /// How clients prove who they are. ldap and pam are not offered.
+    /// How clients prove who they are. pam is not offered.
     AuthType {
         Any = "any",
         Trust = "trust",
@@ -220,6 +220,7 @@ choice!(
         Cert = "cert",
         Hba = "hba",
         Scram = "scram-sha-256",
+        Ldap = "ldap",
     }
 );
 choice!(

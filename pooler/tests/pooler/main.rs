@@ -8,6 +8,7 @@ mod derive;
 mod extended;
 mod fake;
 mod hostile;
+mod ldap;
 mod life;
 mod limits;
 mod login;
