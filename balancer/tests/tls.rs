@@ -348,3 +348,19 @@ fn a_revoked_client_is_refused_and_the_authoritys_word_is_stapled() {
     assert_eq!(shows("revoked"), "FAILED:certificate revoked");
     assert!(s_client(balancer.port, "-status").contains("OCSP Response Status: successful"));
 }
+
+#[test]
+fn a_key_under_a_password_is_opened_by_the_password_file() {
+    let keys = Keys::new();
+    keys.own("one.test", "rsa");
+    keys.openssl("pkcs8 -topk8 -in one.test.key -out sealed.key -passout pass:second");
+    std::fs::write(keys.path("passwords"), "first\nsecond\n").unwrap();
+    let balancer = Balancer::start(&format!(
+        "server {{ listen 127.0.0.1:PORT ssl; ssl_certificate {}; ssl_certificate_key {}; ssl_password_file {}; \
+           location / {{ return 200 opened; }} }}",
+        keys.path("one.test.crt"),
+        keys.path("sealed.key"),
+        keys.path("passwords"),
+    ));
+    assert_eq!(curl(balancer.port, "one.test", "/", &[]), "opened");
+}

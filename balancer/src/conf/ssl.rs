@@ -7,6 +7,8 @@ use std::time::Duration;
 pub struct Ssl {
     /// Certificate chain and key, by path or as `data:` text.
     pub certificates: Vec<(String, String)>,
+    /// Passwords of keys, a line each.
+    pub password_file: Option<String>,
     pub protocols: Vec<String>,
     pub ciphers: String,
     pub prefer_server_ciphers: bool,
@@ -49,6 +51,8 @@ pub enum SessionCache {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpstreamSsl {
     pub certificate: Option<(String, String)>,
+    /// Passwords of keys, a line each.
+    pub password_file: Option<String>,
     pub protocols: Vec<String>,
     pub ciphers: String,
     /// The handshake names the upstream (SNI).

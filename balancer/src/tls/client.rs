@@ -57,7 +57,7 @@ impl UpstreamTls {
         let mut config = match &ssl.certificate {
             None => builder.with_no_client_auth(),
             Some((certificate, key)) => {
-                let shown = certificates::certified_key(certificate, key)?;
+                let shown = certificates::certified_key(certificate, key, ssl.password_file.as_deref())?;
                 builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(shown)))
             }
         };

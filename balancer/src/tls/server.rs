@@ -104,7 +104,7 @@ fn keys(ssl: &Ssl) -> Result<Vec<Arc<CertifiedKey>>, String> {
     let ocsp = ssl.stapling_file.as_deref().map(ocsp_response).transpose()?;
     let mut keys = Vec::new();
     for (certificate, key) in &ssl.certificates {
-        let mut certified = certified_key(certificate, key)?;
+        let mut certified = certified_key(certificate, key, ssl.password_file.as_deref())?;
         certified.ocsp = ocsp.as_ref().map(|ocsp| ocsp.to_vec());
         keys.push(Arc::new(certified));
     }

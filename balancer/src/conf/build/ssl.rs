@@ -26,6 +26,7 @@ fn settings(scope: &Scope<'_>, world: &dyn World) -> Result<Ssl> {
     let file = |name: &str| scope.given(name).map(|node| full(world, node.arg(0)));
     Ok(Ssl {
         certificates: certificates(scope, world)?,
+        password_file: file("ssl_password_file"),
         protocols: protocols(scope, "ssl_protocols")?,
         ciphers: scope.text("ssl_ciphers").to_owned(),
         prefer_server_ciphers: scope.flag("ssl_prefer_server_ciphers"),

@@ -52,6 +52,7 @@ fn settings(scope: &Scope<'_>, named: &dyn Fn(&str) -> String, world: &dyn World
     }
     Ok(UpstreamSsl {
         certificate: certificate.zip(file("certificate_key")),
+        password_file: file("password_file"),
         protocols: protocols(scope, &named("protocols"))?,
         ciphers: scope.text(&named("ciphers")).to_owned(),
         sends_name: scope.flag(&named("server_name")),

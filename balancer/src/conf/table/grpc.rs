@@ -32,6 +32,7 @@ pub const ROWS: &[Directive] = &[
     one("grpc_ssl_crl", REQUEST, Kind::Words, "", "file of revocation lists for upstreams"),
     one("grpc_ssl_name", REQUEST, Kind::Words, "$proxy_host", "whom an upstream's certificate must name"),
     words("grpc_ssl_protocols", REQUEST, 1..=ANY, "TLSv1.2 TLSv1.3", "versions towards upstreams"),
+    one("grpc_ssl_password_file", REQUEST, Kind::Words, "", "file of passwords of keys, a line each"),
     one("grpc_ssl_server_name", REQUEST, Kind::Flag, "off", "name the upstream in the handshake (SNI)"),
     one("grpc_ssl_session_reuse", REQUEST, Kind::Flag, "on", "resume sessions with upstreams"),
     one(

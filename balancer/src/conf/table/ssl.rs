@@ -14,6 +14,7 @@ pub const ROWS: &[Directive] = &[
     )
     .many(),
     one("ssl_certificate_key", HEAD, Kind::Words, "", "file of the certificate's key").many(),
+    one("ssl_password_file", HEAD, Kind::Words, "", "file of passwords of keys (PKCS #8), a line each"),
     words("ssl_protocols", HEAD, 1..=ANY, "TLSv1.2 TLSv1.3", "versions; those before TLSv1.2 are not spoken"),
     one(
         "ssl_ciphers",
