@@ -174,6 +174,7 @@ impl<'a> Exchange<'a> {
                 Step::Answer(Answer::typed(200, "text/html; charset=utf-8", page(api)))
             }
             Action::Status => Step::Answer(self.stub_status()),
+            Action::Nothing if self.scratch.story.lost_pass => Step::Answer(Answer::page(500)),
             Action::Nothing => self.serve_file().await,
         }
     }

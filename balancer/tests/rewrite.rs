@@ -138,3 +138,13 @@ fn a_large_file_arrives_whole() {
         Balancer::start(&format!("root {}; server {{ listen 127.0.0.1:PORT; }}", folder.path().display()));
     assert_eq!(body(&balancer, "/large").as_bytes(), content);
 }
+
+#[test]
+fn an_upstream_that_one_if_named_and_the_next_forgot_is_a_500_as_in_nginx() {
+    let balancer = Balancer::start(
+        "server { listen 127.0.0.1:PORT; location = /there { return 204; } location / { set $yes 1;\n\
+         if ($yes) { proxy_pass http://127.0.0.1:PORT; } if ($arg_forget) { set $x 1; } } }",
+    );
+    assert!(get(&balancer, "/x?forget=1").0.contains(" 500 "));
+    assert!(!get(&balancer, "/there").0.contains(" 500 "));
+}

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::Exchange;
 use super::answer::Answer;
-use crate::conf::location::Captures;
+use crate::conf::location::{Action, Captures};
 use crate::conf::rewrite::{Condition, Rewrite, Step, Test, Then};
 use crate::conf::settings::ErrorLevel;
 use crate::conf::template::{Part, Template};
@@ -74,6 +74,8 @@ impl<'a> Exchange<'a> {
                         continue;
                     }
                     if let Some(location) = &block.location {
+                        let loses = matches!(self.location.action, Action::Proxy(_));
+                        self.scratch.story.lost_pass |= loses && matches!(location.action, Action::Nothing);
                         self.location = location;
                     }
                     if self.run(&block.steps, changed)? == Flow::Ended {

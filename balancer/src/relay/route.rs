@@ -85,6 +85,7 @@ impl<'a> Exchange<'a> {
         match server.locations.route(&self.scratch.story.path) {
             Route::Location(location, captures) => {
                 self.location = location;
+                self.scratch.story.lost_pass = false;
                 if let Some(captures) = captures {
                     self.remember(captures);
                 }

@@ -39,6 +39,8 @@ pub struct Story {
     pub user: Vec<Vec<u8>>,
     /// Values of variables that stay as they were first seen.
     pub memory: Memory,
+    /// An `if` block had named an upstream, and a later one that names none took over: nginx has no answer to that.
+    pub lost_pass: bool,
     /// It was made inside, to ask about another request: nothing of its answer reaches the client.
     pub is_sub: bool,
     pub limited_requests: Option<Limited>,

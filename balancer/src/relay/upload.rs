@@ -247,7 +247,7 @@ impl Exchange<'_> {
         if location.proxy.request_buffering && location.body.spool.is_wanted() {
             return self.read_into_file().await;
         }
-        let kept_max = if location.proxy.request_buffering { location.body.buffer_len } else { 1 };
+        let kept_max = if location.proxy.request_buffering { location.body.buffer_len } else { BUFFER_LEN };
         if self.scratch.keep_body(kept_max)? {
             self.scratch.upload.on_all_kept();
             return self.invite_body().await;
