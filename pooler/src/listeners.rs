@@ -239,7 +239,7 @@ async fn accept_tcp(listener: TcpListener, house: Arc<House>, mailboxes: Vec<mps
                 changed.await;
                 continue;
             }
-            _ => return,
+            _ => return take_in_queue(listener, &house, &mailboxes).await,
         }
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -252,6 +252,17 @@ async fn accept_tcp(listener: TcpListener, house: Arc<House>, mailboxes: Vec<mps
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
+    }
+}
+
+/// Who is in the kernel's queue has connected: to close the socket on him would reset him.
+async fn take_in_queue(listener: TcpListener, house: &House, mailboxes: &[mpsc::Sender<Accepted>]) {
+    if !matches!(house.phase(), Phase::WaitForClients | Phase::WaitForServers) {
+        return;
+    }
+    let Ok(listener) = listener.into_std() else { return };
+    while let Ok((stream, peer)) = listener.accept() {
+        hand_over(house, mailboxes, Accepted::Tcp(stream, peer)).await;
     }
 }
 

@@ -238,10 +238,13 @@ impl LoginAttempt<'_> {
         Err(End::pool(sqlstate::TOO_MANY_CONNECTIONS, "no more connections allowed (max_client_conn)"))
     }
 
-    /// Who was accepted just before another process took over goes there once logged in.
+    /// Who was accepted just before another process took over goes there once logged in; who had connected before the
+    /// shutdown that waits for clients is one of them. Over the unix socket one still connects, but only to the console.
     fn check_phase(&self) -> Result<(), End> {
+        let is_tcp = self.entry.local.0 != "unix";
         match self.worker.house.phase() {
             Phase::Running | Phase::Moving => Ok(()),
+            Phase::WaitForClients if is_tcp => Ok(()),
             Phase::WaitForClients | Phase::WaitForServers | Phase::Ending => {
                 Err(End::pool(sqlstate::CANNOT_CONNECT_NOW, "pooler is shutting down"))
             }

@@ -291,6 +291,25 @@ fn under_wait_for_servers_an_idle_client_may_stay_until_it_asks() {
     assert!(!pooler.folder.path().join(format!(".s.PGSQL.{}", pooler.port)).exists());
 }
 
+/// Under SUSPEND connections wait in the kernel's queue.
+#[test]
+fn whoever_had_connected_before_the_shutdown_is_served() {
+    let mut pooler = Pooler::start("");
+    let mut stays = Script::connect(&pooler);
+    let mut console = console(&pooler);
+    assert_eq!(command(&mut console, "SUSPEND"), "C Z");
+    let queued = Script::open(&pooler);
+    assert_eq!(command(&mut console, "SHUTDOWN WAIT_FOR_CLIENTS"), "C Z");
+    drop(console);
+    let mut queued = queued.log_in("postgres", &[]);
+    assert_eq!(queued.value("SELECT 'served'"), "served");
+    let refused = || std::net::TcpStream::connect(("127.0.0.1", pooler.port)).is_err();
+    wait_until("nobody else gets in", refused);
+    assert_eq!(stays.value("SELECT 'stays'"), "stays");
+    drop((stays, queued));
+    pooler.wait_end();
+}
+
 #[test]
 fn a_fast_exit_leaves_no_server_connection_behind() {
     let mut pooler = Pooler::start("");

@@ -93,7 +93,7 @@ impl Script {
         Script::open_at(port).log_in("postgres", &[])
     }
 
-    fn log_in(mut self, database: &str, more: &[(&str, &str)]) -> Script {
+    pub fn log_in(mut self, database: &str, more: &[(&str, &str)]) -> Script {
         let script = &mut self;
         script.send_startup(database, more);
         loop {
