@@ -29,6 +29,9 @@ pub struct Summary {
     pub rooms: usize,
     pub pool_size: u32,
     pub pool_in_use: u32,
+    /// Requests that it has answered since it started.
+    #[serde(default)]
+    pub requests: u64,
     /// Seconds since it said so.
     #[serde(default)]
     pub age_s: f64,
@@ -130,6 +133,7 @@ pub fn own_summary(app: &App) -> Summary {
         rooms: counts.rooms,
         pool_size: pool.size,
         pool_in_use: pool.in_use,
+        requests: app.metrics.answered(),
         age_s: 0.0,
     }
 }

@@ -1,7 +1,7 @@
 //! Counters, gauges and histograms of this replica, told on the ops port.
 
 use std::sync::Mutex;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -52,6 +52,7 @@ pub struct LoginLabels {
 pub struct Metrics {
     registry: Mutex<Registry>,
     requests: Family<RouteLabels, Counter>,
+    answered: AtomicU64,
     durations: Family<RouteOnly, Histogram>,
     pub in_flight: Gauge,
     pub pool: Family<PoolLabels, Gauge>,
@@ -109,6 +110,7 @@ impl Metrics {
         Self {
             registry: Mutex::new(registry),
             requests,
+            answered: AtomicU64::new(0),
             durations,
             in_flight,
             pool,
@@ -131,8 +133,14 @@ impl Metrics {
     pub fn on_answer(&self, method: &str, route: &str, status: u16, took: Duration) {
         let labels = RouteLabels { method: method.to_owned(), route: route.to_owned(), status };
         self.requests.get_or_create(&labels).inc();
+        self.answered.fetch_add(1, Ordering::Relaxed);
         let only = RouteOnly { route: route.to_owned() };
         self.durations.get_or_create(&only).observe(took.as_secs_f64());
+    }
+
+    /// Requests answered since the start, whatever they were.
+    pub fn answered(&self) -> u64 {
+        self.answered.load(Ordering::Relaxed)
     }
 
     pub fn on_login(&self, result: &str) {

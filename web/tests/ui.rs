@@ -17,6 +17,8 @@ async fn a_person_registers_makes_a_session_and_is_seen_in_a_second_window_on_an
     let browser = Browser::start().await;
 
     let ann = browser.window(&format!("http://{}/", one.addr)).await;
+    ann.text("#entry-title", "Log in").await;
+    ann.is_accessible().await;
     ann.click("#entry-switch").await;
     ann.fill("#username", "ann").await;
     ann.fill("#password", PASSWORD).await;
@@ -47,6 +49,8 @@ async fn a_person_registers_makes_a_session_and_is_seen_in_a_second_window_on_an
     ann.text(".message.assistant:not(.making) .text", "What is a lease?").await;
     ann.shows_no_errors().await;
     bob.shows_no_errors().await;
+    ann.is_accessible().await;
+    bob.is_accessible().await;
     ann.screenshot("chat").await;
     bob.screenshot("chat-small-dark").await;
     browser.end().await;
@@ -114,6 +118,7 @@ async fn the_fleet_page_shows_all_replicas_to_admins_and_nothing_to_others() {
     page.text("#checks", "healthy").await;
     page.text("#tiles", "2 / 2").await;
     page.shows_no_errors().await;
+    page.is_accessible().await;
     page.screenshot("ops").await;
     browser.end().await;
     one.stop().await;

@@ -5,6 +5,7 @@ import { byId, element, showLink, showProblem } from "./dom.js";
 
 const PERIOD_MS = 2000;
 const api = new Api();
+const counted = new Map();
 
 async function look() {
   const status = await api.request("GET", "/status/");
@@ -32,6 +33,17 @@ function showTiles({ replicas }) {
   byId("tiles").replaceChildren(...tiles.map(([figure, name]) => element("li", {}, element("strong", {}, String(figure)), name)));
 }
 
+/** Requests per second of a replica since the last look; both counts are as old as the replica says. */
+function requestRate({ container, requests, age_s, uptime_s }) {
+  const said = performance.now() / 1000 - age_s;
+  const before = counted.get(container);
+  if (!before || said - before.said > 0.5) counted.set(container, { requests, said, uptime_s });
+  if (!before || uptime_s < before.uptime_s || said - before.said <= 0.5) return before?.rate ?? "–";
+  const rate = ((requests - before.requests) / (said - before.said)).toFixed(1);
+  counted.get(container).rate = rate;
+  return rate;
+}
+
 function replicaRow(replica) {
   const [word, tone] = replica.draining ? ["draining", "fair"] : replica.healthy ? ["healthy", "good"] : ["unhealthy", "bad"];
   return element("tr", {},
@@ -39,6 +51,7 @@ function replicaRow(replica) {
     element("td", { className: tone }, word),
     element("td", {}, replica.version),
     number(span(replica.uptime_s)),
+    number(requestRate(replica)),
     number(replica.connections ?? "–"),
     number(replica.rooms ?? "–"),
     number(replica.pool_size === undefined ? "–" : `${replica.pool_in_use} / ${replica.pool_size}`),
@@ -51,19 +64,20 @@ function checkRows({ database, redis }) {
     element("td", { className: check.healthy ? "good" : "bad" }, check.healthy ? "healthy" : "away"),
     element("td", {}, address),
     number(check.response_ms === null ? "–" : `${check.response_ms.toFixed(1)} ms`),
-    element("td", {}, check.detail ?? ""));
+    element("td", {}, check.detail ?? remarks(check)));
   const rows = Object.entries(database).map(([name, check]) => row(name, check, `${check.host}:${check.port}`));
   return [...rows, row("redis", redis, "")];
 }
 
-/** The list may be under different names, depending on what there is to tell. */
-function showAlerts(answer) {
-  const list = Array.isArray(answer) ? answer : (answer?.alerts ?? []);
-  const items = list.map((alert) => {
-    const tone = ["critical", "high"].includes(alert.severity ?? alert.level) ? "bad" : "fair";
-    return element("li", { className: tone }, alert.message ?? JSON.stringify(alert));
-  });
+function showAlerts({ alerts }) {
+  const items = alerts.map((alert) => element("li", { className: alert.startsWith("WARNING") ? "fair" : "bad" }, alert));
   byId("alerts").replaceChildren(...(items.length ? items : [element("li", {}, "None.")]));
+}
+
+function remarks({ pool_in_use, pool_size, lag_ms }) {
+  const pool = `${pool_in_use} of ${pool_size} connections in use here`;
+  if (lag_ms === undefined) return pool;
+  return lag_ms === null ? "does not follow" : `${pool}; lags ${(lag_ms / 1000).toFixed(1)} s`;
 }
 
 const number = (text) => element("td", { className: "number" }, String(text));

@@ -137,6 +137,14 @@ impl Window<'_> {
         assert_eq!(client.execute(script, vec![]).await.unwrap(), json!(""));
     }
 
+    /// What a program can find of accessibility faults on the page as it is now: there must be none.
+    pub async fn is_accessible(&self) {
+        let client = self.client().await;
+        let faults = client.execute(include_str!("audit.js"), vec![]).await.unwrap();
+        let faults: Vec<String> = serde_json::from_value(faults).unwrap();
+        assert!(faults.is_empty(), "{}", faults.join("\n"));
+    }
+
     pub async fn screenshot(&self, name: &str) {
         let client = self.client().await;
         let png = client.screenshot().await.unwrap();
