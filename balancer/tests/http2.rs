@@ -110,8 +110,11 @@ fn get(port: u16, path: &str) -> Request<()> {
     Request::get(format!("http://127.0.0.1:{port}{path}")).body(()).unwrap()
 }
 
+/// A request that an upstream was sent, with its body.
+type Call = (Request<()>, Vec<u8>);
+
 /// A server of HTTP/2 that ends its answers with trailers, and tells what it was asked.
-fn grpc_server() -> (u16, mpsc::Receiver<(Request<()>, Vec<u8>)>) {
+fn grpc_server() -> (u16, mpsc::Receiver<Call>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     listener.set_nonblocking(true).unwrap();
@@ -137,7 +140,7 @@ fn grpc_server() -> (u16, mpsc::Receiver<(Request<()>, Vec<u8>)>) {
 async fn answer_call(
     request: Request<h2::RecvStream>,
     mut respond: h2::server::SendResponse<Bytes>,
-    tell: mpsc::Sender<(Request<()>, Vec<u8>)>,
+    tell: mpsc::Sender<Call>,
 ) {
     let (parts, mut body) = request.into_parts();
     let mut message = Vec::new();
