@@ -182,3 +182,34 @@ fn errors_go_to_the_log_of_their_block() {
     assert!(own.contains("access forbidden by rule") && own.contains("GET /own"), "{own}");
     assert!(balancer.errors().contains("GET / ") && !balancer.errors().contains("GET /own"));
 }
+
+#[test]
+fn a_body_that_comes_while_another_location_is_asked_is_not_lost() {
+    let (entered, asked) = mpsc::channel();
+    let (release, released) = mpsc::channel::<()>();
+    let (entered, released) = (Mutex::new(entered), Mutex::new(released));
+    let word = Origin::scripted(move |served| {
+        while served.read_request().is_some() {
+            entered.lock().unwrap().send(()).unwrap();
+            let _ = released.lock().unwrap().recv();
+            served.send("HTTP/1.1 204 No Content\r\n\r\n");
+        }
+    });
+    let origin = Origin::scripted(|served| {
+        while let Some((_, body)) = served.read_request_with_body() {
+            served.send(&format!("HTTP/1.1 200 OK\r\nX-Len: {}\r\nContent-Length: 0\r\n\r\n", body.len()));
+        }
+    });
+    let balancer = Balancer::start(&format!(
+        "server {{ listen 127.0.0.1:PORT; location / {{ auth_request /word; proxy_pass http://127.0.0.1:{}; }}\n\
+         location = /word {{ internal; proxy_pass http://127.0.0.1:{}; }} }}",
+        origin.port, word.port
+    ));
+    let mut client = balancer.client();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nfirst");
+    asked.recv().unwrap();
+    client.send("last");
+    // The answer follows the body: it is read from the socket while the word is awaited, or after it.
+    release.send(()).unwrap();
+    assert_eq!(client.response().header("x-len"), Some("9"));
+}

@@ -265,6 +265,9 @@ impl<'a> Exchange<'a> {
             terms.set.iter().map(|(to, value)| (*to, value.to_bytes(&sub.facts()))).collect();
         let status = sub.scratch.story.status;
         self.now = sub.now;
+        // What the client sent meanwhile is of its own request.
+        let since = scratch.inbound.unread().get(head_len..).unwrap_or_default();
+        self.scratch.inbound.extend(since);
         self.scratch.story.take_back(&mut scratch.story);
         values.into_iter().for_each(|(to, value)| self.assign(to, value));
         let checked = match status {
