@@ -195,8 +195,8 @@ fn listens_must_make_sense() {
             "no \"ssl_certificate\" is defined for the \"listen ... ssl\" directive in /etc/nginx.conf:3",
         ),
         (
-            "server { listen 80 proxy_protocol; }",
-            "parameter \"proxy_protocol\" of \"listen\" is not supported yet in /etc/nginx.conf:3",
+            "server { listen 80 quic; }",
+            "parameter \"quic\" of \"listen\" is not supported yet in /etc/nginx.conf:3",
         ),
         ("server { listen 80 fast; }", "invalid parameter \"fast\" in /etc/nginx.conf:3"),
         ("server { listen 80; listen 80; }", "a duplicate listen 0.0.0.0:80 in /etc/nginx.conf:3"),
