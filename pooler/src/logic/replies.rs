@@ -63,8 +63,8 @@ pub enum Lost {
     Close(Target),
     /// See `ReplyQueue::push_change`.
     Change(Change),
-    /// The client's own Parse of its unnamed statement failed, which drops the one before it as well.
-    Unnamed,
+    /// This change was the client's own Parse of its unnamed statement. It failed, which drops the one before it as well.
+    Unnamed(Change),
     /// A simple query, which would have dropped the server's unnamed statement.
     Query,
 }
@@ -311,7 +311,7 @@ impl ReplyQueue {
             // Also when the Parse was ours: to the client its Bind has failed, and it hears that once.
             Some(failed) => {
                 if failed == Owed::Parse(Fate::Forward, Target::Unnamed) {
-                    self.lost.push(Lost::Unnamed);
+                    self.lose_unnamed();
                 }
                 self.skip_to_sync();
                 Verdict::Forward
@@ -330,6 +330,15 @@ impl ReplyQueue {
         }
         self.state = State::Skipping;
         self.batch_open = true;
+    }
+
+    fn lose_unnamed(&mut self) {
+        self.entries.pop_front();
+        self.lost.push(Lost::Parse(Target::Unnamed));
+        if let Some(Entry::Changed(change)) = self.entries.front().copied() {
+            self.entries.pop_front();
+            self.lost.push(Lost::Unnamed(change));
+        }
     }
 
     fn on_ready(&mut self, head: Option<Owed>) -> Verdict {

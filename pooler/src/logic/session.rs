@@ -16,7 +16,7 @@ use pgwire::{Head, backend, frontend};
 
 use super::parameters::{self, Parameters};
 use super::replies::{Fate, Invented, Lost, Owed, ReplyQueue, Target};
-use super::statements::{ClientStatements, ServerStatements, Shared, UnnamedToken};
+use super::statements::{ClientStatements, Presence, ServerStatements, Shared, UnnamedToken};
 
 pub use flow::Flow;
 
@@ -38,6 +38,8 @@ pub struct Rules {
     /// Named statements follow the client from server to server.
     pub follows_statements: bool,
     pub message_len_max: usize,
+    /// Simple queries are passed on: only they may hold several statements, which injected SQL needs.
+    pub allows_simple_queries: bool,
 }
 
 /// A client that must be sent away.
@@ -249,8 +251,8 @@ impl Session {
         for lost in server.queue.take_lost().into_iter().rev() {
             match lost {
                 Lost::Change(change) => self.statements.undo(change),
-                Lost::Parse(Target::Shared(id)) => server.statements.remove(id),
-                Lost::Unnamed => self.statements.forget_unnamed(),
+                Lost::Parse(Target::Shared(id)) => server.statements.on_lost_parse(id),
+                Lost::Unnamed(change) => self.statements.undo_with_its_forerunner(change),
                 Lost::Parse(Target::Unnamed) | Lost::Close(Target::Unnamed) | Lost::Query => {
                     server.statements.unnamed = Some(UnnamedToken::UNKNOWN);
                 }

@@ -106,16 +106,18 @@ pub struct ClientStatements {
     changes: Vec<(Change, Undo)>,
     last_change: Change,
     unnamed: Unnamed,
-    /// The unnamed statement before the last change to it, for as long as that may be undone.
-    previous_unnamed: Unnamed,
+    /// Memory of an unnamed statement that was replaced, for the next one.
+    spare: Vec<u8>,
 }
 
 /// A client's unnamed statement.
 #[derive(Debug, Default)]
 struct Unnamed {
     token: Option<UnnamedToken>,
-    /// The Parse message; its memory is used again.
+    /// The Parse message.
     parse: Vec<u8>,
+    /// What made it this.
+    change: Change,
 }
 
 /// How to take a change back.
@@ -123,7 +125,7 @@ struct Unnamed {
 enum Undo {
     Insert(Box<[u8]>),
     Remove(Box<[u8]>, Arc<Shared>),
-    Unnamed,
+    Unnamed(Unnamed),
 }
 
 impl ClientStatements {
@@ -169,17 +171,36 @@ impl ClientStatements {
         let Some(index) = self.changes.iter().rposition(|(number, _)| *number == change) else { return };
         match self.changes.swap_remove(index).1 {
             Undo::Insert(name) => drop(self.names.remove(&name)),
-            Undo::Remove(name, shared) => drop(self.names.insert(name, shared)),
-            Undo::Unnamed => {
-                std::mem::swap(&mut self.unnamed, &mut self.previous_unnamed);
-                self.previous_unnamed.token = None;
-            }
+            // A batch behind this one may have given the name again, and was answered.
+            Undo::Remove(name, shared) => drop(self.names.entry(name).or_insert(shared)),
+            Undo::Unnamed(before) => self.replace_unnamed(change, before),
+        }
+    }
+
+    /// This change was a Parse of the unnamed statement that failed: what was there before it is gone as well.
+    pub fn undo_with_its_forerunner(&mut self, change: Change) {
+        self.changes.retain(|(number, _)| *number != change);
+        self.replace_unnamed(change, Unnamed::default());
+    }
+
+    /// Where the change is not the last one, it is what a later one would go back to.
+    fn replace_unnamed(&mut self, change: Change, by: Unnamed) {
+        let later = self.changes.iter_mut().filter_map(|(_, undo)| match undo {
+            Undo::Unnamed(before) => Some(before),
+            _ => None,
+        });
+        let mut all = later.chain(std::iter::once(&mut self.unnamed));
+        if let Some(made) = all.find(|unnamed| unnamed.change == change) {
+            *made = by;
         }
     }
 
     pub fn on_batch_end(&mut self) {
-        self.changes.clear();
-        self.previous_unnamed.token = None;
+        for (_, undo) in self.changes.drain(..) {
+            if let Undo::Unnamed(before) = undo {
+                self.spare = before.parse;
+            }
+        }
     }
 
     /// The client prepares its unnamed statement anew; `message` is the whole Parse, or empty when it is too long to be
@@ -194,15 +215,11 @@ impl ClientStatements {
 
     /// The client closes its unnamed statement.
     pub fn close_unnamed(&mut self) -> Change {
-        std::mem::swap(&mut self.unnamed, &mut self.previous_unnamed);
-        self.forget_unnamed();
-        self.note(Undo::Unnamed)
-    }
-
-    /// The unnamed statement is gone for good.
-    pub fn forget_unnamed(&mut self) {
-        self.unnamed.token = None;
-        self.unnamed.parse.clear();
+        let mut parse = std::mem::take(&mut self.spare);
+        parse.clear();
+        let none = Unnamed { token: None, parse, change: self.last_change + 1 };
+        let before = std::mem::replace(&mut self.unnamed, none);
+        self.note(Undo::Unnamed(before))
     }
 
     /// The unnamed statement and the message that makes it again; empty when it was too long.
@@ -225,16 +242,31 @@ pub struct ServerStatements {
     clock: u64,
     /// Statements used from here on belong to the batch under way.
     batch_start: u64,
-    /// Evicted in the batch under way: their Close may yet be dropped by the server.
-    evicted: Vec<Arc<Shared>>,
+    /// All that was asked up to here has been answered.
+    settled: u64,
+    /// Evicted since then: their Close may yet be dropped by the server.
+    evicted: Vec<Slot>,
     /// Whose unnamed statement the server holds.
     pub unnamed: Option<UnnamedToken>,
+    unnamed_set: u64,
 }
 
 #[derive(Debug)]
 struct Slot {
     shared: Arc<Shared>,
     used: u64,
+    parsed: u64,
+    /// A Parse of it was dropped behind an error.
+    is_lost: bool,
+}
+
+/// Whether a server has a statement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    Sure,
+    /// What made it, or removed it, is under way in an earlier batch, which may fail before it, or was dropped.
+    InDoubt,
+    Absent,
 }
 
 impl ServerStatements {
@@ -254,17 +286,42 @@ impl ServerStatements {
         self.prepared.is_empty()
     }
 
-    /// True when the server has it; counts as a use.
-    pub fn touch(&mut self, id: u64) -> bool {
+    /// Counts as a use.
+    pub fn touch(&mut self, id: u64) -> Presence {
         self.clock += 1;
-        let clock = self.clock;
-        self.prepared.get_mut(&id).map(|slot| slot.used = clock).is_some()
+        let (clock, doubtful) = (self.clock, self.settled + 1..=self.batch_start);
+        match self.prepared.get_mut(&id) {
+            Some(slot) => {
+                slot.used = clock;
+                if slot.is_lost || doubtful.contains(&slot.parsed) {
+                    Presence::InDoubt
+                } else {
+                    Presence::Sure
+                }
+            }
+            None if self.evicted.iter().any(|slot| slot.shared.id == id) => Presence::InDoubt,
+            None => Presence::Absent,
+        }
     }
 
     /// A Parse of it goes to the server.
     pub fn insert(&mut self, shared: &Arc<Shared>) {
         self.clock += 1;
-        self.prepared.insert(shared.id, Slot { shared: shared.clone(), used: self.clock });
+        let slot = Slot { shared: shared.clone(), used: self.clock, parsed: self.clock, is_lost: false };
+        self.prepared.insert(shared.id, slot);
+    }
+
+    /// A request that gives the server another unnamed statement, or none, goes to it.
+    pub fn set_unnamed(&mut self, token: Option<UnnamedToken>) {
+        self.clock += 1;
+        self.unnamed_set = self.clock;
+        self.unnamed = token;
+    }
+
+    /// Whose unnamed statement the next request meets.
+    pub fn unnamed_now(&self) -> Option<UnnamedToken> {
+        let is_doubtful = (self.settled + 1..=self.batch_start).contains(&self.unnamed_set);
+        if is_doubtful { Some(UnnamedToken::UNKNOWN) } else { self.unnamed }
     }
 
     /// The next statement that must be closed to stay within the limit: never one that the batch under way has used,
@@ -278,29 +335,39 @@ impl ServerStatements {
             return None;
         }
         let id = oldest.shared.id;
-        let evicted = self.prepared.remove(&id).map(|slot| slot.shared)?;
-        self.evicted.push(evicted.clone());
-        Some(evicted)
+        let slot = self.prepared.remove(&id)?;
+        let shared = slot.shared.clone();
+        self.evicted.push(slot);
+        Some(shared)
     }
 
-    /// A Parse was not carried out, or the statement is closed.
-    pub fn remove(&mut self, id: u64) {
-        self.prepared.remove(&id);
+    /// A Parse was not carried out: an earlier one may have been, though.
+    pub fn on_lost_parse(&mut self, id: u64) {
+        if let Some(slot) = self.prepared.get_mut(&id) {
+            slot.is_lost = true;
+        }
     }
 
     /// A Close of an evicted statement was not carried out: the server still has it.
     pub fn on_lost_close(&mut self, id: u64) {
-        let Some(index) = self.evicted.iter().position(|s| s.id == id) else { return };
-        let shared = self.evicted.swap_remove(index);
-        self.prepared.insert(id, Slot { shared, used: 0 });
+        let Some(index) = self.evicted.iter().rposition(|slot| slot.shared.id == id) else { return };
+        let slot = self.evicted.swap_remove(index);
+        self.prepared.entry(id).or_insert(Slot { used: 0, ..slot });
     }
 
     pub fn clear(&mut self) {
         self.prepared.clear();
     }
 
-    pub fn on_batch_end(&mut self) {
+    /// A Sync goes to the server: what comes behind it may be carried out though what came before it failed.
+    pub fn on_sync(&mut self) {
         self.batch_start = self.clock;
+    }
+
+    /// The server owes nothing any more.
+    pub fn on_settled(&mut self) {
+        self.batch_start = self.clock;
+        self.settled = self.clock;
         self.evicted.clear();
     }
 }

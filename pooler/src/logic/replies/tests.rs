@@ -364,7 +364,7 @@ fn changes_are_lost_with_their_requests_and_done_with_their_replies() {
     queue.push_change(4);
     assert_eq!(queue.next_invented(), Some(Invented::ParseComplete));
     assert_eq!(queue.on_server(b'E'), Verdict::Forward);
-    let lost = [Lost::Unnamed, Lost::Parse(Target::Unnamed), Lost::Change(2), Lost::Change(3)];
+    let lost = [Lost::Parse(Target::Unnamed), Lost::Unnamed(2), Lost::Change(3)];
     assert_eq!(queue.take_lost(), lost);
     assert_eq!(queue.on_server(b'Z'), Verdict::Forward);
     assert_eq!(queue.next_invented(), Some(Invented::CloseComplete));

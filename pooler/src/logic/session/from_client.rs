@@ -5,8 +5,8 @@ use pgwire::frame::HEAD_LEN;
 use pgwire::frontend::{self, BindNames, Parse, kind};
 
 use super::{
-    ClientHalt, ClientSide, Fate, Flow, Head, Invented, Owed, Pass, Refusal, Session, Target, UnnamedToken,
-    WHOLE_BEFORE_BORROW_MAX, backend, violation, write_invented,
+    ClientHalt, ClientSide, Fate, Flow, Head, Invented, Owed, Pass, Presence, Refusal, Session, Target,
+    UnnamedToken, WHOLE_BEFORE_BORROW_MAX, backend, violation, write_invented,
 };
 use crate::logic::statements::UNNAMED_REMEMBERED_MAX;
 
@@ -78,10 +78,13 @@ impl Session {
             return Next::Go;
         }
         match head.kind {
+            kind::QUERY if !self.rules.allows_simple_queries => {
+                return Next::Halt(violation("PQexec disallowed"));
+            }
             kind::QUERY => {
                 io.server.queue.push(Owed::Query(Fate::Forward));
                 // A simple query drops the unnamed statement.
-                io.server.statements.unnamed = None;
+                io.server.statements.set_unnamed(None);
                 if self.statements.unnamed().is_some() {
                     io.server.queue.push_change(self.statements.close_unnamed());
                 }
@@ -92,7 +95,7 @@ impl Session {
             kind::EXECUTE => io.server.queue.push(Owed::Execute),
             kind::SYNC => {
                 io.server.queue.push(Owed::Sync(Fate::Forward));
-                io.server.statements.on_batch_end();
+                io.server.statements.on_sync();
             }
             kind::FLUSH => io.server.queue.push_flush(),
             kind::FUNCTION_CALL => io.server.queue.push(Owed::FunctionCall),
@@ -138,11 +141,12 @@ impl Session {
             return Next::Halt(ClientHalt::Refuse(Refusal { sqlstate, text }));
         };
         io.flow.skip(head.total_len());
-        if io.server.statements.touch(shared.id) {
-            self.tally.prepared_hits += 1;
-            io.server.queue.push_invented(Invented::ParseComplete);
-        } else {
-            self.prepare(&shared, Fate::Forward, io);
+        match io.server.statements.touch(shared.id) {
+            Presence::Sure => {
+                self.tally.prepared_hits += 1;
+                io.server.queue.push_invented(Invented::ParseComplete);
+            }
+            presence => self.prepare(&shared, presence, Fate::Forward, io),
         }
         io.server.queue.push_change(change);
         write_invented(&mut io.server.queue, io.to_client);
@@ -153,7 +157,7 @@ impl Session {
     /// on another server.
     fn on_parse_unnamed(&mut self, head: Head, is_whole: bool, io: &mut ClientSide<'_, '_>) -> Next {
         if self.rules.mode == super::Mode::Session {
-            io.server.statements.unnamed = Some(UnnamedToken::UNKNOWN);
+            io.server.statements.set_unnamed(Some(UnnamedToken::UNKNOWN));
             io.server.queue.push(Owed::Parse(Fate::Forward, Target::Unnamed));
             self.pass(head, false);
             return Next::Go;
@@ -164,7 +168,7 @@ impl Session {
         }
         let message = if fits { &io.flow.rest()[..head.total_len()] } else { &[] };
         let (token, change) = self.statements.remember_unnamed(self.client, message);
-        io.server.statements.unnamed = Some(token);
+        io.server.statements.set_unnamed(Some(token));
         io.server.queue.push(Owed::Parse(Fate::Forward, Target::Unnamed));
         io.server.queue.push_change(change);
         self.pass(head, false);
@@ -221,7 +225,7 @@ impl Session {
             return Next::Go;
         }
         if name.is_empty() {
-            io.server.statements.unnamed = None;
+            io.server.statements.set_unnamed(None);
             io.server.queue.push(Owed::Close(Fate::Forward, Target::Unnamed));
             io.server.queue.push_change(self.statements.close_unnamed());
         } else {
@@ -248,10 +252,9 @@ impl Session {
             let sqlstate = pgwire::sqlstate::INVALID_STATEMENT_NAME;
             return Next::Halt(ClientHalt::Refuse(Refusal { sqlstate, text }));
         };
-        if io.server.statements.touch(shared.id) {
-            self.tally.prepared_hits += 1;
-        } else {
-            self.prepare(&shared, Fate::Swallow, io);
+        match io.server.statements.touch(shared.id) {
+            Presence::Sure => self.tally.prepared_hits += 1,
+            presence => self.prepare(&shared, presence, Fate::Swallow, io),
         }
         let rest = io.flow.rest();
         let made = io.flow.made();
@@ -266,8 +269,18 @@ impl Session {
         }
     }
 
-    fn prepare(&mut self, shared: &std::sync::Arc<super::Shared>, fate: Fate, io: &mut ClientSide<'_, '_>) {
+    fn prepare(
+        &mut self,
+        shared: &std::sync::Arc<super::Shared>,
+        presence: Presence,
+        fate: Fate,
+        io: &mut ClientSide<'_, '_>,
+    ) {
         self.tally.server_parses += 1;
+        if presence == Presence::InDoubt {
+            frontend::close(io.flow.made(), frontend::Target::Statement(shared.name.as_bytes()));
+            io.server.queue.push(Owed::Close(Fate::Swallow, Target::Verbatim));
+        }
         io.server.statements.insert(shared);
         while let Some(evicted) = io.server.statements.evict() {
             frontend::close(io.flow.made(), frontend::Target::Statement(evicted.name.as_bytes()));
@@ -284,19 +297,19 @@ impl Session {
             return;
         }
         let own = self.statements.unnamed();
-        if io.server.statements.unnamed == own.map(|(token, _)| token) {
+        if io.server.statements.unnamed_now() == own.map(|(token, _)| token) {
             return;
         }
         match own {
             Some((token, message)) if !message.is_empty() => {
                 io.flow.made().extend_from_slice(message);
                 io.server.queue.push(Owed::Parse(Fate::Swallow, Target::Unnamed));
-                io.server.statements.unnamed = Some(token);
+                io.server.statements.set_unnamed(Some(token));
             }
             _ => {
                 frontend::close(io.flow.made(), frontend::Target::Statement(b""));
                 io.server.queue.push(Owed::Close(Fate::Swallow, Target::Unnamed));
-                io.server.statements.unnamed = None;
+                io.server.statements.set_unnamed(None);
             }
         }
     }

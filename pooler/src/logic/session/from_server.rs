@@ -87,6 +87,7 @@ impl Session {
         }
         if io.server.queue.is_drained() {
             self.statements.on_batch_end();
+            io.server.statements.on_settled();
         }
         None
     }

@@ -91,7 +91,12 @@ mod tests {
 
     #[test]
     fn a_session_goes_on_with_what_it_knew() {
-        let rules = Rules { mode: Mode::Transaction, follows_statements: true, message_len_max: 1000 };
+        let rules = Rules {
+            mode: Mode::Transaction,
+            follows_statements: true,
+            message_len_max: 1000,
+            allows_simple_queries: true,
+        };
         let set = Parameters::default().with("DateStyle", "ISO", true).unwrap();
         let set = set.with("work_mem", "4MB", false).unwrap();
         let registry = RefCell::new(Registry::default());

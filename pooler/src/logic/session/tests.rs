@@ -7,7 +7,8 @@ use crate::logic::statements::Registry;
 use proptest::prelude::*;
 
 fn rules(mode: Mode) -> Rules {
-    Rules { mode, follows_statements: mode != Mode::Session, message_len_max: 1 << 20 }
+    let follows_statements = mode != Mode::Session;
+    Rules { mode, follows_statements, message_len_max: 1 << 20, allows_simple_queries: true }
 }
 
 /// A session and the server it holds, with all that went either way.
@@ -169,6 +170,16 @@ fn a_ready_with_more_in_it_is_taken() {
 fn a_message_over_the_limit_is_refused_by_its_head() {
     let mut w = World::new(Mode::Transaction);
     assert!(matches!(w.client_sends(&[b'Q', 0x7f, 0, 0, 0]), ClientHalt::Refuse(_)));
+}
+
+#[test]
+fn a_simple_query_is_refused_where_it_is_disallowed() {
+    let mut w = World::new(Mode::Transaction);
+    w.session.set_rules(Rules { allows_simple_queries: false, ..rules(Mode::Transaction) });
+    assert_eq!(w.client_sends(&[parse("", "q"), sync()].concat()), ClientHalt::Input);
+    let halt = w.client_sends(&written(|out| frontend::query(out, "q")));
+    assert!(matches!(halt, ClientHalt::Refuse(refusal) if refusal.text == "PQexec disallowed"));
+    assert_eq!(w.sent(), "PS");
 }
 
 #[test]

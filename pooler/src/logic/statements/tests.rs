@@ -73,6 +73,39 @@ fn the_unnamed_statement_before_a_lost_one_counts_again() {
     assert_eq!(client.unnamed(), Some((first, &b"first"[..])));
 }
 
+#[test]
+fn what_an_earlier_batch_may_have_failed_to_do_is_in_doubt_until_it_is_answered() {
+    let mut registry = Registry::default();
+    let (one, two) = (registry.intern(b"1", &[]), registry.intern(b"2", &[]));
+    let mut server = ServerStatements::new(1);
+    server.insert(&one);
+    assert_eq!(server.touch(one.id), Presence::Sure, "in its own batch both are carried out or none");
+    server.on_sync();
+    assert_eq!(server.touch(one.id), Presence::InDoubt);
+    server.on_settled();
+    assert_eq!(server.touch(one.id), Presence::Sure);
+    server.on_settled();
+    server.insert(&two);
+    assert_eq!(server.evict().map(|shared| shared.id), Some(one.id));
+    assert_eq!(server.touch(one.id), Presence::InDoubt, "its Close may be dropped");
+    server.on_lost_parse(two.id);
+    server.on_lost_close(one.id);
+    server.on_settled();
+    assert_eq!((server.touch(one.id), server.touch(two.id)), (Presence::Sure, Presence::InDoubt));
+}
+
+#[test]
+fn an_unnamed_statement_of_an_unanswered_batch_is_nobodys() {
+    let (mut client, mut server) = (ClientStatements::default(), ServerStatements::new(1));
+    let (token, _) = client.remember_unnamed(1, b"P");
+    server.set_unnamed(Some(token));
+    assert_eq!(server.unnamed_now(), Some(token));
+    server.on_sync();
+    assert_eq!(server.unnamed_now(), Some(UnnamedToken::UNKNOWN));
+    server.on_settled();
+    assert_eq!(server.unnamed_now(), Some(token));
+}
+
 proptest! {
     #[test]
     fn the_cache_stays_within_its_limit_and_never_drops_what_the_batch_uses(
@@ -87,7 +120,8 @@ proptest! {
             let mut used = std::collections::HashSet::new();
             for n in batch {
                 let shared = &texts[n as usize];
-                prop_assert_eq!(server.touch(shared.id), on_server.contains(&shared.id));
+                let is_there = server.touch(shared.id) == Presence::Sure;
+                prop_assert_eq!(is_there, on_server.contains(&shared.id));
                 if !on_server.contains(&shared.id) {
                     on_server.insert(shared.id);
                     server.insert(shared);
@@ -99,7 +133,7 @@ proptest! {
                 used.insert(shared.id);
             }
             prop_assert!(server.len() <= limit.max(used.len()) + 4);
-            server.on_batch_end();
+            server.on_settled();
         }
     }
 }

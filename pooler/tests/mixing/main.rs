@@ -1,0 +1,18 @@
+//! The law of the house, by made-up scripts: no client ever sees another's reply. The fuzz target `pooler_session` plays
+//! the same model for longer.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a model may panic, as tests may")]
+
+mod model;
+
+use proptest::prelude::*;
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(3000))]
+    #[test]
+    fn each_client_sees_what_it_would_see_on_a_postgres_of_its_own(
+        script in proptest::collection::vec(any::<u8>(), 0..160),
+    ) {
+        model::play(&script);
+    }
+}
