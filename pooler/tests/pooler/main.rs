@@ -5,6 +5,8 @@
 mod console;
 mod copy;
 mod derive;
+mod drivers;
+mod exporter;
 mod extended;
 mod fake;
 mod hostile;
@@ -16,6 +18,7 @@ mod parameters;
 mod pipelines;
 mod replication;
 mod script;
+mod seeds;
 mod traps_auth;
 mod traps_cancel;
 mod traps_death;
