@@ -18,8 +18,8 @@ fuzz_target!(|bytes: &[u8]| {
         let _ = frontend::parse_query(body);
         let _ = frontend::parse_password(body);
         let _ = frontend::parse_sasl_initial(body);
-        let _ = frontend::Target::from_body(body);
-        if let Ok(read) = report::Fields::parse(body) {
+        let _ = frontend::Target::parse(body);
+        if let Ok(read) = report::Received::parse(body) {
             let _ = read.summary();
         }
     }
