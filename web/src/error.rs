@@ -135,6 +135,7 @@ impl Error {
             Self::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Unavailable(_) | Self::TimedOut | Self::Redis(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Database(cause) if is_passing(cause) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Database(cause) if holds_nul(cause) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Database(_) | Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -165,6 +166,7 @@ impl Error {
     pub fn detail(&self) -> String {
         match self {
             Self::Database(cause) if is_passing(cause) => why_passing(cause).into(),
+            Self::Database(cause) if holds_nul(cause) => "text must not hold NUL characters".into(),
             Self::Redis(_) => "a part of the service is away; try again".into(),
             Self::Database(_) | Self::Internal(_) => "an error of ours; it has been logged".into(),
             _ => self.to_string(),
@@ -275,6 +277,11 @@ pub fn breaks_off(cause: &sqlx::Error) -> bool {
         }),
         _ => false,
     }
+}
+
+/// The one text that JSON and Rust know and Postgres cannot store: SQLSTATE 22021.
+fn holds_nul(cause: &sqlx::Error) -> bool {
+    cause.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref() == Some("22021")
 }
 
 fn why_passing(cause: &sqlx::Error) -> &'static str {

@@ -140,6 +140,27 @@ async fn no_answer_to_a_bad_body_names_a_type_of_ours() {
 }
 
 #[tokio::test]
+async fn text_with_nul_is_no_fault_of_ours() {
+    let world = World::start().await;
+    let replica = world.replica("web-1").await;
+    let alice = world.user("alice").await;
+    let client = replica.client_of(&alice);
+    client.get("/api/sessions/%00").await.assert_problem(404, "not-found");
+    client.delete("/api/sessions/a%00b").await.assert_problem(404, "not-found");
+    for (path, body) in [
+        ("/api/auth/login", json!({"username": "a\0", "password": "long enough"})),
+        ("/api/auth/register", json!({"username": "a\0bc", "password": "long enough"})),
+        ("/api/sessions", json!({"title": "a\0b"})),
+    ] {
+        let answer = client.post(path, &body).await;
+        assert!(answer.status == 422 || answer.status == 401, "{path}: {answer:?}");
+    }
+    let renamed = client.patch("/api/users/me", &json!({"display_name": "a\0b"})).await;
+    renamed.assert_problem(422, "unprocessable");
+    replica.stop().await;
+}
+
+#[tokio::test]
 async fn messages_beyond_their_retention_are_removed_and_the_others_stay() {
     let world = World::start().await;
     let replica = world.direct_replica("web-1", &[]).await;

@@ -80,7 +80,8 @@ pub async fn slow(
     }
     let found = app.store.figures().slow_queries(threshold_ms, QUERIES_MAX).await?;
     let note = found.is_none().then_some(
-        "pg_stat_statements is not installed; a superuser can: CREATE EXTENSION pg_stat_statements",
+        "pg_stat_statements does not work here: it must be in shared_preload_libraries, and a superuser must have \
+         said CREATE EXTENSION pg_stat_statements",
     );
     let queries = found.unwrap_or_default();
     Ok(Json(SlowQueries { threshold_ms, count: queries.len(), queries, timestamp: timestamp(), note }))

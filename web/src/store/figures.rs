@@ -45,6 +45,20 @@ pub struct Totals {
     pub active_users_24h: i64,
 }
 
+const SLOW_QUERIES: &str = "
+    SELECT query, calls, mean_exec_time AS mean_ms, total_exec_time AS total_ms, max_exec_time AS max_ms, rows,
+           shared_blks_hit::float8 / nullif(shared_blks_hit + shared_blks_read, 0) AS cache_hit_ratio
+      FROM pg_stat_statements
+     WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
+       AND mean_exec_time >= $1 AND query IS NOT NULL
+     ORDER BY mean_exec_time DESC LIMIT $2";
+
+/// The extension is there, but the server was started without its library: SQLSTATE 55000.
+fn is_not_preloaded(cause: &sqlx::Error) -> bool {
+    let code = cause.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    code.as_deref() == Some("55000")
+}
+
 impl<'a> Figures<'a> {
     pub(super) fn new(db: &'a Db) -> Self {
         Self { db }
@@ -155,7 +169,7 @@ impl<'a> Figures<'a> {
             .await?)
     }
 
-    /// Statements whose mean time is at least `threshold_ms`, slowest first; `None` without pg_stat_statements.
+    /// Statements whose mean time is at least `threshold_ms`, slowest first; `None` where pg_stat_statements does not work.
     pub async fn slow_queries(&self, threshold_ms: f64, limit: i64) -> Result<Option<Vec<SlowQuery>>, Error> {
         let there: bool = self
             .db
@@ -170,18 +184,14 @@ impl<'a> Figures<'a> {
         if !there {
             return Ok(None);
         }
-        let rows = self.db.run(|mut lease| async move { sqlx::query_as(
-            "SELECT query, calls, mean_exec_time AS mean_ms, total_exec_time AS total_ms, max_exec_time AS max_ms,
-                    rows, shared_blks_hit::float8 / nullif(shared_blks_hit + shared_blks_read, 0) AS cache_hit_ratio
-               FROM pg_stat_statements
-              WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
-                AND mean_exec_time >= $1 AND query IS NOT NULL
-              ORDER BY mean_exec_time DESC LIMIT $2",
-        )
-        .bind(threshold_ms)
-        .bind(limit)
-        .fetch_all(&mut *lease).await }).await?;
-        Ok(Some(rows))
+        let found = self.db.run(|mut lease| async move {
+            sqlx::query_as(SLOW_QUERIES).bind(threshold_ms).bind(limit).fetch_all(&mut *lease).await
+        });
+        match found.await {
+            Ok(rows) => Ok(Some(rows)),
+            Err(cause) if is_not_preloaded(&cause) => Ok(None),
+            Err(cause) => Err(cause.into()),
+        }
     }
 
     pub async fn totals(&self) -> Result<Totals, Error> {

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::{Db, violates};
 use crate::error::Error;
+use crate::logic::accounts;
 use crate::logic::message::{Author, Offset};
 
 /// A session as its members see it.
@@ -92,7 +93,11 @@ impl<'a> SessionReads<'a> {
     /// By UUID or by slug; a UUID is never a slug that somebody else could take.
     pub async fn find(&self, id_or_slug: &str) -> Result<Option<Session>, Error> {
         let id = Uuid::try_parse(id_or_slug).ok();
-        let slug = id.is_none().then_some(id_or_slug);
+        // What can be no slug is not even asked for: the database takes no text with NUL.
+        let slug = id.is_none().then_some(id_or_slug).filter(|slug| accounts::check_slug(slug).is_ok());
+        if id.is_none() && slug.is_none() {
+            return Ok(None);
+        }
         Ok(self
             .db
             .run(|mut lease| async move {
