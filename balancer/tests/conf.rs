@@ -275,7 +275,8 @@ fn proxy_pass_says_where_and_what() {
     assert!(matches!(&pass("/d/").uri, UriForm::Replace { with, .. } if **with == *b"/z"));
     assert!(matches!(pass("/e/").target, Target::Dynamic(_)));
     let group = settings.http.upstream_named("group").unwrap();
-    let backups: Vec<bool> = group.peers.iter().map(|peer| peer.terms.tier == balancer::conf::upstream::Tier::Backup).collect();
+    let backups: Vec<bool> =
+        group.peers.iter().map(|peer| peer.terms.tier == balancer::conf::upstream::Tier::Backup).collect();
     assert_eq!(backups, [false, true, true], "each address of a name is a server, backups come last");
     assert_eq!(&*group.peers[2].name, "10.0.1.2:80");
     let redirect = pass("/b/").default_redirect.clone().unwrap();

@@ -1,7 +1,7 @@
 //! What all workers share: settings, pools, clients, statements, statistics. No work is done here.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use chassis::tasks::Tasks;

@@ -78,9 +78,18 @@ pub enum Settled {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Chore {
     /// For the pool, or for this client alone.
-    Dial { server: ServerKey, reserve: bool, dedicated_to: Option<ClientId> },
-    Check { server: ServerKey },
-    Close { server: ServerKey, reason: CloseReason },
+    Dial {
+        server: ServerKey,
+        reserve: bool,
+        dedicated_to: Option<ClientId>,
+    },
+    Check {
+        server: ServerKey,
+    },
+    Close {
+        server: ServerKey,
+        reason: CloseReason,
+    },
 }
 
 /// Where a connection is. The single state of each server; only `Ledger::place` changes it.

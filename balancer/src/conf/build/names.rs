@@ -38,8 +38,13 @@ impl<'a> Names<'a> {
         for node in http.iter().filter(|node| made::MAKERS.contains(&&node.name[..])) {
             makers.insert(made::name_of(node)?, node);
         }
-        let names =
-            Names { makers, made: RefCell::default(), groups: RefCell::default(), users: RefCell::default(), explains: Cell::default() };
+        let names = Names {
+            makers,
+            made: RefCell::default(),
+            groups: RefCell::default(),
+            users: RefCell::default(),
+            explains: Cell::default(),
+        };
         names.collect_groups(http);
         names.collect_users(http);
         Ok(names)

@@ -11,8 +11,8 @@ use super::scope::Scope;
 use super::ssl::server_tls;
 use crate::conf::blocks::Node;
 use crate::conf::error::Result;
-use crate::metrics::ZoneKind;
 use crate::conf::location::{HeadLimits, Http2, LocationKind, Pattern, Server};
+use crate::metrics::ZoneKind;
 
 /// A server block and what leads to it.
 pub(super) struct Built<'a> {

@@ -3,7 +3,8 @@
 use std::fmt;
 
 use super::{
-    Error, Key, MAX_ITERATIONS, MECHANISM, client_key, decode, decode_key, encode, hmac, salted_password, server_key, sha256,
+    Error, Key, MAX_ITERATIONS, MECHANISM, client_key, decode, decode_key, encode, hmac, salted_password,
+    server_key, sha256,
 };
 use crate::auth::same;
 
