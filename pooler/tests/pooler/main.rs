@@ -14,6 +14,7 @@ mod ldap;
 mod life;
 mod limits;
 mod login;
+mod operations;
 mod parameters;
 mod pipelines;
 mod replication;
