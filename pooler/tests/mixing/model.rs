@@ -80,7 +80,9 @@ impl Postgres {
                 self.say(b'3', b"");
             }
             b'E' => match self.portal.take() {
-                Some(text) if self.allows(&text) => drop(self.run(&text, true)),
+                Some(text) if self.allows(&text) => {
+                    self.run(&text, true);
+                }
                 _ => self.fail(true),
             },
             b'S' => {
@@ -92,9 +94,9 @@ impl Postgres {
                 self.portal = None;
                 let text = frontend::parse_query(body).expect("whole").to_vec();
                 if self.allows(&text) {
-                    self.run(&text, false)
+                    self.run(&text, false);
                 } else {
-                    self.fail(false)
+                    self.fail(false);
                 }
                 self.ready();
             }
