@@ -64,7 +64,7 @@ async fn no_request_fails_because_all_pooled_connections_broke_since_the_last_on
 
 #[tokio::test]
 async fn a_request_in_flight_when_postgres_dies_is_503_and_says_that_the_connection_broke() {
-    let world = World::start().await;
+    let world = World::apart().await;
     let replica = world.direct_replica("web-1", &[("DATABASE_POOL_TIMEOUT", "1")]).await;
     let alice = world.user("alice").await;
     let client = replica.client_of(&alice);

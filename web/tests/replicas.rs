@@ -173,7 +173,7 @@ async fn a_standby_that_was_promoted_leaves_within_a_second() {
 
 #[tokio::test]
 async fn after_a_failover_tokens_that_the_new_primary_has_are_honoured() {
-    let world = World::start().await;
+    let world = World::apart().await;
     let standby = world.standby().await;
     let switch = Switch::to(world.postgres.port).await;
     let replica = replica_over(&world, &switch, &[]).await;
@@ -197,7 +197,7 @@ async fn after_a_failover_tokens_that_the_new_primary_has_are_honoured() {
 
 #[tokio::test]
 async fn a_write_that_was_lost_in_a_failover_is_503_and_never_an_old_answer() {
-    let world = World::start().await;
+    let world = World::apart().await;
     let standby = world.standby().await;
     let switch = Switch::to(world.postgres.port).await;
     let replica = replica_over(&world, &switch, &[]).await;

@@ -60,15 +60,26 @@ static DATABASES: AtomicU32 = AtomicU32::new(1);
 impl World {
     /// A migrated, empty database and an empty Redis.
     pub async fn start() -> Self {
-        let world = Self::without_schema().await;
-        web::schema::migrate(&world.settings("migrate", &[])).await.expect("the migrations apply");
-        world
+        Self::without_schema().await.migrated().await
     }
 
-    /// The same without tables.
+    /// The same with a Postgres of its own, which may be crashed.
+    pub async fn apart() -> Self {
+        Self::on(Box::leak(Box::new(Postgres::start()))).await.migrated().await
+    }
+
+    /// Without tables.
     pub async fn without_schema() -> Self {
+        Self::on(Postgres::shared()).await
+    }
+
+    async fn migrated(self) -> Self {
+        web::schema::migrate(&self.settings("migrate", &[])).await.expect("the migrations apply");
+        self
+    }
+
+    async fn on(postgres: &'static Postgres) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let postgres = Postgres::shared();
         let database = format!("arena_{}", DATABASES.fetch_add(1, Ordering::Relaxed));
         postgres.create_database(&database).await;
         Self { postgres, database, redis: Redis::start().await, replicas: std::sync::Mutex::default() }

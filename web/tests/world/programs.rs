@@ -166,7 +166,7 @@ impl Postgres {
         SHARED.get_or_init(Self::start)
     }
 
-    fn start() -> Self {
+    pub fn start() -> Self {
         let (dir, port) = (new_dir("postgres"), free_port());
         std::fs::write(dir.join("password"), PASSWORD).unwrap();
         shell(&format!("chmod 0644 {}/password", dir.display()));
@@ -181,7 +181,7 @@ impl Postgres {
         Self { port, dir, server }
     }
 
-    /// Ends it as a crash would: no backend says a word.
+    /// Ends it as a crash would: no backend says a word. Only in a world apart: other tests use the one of the process.
     pub fn crash(&self) {
         self.server.signal("KILL");
     }
