@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid};
 
@@ -135,10 +134,19 @@ impl Drop for KillAtEnd {
 /// The process is no child of ours: there is nothing to wait on but its id.
 fn wait_until_gone(process: i32) {
     let deadline = Instant::now() + Duration::from_secs(20);
-    while kill(Pid::from_raw(process), None) != Err(Errno::ESRCH) {
+    while !is_gone(process) {
         assert!(Instant::now() < deadline, "process {process} does not end");
         std::thread::yield_now();
     }
+}
+
+/// In a container whose first process reaps nobody a process that has ended stays a zombie, and so do its threads.
+fn is_gone(process: i32) -> bool {
+    let Ok(threads) = fs::read_dir(format!("/proc/{process}/task")) else { return true };
+    threads.flatten().all(|thread| {
+        let state = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        state.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z'))
+    })
 }
 
 #[test]

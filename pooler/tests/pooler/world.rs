@@ -18,7 +18,7 @@ pub struct Postgres {
 static POSTGRES: OnceLock<Postgres> = OnceLock::new();
 
 const GUARD: &str = r#"
-"$1/initdb" -D "$2/data" -A trust -U postgres --no-sync >"$2/initdb.log" 2>&1 || exit 1
+"$1/initdb" -D "$2/data" -A trust -U postgres -E UTF8 --locale=C --no-sync >"$2/initdb.log" 2>&1 || exit 1
 cat >>"$2/data/pg_hba.conf.new" <<HBA
 host all scram_user 127.0.0.1/32 scram-sha-256
 host all md5_user 127.0.0.1/32 md5
