@@ -13,7 +13,6 @@ use hyper::StatusCode;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
-use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::process::Command;
@@ -148,7 +147,7 @@ async fn end(site: &Site, stop_command: Option<&str>) -> anyhow::Result<()> {
     anyhow::ensure!(command.trim() == "stack", "process {pid} is not the stack any more: take a new status");
     kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGTERM).context("cannot tell the stack to end")?;
     let began = Instant::now();
-    while Path::new(&format!("/proc/{pid}")).exists() {
+    while !is_gone(pid) {
         anyhow::ensure!(
             began.elapsed() < GONE_LIMIT,
             "the stack was still there after {} s",
@@ -157,4 +156,12 @@ async fn end(site: &Site, stop_command: Option<&str>) -> anyhow::Result<()> {
         sleep(Duration::from_millis(50)).await;
     }
     Ok(())
+}
+
+/// Also where nobody reaps it, as the first process of a container may fail to do: a zombie without other threads.
+fn is_gone(pid: u32) -> bool {
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return true };
+    // Fields 3 and 20 of proc(5), counted from behind the name, which may hold anything.
+    let mut fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields).split_whitespace();
+    fields.next() == Some("Z") && fields.nth(16).is_none_or(|threads| matches!(threads, "0" | "1"))
 }
