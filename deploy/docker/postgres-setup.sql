@@ -1,7 +1,10 @@
 -- Roles, database and extension as the environment names them; the same again changes nothing.
--- A statement that fails is not logged: it may hold a password.
+-- These statements hold passwords: they are neither logged, whether they fail or are slow, nor kept as statistics.
 SET log_min_error_statement = panic;
 SET log_statement = 'none';
+SET log_min_duration_statement = -1;
+SET log_min_duration_sample = -1;
+SET pg_stat_statements.track_utility = off;
 SET client_min_messages = warning;
 \getenv user DB_USER
 \getenv password DB_PASSWORD

@@ -121,8 +121,17 @@ fn set_up_script(plan: &Plan) -> String {
         )
     };
     let mut script = String::new();
-    // A statement that fails is not logged: it may hold a password.
-    script.push_str("SET log_min_error_statement = panic;\nSET log_statement = 'none';\nSET client_min_messages = warning;\n");
+    // These statements hold passwords: they are neither logged, whether they fail or are slow, nor kept as statistics.
+    for quiet in [
+        "log_min_error_statement = panic",
+        "log_statement = 'none'",
+        "log_min_duration_statement = -1",
+        "log_min_duration_sample = -1",
+        "pg_stat_statements.track_utility = off",
+        "client_min_messages = warning",
+    ] {
+        script.push_str(&format!("SET {quiet};\n"));
+    }
     script.push_str(&role(&database.user, "", "DB_PASSWORD"));
     script.push_str(&role(REPLICATOR, "REPLICATION", "REPLICATION_PASSWORD"));
     // The monitoring pages show all connections and statements of the database.

@@ -25,6 +25,9 @@ fn a_private_stack_comes_up_with_a_standby_and_leaves_nothing_behind() {
     assert_eq!((ask(&primary).as_str(), ask(&standby).as_str()), ("f\n", "t\n"));
     let max = world.ok(&["exec", "postgres", "psql", "-XAt", "-c", "SHOW max_connections"]);
     assert_eq!(max, "200\n", "deploy/postgresql.conf is in use");
+    let kept = "SELECT count(*) FROM pg_stat_statements WHERE query LIKE 'ALTER ROLE%'";
+    let kept = world.ok(&["exec", "postgres", "psql", "-XAt", "-c", kept]);
+    assert_eq!(kept, "0\n", "who may read statistics does not read passwords in them");
 
     let pids = world.pids();
     assert_eq!(pids.len(), 8);
