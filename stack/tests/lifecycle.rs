@@ -218,6 +218,9 @@ fn replicas_come_and_go_and_the_balancer_learns_of_it() {
     world.ok(&["scale", "1"]);
     assert_eq!(world.status()["replicas"].as_array().unwrap().len(), 1);
     assert_eq!(world.part("balancer")["pid"], balancer, "it was not restarted");
+    world.ok(&["down"]);
+    world.ok(&["up", "--as-before"]);
+    assert_eq!(world.status()["replicas"].as_array().unwrap().len(), 1, "a restart keeps to the number");
     let refused = world.stack(&["restart", "web-2"]);
     assert!(
         refused.status == 1 && refused.text.contains("no part of this stack is named web-2"),

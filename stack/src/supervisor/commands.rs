@@ -10,8 +10,8 @@ use crate::keeper::Keeper;
 use crate::logic::addresses::Place;
 use crate::logic::plan::Part;
 use crate::origin::{Checked, Ports};
-use crate::release;
-use crate::{conf, postgres};
+use crate::settings::Overrides;
+use crate::{conf, last_start, postgres, release};
 
 /// More replicas than this have no ports between the two bases of the defaults.
 const REPLICAS_MAX: u32 = 200;
@@ -69,7 +69,9 @@ impl Stack {
             }
         }
         self.board.say(&format!("{replicas} replicas"));
-        Ok(())
+        // A restart keeps to it.
+        let before = last_start::read(self.nest.dirs.root())?;
+        last_start::write(&self.nest.dirs, Overrides { replicas: Some(replicas), ..before })
     }
 
     /// One part, or all replicas one after the other (`web`), with `config.env` read again.
