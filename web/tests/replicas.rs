@@ -163,6 +163,7 @@ async fn a_standby_that_was_promoted_leaves_within_a_second() {
     let read_from = async || client.get("/api/users").await.header("x-read-from").to_owned();
     until("both standbys answer", SOON, async || read_from().await == "replica-2").await;
     promoted.promote().await;
+    // The second is the promise that is tested: it waits for nothing.
     tokio::time::sleep(Duration::from_secs(1)).await;
     for _ in 0..20 {
         assert_ne!(read_from().await, "replica-2");
