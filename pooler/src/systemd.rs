@@ -120,8 +120,10 @@ mod tests {
 
     #[test]
     fn without_a_service_manager_nothing_happens() {
-        Notifier::new(None).ready();
-        Notifier::new(Some("")).ready();
-        Notifier::new(Some("/does/not/exist")).ready();
+        for address in [None, Some(""), Some("/does/not/exist")] {
+            let notifier = Notifier::new(address);
+            assert!(notifier.socket.is_none(), "{address:?}");
+            notifier.ready();
+        }
     }
 }
