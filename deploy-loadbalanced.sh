@@ -21,7 +21,7 @@ usage() {
   logs [SERVICE] [-f]       logs of all parts or of one
   exec SERVICE CMD...       run a command in a part's surroundings
   scale N                   another number of web replicas
-  upgrade                   build and go over to the new programs, replicas one at a time
+  upgrade                   build and go over to the new programs, replicas one at a time; nobody is refused
   rollback                  go back to the programs before
   backup [FILE]             save the database (pg_dump, custom format)
   restore FILE              load a backup into the database
@@ -96,7 +96,7 @@ docker_verb() {
     restart) docker_restart "$@" ;;
     status | ps) compose ps ;;
     logs) docker_logs "$@" ;;
-    exec) compose exec -T "$(todays_name "$1")" "${@:2}" ;;
+    exec) docker_exec "$@" ;;
     scale) docker_scale "$@" ;;
     upgrade) docker_upgrade ;;
     rollback) docker_rollback ;;

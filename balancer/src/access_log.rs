@@ -1,20 +1,27 @@
 //! Access logs: each worker renders its lines into its own buffer and writes them in batches; no lock per request.
 //! Files are opened once per process and opened anew on USR1.
 
+mod named;
+
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use self::named::OpenFiles;
 use crate::conf::error::system;
-use crate::conf::settings::{AccessLog, Escape, LogFormat};
+use crate::conf::settings::{AccessLog, Escape, LogFormat, LogTarget};
 use crate::conf::template::Part;
 use crate::conf::variables::Facts;
 
@@ -93,6 +100,8 @@ impl LogFile {
 pub struct Journal {
     files: Arc<LogFiles>,
     batches: RefCell<Vec<Batch>>,
+    /// Of logs with variables in their names.
+    named: RefCell<OpenFiles>,
     /// Some batch has got its first line.
     begun: Notify,
 }
@@ -103,13 +112,15 @@ struct Batch {
     lines: Vec<u8>,
     len_max: usize,
     due: Option<Instant>,
+    /// Each batch is packed by itself.
+    gzip: Option<u32>,
     /// No `buffer=` holds its lines back.
     is_live: bool,
 }
 
 impl Journal {
     pub fn new(files: Arc<LogFiles>) -> Journal {
-        Journal { files, batches: RefCell::default(), begun: Notify::new() }
+        Journal { files, batches: RefCell::default(), named: RefCell::default(), begun: Notify::new() }
     }
 
     /// One line for each log of the location whose condition holds.
@@ -122,8 +133,22 @@ impl Journal {
     }
 
     fn write_line(&self, log: &AccessLog, facts: &dyn Facts) {
+        let path = match &log.target {
+            LogTarget::File(path) => path,
+            LogTarget::Named { name, folder, open } => {
+                let name = name.to_bytes(facts);
+                let path = folder.join(OsStr::from_bytes(&name));
+                let mut line = Vec::new();
+                render(&log.format, facts, &mut line);
+                let now = std::time::Instant::now();
+                if let Err(error) = self.named.borrow_mut().write(&path, &line, open.as_ref(), now) {
+                    tracing::error!("{}", system("open", &path, &error));
+                }
+                return;
+            }
+        };
         let mut batches = self.batches.borrow_mut();
-        let Some(index) = self.batch(&mut batches, log) else { return };
+        let Some(index) = self.batch(&mut batches, path, log) else { return };
         let batch = &mut batches[index];
         render(&log.format, facts, &mut batch.lines);
         if batch.lines.len() >= batch.len_max {
@@ -140,19 +165,19 @@ impl Journal {
     }
 
     /// The batch of a log; the file is looked up when this worker first writes to it. Few: a scan finds it.
-    fn batch(&self, batches: &mut Vec<Batch>, log: &AccessLog) -> Option<usize> {
-        let known = batches
-            .iter()
-            .position(|batch| Arc::ptr_eq(&batch.file.path, &log.file) || batch.file.path == log.file);
+    fn batch(&self, batches: &mut Vec<Batch>, path: &Arc<Path>, log: &AccessLog) -> Option<usize> {
+        let known =
+            batches.iter().position(|batch| Arc::ptr_eq(&batch.file.path, path) || batch.file.path == *path);
         if known.is_some() {
             return known;
         }
-        let file = self.files.find(&log.file)?;
+        let file = self.files.find(path)?;
         batches.push(Batch {
             file,
             lines: Vec::new(),
             len_max: log.buffer_len.unwrap_or(BATCH_LEN),
             due: None,
+            gzip: log.gzip,
             is_live: log.buffer_len.is_none(),
         });
         Some(batches.len() - 1)
@@ -208,10 +233,20 @@ impl Batch {
     fn flush(&mut self) {
         self.due = None;
         if !self.lines.is_empty() {
-            self.file.write(&self.lines);
+            match self.gzip {
+                Some(level) => self.file.write(&packed(&self.lines, level)),
+                None => self.file.write(&self.lines),
+            }
             self.lines.clear();
         }
     }
+}
+
+fn packed(lines: &[u8], level: u32) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::new(level));
+    // Packing from memory into memory cannot fail.
+    let _ = encoder.write_all(lines);
+    encoder.finish().unwrap_or_default()
 }
 
 /// Appends the line that the format makes, with its end.

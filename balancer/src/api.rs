@@ -71,6 +71,8 @@ pub enum Fault {
     BodyTooLarge,
     #[error("zone not found")]
     ZoneNotFound,
+    #[error("resolver zone not found")]
+    ResolverZoneNotFound,
 }
 
 impl Fault {
@@ -78,6 +80,7 @@ impl Fault {
         match self {
             Fault::Refused(refusal) => refusal.status(),
             Fault::PathNotFound | Fault::UnknownVersion | Fault::ZoneNotFound => 404,
+            Fault::ResolverZoneNotFound => 404,
             Fault::MethodDisabled => 405,
             Fault::BodyTooLarge => 413,
         }
@@ -91,6 +94,7 @@ impl Fault {
             Fault::MethodDisabled => "MethodDisabled",
             Fault::BodyTooLarge => "RequestBodyTooLarge",
             Fault::ZoneNotFound => "ServerZoneNotFound",
+            Fault::ResolverZoneNotFound => "ResolverZoneNotFound",
         }
     }
 
@@ -126,12 +130,13 @@ fn read(path: &[&str], running: &Running) -> Result<Value, Fault> {
     let upstreams =
         |name: &str| running.upstreams.named(name).filter(|group| group.upstream().zone.is_some());
     Ok(match path {
-        [] => json!(["nginx", "processes", "connections", "workers", "http"]),
+        [] => json!(["nginx", "processes", "connections", "workers", "http", "resolvers"]),
         ["nginx"] => zones::nginx(running),
         ["processes"] => zones::processes(running),
         ["connections"] => zones::connections(running),
         ["workers"] => zones::workers(running),
         ["http"] => json!(["requests", "server_zones", "location_zones", "upstreams"]),
+        ["resolvers", rest @ ..] => zones::resolvers(running, rest)?,
         ["http", "requests"] => zones::requests(running),
         ["http", kind @ ("server_zones" | "location_zones"), rest @ ..] => zones::zones(running, kind, rest)?,
         ["http", "upstreams"] => upstreams::all(running),

@@ -18,8 +18,12 @@ impl Buffer {
 
     /// Appends bytes that are at hand.
     pub fn extend(&mut self, data: &[u8]) {
-        let len_max = self.len() + data.len();
-        self.space(len_max)[..data.len()].copy_from_slice(data);
+        if self.data.len() - self.end < data.len() {
+            self.data.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.len());
+            self.data.resize((self.end + data.len()).max(self.data.len()), 0);
+        }
+        self.data[self.end..][..data.len()].copy_from_slice(data);
         self.fill(data.len());
     }
 
@@ -119,6 +123,17 @@ mod tests {
         assert_eq!(buffer.space(8).len(), 5);
         buffer.consume(3);
         assert!(buffer.is_empty());
+    }
+
+    #[test]
+    fn bytes_at_hand_fit_into_any_memory() {
+        let mut buffer = Buffer::of(b"head".to_vec());
+        buffer.consume(3);
+        buffer.extend(b" and more than there was");
+        assert_eq!(buffer.unread(), b"d and more than there was");
+        buffer.clear();
+        buffer.extend(&[7; 2 * BUFFER_LEN]);
+        assert_eq!(buffer.len(), 2 * BUFFER_LEN);
     }
 
     #[test]

@@ -76,8 +76,10 @@ pub fn version(with_build: bool) -> String {
     let own = env!("CARGO_PKG_VERSION");
     let mut text = format!("nginx version: nginx/{NGINX_VERSION} (balancer/{own})\n");
     if with_build {
-        let arguments: Vec<String> =
-            BUILT_IN.iter().map(|name| format!("--with-{name}")).chain(left_out()).collect();
+        let arguments: Vec<String> = {
+            let build = format!("--build=balancer/{own}");
+            BUILT_IN.iter().map(|name| format!("--with-{name}")).chain(left_out()).chain([build]).collect()
+        };
         text.push_str(&format!(
             "built for {}\nbuilt with rustls, after nginx built with OpenSSL {OPENSSL_VERSION}\n\
              TLS SNI support enabled\nconfigure arguments: {}\n",
@@ -105,8 +107,6 @@ const BUILT_IN: &[&str] = &[
 
 /// nginx's default modules that we do not have (yet).
 const LEFT_OUT: &[&str] = &[
-    "http_charset",
-    "http_ssi",
     "http_userid",
     "http_mirror",
     "http_autoindex",

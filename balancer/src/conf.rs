@@ -14,6 +14,7 @@ pub mod listen;
 pub mod location;
 pub mod made;
 pub mod map;
+pub mod naming;
 pub mod proxy;
 pub mod rewrite;
 pub mod settings;

@@ -33,6 +33,7 @@ use crate::limits::Limits;
 use crate::listeners;
 use crate::logic::upstreams::Set;
 use crate::metrics::Metrics;
+use crate::names::{Names, resolvers};
 use crate::prober::Prober;
 use crate::running::{Listener, Running, Socket};
 use crate::worker::{self, Command, WorkerHandle};
@@ -168,6 +169,7 @@ fn prepare(
         limits: Arc::new(Limits::new(&settings.http, None)),
         logs,
         metrics,
+        resolvers: resolvers(&settings.http),
         started: Instant::now().checked_sub(age).unwrap_or_else(Instant::now),
         era: (generation, SystemTime::now()),
         changes: asks,
@@ -201,6 +203,7 @@ fn run(origin: Origin, error_logs: ErrorLogs, prepared: Prepared) -> io::Result<
             retiring: Vec::new(),
             draining: Arc::default(),
             prober: Prober::new(tasks.clone()),
+            names: Names::new(tasks.clone()),
             changes: prepared.changes,
             successor: None,
             predecessor: prepared.is_successor.then(getppid),
@@ -211,6 +214,8 @@ fn run(origin: Origin, error_logs: ErrorLogs, prepared: Prepared) -> io::Result<
         prepared.moot.iter().for_each(|what| tracing::info!("{what}"));
         // Before the first request: who must pass a check first gets none until then.
         master.prober.adopt(&prepared.running);
+        master.names.adopt(&prepared.running);
+        master.settle_names().await;
         master.start_workers()?;
         if let Some(listener) = prepared.ops {
             tasks.spawn("ops", chassis::ops::serve(listener, master.ops(), tasks.clone()));
@@ -239,6 +244,7 @@ struct Master {
     /// Shared with the ops port: a process that drains is not ready.
     draining: Arc<AtomicBool>,
     prober: Prober,
+    names: Names,
     changes: mpsc::Receiver<Change>,
     /// The process that USR2 has started to take our place.
     successor: Option<std::process::Child>,
@@ -363,6 +369,7 @@ impl Master {
             limits: Arc::new(Limits::new(&settings.http, Some(&before.limits))),
             logs: before.logs.clone(),
             metrics: before.metrics.clone(),
+            resolvers: resolvers(&settings.http),
             started: before.started,
             era: (before.era.0 + 1, SystemTime::now()),
             changes: before.changes.clone(),
@@ -388,6 +395,7 @@ impl Master {
         self.close(before.listeners.iter().filter(|listener| !stays(listener)));
         next.metrics.forget_others(&next);
         self.prober.adopt(&next);
+        self.names.adopt(&next);
         self.replaced.push((before.era.0, Arc::downgrade(before)));
         rename_pid_file(&before.settings.main, &next.settings.main);
         tracing::info!("reconfigured");

@@ -4,6 +4,7 @@
 use std::io;
 
 use crate::logic::h1::{BadBody, BadResponse, Refusal};
+use crate::logic::resolver::Failure as NoAddress;
 use crate::logic::retry::Failure;
 use crate::tls::connect::NoSession;
 
@@ -44,7 +45,11 @@ pub enum Error {
     Exhausted(io::Error),
     #[error("no live upstreams while connecting to upstream")]
     NoLiveUpstreams,
-    #[error("writing a client's body to a file failed: {0}")]
+    #[error("{0} could not be resolved ({1})")]
+    NotResolved(Box<str>, NoAddress),
+    #[error("no resolver defined to resolve {0}")]
+    NoResolver(Box<str>),
+    #[error("a temporary file failed: {0}")]
     Spool(io::Error),
     #[error("gzip of an answer failed: {0}")]
     Coding(io::Error),
@@ -68,7 +73,11 @@ impl Error {
             | Error::ClientBody(_)
             | Error::BodyTooLarge
             | Error::Refused(_) => Side::Downstream,
-            Error::NoLiveUpstreams | Error::Exhausted(_) | Error::Spool(_) => Side::Us,
+            Error::NoLiveUpstreams
+            | Error::NotResolved(..)
+            | Error::NoResolver(_)
+            | Error::Exhausted(_)
+            | Error::Spool(_) => Side::Us,
             _ => Side::Upstream,
         }
     }

@@ -36,7 +36,7 @@ impl Facts for Told<'_> {
     fn value(&self, variable: &Variable, out: &mut Vec<u8>) -> bool {
         self.of_request(variable, out)
             .or_else(|| self.of_connection(variable, out))
-            .or_else(|| proxied::value(self.down.arrival.proxied.as_ref(), variable, out))
+            .or_else(|| proxied::value(self.down.arrival.proxied.as_deref(), variable, out))
             .or_else(|| tls::value(self.down.arrival.tls.as_deref(), variable, out))
             .or_else(|| self.of_answer(variable, out))
             .or_else(|| self.of_upstream(variable, out))
@@ -317,6 +317,7 @@ impl<'a> Told<'a> {
             return joined_lines(&story.sent_head, &name.lower, out);
         }
         match &name.lower[..] {
+            b"connection" if story.status == 101 => return put(out, b"upgrade"),
             b"connection" => return put(out, if story.kept_alive { b"keep-alive" } else { b"close" }),
             b"content-type" if ours.is_ours => return put_some(out, non_empty(&ours.content_type)),
             b"location" if ours.is_ours => return put_some(out, non_empty(&ours.location)),

@@ -342,8 +342,11 @@ impl Exchange<'_> {
     /// What we call ourselves: with `server_tokens off` without the version.
     pub fn software(&self) -> &'static [u8] {
         match self.location.server_tokens {
-            ServerTokens::On => concat!("balancer/", env!("CARGO_PKG_VERSION")).as_bytes(),
-            ServerTokens::Off => b"balancer",
+            ServerTokens::On => b"nginx/1.31.5",
+            ServerTokens::Off => b"nginx",
+            ServerTokens::Build => {
+                concat!("nginx/1.31.5 (balancer/", env!("CARGO_PKG_VERSION"), ")").as_bytes()
+            }
         }
     }
 
@@ -382,6 +385,7 @@ impl Exchange<'_> {
             && !terms.timeout.is_zero()
             && !self.is_disabled_agent(terms.disabled)
             && self.down.requests < terms.requests_max
+            && self.scratch.upload.is_rest_short(self.scratch.story.request.framing)
             && self.now.saturating_duration_since(self.down.arrival.opened.into_std()) < terms.time;
         may.then_some(terms.timeout)
     }

@@ -4,6 +4,7 @@
 
 pub mod asked;
 mod incoming;
+mod inlet;
 mod outgoing;
 pub mod served;
 pub mod serving;

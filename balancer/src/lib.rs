@@ -2,7 +2,9 @@
 
 pub mod access_log;
 mod api;
+mod arrival;
 mod buffer;
+mod burst;
 pub mod cli;
 mod clock;
 pub mod conf;
@@ -18,6 +20,8 @@ mod limits;
 mod listeners;
 pub mod logic;
 pub mod metrics;
+mod names;
+mod pool;
 mod prober;
 mod relay;
 pub mod running;

@@ -5,15 +5,20 @@ mod accel;
 mod answer;
 mod api;
 pub mod attempt;
+mod backlog;
 mod choosing;
 mod download;
 mod dress;
 mod files;
 mod guard;
+mod inside;
+mod lookup;
 mod pace;
+mod page;
 pub mod pages;
 mod real_ip;
 mod record;
+mod rest;
 mod rewrite;
 mod route;
 pub mod scratch;
@@ -99,6 +104,20 @@ pub async fn relay(
     let after = x.settle(routed).await;
     x.record();
     after
+}
+
+/// A request that is cut, with its connection or with the worker, is in the logs too.
+impl Drop for Exchange<'_> {
+    fn drop(&mut self) {
+        let story = &mut self.scratch.story;
+        if story.is_sub() || story.is_recorded || std::thread::panicking() {
+            return;
+        }
+        if story.status == 0 {
+            story.status = 499;
+        }
+        self.record();
+    }
 }
 
 /// Answers a request whose head could not be read.
@@ -205,13 +224,13 @@ impl<'a> Exchange<'a> {
             return self.not_upstreams_fault(&error);
         }
         let own;
-        let (group, id) = match self.target(pass) {
+        let (group, id) = match self.target(pass).await {
             Ok(Found::Shared(group, id)) => (group, Some(id)),
             Ok(Found::Own(group)) => {
                 own = group;
                 (&*own, None)
             }
-            Err(answer) => return Step::Answer(answer),
+            Err(step) => return step,
         };
         match self.ask(group, id, pass).await {
             Ok((conn, lease)) => self.pass_on(conn, lease, id).await,
@@ -320,10 +339,10 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    fn target(&mut self, pass: &'a ProxyPass) -> Result<Found<'a>, Answer> {
+    async fn target(&mut self, pass: &'a ProxyPass) -> Result<Found<'a>, Step> {
         match &pass.target {
             Target::Group(id) => Ok(Found::Shared(self.running.upstreams.group(*id), *id)),
-            Target::Dynamic(template) => self.dynamic_target(template),
+            Target::Dynamic { url, naming } => self.dynamic_target(url, *naming).await,
         }
     }
 

@@ -14,6 +14,7 @@ use crate::control::changes::Change;
 use crate::limits::Limits;
 use crate::logic::upstreams::Set;
 use crate::metrics::Metrics;
+use crate::names::Resolver;
 
 #[derive(Debug)]
 pub struct Running {
@@ -21,6 +22,8 @@ pub struct Running {
     /// In the order of `settings.http.listens`.
     pub listeners: Vec<Arc<Listener>>,
     pub upstreams: Arc<Set>,
+    /// By `ResolverId`.
+    pub resolvers: Arc<[Arc<Resolver>]>,
     /// What limits have counted.
     pub limits: Arc<Limits>,
     /// The same in every generation.
@@ -42,6 +45,7 @@ impl Running {
             settings: self.settings.clone(),
             listeners: self.listeners.clone(),
             upstreams: Arc::new(upstreams),
+            resolvers: self.resolvers.clone(),
             limits: self.limits.clone(),
             logs: self.logs.clone(),
             metrics: self.metrics.clone(),

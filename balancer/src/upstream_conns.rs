@@ -9,6 +9,12 @@ use crate::conf::upstream::{Address, Keepalive};
 use crate::tls::connect::TlsPeer;
 use crate::wire::Wire;
 
+/// How long nothing is kept of a server that says more than it was asked. Its next unasked bytes may come after its
+/// connection was lent, and then HTTP/1.1 has nothing by which to tell them from the answer.
+const DISTRUST_TIME: Duration = Duration::from_secs(10);
+/// Bytes within this time of an answer belong to that answer; later they are the server's farewell (408) as a rule.
+const AFTERMATH: Duration = Duration::from_secs(1);
+
 /// One connection to an upstream server.
 #[derive(Debug)]
 pub struct UpstreamConn {
@@ -53,6 +59,7 @@ struct Stack {
     address: Address,
     /// Oldest first.
     idle: Vec<Idle>,
+    distrusted_until: Option<Instant>,
 }
 
 /// Since when, and what.
@@ -62,15 +69,16 @@ impl UpstreamConns {
     /// Arranges the stacks for a generation of the configuration; connections to servers that stay are kept.
     pub fn arrange(&self, groups: &[(&str, Vec<Address>)]) {
         let mut current = self.groups.borrow_mut();
-        let mut before: HashMap<(Box<str>, Address), Vec<Idle>> = HashMap::new();
+        let mut before: HashMap<(Box<str>, Address), Stack> = HashMap::new();
         for stacks in current.drain(..) {
             let name = stacks.name;
-            before.extend(stacks.peers.into_iter().map(|stack| ((name.clone(), stack.address), stack.idle)));
+            let peers = stacks.peers.into_iter();
+            before.extend(peers.map(|stack| ((name.clone(), stack.address.clone()), stack)));
         }
         for (name, addresses) in groups {
             let mut stack = |address: &Address| {
-                let idle = before.remove(&(Box::from(*name), address.clone())).unwrap_or_default();
-                Stack { address: address.clone(), idle }
+                let known = before.remove(&(Box::from(*name), address.clone()));
+                known.unwrap_or_else(|| Stack::new(address.clone()))
             };
             let peers: Vec<Stack> = addresses.iter().map(&mut stack).collect();
             let len = peers.iter().map(|stack| stack.idle.len()).sum();
@@ -86,13 +94,16 @@ impl UpstreamConns {
         (idle_max, now): (Duration, Instant),
     ) -> Option<UpstreamConn> {
         let mut groups = self.groups.borrow_mut();
-        let stacks = groups.get_mut(place.group)?;
-        let stack = stacks.peers.get_mut(place.peer).filter(|stack| stack.address == *place.address)?;
+        let Stacks { peers, len, .. } = groups.get_mut(place.group)?;
+        let stack = peers.get_mut(place.peer).filter(|stack| stack.address == *place.address)?;
         while let Some(last) = stack.idle.iter().rposition(|(_, conn)| conn.protocol == *protocol) {
             let (since, mut conn) = stack.idle.remove(last);
-            stacks.len -= 1;
-            if now.saturating_duration_since(since) < idle_max && is_quiet(&mut conn) {
-                return Some(conn);
+            *len -= 1;
+            let idled = now.saturating_duration_since(since);
+            match Sound::of(&mut conn) {
+                Sound::Quiet if idled < idle_max => return Some(conn),
+                Sound::Speaks if idled < AFTERMATH => *len -= stack.distrust(now),
+                Sound::Quiet | Sound::Speaks | Sound::Ended => {}
             }
         }
         None
@@ -109,10 +120,22 @@ impl UpstreamConns {
             stacks.drop_oldest();
         }
         let stack = stacks.peers.get_mut(place.peer);
-        if let Some(stack) = stack.filter(|stack| stack.address == *place.address) {
+        let stack = stack.filter(|stack| stack.address == *place.address && stack.is_trusted(now));
+        if let Some(stack) = stack {
             stack.idle.push((now, conn));
             stacks.len += 1;
         }
+    }
+
+    /// The server has sent more than it was asked for. True when that is news.
+    pub fn distrust(&self, place: Place<'_>, now: Instant) -> bool {
+        let mut groups = self.groups.borrow_mut();
+        let Some(Stacks { peers, len, .. }) = groups.get_mut(place.group) else { return false };
+        let stack = peers.get_mut(place.peer).filter(|stack| stack.address == *place.address);
+        let Some(stack) = stack else { return false };
+        let was_trusted = stack.is_trusted(now);
+        *len -= stack.distrust(now);
+        was_trusted
     }
 
     /// Closes what has idled too long, and what the other side has closed or spoken on unasked.
@@ -120,7 +143,7 @@ impl UpstreamConns {
         for (group, stacks) in self.groups.borrow_mut().iter_mut().enumerate() {
             let timeout = timeout_of(group);
             for stack in &mut stacks.peers {
-                stack.idle.retain_mut(|(since, conn)| now.duration_since(*since) < timeout && is_quiet(conn));
+                stack.tidy(timeout, now);
             }
             stacks.len = stacks.peers.iter().map(|stack| stack.idle.len()).sum();
         }
@@ -150,7 +173,50 @@ impl Stacks {
     }
 }
 
-/// Nothing came on it: neither the end nor bytes that nobody asked for (another client's answer, for all we know).
-fn is_quiet(conn: &mut UpstreamConn) -> bool {
-    conn.wire.try_read(&mut [0]).is_none()
+impl Stack {
+    fn new(address: Address) -> Stack {
+        Stack { address, idle: Vec::new(), distrusted_until: None }
+    }
+
+    fn is_trusted(&self, now: Instant) -> bool {
+        self.distrusted_until.is_none_or(|until| now >= until)
+    }
+
+    /// Closes all that is idle; gives how many they were.
+    fn distrust(&mut self, now: Instant) -> usize {
+        self.distrusted_until = Some(now + DISTRUST_TIME);
+        self.idle.drain(..).count()
+    }
+
+    fn tidy(&mut self, timeout: Duration, now: Instant) {
+        let mut speaks = false;
+        self.idle.retain_mut(|(since, conn)| {
+            let idled = now.saturating_duration_since(*since);
+            let sound = Sound::of(conn);
+            speaks |= sound == Sound::Speaks && idled < AFTERMATH;
+            sound == Sound::Quiet && idled < timeout
+        });
+        if speaks {
+            self.distrust(now);
+        }
+    }
+}
+
+/// What came on a connection on which nothing is owed, as far as the kernel has told of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sound {
+    Quiet,
+    Ended,
+    /// Bytes that nobody asked for: another client's answer, for all we know.
+    Speaks,
+}
+
+impl Sound {
+    fn of(conn: &mut UpstreamConn) -> Sound {
+        match conn.wire.try_read(&mut [0]) {
+            None => Sound::Quiet,
+            Some(Ok(0) | Err(_)) => Sound::Ended,
+            Some(Ok(_)) => Sound::Speaks,
+        }
+    }
 }

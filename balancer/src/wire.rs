@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
+use chassis::sockets::{poll_recv, poll_send};
 use nix::sys::socket::{MsgFlags, recv};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -42,22 +43,24 @@ impl Wire {
     /// Reads what there is; 0 is the end. A short read tells tokio that the socket is empty, which saves the read
     /// that would only say so.
     pub fn poll_read(&mut self, cx: &mut Context<'_>, space: &mut [u8]) -> Poll<io::Result<usize>> {
-        let mut buf = ReadBuf::new(space);
-        ready!(match self {
-            Wire::Tcp(tcp) => Pin::new(tcp).poll_read(cx, &mut buf),
-            Wire::Unix(unix) => Pin::new(unix).poll_read(cx, &mut buf),
-            Wire::Tls(tls) => return tls.poll_read(cx, space),
-            Wire::Served(stream) => return stream.poll_read(cx, space),
-            Wire::Asked(asked) => return asked.poll_read(cx, space),
-        })?;
-        Poll::Ready(Ok(buf.filled().len()))
+        match self {
+            Wire::Tcp(tcp) => poll_recv(tcp, cx, space),
+            Wire::Unix(unix) => {
+                let mut buf = ReadBuf::new(space);
+                ready!(Pin::new(unix).poll_read(cx, &mut buf))?;
+                Poll::Ready(Ok(buf.filled().len()))
+            }
+            Wire::Tls(tls) => tls.poll_read(cx, space),
+            Wire::Served(stream) => stream.poll_read(cx, space),
+            Wire::Asked(asked) => asked.poll_read(cx, space),
+        }
     }
 
     /// What is written counts once the kernel has it: nothing lies behind in here. After `Pending` the same bytes
     /// are to be offered again; more may follow them.
     pub fn poll_write(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         match self {
-            Wire::Tcp(tcp) => Pin::new(tcp).poll_write(cx, data),
+            Wire::Tcp(tcp) => poll_send(tcp, cx, data),
             Wire::Unix(unix) => Pin::new(unix).poll_write(cx, data),
             Wire::Tls(tls) => tls.poll_write(cx, data),
             Wire::Served(stream) => stream.poll_write(cx, data),

@@ -1,35 +1,33 @@
 //! One worker thread: a current-thread runtime, its own idle upstream connections, its own spare memory. Tasks never
 //! leave it; what workers share is in `Running`.
 
+mod doors;
+
 use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use socket2::SockRef;
+use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::task::LocalSet;
 
 use crate::access_log::Journal;
+use crate::burst::Burst;
 use crate::clock::Clock;
-use crate::downstream;
 use crate::logic::upstreams::Group;
 use crate::metrics::{PeerMetrics, ZoneMetrics};
+use crate::pool::Pool;
 use crate::relay::scratch::Spare;
-use crate::running::{Listener, Running, Socket};
+use crate::running::Running;
 use crate::upstream_conns::UpstreamConns;
-use crate::wire::Wire;
+use doors::Doors;
 
 /// Commands wait here while a worker is busy; the master sends a handful in its life.
 const COMMANDS_MAX: usize = 64;
 /// How often idle upstream connections are looked through.
 const TIDY_INTERVAL: Duration = Duration::from_secs(1);
-/// Pause after an accept that failed for lack of descriptors or memory: trying again at once would only burn time.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]
 pub enum Command {
@@ -69,12 +67,20 @@ impl WorkerHandle {
 /// Starts worker number `index`.
 pub fn spawn(index: usize, running: Arc<Running>) -> io::Result<WorkerHandle> {
     let (commands, mailbox) = mpsc::channel(COMMANDS_MAX);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (started, has_started) = std::sync::mpsc::sync_channel(1);
     let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-        let tasks = LocalSet::new();
-        let worker = Worker::new(index, running);
-        tasks.block_on(&runtime, worker.run(mailbox));
+        // A runtime of local tasks and no `LocalSet` on one: that would be woken, by a write to its own eventfd, in
+        // each round in which a socket had something to say.
+        let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+        match runtime {
+            Ok(runtime) => {
+                let _ = started.send(Ok(()));
+                runtime.block_on(Worker::new(index, running).run(mailbox));
+            }
+            Err(cause) => drop(started.send(Err(cause))),
+        }
     })?;
+    has_started.recv().unwrap_or_else(|_| Err(io::Error::other("the worker ended at once")))?;
     Ok(WorkerHandle { commands, thread })
 }
 
@@ -106,6 +112,7 @@ pub struct Worker {
     pub index: usize,
     pub clock: Clock,
     pub spare: Spare,
+    pub bursts: Pool<Burst>,
     pub idle: UpstreamConns,
     generation: RefCell<Rc<Generation>>,
     journal: Journal,
@@ -128,6 +135,7 @@ impl Worker {
             index,
             clock: Clock::new(running.started),
             spare: Spare::default(),
+            bursts: Pool::default(),
             idle: UpstreamConns::default(),
             journal: Journal::new(running.logs.clone()),
             generation: RefCell::new(Generation::new(running)),
@@ -259,6 +267,7 @@ async fn tidy(worker: Rc<Worker>) {
     loop {
         ticks.tick().await;
         worker.spare.tidy();
+        worker.bursts.tidy();
         let generation = worker.generation();
         let upstreams = &generation.running.settings.http.upstreams;
         worker.idle.tidy(|group| upstreams[group].keepalive.timeout, Instant::now());
@@ -273,13 +282,6 @@ pub struct Connections {
     len: Cell<usize>,
     era: Cell<u64>,
     closed: Notify,
-}
-
-/// What a connection holds of its entry.
-#[derive(Debug)]
-pub struct Seat {
-    pub place: usize,
-    pub is_cut: Rc<Cell<bool>>,
 }
 
 /// One open connection.
@@ -305,16 +307,15 @@ impl Connections {
         self.len.set(self.len.get() + 1);
     }
 
-    /// Enters the task that polls, which is expected; its waker stays the same for its life.
-    pub fn enter(&self, waker: &Waker) -> Seat {
+    /// Enters the task that polls, which is expected; its waker stays the same for its life. Gives its place.
+    pub fn enter(&self, waker: &Waker, is_cut: Rc<Cell<bool>>) -> usize {
         let mut entries = self.entries.borrow_mut();
         let place = self.free.borrow_mut().pop().unwrap_or(entries.len());
         if place == entries.len() {
             entries.push(None);
         }
-        let is_cut = Rc::new(Cell::new(false));
-        entries[place] = Some(Entry { waker: waker.clone(), era: self.era.get(), is_cut: is_cut.clone() });
-        Seat { place, is_cut }
+        entries[place] = Some(Entry { waker: waker.clone(), era: self.era.get(), is_cut });
+        place
     }
 
     pub fn leave(&self, place: usize) {
@@ -346,147 +347,6 @@ impl Connections {
     async fn all_closed(&self) {
         while !self.is_empty() {
             self.closed.notified().await;
-        }
-    }
-}
-
-/// The listening sockets of a worker, each with the task that accepts from it.
-#[derive(Debug, Default)]
-struct Doors {
-    open: Vec<Door>,
-}
-
-/// One listening socket, shared with the task that accepts from it.
-#[derive(Debug)]
-struct Door {
-    listener: Arc<Listener>,
-    acceptor: Rc<Acceptor>,
-    /// Which of the listens of the present generation it is.
-    position: Rc<Cell<usize>>,
-    task: tokio::task::JoinHandle<()>,
-}
-
-impl Doors {
-    /// Opens what is new in the current generation, closes what is gone; sockets that stay are not touched.
-    fn open(&mut self, worker: &Rc<Worker>) {
-        let running = worker.generation().running.clone();
-        let mut before = std::mem::take(&mut self.open);
-        for (position, listener) in running.listeners.iter().enumerate() {
-            match before.iter().position(|door| Arc::ptr_eq(&door.listener, listener)) {
-                Some(found) => {
-                    let door = before.swap_remove(found);
-                    door.position.set(position);
-                    self.open.push(door);
-                }
-                None => self.open.extend(Door::open(worker, listener, position)),
-            }
-        }
-        before.into_iter().for_each(|door| door.close(worker));
-    }
-
-    fn close(&mut self, worker: &Rc<Worker>) {
-        self.open.drain(..).for_each(|door| door.close(worker));
-    }
-}
-
-impl Door {
-    fn open(worker: &Rc<Worker>, listener: &Arc<Listener>, position: usize) -> Option<Door> {
-        let address = &listener.listen.address;
-        let acceptor = match listener.socket(worker.index).and_then(Acceptor::new) {
-            Ok(acceptor) => Rc::new(acceptor),
-            Err(cause) => {
-                tracing::error!(%address, %cause, "cannot accept on {address}: {cause}");
-                return None;
-            }
-        };
-        let position = Rc::new(Cell::new(position));
-        let task = tokio::task::spawn_local(accept(worker.clone(), acceptor.clone(), position.clone()));
-        Some(Door { listener: listener.clone(), acceptor, position, task })
-    }
-
-    /// Clients whose connection the kernel has already accepted are served, not reset.
-    fn close(self, worker: &Rc<Worker>) {
-        self.task.abort();
-        while let Some((wire, peer)) = self.acceptor.accept_waiting() {
-            welcome(worker, wire, peer, &self.position);
-        }
-    }
-}
-
-#[derive(Debug)]
-enum Acceptor {
-    Tcp(tokio::net::TcpListener),
-    Unix(tokio::net::UnixListener),
-}
-
-impl Acceptor {
-    fn new(socket: Socket) -> io::Result<Acceptor> {
-        Ok(match socket {
-            Socket::Tcp(listener) => Acceptor::Tcp(tokio::net::TcpListener::from_std(listener)?),
-            Socket::Unix(listener) => Acceptor::Unix(tokio::net::UnixListener::from_std(listener)?),
-        })
-    }
-
-    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Wire, Option<std::net::SocketAddr>)>> {
-        match self {
-            Acceptor::Tcp(listener) => {
-                let (tcp, peer) = ready!(listener.poll_accept(cx))?;
-                // Fails only on a client that has left already; reading will say so.
-                let _ = tcp.set_nodelay(true);
-                Poll::Ready(Ok((Wire::Tcp(tcp), Some(peer))))
-            }
-            Acceptor::Unix(listener) => listener.poll_accept(cx).map_ok(|(unix, _)| (Wire::Unix(unix), None)),
-        }
-    }
-
-    /// A connection that waits in the kernel's queue. Asks the kernel itself: tokio knows only what it was last told.
-    fn accept_waiting(&self) -> Option<(Wire, Option<std::net::SocketAddr>)> {
-        let socket = match self {
-            Acceptor::Tcp(listener) => SockRef::from(listener),
-            Acceptor::Unix(listener) => SockRef::from(listener),
-        };
-        let (stream, peer) = socket.accept().ok()?;
-        stream.set_nonblocking(true).ok()?;
-        match self {
-            Acceptor::Tcp(_) => {
-                stream.set_tcp_nodelay(true).ok()?;
-                let tcp = tokio::net::TcpStream::from_std(stream.into()).ok()?;
-                Some((Wire::Tcp(tcp), peer.as_socket()))
-            }
-            Acceptor::Unix(_) => {
-                Some((Wire::Unix(tokio::net::UnixStream::from_std(stream.into()).ok()?), None))
-            }
-        }
-    }
-}
-
-fn welcome(worker: &Rc<Worker>, wire: Wire, peer: Option<std::net::SocketAddr>, position: &Rc<Cell<usize>>) {
-    let generation = worker.generation();
-    let connections_max = generation.running.settings.events.worker_connections;
-    if worker.connections.len() >= connections_max {
-        generation.running.metrics.connections_dropped.fetch_add(1, Relaxed);
-        tracing::error!("{connections_max} worker_connections are not enough");
-        return;
-    }
-    generation.running.metrics.connections_accepted.fetch_add(1, Relaxed);
-    worker.connections.expect_one();
-    tokio::task::spawn_local(downstream::serve(worker.clone(), wire, peer, position.clone()));
-}
-
-async fn accept(worker: Rc<Worker>, acceptor: Rc<Acceptor>, position: Rc<Cell<usize>>) {
-    loop {
-        match poll_fn(|cx| acceptor.poll_accept(cx)).await {
-            Ok((wire, peer)) => welcome(&worker, wire, peer, &position),
-            // The client left before we came to it.
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
-                ) => {}
-            Err(cause) => {
-                tracing::error!(%cause, "accept failed: {cause}");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
         }
     }
 }

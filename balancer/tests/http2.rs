@@ -3,83 +3,17 @@
 #![allow(clippy::unwrap_used, reason = "a world that cannot be built fails its test loudly")]
 
 mod common;
+mod frames;
 
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::process::Command;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use common::{Balancer, Origin, PATIENCE};
+use common::{Balancer, Origin, PATIENCE, wait_until};
+use frames::{END_HEADERS, END_STREAM, Frames, GET, HEADERS, RST_STREAM};
 use http::{HeaderMap, Request, Response};
-
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const GOAWAY: u8 = 7;
-const WINDOW_UPDATE: u8 = 8;
-const CONTINUATION: u8 = 9;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
-const ENHANCE_YOUR_CALM: u32 = 11;
-
-/// `GET / http://x`, from the static table.
-const GET: &[u8] = &[0x82, 0x86, 0x84, 0x41, 1, b'x'];
-
-/// A client that sends whatever frames it is told.
-struct Frames {
-    stream: TcpStream,
-}
-
-/// One frame that came.
-#[derive(Debug, PartialEq, Eq)]
-struct Frame {
-    kind: u8,
-    stream: u32,
-    payload: Vec<u8>,
-}
-
-impl Frames {
-    fn connect(port: u16) -> Frames {
-        let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
-        let mut frames = Frames { stream };
-        assert!(frames.send(SETTINGS, 0, 0, &[]));
-        frames
-    }
-
-    /// False once the other side does not listen any more.
-    fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) -> bool {
-        let mut frame = (payload.len() as u32).to_be_bytes()[1..].to_vec();
-        frame.extend_from_slice(&[kind, flags]);
-        frame.extend_from_slice(&stream.to_be_bytes());
-        frame.extend_from_slice(payload);
-        self.stream.write_all(&frame).is_ok()
-    }
-
-    fn next(&mut self) -> Option<Frame> {
-        let mut head = [0; 9];
-        self.stream.read_exact(&mut head).ok()?;
-        let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
-        self.stream.read_exact(&mut payload).ok()?;
-        let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
-        Some(Frame { kind: head[3], stream, payload })
-    }
-
-    /// The first frame of this kind.
-    fn first(&mut self, kind: u8) -> Option<Frame> {
-        std::iter::from_fn(|| self.next()).find(|frame| frame.kind == kind)
-    }
-
-    /// Why the other side ended the connection; `None`: without a word.
-    fn goodbye(&mut self) -> Option<u32> {
-        let frame = self.first(GOAWAY)?;
-        Some(u32::from_be_bytes(frame.payload[4..8].try_into().unwrap()))
-    }
-}
 
 /// One request over a connection of its own: the answer's head, body and trailers.
 fn ask(port: u16, request: Request<()>, body: Option<&[u8]>) -> (Response<()>, Vec<u8>, HeaderMap) {
@@ -332,94 +266,6 @@ fn an_upstream_of_http2_is_asked_over_one_kept_connection() {
 }
 
 #[test]
-fn rapid_reset_is_told_to_calm_down() {
-    let origin = Origin::scripted(|served| {
-        served.read_request();
-        served.read_to_end();
-    });
-    let balancer = Balancer::start(&format!(
-        "server {{ listen 127.0.0.1:PORT; http2 on; location / {{ proxy_pass http://127.0.0.1:{}; }}\n\
-         location /alive {{ return 200 ok; }} }}",
-        origin.port
-    ));
-    let mut client = Frames::connect(balancer.port);
-    let mut sent = 0;
-    for stream in (1..40_001).step_by(2) {
-        let opened = client.send(HEADERS, END_STREAM | END_HEADERS, stream, GET);
-        if !opened || !client.send(RST_STREAM, 0, stream, &8u32.to_be_bytes()) {
-            break;
-        }
-        sent += 1;
-    }
-    let goodbye = client.goodbye();
-    assert!(sent < 20_000 || goodbye == Some(ENHANCE_YOUR_CALM), "{sent} resets, {goodbye:?}");
-    let asked = origin.seen().len();
-    assert!(asked < 1000, "the origin was asked {asked} times");
-    assert_eq!(ask(balancer.port, get(balancer.port, "/alive"), None).1, b"ok");
-}
-
-#[test]
-fn made_you_reset_is_told_to_calm_down() {
-    let origin = Origin::scripted(|served| {
-        served.read_request();
-        served.read_to_end();
-    });
-    let balancer = on("PORT", &format!("proxy_pass http://127.0.0.1:{};", origin.port));
-    let mut client = Frames::connect(balancer.port);
-    let mut sent = 0;
-    for stream in (1..40_001).step_by(2) {
-        let opened = client.send(HEADERS, END_STREAM | END_HEADERS, stream, GET);
-        // A window that grows by nothing is an error for which the server has to reset the stream.
-        if !opened || !client.send(WINDOW_UPDATE, 0, stream, &0u32.to_be_bytes()) {
-            break;
-        }
-        sent += 1;
-    }
-    let goodbye = client.goodbye();
-    assert!(sent < 20_000 || goodbye.is_some(), "{sent} streams, {goodbye:?}");
-    let asked = origin.seen().len();
-    assert!(asked < 3000, "the origin was asked {asked} times");
-}
-
-#[test]
-fn a_head_without_end_is_cut_off() {
-    let balancer = on("PORT", "return 200 ok;");
-    let mut client = Frames::connect(balancer.port);
-    client.send(HEADERS, END_STREAM, 1, GET);
-    // A literal field, not indexed: name and value of 100 bytes each.
-    let mut field = vec![0, 100];
-    field.extend_from_slice(&[b'a'; 100]);
-    field.push(100);
-    field.extend_from_slice(&[b'b'; 100]);
-    let fields = field.repeat(70);
-    let mut sent = 0;
-    while sent < 1000 && client.send(CONTINUATION, 0, 1, &fields) {
-        sent += 1;
-    }
-    let goodbye = client.goodbye();
-    assert!(sent < 1000 || goodbye.is_some(), "{sent} CONTINUATION frames of 14 kB were read");
-}
-
-#[test]
-fn a_header_bomb_is_refused_and_costs_no_memory() {
-    let balancer = on("PORT", "return 200 ok;");
-    let mut client = Frames::connect(balancer.port);
-    // One entry of 4,000 bytes in the dynamic table, then a thousand references of one byte: 4 MB of fields.
-    let mut block = GET.to_vec();
-    block.extend_from_slice(&[0x40, 1, b'a', 0x7f, 0xa1, 0x1e]);
-    block.extend_from_slice(&[b'b'; 4000]);
-    block.extend_from_slice(&[0xbe; 1000]);
-    client.send(HEADERS, END_STREAM | END_HEADERS, 1, &block);
-    let answer = std::iter::from_fn(|| client.next())
-        .find(|frame| matches!(frame.kind, HEADERS | RST_STREAM | GOAWAY))
-        .unwrap();
-    // `:status: 400` is the twelfth entry of the static table; 431 is no entry.
-    let is_refusal = answer.kind != HEADERS || answer.payload[0] != 0x88;
-    assert!(is_refusal, "{answer:?}");
-    assert_eq!(ask(balancer.port, get(balancer.port, "/"), None).1, b"ok");
-}
-
-#[test]
 fn who_opens_no_window_loses_the_stream_and_not_the_connection() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("big"), vec![b'x'; 1 << 20]).unwrap();
@@ -461,9 +307,7 @@ fn a_drain_says_goodbye_and_lets_the_stream_under_way_end() {
     let balancer = on("PORT", &format!("proxy_pass http://127.0.0.1:{};", origin.port));
     let mut client = Frames::connect(balancer.port);
     client.send(HEADERS, END_STREAM | END_HEADERS, 1, GET);
-    while origin.seen().is_empty() {
-        std::thread::yield_now();
-    }
+    wait_until("the request is at the origin", || !origin.seen().is_empty());
     balancer.signal("quit");
     assert_eq!(client.goodbye(), Some(0));
     release.send(()).unwrap();

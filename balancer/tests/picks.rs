@@ -5,13 +5,14 @@
 #![allow(clippy::unwrap_used, reason = "a world that cannot be built fails its test loudly")]
 
 mod common;
+mod nginx;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
-use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 
 use common::{Balancer, Client, Origin, PATIENCE, wait_until};
+use nginx::Nginx;
 
 const GROUPS_PER_METHOD: usize = 12;
 /// With 2100 it is a long run of a hundred thousand steps.
@@ -118,46 +119,6 @@ fn http_block(dice: &mut Dice, live: &[u16], dead: &[u16]) -> String {
         "{groups} server {{ listen 127.0.0.1:PORT; keepalive_requests 1000000; set_real_ip_from 127.0.0.1;\n\
          real_ip_header X-Real-IP; proxy_http_version 1.1; proxy_set_header Connection \"\"; add_header X-Upstream $upstream_addr always; {locations} }}"
     )
-}
-
-/// Debian's, in its own folder.
-struct Nginx {
-    child: Child,
-    port: u16,
-    _folder: tempfile::TempDir,
-}
-
-impl Nginx {
-    fn start(http: &str) -> Nginx {
-        let folder = tempfile::tempdir().unwrap();
-        let dir = folder.path().display().to_string();
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-            .iter()
-            .map(|name| format!("{name}_temp_path {dir};\n"))
-            .collect();
-        let http = http.replace("PORT", &port.to_string());
-        let text = format!(
-            "daemon off; master_process off; pid {dir}/pid; error_log {dir}/error.log crit;\n\
-             events {{ worker_connections 4000; }}\n\
-             http {{ access_log off; {temporary} {http} }}"
-        );
-        std::fs::write(folder.path().join("nginx.conf"), text).unwrap();
-        let child = Command::new("nginx")
-            .args(["-p", &dir, "-c", "nginx.conf", "-e", "early.log"])
-            .stderr(Stdio::inherit())
-            .spawn()
-            .expect("nginx is installed (Debian package nginx)");
-        wait_until("nginx listens", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
-        Nginx { child, port, _folder: folder }
-    }
-}
-
-impl Drop for Nginx {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 /// One proxy with a connection for plain requests and those that are held.

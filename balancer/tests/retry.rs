@@ -7,7 +7,7 @@ mod common;
 use std::sync::Mutex;
 use std::sync::mpsc;
 
-use common::{Balancer, Origin};
+use common::{Balancer, Origin, wait_until};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
@@ -150,9 +150,7 @@ fn killing_a_server_under_load_fails_no_get() {
                 })
             })
             .collect();
-        while origins[1].seen().len() < 100 {
-            std::thread::yield_now();
-        }
+        wait_until("the load is under way", || origins[1].seen().len() >= 100);
         origins[1].kill();
         load.into_iter().map(|thread| thread.join().unwrap()).sum::<usize>()
     });

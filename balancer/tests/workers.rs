@@ -3,12 +3,13 @@
 #![allow(clippy::unwrap_used, reason = "a world that cannot be built fails its test loudly")]
 
 mod common;
+mod nginx;
 
-use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
 use common::{Balancer, Origin, PATIENCE};
+use nginx::Nginx;
 
 #[test]
 fn max_conns_is_exact_over_all_workers() {
@@ -57,31 +58,16 @@ fn max_conns_is_exact_over_all_workers() {
 #[test]
 fn a_real_nginx_behind_us_is_relayed_byte_for_byte() {
     let folder = tempfile::tempdir().unwrap();
-    let dir = folder.path().display().to_string();
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let large: String = (0..500_000).map(|i| char::from(b'a' + (i % 26) as u8)).collect();
     std::fs::write(folder.path().join("large"), &large).unwrap();
     std::fs::write(folder.path().join("empty"), "").unwrap();
-    std::fs::write(
-        folder.path().join("nginx.conf"),
-        format!(
-            "daemon off; master_process off; pid {dir}/pid; error_log {dir}/error.log; events {{ }}\n\
-             http {{ access_log off; client_body_temp_path {dir}; proxy_temp_path {dir}; fastcgi_temp_path {dir};\n\
-             uwsgi_temp_path {dir}; scgi_temp_path {dir};\n\
-             server {{ listen 127.0.0.1:{port}; root {dir}; location /echo {{ return 200 $request_uri; }} }} }}"
-        ),
-    )
-    .unwrap();
-    let mut nginx = Command::new("nginx")
-        .args(["-p", &dir, "-c", "nginx.conf"])
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("nginx is installed (Debian package nginx)");
-    let start = std::time::Instant::now();
-    while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-        assert!(start.elapsed() < PATIENCE, "nginx does not listen");
-        std::thread::yield_now();
-    }
+    // Reading it is for nginx's worker, whoever that is.
+    std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let nginx = Nginx::start(&format!(
+        "server {{ listen 127.0.0.1:PORT; root {}; location /echo {{ return 200 $request_uri; }} }}",
+        folder.path().display()
+    ));
+    let port = nginx.port;
     let balancer = Balancer::start(&format!(
         "upstream origins {{ server 127.0.0.1:{port}; keepalive 8; }}\n\
          server {{ listen 127.0.0.1:PORT; location / {{ proxy_pass http://origins; }} }}"
@@ -104,8 +90,6 @@ fn a_real_nginx_behind_us_is_relayed_byte_for_byte() {
             _ => {}
         }
     }
-    nginx.kill().unwrap();
-    nginx.wait().unwrap();
 }
 
 #[test]

@@ -253,6 +253,11 @@ docker_logs() {
     compose logs "${args[@]}"
 }
 
+docker_exec() {
+    [ $# -ge 2 ] || fail "exec SERVICE CMD..."
+    compose exec -T "$(todays_name "$1")" "${@:2}"
+}
+
 todays_name() {
     case $1 in
     pgbouncer) printf pooler ;;

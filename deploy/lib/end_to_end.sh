@@ -51,6 +51,9 @@ verify_here() { # dir, stack..., --, flags...
     while [ "$1" != -- ]; do here+=("$1") && shift; done
     shift
     "${here[@]}" status --json >"$dir/status.json" || return
+    # The contract's monitoring routes are for admins.
+    ADMIN_TOKEN=$("${here[@]}" exec web-1 web token) || return
+    export ADMIN_TOKEN
     "${here[@]}" exec web-1 "$(target_dir)/release/load_tests" verify --status "$dir/status.json" "$@"
 }
 
@@ -68,6 +71,34 @@ read_replica_checks() {
 
 # Without the pooler, and as small as it goes.
 direct_checks() { verify_here "$@" -- --only containers,sticky,rooms,stream,console,kill; }
+
+# All programs go over to another build under requests, each on a connection of its own, and none of them fails.
+upgrade_checks() {
+    local dir=$1 name said ended=0
+    shift
+    mkdir "$dir/next"
+    for name in web pooler balancer; do
+        cp "$(target_dir)/release/$name" "$dir/next/$name"
+        # Another file and the same program.
+        printf '\n' >>"$dir/next/$name"
+    done
+    (
+        until [ -e "$dir/enough" ]; do
+            curl -fsS -o /dev/null "http://127.0.0.1:$HTTP_PORT/db/connections/" 2>>"$dir/failed" || true
+            printf . >>"$dir/asked"
+        done
+    ) &
+    said=$("$@" --programs "$dir/next" upgrade) || ended=$?
+    touch "$dir/enough"
+    wait
+    say "$said"
+    say "$(stat -c %s "$dir/asked") requests meanwhile, $(wc -l <"$dir/failed") failed"
+    [ ! -s "$dir/failed" ] || { cat "$dir/failed" && ended=1; }
+    for name in pooler balancer; do
+        grep -q "^$name has taken over" <<<"$said" || { say "$name was not taken over" && ended=1; }
+    done
+    return "$ended"
+}
 
 # What is wrong with the settings of all parts is told in one go, and nothing is made.
 wrong_settings() {

@@ -8,14 +8,16 @@ need_built() { is_built || fail "not built yet: ./deploy-loadbalanced.sh build";
 
 native_build() {
     need_rust
-    install_missing "$BUILD_NEEDS"
+    # Cargo fetches over https.
+    install_missing "$BUILD_NEEDS
+$TRUST_NEEDS"
     (cd "$HOME_DIR" && cargo build --release --locked)
 }
 
 native_start() {
     # A stack that runs is not built anew under its feet: upgrade does that.
     if is_built && stack status >/dev/null 2>&1; then
-        stack up
+        stack up "$@"
         return
     fi
     install_missing "$RUN_NEEDS"

@@ -4,13 +4,15 @@
 readonly BUILD_NEEDS="
 gcc|gcc|compiles the C parts of cryptography and links our programs
 libc6-dev|/usr/include/stdio.h|headers of the C library for that"
+readonly TRUST_NEEDS="
+ca-certificates|/etc/ssl/certs/ca-certificates.crt|trust for https addresses, of cargo and in settings"
 readonly RUN_NEEDS="
 postgresql|@postgres|the private Postgres
 postgresql-client|psql|psql, pg_dump and pg_restore
 redis-server|redis-server|the private Redis
 procps|ps|process lists
 curl|curl|asking the stack how it is
-ca-certificates|/etc/ssl/certs/ca-certificates.crt|trust for https addresses in settings"
+$TRUST_NEEDS"
 readonly TEST_NEEDS="
 nginx|nginx|the reference that the balancer is compared with
 pgbouncer|pgbouncer|the reference that the pooler is compared with
@@ -85,4 +87,11 @@ install_missing() {
 need_rust() {
     has cargo || { [ -x "$HOME/.cargo/bin/cargo" ] && PATH="$HOME/.cargo/bin:$PATH"; } ||
         fail "Rust is not installed: get it from https://rustup.rs (1.95 or later), then call again"
+}
+
+need_lints() {
+    local tool
+    for tool in fmt clippy; do
+        cargo "$tool" --version >/dev/null 2>&1 || fail "cargo $tool is not installed: rustup component add rustfmt clippy"
+    done
 }

@@ -9,15 +9,15 @@ note_result() { # kind, what, figure
     printf '%-5s %-28s %s\n' "$1" "$2" "${3:-}"
 }
 
-# Runs one step, shows its end when it fails, counts it.
-step() {
-    local name=$1 log started ended=0
-    shift
+# Runs one step in at most so many seconds, shows its end when it fails, counts it.
+step() { # name, seconds, command...
+    local name=$1 limit=$2 log started ended=0
+    shift 2
     log="$RESULTS/$name.log"
     started=$SECONDS
-    # A shell of its own: what a step exports or where it fails is its own affair.
+    # Not behind ||: there a shell lets its errors pass.
     set +e
-    (set -e && "$@") >"$log" 2>&1 </dev/null
+    within "$limit" "$@" >"$log" 2>&1 </dev/null
     ended=$?
     set -e
     if [ "$ended" = 0 ]; then
@@ -29,6 +29,30 @@ step() {
         tail -n 60 "$log"
     fi
     return 0
+}
+
+# A shell of its own, as what a command exports or where it fails is its own affair, and a process group of its
+# own, as what hangs is ended with all that it started.
+within() { # seconds, command...
+    local deadline=$((SECONDS + $1)) limit=$1 job
+    shift
+    set -m
+    (
+        set +m -e
+        "$@"
+    ) &
+    job=$!
+    set +m
+    while kill -0 "$job" 2>/dev/null; do
+        if [ "$SECONDS" -ge "$deadline" ]; then
+            say "not done after $limit s, ended while these ran:"
+            pgrep -a -g "$job"
+            kill -KILL -- "-$job"
+            break
+        fi
+        sleep 0.2
+    done
+    wait "$job"
 }
 
 skip() {
@@ -48,14 +72,15 @@ build_tests() {
 rust_tests() {
     local log="$RESULTS/tests.log" ended=0 started=$SECONDS counts
     if cargo nextest --version >/dev/null 2>&1; then
-        cargo nextest run --workspace --locked --no-fail-fast --color never >"$log" 2>&1 </dev/null || ended=$?
+        timeout -k 30 2400 cargo nextest run --workspace --locked --no-fail-fast --color never \
+            >"$log" 2>&1 </dev/null || ended=$?
         tail -n 40 "$log" | grep -E 'Summary|FAIL|TIMEOUT|error' || true
         counts=$(sed -nE 's/.* ([0-9]+) tests? run: ([0-9]+) passed.*/\2/p' "$log" | tail -n 1)
         PASSED=$((PASSED + ${counts:-0}))
-        counts=$(sed -nE 's/.* ([0-9]+) (failed|timed out).*/\1/p' "$log" | tail -n 1)
+        counts=$(grep -E '^ *Summary' "$log" | grep -oE '[0-9]+ (failed|timed out)' | awk '{ n += $1 } END { print n + 0 }')
         FAILED=$((FAILED + ${counts:-0}))
     else
-        cargo test --workspace --locked --no-fail-fast --color never >"$log" 2>&1 </dev/null || ended=$?
+        timeout -k 30 2400 cargo test --workspace --locked --no-fail-fast --color never >"$log" 2>&1 </dev/null || ended=$?
         grep -E '^test result:|^test .* FAILED$|^error' "$log" || true
         PASSED=$((PASSED + $(sum_of passed "$log")))
         FAILED=$((FAILED + $(sum_of failed "$log")))
@@ -76,6 +101,7 @@ sum_of() { sed -nE "s/^test result:.* ([0-9]+) $1.*/\1/p" "$2" | awk '{ n += $1 
 
 run_tests() {
     need_rust
+    need_lints
     install_missing "$BUILD_NEEDS"
     install_missing "$RUN_NEEDS"
     install_missing "$TEST_NEEDS"
@@ -83,26 +109,27 @@ run_tests() {
     RESULTS=$HOME_DIR/results/test
     mkdir -p "$RESULTS"
     local started=$SECONDS early
-    step fmt cargo fmt --all --check
-    step shellcheck check_scripts
-    step clippy cargo clippy --workspace --all-targets --locked -- -D warnings
-    step test-build build_tests
+    step fmt 120 cargo fmt --all --check
+    step shellcheck 120 check_scripts
+    step clippy 1200 cargo clippy --workspace --all-targets --locked -- -D warnings
+    step test-build 1200 build_tests
     # The tests wait more than they compute: the release build takes what they leave of the cores.
     nice -n 19 cargo build --release --locked --workspace >"$RESULTS/release-build-early.log" 2>&1 </dev/null &
     early=$!
     rust_tests
     wait "$early" || true
-    step release-build cargo build --release --locked --workspace
-    step wrong-settings wrong_settings
-    step native-stack native_end_to_end all_checks
-    step native-read-replica native_end_to_end read_replica_checks --read-replica --replicas 2
-    step native-direct native_end_to_end direct_checks --direct --replicas 2
+    step release-build 1500 cargo build --release --locked --workspace
+    step wrong-settings 60 wrong_settings
+    step native-stack 400 native_end_to_end all_checks
+    step native-read-replica 200 native_end_to_end read_replica_checks --read-replica --replicas 2
+    step native-upgrade 200 native_end_to_end upgrade_checks --replicas 2
+    step native-direct 200 native_end_to_end direct_checks --direct --replicas 2
     if ! docker_answers; then
         skip docker-stack "no Docker engine answers here"
     elif [ -n "$(docker ps -aq --filter name=^arena-)" ]; then
         skip docker-stack "a compose stack is on this machine, running or stopped: its containers have the same names"
     else
-        step docker-stack docker_end_to_end
+        step docker-stack 900 docker_end_to_end
     fi
     say "wall time $((SECONDS - started)) s"
     say "$PASSED passed, $FAILED failed, $SKIPPED skipped"

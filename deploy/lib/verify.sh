@@ -11,6 +11,8 @@ native_verify() {
         rm -f -- "$status"
         fail "the stack is not healthy; see: ./deploy-loadbalanced.sh status"
     fi
+    ADMIN_TOKEN=$(native_token)
+    export ADMIN_TOKEN
     stack exec web-1 "$(target_dir)/release/load_tests" verify --status "$status" "${shutdown[@]}" "$@" || ended=$?
     rm -f -- "$status"
     if ! stack status >/dev/null 2>&1; then
@@ -26,6 +28,8 @@ docker_verify() {
     local ended=0 name user password shutdown=(--with-shutdown --stop-command "$HOME_DIR/deploy-loadbalanced.sh stop --docker --keep")
     [ "${1:-}" != --keep-running ] || { shutdown=() && shift; }
     name=$(env_value DB_NAME) user=$(env_value DB_USER) password=$(env_value DB_PASSWORD)
+    ADMIN_TOKEN=$(docker_token)
+    export ADMIN_TOKEN
     DB_NAME=${name:-arena_db} DB_USER=${user:-arena_user} DB_PASSWORD=$password \
         "$(target_dir)/release/load_tests" verify --docker --balancer "$(docker_url)" \
         --pooler "$(container_ip arena-pooler):6432" --postgres "$(container_ip arena-postgres):5432" \

@@ -1,11 +1,15 @@
 //! The command line: locust's flags for a run, and `verify` for the checks of a running stack.
 
+use crate::chaos::ChaosArgs;
 use crate::logic::arrival::Arrival;
 use crate::logic::durations;
 use crate::logic::fleet::{self, Address, Replica};
 use crate::logic::mix::Mix;
 use crate::logic::plan::{Plan, Scenario, Wait};
 use crate::logic::target::Target;
+use crate::reads::ReadsArgs;
+use crate::retries::RetriesArgs;
+use crate::sockets::{BareArgs, SocketsArgs};
 use crate::verify::Check;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -25,6 +29,17 @@ pub struct Cli {
 pub enum Verb {
     /// Check a running stack: a PASS or FAIL line each; exit code 1 when one failed.
     Verify(Box<VerifyArgs>),
+    /// Kill, restart or freeze parts of a running stack under load, and prove that no message was lost
+    Chaos(Box<ChaosArgs>),
+    /// Store many messages, a share of them sent twice or cut off: none may be doubled, none lost
+    Retries(Box<RetriesArgs>),
+    /// Write and read back through any replica, over standbys that lag: no read may be stale
+    Reads(Box<ReadsArgs>),
+    /// Measure what WebSockets cost one replica
+    Sockets(Box<SocketsArgs>),
+    /// The yardstick of `sockets`, which starts it
+    #[command(hide = true)]
+    BareWrites(BareArgs),
 }
 
 #[derive(Debug, Args)]
@@ -107,8 +122,9 @@ impl LoadArgs {
     }
 }
 
+/// Where the stack is.
 #[derive(Debug, Args)]
-pub struct VerifyArgs {
+pub struct PlaceArgs {
     /// What `stack status --json` printed; `-` reads standard input
     #[arg(long, value_name = "FILE")]
     pub status: Option<PathBuf>,
@@ -136,6 +152,12 @@ pub struct VerifyArgs {
     /// The stack runs under docker: its parts are found by `docker inspect`, a replica is killed by `docker kill`
     #[arg(long)]
     pub docker: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    #[command(flatten)]
+    pub place: PlaceArgs,
     /// Run these checks only, in the order of the list in the guide
     #[arg(long, value_enum, value_delimiter = ',')]
     pub only: Vec<Check>,
@@ -219,6 +241,6 @@ mod tests {
         ]);
         let Some(Verb::Verify(args)) = cli.expect("good flags").verb else { panic!("the verb is verify") };
         assert_eq!(args.only, [Check::Sticky, Check::Rooms]);
-        assert_eq!(args.replicas[0].url, "http://127.0.0.1:1");
+        assert_eq!(args.place.replicas[0].url, "http://127.0.0.1:1");
     }
 }

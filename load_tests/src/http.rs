@@ -80,6 +80,18 @@ impl Call {
         Self { body: body.to_string().into(), ..call }.header("content-type", "application/json".to_owned())
     }
 
+    /// Any method; the body is JSON.
+    pub fn of_method(
+        method: Method,
+        name: &'static str,
+        path: impl Into<String>,
+        body: Option<&serde_json::Value>,
+    ) -> Self {
+        let call = Self::new(Key { kind: Kind::Get, name }, method, path.into());
+        let Some(body) = body else { return call };
+        Self { body: body.to_string().into(), ..call }.header("content-type", "application/json".to_owned())
+    }
+
     pub fn of_kind(mut self, kind: Kind) -> Self {
         self.key.kind = kind;
         self

@@ -2,12 +2,20 @@
 
 pub mod accounts;
 pub mod args;
+pub mod chaos;
+pub mod engine;
 pub mod generator;
 pub mod http;
 pub mod load;
 pub mod logic;
+pub mod processes;
+pub mod reads;
 pub mod recorder;
+pub mod retries;
 pub mod run;
+pub mod site;
+pub mod sockets;
+pub mod stored;
 pub mod users;
 pub mod verify;
 pub mod ws;
@@ -26,6 +34,11 @@ pub async fn run(cli: Cli, lookup: &dyn Fn(&str) -> Option<String>) -> anyhow::R
         match cli.verb {
             None => load::run(&cli.load, files, &stop).await,
             Some(Verb::Verify(args)) => verify::run(&args, lookup, &stop).await,
+            Some(Verb::Chaos(args)) => chaos::run(&args, lookup, &stop).await,
+            Some(Verb::Retries(args)) => retries::run(&args, lookup, &stop).await,
+            Some(Verb::Reads(args)) => reads::run(&args, lookup, &stop).await,
+            Some(Verb::Sockets(args)) => sockets::run(&args, lookup, &stop).await,
+            Some(Verb::BareWrites(args)) => sockets::serve_bare(&args).map(|()| ExitCode::SUCCESS),
         }
     };
     tokio::pin!(work);

@@ -1,17 +1,16 @@
 //! Checks of a running stack, one line each. Every check is bounded in time and leaves the stack as it was, but `shutdown`.
 
+mod contract;
 mod database;
-mod engine;
 mod kill;
 mod rooms;
 mod shutdown;
-mod site;
 mod spread;
 mod stream;
 
 use crate::args::VerifyArgs;
+use crate::site::{Route, Site};
 use clap::ValueEnum;
-use site::{Route, Site};
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -21,6 +20,8 @@ use tokio_util::sync::CancellationToken;
 pub enum Check {
     /// As many GETs of /db/connections/ as there are replicas name each of them once, all on the same way to the database
     Containers,
+    /// Every route and frame of the contract, its keys and types as documented (needs ADMIN_TOKEN)
+    Contract,
     /// Ten WebSocket connections of one client reach one replica
     Sticky,
     /// Messages sent through three replicas reach members on every replica, all in one order
@@ -61,6 +62,7 @@ impl Check {
     async fn run(self, site: &Site, args: &VerifyArgs, stop: &CancellationToken) -> anyhow::Result<String> {
         match self {
             Self::Containers => spread::containers(site).await,
+            Self::Contract => contract::check(site).await,
             Self::Sticky => spread::sticky(site).await,
             Self::Rooms => rooms::check(site).await,
             Self::Stream => stream::check(site).await,
@@ -78,7 +80,7 @@ pub async fn run(
     lookup: &dyn Fn(&str) -> Option<String>,
     stop: &CancellationToken,
 ) -> anyhow::Result<ExitCode> {
-    let site = Site::find(args, lookup).await?;
+    let site = Site::find(&args.place, lookup).await?;
     let mut failed = 0;
     for check in Check::value_variants() {
         let verdict = judge(*check, &site, args, stop).await;
@@ -108,6 +110,9 @@ async fn judge(check: Check, site: &Site, args: &VerifyArgs, stop: &Cancellation
     }
     if check == Check::Console && site.route == Route::Direct {
         return Verdict::LeftOut("the stack runs without a pooler (--direct)");
+    }
+    if check == Check::Contract && site.admin_token.is_none() {
+        return Verdict::LeftOut("needs an admin's token in ADMIN_TOKEN");
     }
     let limit = check.limit(args);
     match tokio::time::timeout(limit, check.run(site, args, stop)).await {

@@ -19,6 +19,7 @@ const FRAME_MAX: usize = 256 * 1024;
 pub struct Socket {
     stream: WebSocketStream<TcpStream>,
     limit: std::time::Duration,
+    last_len: usize,
 }
 
 /// What came next.
@@ -28,6 +29,14 @@ pub enum Incoming {
     /// The server closed, with this code (1005 where it gave none).
     Closed(u16),
     /// The deadline passed and nothing came.
+    Nothing,
+}
+
+/// What came next, unread.
+#[derive(Debug)]
+pub enum Text {
+    Frame(String),
+    Closed(u16),
     Nothing,
 }
 
@@ -41,7 +50,7 @@ impl Socket {
     ) -> Result<(Self, Welcome), Fault> {
         let limit = dialer.limit;
         let late = |_| Fault::Late { what: "welcome", limit };
-        timeout(limit, Self::connect(dialer, session, token, since)).await.map_err(late)?
+        timeout(limit, Self::welcomed(dialer, session, token, since)).await.map_err(late)?
     }
 
     pub async fn send(&mut self, text: String) -> Result<(), Fault> {
@@ -52,14 +61,26 @@ impl Socket {
 
     /// The next frame, or nothing by the deadline.
     pub async fn next(&mut self, deadline: Instant) -> Result<Incoming, Fault> {
+        match self.next_text(deadline).await? {
+            Text::Frame(text) => Frame::parse(&text).map(Incoming::Frame),
+            Text::Closed(code) => Ok(Incoming::Closed(code)),
+            Text::Nothing => Ok(Incoming::Nothing),
+        }
+    }
+
+    /// The same as it came.
+    pub async fn next_text(&mut self, deadline: Instant) -> Result<Text, Fault> {
         loop {
             let Ok(next) = timeout_at(deadline, self.stream.next()).await else {
-                return Ok(Incoming::Nothing);
+                return Ok(Text::Nothing);
             };
             match next {
-                Some(Ok(Message::Text(text))) => return Frame::parse(&text).map(Incoming::Frame),
+                Some(Ok(Message::Text(text))) => {
+                    self.last_len = text.len();
+                    return Ok(Text::Frame(text.to_string()));
+                }
                 Some(Ok(Message::Close(frame))) => {
-                    return Ok(Incoming::Closed(frame.map_or(1005, |frame| frame.code.into())));
+                    return Ok(Text::Closed(frame.map_or(1005, |frame| frame.code.into())));
                 }
                 // Pings are answered by the library.
                 Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
@@ -68,6 +89,11 @@ impl Socket {
                 None => return Err(Fault::Cut("closed without a close frame".to_owned())),
             }
         }
+    }
+
+    /// Bytes of the newest text frame.
+    pub fn last_len(&self) -> usize {
+        self.last_len
     }
 
     /// Says goodbye and waits for the answer, briefly: the server may have gone.
@@ -81,12 +107,13 @@ impl Socket {
         let _ = timeout(std::time::Duration::from_secs(1), goodbye).await;
     }
 
-    async fn connect(
+    /// Connects; the welcome is still to be read.
+    pub async fn connect(
         dialer: &Dialer,
         session: &str,
         token: &str,
         since: Option<i64>,
-    ) -> Result<(Self, Welcome), Fault> {
+    ) -> Result<Self, Fault> {
         let since = since.map_or_else(String::new, |offset| format!("&since={offset}"));
         let uri = format!("ws://{}/ws/chat/session/{session}/?token={token}{since}", dialer.authority);
         let uri = uri.parse().map_err(|_| Fault::shape("a session id or token that fits in no URL", ""))?;
@@ -99,7 +126,16 @@ impl Socket {
         let request = ClientRequestBuilder::new(uri);
         let (stream, _) =
             tokio_tungstenite::client_async_with_config(request, tcp, Some(config)).await.map_err(refused)?;
-        let mut socket = Self { stream, limit: dialer.limit };
+        Ok(Self { stream, limit: dialer.limit, last_len: 0 })
+    }
+
+    async fn welcomed(
+        dialer: &Dialer,
+        session: &str,
+        token: &str,
+        since: Option<i64>,
+    ) -> Result<(Self, Welcome), Fault> {
+        let mut socket = Self::connect(dialer, session, token, since).await?;
         match socket.next(Instant::now() + dialer.limit).await? {
             Incoming::Frame(Frame::Welcome(welcome)) => Ok((socket, welcome)),
             Incoming::Frame(_) => Err(Fault::order("another frame came before the welcome", "")),

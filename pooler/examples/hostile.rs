@@ -1,10 +1,11 @@
 //! How long a good client waits while others send hostile bytes before their login.
 //!
-//!     cargo run --release -p pooler --example hostile -- HOST:PORT USER DATABASE [SECONDS]
+//!     cargo run --release -p pooler --example hostile -- HOST:PORT USER DATABASE [SECONDS [ATTACKS_PER_SECOND]]
 //!
 //! Three times the same client asks `SELECT 1` over one connection, one after the other: in quiet; while attackers work
 //! on a listener of this program that reads and closes (what the attackers themselves take from the machine); while
-//! they work on the pooler.
+//! they work on the pooler. Attacks begin at a given rate, whatever became of those before them, so that two poolers
+//! are compared under the same attack: who closes a connection faster is not attacked more often for it.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -15,20 +16,22 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use pgwire::{Head, frontend, startup};
 
-const ATTACKERS: usize = 8;
+/// Enough that attacks which hang do not lower the rate.
+const ATTACKERS: u32 = 32;
 
 fn main() -> anyhow::Result<()> {
     let mut args = std::env::args().skip(1);
     let mut next = |what: &'static str| args.next().context(what);
     let (address, user, database) = (next("HOST:PORT")?, next("USER")?, next("DATABASE")?);
     let seconds: u64 = next("SECONDS").ok().map_or(Ok(5), |text| text.parse())?;
+    let rate: u32 = next("ATTACKS_PER_SECOND").ok().map_or(Ok(500), |text| text.parse())?;
     let mut client = log_in(&address, &user, &database)?;
     let sink = listen_and_close()?;
     println!("{:<28}{:>9}{:>10}{:>10}{:>10}{:>12}", "", "queries", "p50 µs", "p99 µs", "max µs", "attacks/s");
     for (name, target) in
         [("quiet", None), ("attack on nobody", Some(sink)), ("attack on the pooler", Some(address))]
     {
-        let attack = Attack::start(target, &user, &database);
+        let attack = Attack::start(target, rate, &user, &database);
         let mut times = ask_for(&mut client, Duration::from_secs(seconds))?;
         let attacks = attack.stop() / seconds;
         times.sort_unstable();
@@ -101,19 +104,21 @@ struct Attack {
 }
 
 impl Attack {
-    fn start(target: Option<String>, user: &str, database: &str) -> Attack {
+    fn start(target: Option<String>, rate: u32, user: &str, database: &str) -> Attack {
         let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let openings = Arc::new(openings(user, database));
-        let attackers = target.iter().flat_map(|target| std::iter::repeat_n(target.clone(), ATTACKERS));
+        let attackers = target.iter().flat_map(|target| (0..ATTACKERS).map(move |n| (n, target.clone())));
+        let (started, pause) = (Instant::now(), Duration::from_secs(1) / rate.max(1));
         let threads = attackers
-            .map(|target| {
+            .map(|(number, target)| {
                 let (stop, count, openings) = (stop.clone(), count.clone(), openings.clone());
                 std::thread::spawn(move || {
-                    for opening in openings.iter().cycle() {
+                    for turn in (number..).step_by(ATTACKERS as usize) {
+                        std::thread::park_timeout((pause * turn).saturating_sub(started.elapsed()));
                         if stop.load(Ordering::Relaxed) {
                             return;
                         }
-                        strike(&target, opening);
+                        strike(&target, &openings[turn as usize % openings.len()]);
                         count.fetch_add(1, Ordering::Relaxed);
                     }
                 })

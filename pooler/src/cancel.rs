@@ -21,6 +21,9 @@ type Dropped = &'static str;
 /// A limit of zero means "for ever"; a request whose connection hangs must still end some day.
 const WAIT_MAX: Duration = Duration::from_secs(3600);
 
+/// About what a server takes for the client's parameters.
+const ROUND_TRIP: Duration = Duration::from_millis(1);
+
 /// Requests to one pool or peer share a line: so many at a time, the rest in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Lane {
@@ -105,6 +108,12 @@ async fn to_server(house: &Arc<House>, asker: &ClientEntry, key: ClientKey) -> D
     let Some(parked) = house.pools.begin_cancel(house, server, info.id, entry.id) else {
         return "not sending cancel request for client that is now idle";
     };
+    // What is ours would be hit, and the client told that its parameters were refused.
+    while matches!(entry.doing(), Doing::Waiting | Doing::Syncing)
+        && house.pools.held_by(pool.key, entry.id).is_some()
+    {
+        tokio::time::sleep(ROUND_TRIP).await;
+    }
     turn.on_connected(asker);
     send(wire, &info.target.key).await;
     drop(parked);

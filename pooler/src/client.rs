@@ -15,6 +15,7 @@ use pgwire::sqlstate;
 use crate::clients::{ClientEntry, Doing};
 use crate::error::End;
 use crate::house::Standing;
+use crate::logic::ledger::WorkerId;
 use crate::logic::session::{ClientHalt, ClientSide, Flow, ServerHalt, ServerSide, Session};
 use crate::outbox::Outbox;
 use crate::pool::{Lease, PoolInfo, Waiting};
@@ -24,6 +25,8 @@ use crate::worker::Worker;
 
 /// What a client may send ahead while it waits for a server.
 const AHEAD_WHILE_WAITING_MAX: usize = 64 * 1024;
+
+pub use standing::Detached;
 
 pub struct Client {
     pub worker: Rc<Worker>,
@@ -58,6 +61,8 @@ pub enum Departure {
     Ends(End),
     /// To the process that takes over.
     Moves,
+    /// To another worker of this one.
+    ChangesWorker(WorkerId),
 }
 
 type Progress = Poll<Result<(), End>>;
@@ -126,6 +131,9 @@ impl Client {
             let progress = match self.worker.house.standing() {
                 Standing::Suspended => self.poll_suspended(cx),
                 Standing::Moving if self.is_movable() => return Poll::Ready(Departure::Moves),
+                Standing::Serving if let Some(to) = self.next_worker() => {
+                    return Poll::Ready(Departure::ChangesWorker(to));
+                }
                 Standing::Serving | Standing::Moving => self.poll_linked(cx),
             };
             if let Err(end) = ready!(progress) {
@@ -286,6 +294,7 @@ impl Client {
             lease::log_applied(server, made);
             if self.is_syncing {
                 send(server, cx, made);
+                self.entry.note_sync(true);
                 return Ok(taken);
             }
         }
@@ -297,7 +306,9 @@ impl Client {
         let halt = self.session.on_client(&mut side);
         send(server, cx, flow.output());
         taken += flow.taken();
+        let owes_own = server.state.queue.owes_own_query();
         self.note_request();
+        self.entry.note_sync(owes_own);
         self.reply(cx, replies)?;
         if let Some(end) = ended(halt) {
             return Err(end);
@@ -387,6 +398,7 @@ impl Client {
             self.retry_unread = !self.unread.is_empty();
             return;
         }
+        self.entry.note_sync(state.queue.owes_own_query());
         let tally = self.session.take_tally();
         if tally.queries == 0 && !waits_for_client {
             self.count(&tally, None);

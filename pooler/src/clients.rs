@@ -1,8 +1,10 @@
 //! Every client connection of the process: who it is, what it does since when, and how to tell it to end.
 
+mod endpoint;
+
 use std::collections::HashMap;
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -13,8 +15,7 @@ use crate::logic::cancel_key::ClientKey;
 use crate::logic::ledger::WorkerId;
 use crate::pool::PoolInfo;
 
-/// Host or `unix(PID)`, and port.
-pub type Endpoint = (String, u16);
+pub use endpoint::Endpoint;
 
 /// The clients of one worker.
 type Part = Mutex<HashMap<u64, Arc<ClientEntry>>>;
@@ -27,6 +28,7 @@ pub struct Clients {
     /// Accepted, and on their way to a worker.
     arriving: AtomicUsize,
     admission: Mutex<()>,
+    whole: Mutex<()>,
     started: Instant,
 }
 
@@ -37,6 +39,8 @@ pub enum Doing {
     LoggingIn,
     Idle,
     Waiting,
+    /// Its server takes its parameters; what it asked for comes after.
+    Syncing,
     Busy,
     IdleInTransaction,
     /// Its cancel request waits for its turn.
@@ -68,10 +72,11 @@ pub enum Order {
     ServerObsolete,
 }
 
-const DOINGS: [Doing; 7] = [
+const DOINGS: [Doing; 8] = [
     Doing::LoggingIn,
     Doing::Idle,
     Doing::Waiting,
+    Doing::Syncing,
     Doing::Busy,
     Doing::IdleInTransaction,
     Doing::CancelWaiting,
@@ -99,7 +104,7 @@ pub struct ClientEntry {
     pub id: u64,
     /// What the log calls it.
     pub ptr: u64,
-    pub worker: WorkerId,
+    worker: AtomicU16,
     pub peer: Endpoint,
     pub local: Endpoint,
     pub connected_at: SystemTime,
@@ -150,6 +155,7 @@ impl Clients {
             count: AtomicUsize::new(0),
             arriving: AtomicUsize::new(0),
             admission: Mutex::default(),
+            whole: Mutex::default(),
             started: Instant::now(),
         }
     }
@@ -185,16 +191,24 @@ impl Clients {
     }
 
     fn list(&self, entry: Arc<ClientEntry>) -> Arc<ClientEntry> {
-        self.part(entry.worker).insert(entry.id, entry.clone());
+        self.part(entry.worker()).insert(entry.id, entry.clone());
         self.count.fetch_add(1, Ordering::Relaxed);
         entry
     }
 
     /// The client is gone.
     pub fn leave(&self, entry: &ClientEntry) {
-        self.part(entry.worker).remove(&entry.id);
+        self.part(entry.worker()).remove(&entry.id);
         self.keys().remove(&entry.key);
         self.count.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// The client goes on with another worker.
+    pub fn change_worker(&self, entry: &Arc<ClientEntry>, to: WorkerId) {
+        let _whole = self.whole();
+        self.part(entry.worker()).remove(&entry.id);
+        entry.worker.store(to, Ordering::Relaxed);
+        self.part(to).insert(entry.id, entry.clone());
     }
 
     pub fn by_key(&self, key: ClientKey) -> Option<Arc<ClientEntry>> {
@@ -221,6 +235,7 @@ impl Clients {
     }
 
     pub fn all(&self) -> Vec<Arc<ClientEntry>> {
+        let _whole = self.whole();
         (0..self.parts.len()).flat_map(|w| self.of_worker(w as WorkerId)).collect()
     }
 
@@ -231,6 +246,7 @@ impl Clients {
 
     /// Clients that have logged in and fit.
     pub fn count_of(&self, fits: impl Fn(&Login) -> bool) -> usize {
+        let _whole = self.whole();
         let mut count = 0;
         for worker in 0..self.parts.len() {
             self.each_of_worker(worker as WorkerId, |entry| {
@@ -256,9 +272,15 @@ impl Clients {
             && self.count_of(|login| login.pool.is_none()) == self.len()
     }
 
-    pub fn least_loaded(&self) -> WorkerId {
+    /// The one with the fewest clients among the first so many workers.
+    pub fn least_loaded(&self, in_use: usize) -> WorkerId {
         let len = |w: &usize| self.parts[*w].lock().expect("counting does not panic").len();
-        (0..self.parts.len()).min_by_key(len).unwrap_or(0) as WorkerId
+        (0..in_use).min_by_key(len).unwrap_or(0) as WorkerId
+    }
+
+    /// Held where all parts are looked at, one after the other, so that nobody goes from one to another meanwhile.
+    fn whole(&self) -> MutexGuard<'_, ()> {
+        self.whole.lock().expect("no code panics while it holds all clients")
     }
 
     fn keys(&self) -> MutexGuard<'_, HashMap<ClientKey, Arc<ClientEntry>>> {
@@ -278,7 +300,7 @@ impl ClientEntry {
             id,
             // Looks like PgBouncer's pointers, and says nothing about our memory.
             ptr: 0x5500_0000_0000 + id * 0x100,
-            worker,
+            worker: AtomicU16::new(worker),
             peer,
             local,
             connected_at,
@@ -301,6 +323,15 @@ impl ClientEntry {
         }
     }
 
+    pub fn worker(&self) -> WorkerId {
+        self.worker.load(Ordering::Relaxed)
+    }
+
+    /// It has done something in this time up to now.
+    pub fn was_lively_within(&self, period: Duration) -> bool {
+        self.doing_for(Instant::now()) <= period
+    }
+
     pub fn doing(&self) -> Doing {
         DOINGS[usize::from(self.doing.load(Ordering::Relaxed))]
     }
@@ -309,6 +340,17 @@ impl ClientEntry {
     pub fn set_doing(&self, doing: Doing, now: Instant) {
         self.doing.store(doing as u8, Ordering::Relaxed);
         self.since_us.store(micros(self.started, now), Ordering::Relaxed);
+    }
+
+    /// Whether its server still has a query of ours to answer, before those of the client.
+    #[inline]
+    pub fn note_sync(&self, is_syncing: bool) {
+        let doing = match (self.doing(), is_syncing) {
+            (Doing::Syncing, false) => Doing::Busy,
+            (Doing::Syncing, true) | (_, false) => return,
+            (_, true) => Doing::Syncing,
+        };
+        self.doing.store(doing as u8, Ordering::Relaxed);
     }
 
     /// How long it has been doing this.
@@ -394,9 +436,7 @@ impl ClientEntry {
     }
 
     pub fn name_as(&self, database: &str, user: &str) -> String {
-        let (host, port) = &self.peer;
-        let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
-        format!("C-0x{:x}: {database}/{user}@{host}:{port}", self.ptr)
+        format!("C-0x{:x}: {database}/{user}@{}", self.ptr, self.peer)
     }
 }
 

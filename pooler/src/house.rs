@@ -14,6 +14,7 @@ use crate::logic::statements::{Registry, Shared};
 use crate::pool::Pools;
 use crate::resolver::{Resolver, Ttl};
 use crate::settings::Settings;
+use crate::spread::Spread;
 use crate::stats::Stats;
 use crate::systemd::Notifier;
 use crate::wire::Wire;
@@ -51,6 +52,7 @@ pub struct House {
     pub resolver: Resolver,
     pub cancels: crate::cancel::Desk,
     pub stats: Stats,
+    pub spread: Spread,
     pub tls: crate::tls::Contexts,
     statements: Mutex<Registry>,
     pub tasks: Tasks,
@@ -58,6 +60,8 @@ pub struct House {
     pub keeper_wake: Notify,
     /// The phase has changed, or something it waits for.
     pub phase_wake: Notify,
+    /// A client has left.
+    pub client_gone: Notify,
     /// Deadlines, or how often they are to be looked at, have changed.
     pub deadlines_wake: Notify,
     phase: AtomicU8,
@@ -88,11 +92,13 @@ impl House {
             resolver: Resolver::default(),
             cancels: crate::cancel::Desk::default(),
             stats: Stats::new(workers),
+            spread: Spread::new(workers, settings.worker_busy > 0),
             tls: crate::tls::Contexts::default(),
             statements: Mutex::default(),
             tasks: Tasks::new(),
             keeper_wake: Notify::new(),
             phase_wake: Notify::new(),
+            client_gone: Notify::new(),
             deadlines_wake: Notify::new(),
             phase: AtomicU8::new(Phase::Running as u8),
             standing: AtomicU8::new(Standing::Serving as u8),
@@ -242,7 +248,7 @@ impl House {
         // None of these failing makes a connection unusable.
         let _ = socket.set_tcp_nodelay(true);
         if settings.tcp_keepalive {
-            let _ = socket.set_keepalive(true);
+            // With no times given it only switches them on.
             let mut keepalive = socket2::TcpKeepalive::new();
             if !settings.tcp_keepidle.is_zero() {
                 keepalive = keepalive.with_time(settings.tcp_keepidle);

@@ -24,6 +24,7 @@ pub mod resolver;
 mod run;
 pub mod server;
 pub mod settings;
+pub mod spread;
 pub mod stats;
 pub mod suspend;
 pub mod systemd;

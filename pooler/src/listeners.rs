@@ -289,7 +289,7 @@ async fn accept_unix(listener: UnixListener, house: Arc<House>, mailboxes: Vec<m
 
 async fn hand_over(house: &House, mailboxes: &[mpsc::Sender<Accepted>], accepted: Accepted) {
     house.clients.announce();
-    let worker = usize::from(house.clients.least_loaded());
+    let worker = usize::from(house.clients.least_loaded(house.spread.in_use()));
     // A full mailbox makes the kernel's queue grow instead of ours.
     let _ = mailboxes[worker].send(accepted).await;
 }

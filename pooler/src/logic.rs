@@ -8,4 +8,5 @@ pub mod moving;
 pub mod parameters;
 pub mod replies;
 pub mod session;
+pub mod spread;
 pub mod statements;

@@ -92,7 +92,7 @@ impl LoginAttempt<'_> {
         self.check_client_limit(&settings, &database)?;
         let mut wanted = startup::wanted(&startup, &settings, &self.worker.house.extra)?;
         if settings.application_name_add_host {
-            wanted.add_host(&self.entry.peer);
+            wanted.add_host(self.entry.peer);
         }
         self.log_in_client(talk, &settings, Asked { user, database, wanted, replication }).await
     }
@@ -241,7 +241,7 @@ impl LoginAttempt<'_> {
     /// Who was accepted just before another process took over goes there once logged in; who had connected before the
     /// shutdown that waits for clients is one of them. Over the unix socket one still connects, but only to the console.
     fn check_phase(&self) -> Result<(), End> {
-        let is_tcp = self.entry.local.0 != "unix";
+        let is_tcp = self.entry.local.is_tcp();
         match self.worker.house.phase() {
             Phase::Running | Phase::Moving => Ok(()),
             Phase::WaitForClients if is_tcp => Ok(()),

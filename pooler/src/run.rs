@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use chassis::signals::{Signal, Signals};
+use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::mpsc;
-use tokio::task::LocalSet;
 
 use crate::cli::Start;
 use crate::clients::Order;
@@ -16,7 +16,7 @@ use crate::logic::ledger::WorkerId;
 use crate::moving::Takeover;
 use crate::settings::Settings;
 use crate::worker::{Accepted, MAILBOX_LEN, Worker};
-use crate::{console, keeper, metrics, suspend, systemd};
+use crate::{console, keeper, metrics, spread, suspend, systemd};
 
 /// How long an immediate end waits for goodbyes to be written.
 const GOODBYE: Duration = Duration::from_millis(200);
@@ -27,6 +27,12 @@ pub fn run(start: Start) -> anyhow::Result<()> {
     let workers = match settings.worker_threads {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         n => n as usize,
+    };
+    let runtime = runtime()?;
+    // Before anything shows that we are here: whoever sees it may send a signal.
+    let signals = {
+        let _inside = runtime.enter();
+        Signals::new().context("cannot listen for signals")?
     };
     let (listeners, takeover) = listeners(&settings, takes_over)?;
     let house = Arc::new(House::new(settings, log, notify, workers));
@@ -44,14 +50,13 @@ pub fn run(start: Start) -> anyhow::Result<()> {
     }
     let (sender, receiver) = mpsc::channel(MAILBOX_LEN);
     mailboxes.insert(0, sender);
-    let runtime = runtime()?;
-    let local = LocalSet::new();
-    let served = local.block_on(&runtime, async {
-        let signals = Signals::new().context("cannot listen for signals")?;
+    let served = runtime.block_on(async {
         let worker = Worker::new(0, house.clone());
         tokio::task::spawn_local(worker.run(receiver));
         tokio::task::spawn_local(keeper::run(house.clone()));
         tokio::task::spawn_local(keeper::watch_statistics(house.clone()));
+        house.spread.set_mailboxes(mailboxes.clone());
+        tokio::task::spawn_local(spread::run(house.clone()));
         house.pools.open_minimum(&house);
         open_doors(&house, listeners, &mailboxes)?;
         ready();
@@ -65,7 +70,6 @@ pub fn run(start: Start) -> anyhow::Result<()> {
     });
     // Also where nothing could be opened: the threads wait for it.
     house.tasks.start_drain();
-    drop(local);
     runtime.shutdown_background();
     for thread in threads {
         if thread.join().is_err() {
@@ -109,19 +113,27 @@ fn spawn_worker(
     id: WorkerId,
     mailbox: mpsc::Receiver<Accepted>,
 ) -> anyhow::Result<std::thread::JoinHandle<()>> {
-    let runtime = runtime()?;
-    let work = move || {
-        let local = LocalSet::new();
-        local.block_on(&runtime, Worker::new(id, house).run(mailbox));
-        drop(local);
-        // A name lookup that hangs must not hold up the end.
-        runtime.shutdown_background();
+    let (started, has_started) = std::sync::mpsc::sync_channel(1);
+    let work = move || match runtime() {
+        Ok(runtime) => {
+            let _ = started.send(Ok(()));
+            runtime.block_on(Worker::new(id, house).run(mailbox));
+            // A name lookup that hangs must not hold up the end.
+            runtime.shutdown_background();
+        }
+        Err(cause) => drop(started.send(Err(cause))),
     };
-    std::thread::Builder::new().name(format!("worker-{id}")).spawn(work).context("cannot start a thread")
+    let thread = std::thread::Builder::new().name(format!("worker-{id}")).spawn(work);
+    let thread = thread.context("cannot start a thread")?;
+    has_started.recv().context("a worker's thread ended at once")??;
+    Ok(thread)
 }
 
-fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start a runtime")
+/// For local tasks, and no `LocalSet` on a runtime: that would be woken, by a write to its own eventfd, in each round in
+/// which a socket had something to say.
+fn runtime() -> anyhow::Result<LocalRuntime> {
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+    runtime.context("cannot start a runtime")
 }
 
 fn ops(house: &Arc<House>) -> chassis::ops::Ops {

@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use chassis::sockets::{poll_recv, poll_send};
 use rustls::Connection;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -227,20 +228,22 @@ impl Wire {
 impl Socket {
     #[inline]
     fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
-        let mut buffer = ReadBuf::new(into);
-        // Not try_read: only this way a read that leaves room tells tokio that the socket is empty, which saves the
-        // next read from finding that out with a system call.
-        ready!(match self {
-            Socket::Tcp(stream) => Pin::new(stream).poll_read(cx, &mut buffer),
-            Socket::Unix(stream) => Pin::new(stream).poll_read(cx, &mut buffer),
-        })?;
-        Poll::Ready(Ok(buffer.filled().len()))
+        match self {
+            Socket::Tcp(stream) => poll_recv(stream, cx, into),
+            // Not try_read: only this way a read that leaves room tells tokio that the socket is empty, which saves
+            // the next read from finding that out with a system call.
+            Socket::Unix(stream) => {
+                let mut buffer = ReadBuf::new(into);
+                ready!(Pin::new(stream).poll_read(cx, &mut buffer))?;
+                Poll::Ready(Ok(buffer.filled().len()))
+            }
+        }
     }
 
     #[inline]
     fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self {
-            Socket::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Socket::Tcp(stream) => poll_send(stream, cx, bytes),
             Socket::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }

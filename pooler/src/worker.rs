@@ -14,6 +14,8 @@ use tokio::sync::mpsc;
 
 use relay::{Member, Presence, Relay};
 
+pub use relay::Traveller;
+
 use crate::client::Client;
 use crate::clients::{ClientEntry, Doing, Endpoint, Newcomer, Order};
 use crate::error::{End, Fault};
@@ -37,7 +39,7 @@ const LOOK_MAX: Duration = Duration::from_secs(1);
 /// One read takes at most this much. Larger results come in several reads; idle clients hold none of it.
 pub const READ_LEN: usize = 64 * 1024;
 
-/// Accepted sockets on their way to a worker.
+/// Sockets on their way to a worker.
 pub const MAILBOX_LEN: usize = 1024;
 
 /// A socket that was accepted, not yet known to any runtime.
@@ -46,6 +48,8 @@ pub enum Accepted {
     Unix(std::os::unix::net::UnixStream),
     /// A client of the process that we take over from.
     Moved(Box<Parcel>),
+    /// A client of another worker.
+    Traveller(Box<Traveller>),
 }
 
 pub struct Worker {
@@ -88,6 +92,7 @@ impl Worker {
 
     /// Takes in sockets until the process drains. Clients end with the tasks of this thread.
     pub async fn run(self: Rc<Self>, mut mailbox: mpsc::Receiver<Accepted>) {
+        self.house.spread.sit(self.id);
         tokio::task::spawn_local(self.clone().watch_deadlines());
         loop {
             let accepted = tokio::select! {
@@ -105,6 +110,7 @@ impl Worker {
                 Some(Accepted::Moved(parcel)) => {
                     worker.serve_moved(*parcel);
                 }
+                Some(Accepted::Traveller(traveller)) => traveller.arrive(&worker),
                 None => return self.house.tasks.drain_started().await,
             }
         }
@@ -271,7 +277,7 @@ fn due(entry: &ClientEntry, settings: &Settings, phase: Phase, now: Instant) -> 
             Some(Order::QueryWaitTimeout)
         }
         Doing::Waiting if over(settings.query_wait_notify) && entry.notice_once() => Some(Order::NoticeWait),
-        Doing::Busy if over(settings.query_timeout(user)) => Some(Order::QueryTimeout),
+        Doing::Syncing | Doing::Busy if over(settings.query_timeout(user)) => Some(Order::QueryTimeout),
         Doing::IdleInTransaction if over(settings.idle_transaction_timeout(user)) => {
             Some(Order::IdleTransactionTimeout)
         }
@@ -287,17 +293,17 @@ fn open_tcp(
     stream.set_nonblocking(true)?;
     let local = stream.local_addr()?;
     let wire = Wire::tcp(TcpStream::from_std(stream)?);
-    let text = |a: std::net::SocketAddr| (a.ip().to_canonical().to_string(), a.port());
-    Ok((wire, text(peer), text(local)))
+    Ok((wire, Endpoint::tcp(peer), Endpoint::tcp(local)))
 }
 
 fn open_unix(stream: std::os::unix::net::UnixStream) -> std::io::Result<(Wire, Endpoint, Endpoint)> {
     stream.set_nonblocking(true)?;
     let stream = UnixStream::from_std(stream)?;
-    let pid = stream.peer_cred().ok().and_then(|c| c.pid()).unwrap_or(0);
+    let process_id = stream.peer_cred().ok().and_then(|c| c.pid()).or(Some(0));
     let path = stream.local_addr().ok().and_then(|a| a.as_pathname().map(ToOwned::to_owned));
     let port = path.and_then(|p| p.extension().and_then(|e| e.to_str()?.parse().ok())).unwrap_or(0);
-    Ok((Wire::unix(stream), (format!("unix({pid})"), port), ("unix".to_string(), port)))
+    let (peer, local) = (Endpoint::Unix { process_id, port }, Endpoint::Unix { process_id: None, port });
+    Ok((Wire::unix(stream), peer, local))
 }
 
 /// The session's mode from the settings' word.

@@ -98,7 +98,8 @@ pub enum Verb {
     Upgrade,
     /// Go back to the release before, replicas one at a time
     Rollback,
-    /// Run a command with the environment of a part and logins for psql in it
+    /// Run a command with the environment of a part and logins for psql in it: of the database, and for `pooler` of its
+    /// console, which is what the documents ask there (`exec pooler psql -c "SHOW POOLS"`); -d names another database
     Exec {
         service: String,
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::control::{Caller, Reply, Request};
 use crate::dirs::Dirs;
@@ -18,7 +18,7 @@ use crate::record::Process;
 use crate::settings::{Overrides, Settings};
 use crate::spawn::log_tail;
 use crate::supervisor::{end_left_over, plan_of, todays_name};
-use crate::{Site, last_start, record, release};
+use crate::{Site, last_start, record, release, trial};
 
 /// How often a supervisor that has just been started is looked for.
 const LOOK: Duration = Duration::from_millis(20);
@@ -33,6 +33,14 @@ pub async fn up(site: &Site, how: Overrides, environment: Environment<'_>) -> Re
     if let Some(report) = ask_status(site).await? {
         println!("the stack runs already (supervisor pid {}):", report.stack.pid);
         println!("{}", report.table());
+        let started = last_start::read(&site.dir)?;
+        let is_so = how.replicas.is_none_or(|count| count as usize == report.replicas.len())
+            && (started.direct || !how.direct)
+            && (started.read_replica || !how.read_replica);
+        ensure!(
+            is_so,
+            "it was started otherwise: `scale N` changes the number of replicas, `restart` with flags the rest"
+        );
         return Ok(ExitCode::SUCCESS);
     }
     let dirs = prepare(site, how, environment).await?;
@@ -88,6 +96,7 @@ async fn checked(
     for warning in warnings {
         eprintln!("warning: {warning}");
     }
+    trial::run(&settings, &site.home.join("deploy"), &site.programs).await?;
     Ok(settings)
 }
 
@@ -281,7 +290,9 @@ pub async fn command(site: &Site, request: &Request) -> Result<ExitCode> {
 ///
 /// # Errors
 /// The programs cannot be installed, or a part does not become healthy with them.
-pub async fn upgrade(site: &Site) -> Result<ExitCode> {
+pub async fn upgrade(site: &Site, environment: Environment<'_>) -> Result<ExitCode> {
+    let settings = site.origin(Overrides::default()).read(environment)?;
+    trial::run(&settings, &site.home.join("deploy"), &site.programs).await?;
     let dirs = Dirs::at(&site.dir);
     let source = release::Source { programs: site.programs.clone(), texts: site.home.join("deploy") };
     if release::install(&dirs, &source)? == release::Installed::AlreadyCurrent {

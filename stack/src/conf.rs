@@ -51,7 +51,7 @@ pub fn write_balancer(plan: &Plan, nest: &Nest, replicas: u32) -> Result<()> {
     let changes = Changes {
         servers: (1..=replicas).map(|number| plan.replica_address(number)).collect(),
         http_port: Some(plan.settings.ports.http),
-        pid: Some(nest.dirs.services_run().join("balancer.pid").to_string_lossy().into_owned()),
+        pid: Some(plan.balancer_pid_file().to_string_lossy().into_owned()),
     };
     let text = derive(&read(&template)?, &changes).with_context(|| format!("{}", template.display()))?;
     write_for_parts(&nest.dirs.conf().join("nginx.conf"), &text, 0o644, &nest.run_as)

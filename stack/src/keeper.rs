@@ -1,5 +1,8 @@
 //! Keeps one part alive: starts it, watches its health, starts it again when it dies, ends it when told.
 
+mod kept;
+mod succession;
+
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::rc::Rc;
@@ -7,33 +10,40 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use chassis::tasks::Tasks;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use tokio::process::Child;
+use nix::sys::signal::Signal;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::board::{Board, Sight};
-use crate::logic::plan::{Part, Probe, Stop, StopSignal};
+use crate::logic::plan::{Part, Probe, StopSignal};
 use crate::logic::report::State;
 use crate::logic::restart::{Restarts, Verdict};
 use crate::probe;
 use crate::record::Record;
 use crate::spawn::Nest;
 
+use kept::{Force, Kept};
+
 /// How often a part that is not healthy yet is asked: often, because the start waits for it.
 const ASK_WHILE_STARTING: Duration = Duration::from_millis(100);
 const ASK_WHEN_HEALTHY: Duration = Duration::from_secs(2);
 /// One missed answer may be a moment's load.
 const MISSES_TOLERATED: u32 = 2;
-/// After the second signal a part gets this long before it is killed.
-const LAST_PATIENCE: Duration = Duration::from_secs(3);
 
 enum Order {
     Stop(oneshot::Sender<()>),
-    /// End the child and go on with this part.
-    Replace(Box<Part>, oneshot::Sender<()>),
+    /// Go on with this part instead; the answer is the way it went.
+    Replace(Box<Part>, Way, oneshot::Sender<Way>),
     /// Read your configuration again.
     Hangup,
+}
+
+/// How one process of a part follows another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// The old one ends first.
+    Anew,
+    /// Where the part knows how, the new one takes over from the old one, and nobody is refused.
+    TakingOver,
 }
 
 /// The handle of one kept part.
@@ -95,12 +105,12 @@ impl Keeper {
         }
     }
 
-    /// Ends the child and starts it again as `part`; returns when the old one has ended.
-    pub async fn replace(&self, part: Part) {
-        let (done, ended) = oneshot::channel();
-        if self.orders.send(Order::Replace(Box::new(part), done)).await.is_ok() {
-            let _ = ended.await;
-        }
+    /// Goes on with `part`; returns when the process before has ended, with the way it went.
+    pub async fn replace(&self, part: Part, way: Way) -> Way {
+        let (done, went) = oneshot::channel();
+        // A keeper that is gone replaces nothing; its health tells so.
+        let _ = self.orders.send(Order::Replace(Box::new(part), way, done)).await;
+        went.await.unwrap_or(Way::Anew)
     }
 
     pub async fn hang_up(&self) {
@@ -119,7 +129,7 @@ struct Life {
 }
 
 enum Ending {
-    Died(ExitStatus),
+    Died(Option<ExitStatus>),
     Told(Option<Order>),
 }
 
@@ -127,7 +137,7 @@ impl Life {
     async fn keep(mut self) {
         loop {
             let verdict = match self.nest.start(&self.part) {
-                Ok(child) => match self.live(child).await {
+                Ok(child) => match self.live(Kept::Child(child)).await {
                     Some(verdict) => verdict,
                     None => return,
                 },
@@ -149,12 +159,65 @@ impl Life {
         }
     }
 
-    /// One child from its start to its end; `None` when the part is to stay ended.
-    async fn live(&mut self, mut child: Child) -> Option<Verdict> {
-        let started = Instant::now();
-        let pid = child.id().unwrap_or_default();
-        let _record = Record::write(&self.nest.dirs, &self.part.name, pid)
-            .inspect_err(|cause| self.board.say(&format!("{}: {cause:#}", self.part.name)));
+    /// One process, and those that take over from it, to the end; `None` when the part is to stay ended.
+    async fn live(&mut self, mut kept: Kept) -> Option<Verdict> {
+        loop {
+            let started = Instant::now();
+            let pid = kept.pid().unwrap_or_default();
+            let _record = Record::write(&self.nest.dirs, &self.part.name, pid)
+                .inspect_err(|cause| self.board.say(&format!("{}: {cause:#}", self.part.name)));
+            self.see_start(pid, started);
+            match self.watch(&mut kept, started).await {
+                Ending::Died(status) => {
+                    let lived = started.elapsed();
+                    let verdict = self.restarts.on_death(lived);
+                    self.say_death(pid, status, verdict);
+                    return Some(verdict);
+                }
+                Ending::Told(Some(Order::Replace(part, way, done))) => {
+                    let successor = self.replace(kept, *part, way).await;
+                    let _ = done.send(if successor.is_some() { Way::TakingOver } else { Way::Anew });
+                    match successor {
+                        Some(successor) => kept = successor,
+                        None => return Some(Verdict::StartAgainAfter(Duration::ZERO)),
+                    }
+                }
+                Ending::Told(Some(Order::Stop(done))) => {
+                    self.end(&mut kept, self.part.stop.patience).await;
+                    self.see(|sight| (sight.state, sight.pid, sight.since) = (State::Stopped, None, None));
+                    let _ = done.send(());
+                    return None;
+                }
+                Ending::Told(_) => {
+                    self.end(&mut kept, self.part.stop.patience).await;
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// Goes over to `part`: the process that has taken over, or none where the old one has merely ended.
+    async fn replace(&mut self, old: Kept, part: Part, way: Way) -> Option<Kept> {
+        let taken_over = match way {
+            Way::TakingOver => self.succeed(old, &part).await,
+            Way::Anew => Err((old, None)),
+        };
+        let successor = match taken_over {
+            Ok(successor) => Some(successor),
+            Err((mut old, cause)) => {
+                if let Some(cause) = cause {
+                    self.board.say(&format!("{} is ended first: {cause:#}", part.name));
+                }
+                self.end(&mut old, self.part.stop.patience_when_replaced).await;
+                None
+            }
+        };
+        (self.part, self.restarts) = (part, Restarts::default());
+        self.see(|sight| (sight.state, sight.pid, sight.since) = (State::Starting, None, None));
+        successor
+    }
+
+    fn see_start(&self, pid: u32, started: Instant) {
         let restarts = self.restarts.total();
         self.see(|sight| {
             *sight = Sight {
@@ -165,41 +228,16 @@ impl Life {
                 ..sight.clone()
             };
         });
-        match self.watch(&mut child, started).await {
-            Ending::Died(status) => {
-                let lived = started.elapsed();
-                let verdict = self.restarts.on_death(lived);
-                self.say_death(pid, status, verdict);
-                Some(verdict)
-            }
-            Ending::Told(Some(Order::Replace(part, done))) => {
-                self.end(&mut child, self.part.stop.patience_when_replaced).await;
-                (self.part, self.restarts) = (*part, Restarts::default());
-                self.see(|sight| (sight.state, sight.pid, sight.since) = (State::Starting, None, None));
-                let _ = done.send(());
-                Some(Verdict::StartAgainAfter(Duration::ZERO))
-            }
-            Ending::Told(Some(Order::Stop(done))) => {
-                self.end(&mut child, self.part.stop.patience).await;
-                self.see(|sight| (sight.state, sight.pid, sight.since) = (State::Stopped, None, None));
-                let _ = done.send(());
-                None
-            }
-            Ending::Told(_) => {
-                self.end(&mut child, self.part.stop.patience).await;
-                None
-            }
-        }
     }
 
-    /// Until the child dies or an order asks for its end.
-    async fn watch(&mut self, child: &mut Child, started: Instant) -> Ending {
+    /// Until the process dies or an order asks for its end.
+    async fn watch(&mut self, kept: &mut Kept, started: Instant) -> Ending {
         let Self { part, board, orders, sight, restarts, .. } = self;
         loop {
             tokio::select! {
-                ended = child.wait() => return Ending::Died(ended.unwrap_or_default()),
+                status = kept.ended() => return Ending::Died(status),
                 order = orders.recv() => match order {
-                    Some(Order::Hangup) => send(child, Signal::SIGHUP),
+                    Some(Order::Hangup) => kept.send(Signal::SIGHUP),
                     other => return Ending::Told(other),
                 },
                 () = watch_health(&part.probe, sight, |sight| {
@@ -224,10 +262,10 @@ impl Life {
                 () = over => return true,
                 order = self.orders.recv() => match order {
                     Some(Order::Hangup) => {}
-                    Some(Order::Replace(part, done)) => {
+                    Some(Order::Replace(part, _, done)) => {
                         (self.part, self.restarts) = (*part, Restarts::default());
                         self.see(|sight| sight.state = State::Starting);
-                        let _ = done.send(());
+                        let _ = done.send(Way::Anew);
                         return true;
                     }
                     Some(Order::Stop(done)) => {
@@ -241,20 +279,21 @@ impl Life {
         }
     }
 
-    async fn end(&mut self, child: &mut Child, patience: Duration) {
+    async fn end(&mut self, kept: &mut Kept, patience: Duration) {
         self.see(|sight| sight.state = State::Stopping);
-        let force = end(child, self.part.stop, patience).await;
+        let force = kept.end(self.part.stop, patience).await;
         if let Force::Needed(what) = force {
             self.board.say(&format!("{} did not end by itself: {what}", self.part.name));
         }
     }
 
-    fn say_death(&self, pid: u32, status: ExitStatus, verdict: Verdict) {
+    fn say_death(&self, pid: u32, status: Option<ExitStatus>, verdict: Verdict) {
+        let how = status.map(|status| format!(" with {status}")).unwrap_or_default();
         let next = match verdict {
             Verdict::StartAgainAfter(wait) => format!("it is started again in {:.1} s", wait.as_secs_f64()),
             Verdict::GiveUp => "given up: it never became healthy".to_owned(),
         };
-        self.board.say(&format!("{} (pid {pid}) died with {status}; {next}", self.part.name));
+        self.board.say(&format!("{} (pid {pid}) died{how}; {next}", self.part.name));
     }
 
     fn see(&self, change: impl FnOnce(&mut Sight)) {
@@ -293,34 +332,6 @@ async fn watch_health(probe: &Probe, sight: &watch::Sender<Sight>, mut on_health
         }
         let healthy = sight.borrow().state == State::Healthy;
         tokio::time::sleep(if healthy { ASK_WHEN_HEALTHY } else { ASK_WHILE_STARTING }).await;
-    }
-}
-
-/// Whether a child went by itself.
-enum Force {
-    NotNeeded,
-    Needed(&'static str),
-}
-
-/// Tells a child to end, then urges it, then kills it; returns when it has ended.
-async fn end(child: &mut Child, stop: Stop, patience: Duration) -> Force {
-    send(child, os_signal(stop.first));
-    if tokio::time::timeout(patience, child.wait()).await.is_ok() {
-        return Force::NotNeeded;
-    }
-    send(child, os_signal(stop.then));
-    if tokio::time::timeout(LAST_PATIENCE, child.wait()).await.is_ok() {
-        return Force::Needed("it was told a second time");
-    }
-    // An error here means that it has ended meanwhile.
-    let _ = child.kill().await;
-    Force::Needed("it was killed")
-}
-
-fn send(child: &Child, signal: Signal) {
-    if let Some(pid) = child.id() {
-        // The child is not yet waited for, so the pid is still its own.
-        let _ = kill(Pid::from_raw(pid.cast_signed()), signal);
     }
 }
 

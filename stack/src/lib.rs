@@ -21,6 +21,7 @@ pub mod secrets;
 pub mod settings;
 pub mod spawn;
 pub mod supervisor;
+pub mod trial;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -123,7 +124,7 @@ pub async fn run(cli: Cli, around: Surroundings<'_>) -> Result<ExitCode> {
         Verb::Logs { service, follow, lines } => follow::logs(&site, service.as_deref(), follow, lines).await,
         Verb::Scale { replicas } => client::command(&site, &control::Request::Scale { replicas }).await,
         Verb::Restart { service } => client::command(&site, &control::Request::Restart { service }).await,
-        Verb::Upgrade => client::upgrade(&site).await,
+        Verb::Upgrade => client::upgrade(&site, environment).await,
         Verb::Rollback => client::roll_back(&site).await,
         Verb::Exec { service, command } => client::exec(&site, &service, &command, environment),
         Verb::Probe { port, path } => {

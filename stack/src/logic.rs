@@ -4,6 +4,7 @@ pub mod addresses;
 pub mod balancer_conf;
 pub mod names;
 pub mod plan;
+pub mod ports;
 pub mod report;
 pub mod restart;
 pub mod template;

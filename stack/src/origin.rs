@@ -10,7 +10,7 @@ use chassis::settings::{EnvFile, Errors};
 use tokio::process::Command;
 
 use crate::logic::names::nearest;
-use crate::logic::plan::{clashes, listening};
+use crate::logic::ports::{clashes, listening};
 use crate::settings::{Overrides, Settings, has_secret, passed_on};
 
 /// Every setting of every part: the house's tests keep it complete.

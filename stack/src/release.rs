@@ -31,9 +31,14 @@ impl Source {
     }
 }
 
+/// The path under which the release in use is found, whichever it is.
+pub fn current_link(dirs: &Dirs) -> PathBuf {
+    dirs.releases().join(CURRENT)
+}
+
 /// The folder of the release in use.
 pub fn current(dirs: &Dirs) -> Option<PathBuf> {
-    fs::canonicalize(dirs.releases().join(CURRENT)).ok()
+    fs::canonicalize(current_link(dirs)).ok()
 }
 
 /// Whether installing changed anything.

@@ -222,8 +222,13 @@ fn make_plan(origin: &Origin, settings: Settings, dirs: &Dirs, run_as: &RunAs) -
         Place::Theirs(_) => PathBuf::new(),
     };
     let programs = release::current(dirs).context("no release is installed: start with `stack up`")?;
-    let files = Files { programs, conf: dirs.conf(), data: dirs.data(), postgres_bin, redis_server };
+    let files = files(dirs, programs, postgres_bin, redis_server);
     Ok(Plan { settings, secrets, files })
+}
+
+fn files(dirs: &Dirs, programs: PathBuf, postgres_bin: PathBuf, redis_server: PathBuf) -> Files {
+    let (conf, data, run) = (dirs.conf(), dirs.data(), dirs.services_run());
+    Files { programs, current: release::current_link(dirs), conf, data, run, postgres_bin, redis_server }
 }
 
 /// The plan of a stack in this folder, for verbs that run beside it.
@@ -238,8 +243,7 @@ pub fn plan_of(origin: &Origin, outer: &dyn Fn(&str) -> Option<String>) -> Resul
     let postgres_bin =
         postgres::find_programs(settings.postgres_bin.as_deref(), &origin.search_path).unwrap_or_default();
     let programs = release::current(&dirs).context("no release is installed: start the stack first")?;
-    let files =
-        Files { programs, conf: dirs.conf(), data: dirs.data(), postgres_bin, redis_server: PathBuf::new() };
+    let files = files(&dirs, programs, postgres_bin, PathBuf::new());
     let nest = Nest { dirs, run_as };
     Ok((Plan { settings, secrets, files }, nest))
 }

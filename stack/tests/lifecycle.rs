@@ -4,7 +4,7 @@
 mod world;
 
 use std::os::unix::fs::PermissionsExt as _;
-use world::{Stores, World, is_alive, kill};
+use world::{Stores, World, is_alive, kill, wait_until};
 
 fn is_healthy(row: &serde_json::Value) -> bool {
     row["state"] == "healthy"
@@ -17,6 +17,9 @@ fn a_private_stack_comes_up_with_a_standby_and_leaves_nothing_behind() {
     assert!(said.contains("web-2      healthy") && said.contains("all 7 parts are healthy"), "{said}");
     let again = world.ok(&["up"]);
     assert!(again.starts_with("the stack runs already"), "{again}");
+    world.ok(&["up", "--replicas", "2", "--read-replica"]);
+    let otherwise = world.stack(&["up", "--replicas", "3"]);
+    assert!(otherwise.status == 1 && otherwise.text.contains("`scale N`"), "{}", otherwise.text);
 
     let in_recovery = ["exec", "standby", "psql", "-XAt", "-p"];
     let (primary, standby) = ((world.base + 4).to_string(), (world.base + 5).to_string());
@@ -124,9 +127,7 @@ fn a_start_that_is_failing_can_be_taken_down_at_once() {
     let world = World::new(Stores::Elsewhere);
     let mut up = world.command(&["up", "--replicas", "1"]);
     let mut up = up.env("FAKE_MIGRATION_STATUS", "3").stderr(std::process::Stdio::null()).spawn().unwrap();
-    while !world.log("stack").contains("migrate ended with") {
-        std::thread::yield_now();
-    }
+    wait_until("the migration has failed", || world.log("stack").contains("migrate ended with"));
     world.ok(&["down", "--purge"]);
     assert!(!world.path(".stack").exists());
     assert!(!up.wait().unwrap().success());
@@ -173,6 +174,27 @@ fn everything_wrong_with_the_settings_is_told_at_once_and_nothing_is_started() {
 }
 
 #[test]
+fn faults_in_the_operators_own_files_are_told_with_their_name_and_line_and_nothing_is_started() {
+    let world = World::new(Stores::Elsewhere);
+    let mut told = Vec::new();
+    for name in ["pgbouncer.ini", "nginx.conf"] {
+        let path = world.path("deploy").join(name);
+        let text = std::fs::read_to_string(&path).unwrap() + "nonsense\n";
+        // The last line, behind those that the stack leaves out or makes of its own.
+        told.push(format!("{}:{}: what is that?", path.display(), text.lines().count()));
+        std::fs::write(&path, text).unwrap();
+    }
+    for verb in ["check", "up"] {
+        let said = world.stack(&[verb]);
+        assert_eq!(said.status, 1, "{}", said.text);
+        for told in &told {
+            assert!(said.text.contains(told), "{told} is not in:\n{}", said.text);
+        }
+    }
+    assert!(!world.path(".stack").exists(), "nothing was made");
+}
+
+#[test]
 fn a_name_that_no_part_knows_is_a_warning_and_no_hindrance() {
     let world = World::new(Stores::Elsewhere);
     let own = "ACTUAL_DB_HOST=db.invalid\nREDIS_HOST=cache.invalid\nDB_PASSWORD=operators-own\n";
@@ -189,9 +211,7 @@ fn what_a_killed_supervisor_left_behind_is_ended() {
     let pids = world.pids();
     kill(&world.status()["stack"]["pid"]);
     let supervisor = *pids.last().unwrap();
-    while is_alive(supervisor) {
-        std::thread::yield_now();
-    }
+    wait_until("the supervisor is gone", || !is_alive(supervisor));
     let status = world.stack(&["status"]);
     assert!(
         status.status == 1 && status.text.contains("left behind: balancer, pooler, web-1, web-2"),
@@ -211,10 +231,8 @@ fn replicas_come_and_go_and_the_balancer_learns_of_it() {
     let balancer = world.part("balancer")["pid"].clone();
     world.ok(&["scale", "4"]);
     assert!(is_healthy(&world.part("web-4")));
-    // Three upstreams, a line for each of four replicas.
-    while !world.log("balancer").contains("read again 12") {
-        std::thread::yield_now();
-    }
+    // Four upstreams, a line for each of four replicas.
+    wait_until("the balancer has read its file again", || world.log("balancer").contains("read again 16"));
     world.ok(&["scale", "1"]);
     assert_eq!(world.status()["replicas"].as_array().unwrap().len(), 1);
     assert_eq!(world.part("balancer")["pid"], balancer, "it was not restarted");
@@ -280,14 +298,11 @@ fn a_stack_in_the_foreground_ends_well_when_it_is_told() {
     let world = World::new(Stores::Elsewhere);
     let log = std::fs::File::create(world.path("foreground.log")).unwrap();
     let mut stack = world.command(&["up", "--foreground", "--replicas", "1"]).stderr(log).spawn().unwrap();
-    while !std::fs::read_to_string(world.path("foreground.log")).unwrap().contains("parts are healthy") {
-        assert!(
-            stack.try_wait().unwrap().is_none(),
-            "it ended: {}",
-            std::fs::read_to_string(world.path("foreground.log")).unwrap()
-        );
-        std::thread::yield_now();
-    }
+    let said = || std::fs::read_to_string(world.path("foreground.log")).unwrap();
+    wait_until("all parts are healthy", || {
+        assert!(stack.try_wait().unwrap().is_none(), "it ended: {}", said());
+        said().contains("parts are healthy")
+    });
     let pid = nix::unistd::Pid::from_raw(i32::try_from(stack.id()).unwrap());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
     assert!(stack.wait().unwrap().success());

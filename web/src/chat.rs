@@ -107,6 +107,7 @@ impl Chat {
             gap_wait: settings.gap_wait,
             queue_bytes: settings.queue_bytes,
         }));
+        hub.start_writers(|| bus::end_of(&hub, &tasks));
         let bus = bus::start(&hub, &redis, &tasks, &served_by);
         keeper::start(&hub, &bus, &tasks, settings.compare_period);
         presence::start(&hub, &bus, &redis, &tasks);

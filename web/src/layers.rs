@@ -94,14 +94,19 @@ pub async fn limit_rate(
         Ok(identity) => identity.user_id.to_string(),
         Err(_) => format!("at {}", origin.address),
     };
-    if let Err(refused) = app.limits.api.admit(&client).await {
-        return refused.into_response();
-    }
+    let counted = app.limits.api.count(&client).await;
     if let Ok(identity) = identity {
         // The handler need not check the token again.
         request.extensions_mut().insert(identity);
     }
-    next.run(request).await
+    let mut response = match counted.map_or(Ok(()), |counted| counted.admit()) {
+        Ok(()) => next.run(request).await,
+        Err(refused) => refused.into_response(),
+    };
+    if let Some(counted) = counted {
+        counted.tell(response.headers_mut());
+    }
+    response
 }
 
 /// Lets as many requests of a kind at once as it has places.

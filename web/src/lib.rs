@@ -188,6 +188,7 @@ fn start_background(app: &App, ops_listener: std::net::TcpListener) {
     let linked = app.clone();
     tasks.spawn("Redis master watch", async move { linked.redis.follow(&linked.tasks).await });
     tasks.spawn("heartbeat", fleet::beat(app.clone()));
+    tasks.spawn("totals", monitoring::totals::keep_counting(app.clone()));
     tasks.spawn("pool metrics log", monitoring::log_block::keep_logging(app.clone()));
     let following = app.clone();
     tasks.spawn("ended logins", async move { following.auth.revoked().follow(&following.tasks).await });

@@ -6,13 +6,16 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use chassis::settings::Values;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use redis::Script;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::error::Error;
-use crate::logic::rate::Rate;
+use crate::logic::rate::{Rate, Standing};
 use crate::redis_link::RedisLink;
 
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 /// Clients that are counted here while Redis is away; past it, all counts start anew.
 const LOCAL_LEN_MAX: usize = 10_000;
 /// A count that takes longer is made here: a limit must not be what slows an answer.
@@ -24,15 +27,16 @@ const PLACE_WAIT: Duration = Duration::from_secs(1);
 /// Of those who wait, this many per place.
 const WAITING_PER_PLACE: usize = 4;
 
-/// GCRA on the clock of Redis, which all replicas share. Times in µs; gives 0, or how long to wait.
+/// GCRA on the clock of Redis, which all replicas share. Times in µs; gives 0, or how long to wait, and how long until
+/// the whole burst is there again.
 const ADMIT: &str = r"
 local step, span = tonumber(ARGV[1]), tonumber(ARGV[2])
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local next = math.max(tonumber(redis.call('GET', KEYS[1]) or now), now) + step
-if next - now > span then return next - now - span end
+if next - now > span then return {next - now - span, next - now - step} end
 redis.call('SET', KEYS[1], string.format('%.0f', next), 'PX', math.ceil((next - now) / 1000))
-return 0
+return {0, next - now}
 ";
 
 /// All limits of one replica; clones share them.
@@ -55,6 +59,16 @@ pub struct Bulkheads {
 #[derive(Clone)]
 pub struct RateLimit {
     shared: Arc<Counting>,
+}
+
+/// One request, counted.
+#[derive(Debug, Clone, Copy)]
+pub struct Counted {
+    name: &'static str,
+    rate: Rate,
+    /// Zero: it may pass.
+    wait: Duration,
+    standing: Standing,
 }
 
 struct Counting {
@@ -110,23 +124,42 @@ impl RateLimit {
         Self { shared: Arc::new(Counting { name, rate, redis, admit, local: Mutex::default() }) }
     }
 
-    /// Counts one more of `client`.
-    ///
-    /// # Errors
-    /// Too many; when to come back.
-    pub async fn admit(&self, client: &str) -> Result<(), Error> {
-        let Some(rate) = self.shared.rate else { return Ok(()) };
-        let wait = match self.shared.ask(rate, client).await {
-            Some(wait) => wait,
+    /// Counts one more of `client`; `None` where there is no limit.
+    pub async fn count(&self, client: &str) -> Option<Counted> {
+        let rate = self.shared.rate?;
+        let (wait, whole_in) = match self.shared.ask(rate, client).await {
+            Some(told) => told,
             None => self.shared.count_here(rate, client),
         };
-        if wait.is_zero() { Ok(()) } else { Err(Error::too_many(wait)) }
+        Some(Counted { name: self.shared.name, rate, wait, standing: rate.standing(whole_in) })
+    }
+}
+
+impl Counted {
+    /// # Errors
+    /// Too many; when to come back.
+    pub fn admit(&self) -> Result<(), Error> {
+        if self.wait.is_zero() { Ok(()) } else { Err(Error::too_many(self.wait)) }
+    }
+
+    /// The header fields of draft-ietf-httpapi-ratelimit-headers, so that a client can slow down before it is refused.
+    pub fn tell(&self, headers: &mut HeaderMap) {
+        let seconds = |time: Duration| time.as_secs() + u64::from(time.subsec_nanos() > 0);
+        let (name, burst) = (self.name, self.rate.burst());
+        let policy = format!("\"{name}\";q={burst};w={}", seconds(self.rate.span));
+        let state = format!("\"{name}\";r={};t={}", self.standing.remaining, seconds(self.standing.whole_in));
+        for (field, text) in [(RATE_LIMIT_POLICY, policy), (RATE_LIMIT, state)] {
+            // Names and numbers fit into a header.
+            if let Ok(value) = HeaderValue::from_str(&text) {
+                headers.insert(field, value);
+            }
+        }
     }
 }
 
 impl Counting {
-    /// The wait that Redis tells; `None` while it is away.
-    async fn ask(&self, rate: Rate, client: &str) -> Option<Duration> {
+    /// The wait that Redis tells, and the time until the burst is whole; `None` while it is away.
+    async fn ask(&self, rate: Rate, client: &str) -> Option<(Duration, Duration)> {
         let now = Instant::now();
         if self.local().away_until.is_some_and(|until| now < until) {
             return None;
@@ -135,16 +168,16 @@ impl Counting {
         let mut call = self.admit.key(format!("arena:rate:{}:{client}", self.name));
         call.arg(micros(rate.step)).arg(micros(rate.span));
         let mut connection = self.redis.connection();
-        let answer: Result<redis::RedisResult<u64>, _> =
+        let answer: Result<redis::RedisResult<(u64, u64)>, _> =
             tokio::time::timeout(COUNT_MAX, call.invoke_async(&mut connection)).await;
-        let Ok(Ok(wait_us)) = answer else {
+        let Ok(Ok((wait_us, whole_in_us))) = answer else {
             self.local().away_until = Some(now + AWAY);
             return None;
         };
-        Some(Duration::from_micros(wait_us))
+        Some((Duration::from_micros(wait_us), Duration::from_micros(whole_in_us)))
     }
 
-    fn count_here(&self, rate: Rate, client: &str) -> Duration {
+    fn count_here(&self, rate: Rate, client: &str) -> (Duration, Duration) {
         let now = Instant::now();
         let mut local = self.local();
         if local.full_at.len() >= LOCAL_LEN_MAX {
@@ -153,9 +186,9 @@ impl Counting {
         match rate.admit(local.full_at.get(client).copied(), now) {
             Ok(full_at) => {
                 local.full_at.insert(client.to_owned(), full_at);
-                Duration::ZERO
+                (Duration::ZERO, full_at.duration_since(now))
             }
-            Err(wait) => wait,
+            Err(wait) => (wait, rate.span),
         }
     }
 

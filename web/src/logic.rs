@@ -21,3 +21,4 @@ pub mod sse_in;
 pub mod tide;
 pub mod tokens_out;
 pub mod watermark;
+pub mod wire;

@@ -17,8 +17,11 @@ use crate::app::App;
 
 /// Now, as the documents write it: `2025-01-15T10:30:00Z`.
 pub fn timestamp() -> String {
-    let now = OffsetDateTime::now_utc();
-    let whole = now.replace_nanosecond(0).unwrap_or(now);
+    timestamp_of(OffsetDateTime::now_utc())
+}
+
+fn timestamp_of(time: OffsetDateTime) -> String {
+    let whole = time.replace_nanosecond(0).unwrap_or(time);
     whole.format(&Rfc3339).expect("a time of ours has a text form")
 }
 

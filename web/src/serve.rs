@@ -28,6 +28,10 @@ const HEADERS_MAX: usize = 100;
 /// After a failed accept (no file left, usually): long enough not to spin, short enough to be back soon.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// hyper closes a connection without a request at once, and with it resets one that is on its way: a POST that a balancer
+/// then cannot send again. So it stays open for a moment; its next answer ends it.
+const LAST_REQUEST_WAIT: Duration = Duration::from_secs(1);
+
 /// Serves `router` until `stop`; then takes those who already knocked, and lets every connection finish its request.
 pub async fn serve(listener: std::net::TcpListener, router: Router, tasks: Tasks, stop: CancellationToken) {
     let listener = match TcpListener::from_std(listener) {
@@ -88,6 +92,10 @@ async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, stop: C
     tokio::select! {
         ended = &mut served => log_end(ended),
         () = stop.cancelled() => {
+            tokio::select! {
+                ended = &mut served => return log_end(ended),
+                () = tokio::time::sleep(LAST_REQUEST_WAIT) => {}
+            }
             served.as_mut().graceful_shutdown();
             log_end(served.await);
         }

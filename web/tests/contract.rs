@@ -344,9 +344,19 @@ async fn a_query_is_explained_and_never_writes() {
 }
 
 #[tokio::test]
-async fn totals_are_counted_and_kept_for_a_minute() {
+async fn totals_are_counted_on_a_schedule_by_one_replica_and_kept_for_a_minute() {
     let world = World::start().await;
     let (replica, admin, _) = admin(&world).await;
+    let mut postgres = world.postgres.connect(&world.database).await;
+    let mut refresh = async |age_max_s: f64| -> bool {
+        sqlx::query_scalar("SELECT refresh_admin_totals(make_interval(secs => $1))")
+            .bind(age_max_s)
+            .fetch_one(&mut postgres)
+            .await
+            .unwrap()
+    };
+    assert!(refresh(0.0).await);
+    assert!(!refresh(60.0).await, "they are young enough");
     let first = admin.get("/api/v1/monitoring/admin/metrics").await;
     assert_eq!(
         keys(&first.json),

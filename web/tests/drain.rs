@@ -47,6 +47,24 @@ async fn a_draining_replica_says_so_and_finishes_the_request_in_flight() {
 }
 
 #[tokio::test]
+async fn a_request_that_comes_over_a_connection_made_just_before_the_end_is_answered() {
+    let world = World::start().await;
+    let mut replica = world.replica("web-1").await;
+    let mut made = TcpStream::connect(replica.addr).await.unwrap();
+    replica.begin_stop();
+    let client = replica.client();
+    world::programs::until("the listener is closed", Duration::from_secs(5), async || {
+        client.try_get("/health").await.is_none()
+    })
+    .await;
+    made.write_all(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    made.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    replica.ended().await;
+}
+
+#[tokio::test]
 async fn an_idle_connection_does_not_hold_up_the_drain() {
     let world = World::start().await;
     let replica = world.replica("web-1").await;

@@ -28,7 +28,11 @@ async fn a_users_requests_are_counted_over_all_replicas_and_nobody_elses() {
     // The burst, and what was earned since: on one replica alone it would be twice as many.
     let earned = 1 + usize::try_from(began.elapsed().as_secs()).unwrap();
     assert!((10..=10 + earned).contains(&passed.len()), "{} passed", passed.len());
+    assert!(answers.iter().all(|answer| answer.header("ratelimit-policy") == "\"api\";q=10;w=10"));
+    let left = |answer: &world::Answer| answer.header("ratelimit").split(';').nth(1).unwrap().to_owned();
+    assert!(passed.iter().any(|answer| left(answer) == "r=9"), "the first of a burst of ten leaves nine");
     for answer in refused {
+        assert_eq!(left(answer), "r=0");
         answer.assert_problem(429, "too-many");
         assert!((1..=40).contains(&answer.header("retry-after").parse::<u64>().unwrap()), "{answer:?}");
     }

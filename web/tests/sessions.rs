@@ -84,7 +84,7 @@ async fn a_private_session_is_for_those_whom_the_owner_adds() {
 
     let remove_bob = format!("{members}/{}", bob.id);
     assert_eq!(owner.delete(&remove_bob).await.status, 204);
-    owner.delete(&remove_bob).await.assert_problem(404, "not-found");
+    assert_eq!(owner.delete(&remove_bob).await.status, 204, "its first answer may have been lost");
     guest.get(&messages).await.assert_problem(403, "forbidden");
     replica.stop().await;
 }

@@ -6,6 +6,8 @@ mod events;
 mod socket;
 mod world;
 
+use std::time::Duration;
+
 use endpoint::Endpoint;
 use events::Events;
 use serde_json::json;
@@ -194,6 +196,39 @@ async fn a_stream_on_a_draining_replica_ends_with_what_is_needed_to_resume() {
     assert!(events.comments.iter().any(|comment| comment.contains("Last-Event-ID")), "{:?}", events.comments);
     assert!(tokens.len() < tokens_of(QUESTION).len());
     // Its maker is cut off at the end of the drain; the other replica takes over and finishes it.
+    let mut rest = resume(&two, &ann, &stream, last.as_deref()).await;
+    tokens.extend(rest.tokens().await);
+    assert_eq!(tokens, tokens_of(QUESTION));
+    one.ended().await;
+    two.stop().await;
+}
+
+#[tokio::test]
+async fn a_question_that_reaches_a_draining_replica_is_taken_and_its_answer_goes_on_elsewhere() {
+    let world = World::start().await;
+    // Others may still ask here for as long as DRAIN_DELAY lasts: the balancer has not noticed yet.
+    let drain = &[("RESPONDER_PACE", "400"), ("DRAIN_DELAY", "4"), ("DRAIN_TIMEOUT", "2")];
+    let mut one = world.replica_with("web-1", drain).await;
+    let two = world.replica_with("web-2", &[("RESPONDER_PACE", "1")]).await;
+    let ann = world.user("ann").await;
+    let id = session(&one, &ann).await;
+    one.begin_stop();
+    let client = one.client();
+    world::programs::until("the replica says that it drains", Duration::from_secs(2), async || {
+        client.get("/health").await.status == 503
+    })
+    .await;
+    let mut events = ask(&one, &ann, &id, "q1").await;
+    assert_eq!(events.header("x-served-by"), "web-1");
+    assert_eq!(events.next_of("message").await.data["offset"], 1);
+    let stream = events.next_of("start").await.data["stream_id"].as_str().unwrap().to_owned();
+    let (mut tokens, mut last) = (Vec::new(), None);
+    while let Some(event) = events.next().await {
+        assert_eq!(event.name, "token");
+        tokens.push(event.data["text"].as_str().unwrap().to_owned());
+        last = Some(event.id);
+    }
+    assert!(!tokens.is_empty() && tokens.len() < tokens_of(QUESTION).len(), "it was begun here: {tokens:?}");
     let mut rest = resume(&two, &ann, &stream, last.as_deref()).await;
     tokens.extend(rest.tokens().await);
     assert_eq!(tokens, tokens_of(QUESTION));

@@ -6,6 +6,9 @@ mod world;
 
 use browser::Browser;
 use serde_json::json;
+use web::logic::builtin_answer::answer;
+use world::process::Process;
+use world::switch::Switch;
 use world::{PASSWORD, World};
 
 #[tokio::test]
@@ -19,6 +22,7 @@ async fn a_person_registers_makes_a_session_and_is_seen_in_a_second_window_on_an
     let ann = browser.window(&format!("http://{}/", one.addr)).await;
     ann.text("#entry-title", "Log in").await;
     ann.is_accessible().await;
+    ann.screenshot("entry").await;
     ann.click("#entry-switch").await;
     ann.fill("#username", "ann").await;
     ann.fill("#password", PASSWORD).await;
@@ -69,9 +73,7 @@ async fn the_page_comes_back_by_itself_and_misses_nothing() {
     assert_eq!(made.status, 201, "{made:?}");
     let browser = Browser::start().await;
     let page = browser.window(&format!("http://{}/#room", one.addr)).await;
-    page.fill("#username", "ann").await;
-    page.fill("#password", PASSWORD).await;
-    page.click("#entry-submit").await;
+    page.log_in("ann").await;
     page.text("#link-text", "connected to web-1").await;
 
     let port = one.addr.port().to_string();
@@ -98,6 +100,53 @@ async fn the_page_comes_back_by_itself_and_misses_nothing() {
 }
 
 #[tokio::test]
+async fn a_page_whose_replica_is_killed_goes_on_with_another_and_its_answer_is_whole() {
+    let world = World::start().await;
+    let settings = &[("RESPONDER_PACE", "60"), ("CHAT_COMPARE_PERIOD", "500")];
+    let two = world.replica_with("web-2", settings).await;
+    let (ann, bob) = (world.user("ann").await, world.user("bob").await);
+    let room = json!({"title": "Rust evening", "slug": "room", "visibility": "public"});
+    assert_eq!(two.client_of(&ann).post("/api/sessions", &room).await.status, 201);
+    assert_eq!(two.client_of(&bob).post("/api/sessions/room/join", &json!({})).await.status, 200);
+    let one = Process::start(&world, "web-1", settings).await;
+    // One address for the page, as the balancer is: it leads to web-1 now and to web-2 after its death.
+    let address = Switch::to(one.addr.port()).await;
+    let browser = Browser::start().await;
+    let page = browser.window(&format!("http://127.0.0.1:{}/#room", address.port)).await;
+    page.log_in("ann").await;
+    page.text("#link-text", "connected to web-1").await;
+    let phone = Browser::start_small_and_dark().await;
+    let other = phone.window(&format!("http://{}/#room", two.addr)).await;
+    other.log_in("bob").await;
+    other.text("#link-text", "connected to web-2").await;
+    other.shows_whole("#link-text").await;
+
+    let question = "What happens to an answer whose replica is killed?";
+    page.fill("#content", question).await;
+    page.click("#ask").await;
+    for window in [&page, &other] {
+        window.text(".message.assistant.making .text", "What happens").await;
+    }
+    page.screenshot("chat-streaming").await;
+    address.turn_to(two.addr.port());
+    one.kill();
+    page.text("#link-text", "reconnecting").await;
+    page.screenshot("chat-reconnecting").await;
+    page.text("#link-text", "connected to web-2").await;
+    for window in [&page, &other] {
+        window.text(".message.assistant:not(.making) .text", &answer(question)).await;
+        assert_eq!(window.count(".message").await, 2, "nothing is shown twice");
+        window.shows_no_errors().await;
+        window.is_accessible().await;
+    }
+    page.screenshot("chat-resumed").await;
+    other.screenshot("chat-resumed-small-dark").await;
+    browser.end().await;
+    phone.end().await;
+    two.stop().await;
+}
+
+#[tokio::test]
 async fn the_fleet_page_shows_all_replicas_to_admins_and_nothing_to_others() {
     let world = World::start().await;
     let settings = &[("ADMIN_USERNAMES", "root")];
@@ -108,9 +157,7 @@ async fn the_fleet_page_shows_all_replicas_to_admins_and_nothing_to_others() {
     let page = browser.window(&format!("http://{}/ops", two.addr)).await;
     page.text("#ops-error", "Log in").await;
     let page = browser.window(&format!("http://{}/", two.addr)).await;
-    page.fill("#username", "root").await;
-    page.fill("#password", PASSWORD).await;
-    page.click("#entry-submit").await;
+    page.log_in("root").await;
     page.text("#my-name", "root").await;
     let page = browser.window(&format!("http://{}/ops", two.addr)).await;
     page.text("#replicas", "web-1").await;
@@ -120,6 +167,18 @@ async fn the_fleet_page_shows_all_replicas_to_admins_and_nothing_to_others() {
     page.shows_no_errors().await;
     page.is_accessible().await;
     page.screenshot("ops").await;
+    let phone = Browser::start_small_and_dark().await;
+    let small = phone.window(&format!("http://{}/", two.addr)).await;
+    small.screenshot("entry-small-dark").await;
+    small.log_in("root").await;
+    small.text("#my-name", "root").await;
+    small.screenshot("sessions-small-dark").await;
+    let small = phone.window(&format!("http://{}/ops", two.addr)).await;
+    small.text("#tiles", "2 / 2").await;
+    small.shows_whole("#fresh-text").await;
+    small.is_accessible().await;
+    small.screenshot("ops-small-dark").await;
+    phone.end().await;
     browser.end().await;
     one.stop().await;
     two.stop().await;

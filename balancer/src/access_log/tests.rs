@@ -50,10 +50,11 @@ async fn lines_are_written_when_due_and_before_the_end() {
     let files = Arc::new(LogFiles::default());
     files.open(std::slice::from_ref(&path)).unwrap();
     let log = AccessLog {
-        file: path.clone(),
+        target: LogTarget::File(path.clone()),
         format: format(Escape::Default),
         buffer_len: None,
         flush: None,
+        gzip: None,
         condition: None,
     };
     let journal = Journal::new(files.clone());

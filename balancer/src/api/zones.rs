@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Fault, timestamp};
 use crate::cli::NGINX_VERSION;
+use crate::logic::resolver::Counts;
 use crate::metrics::{Answers, ZoneKind, ZoneMetrics};
 use crate::running::Running;
 
@@ -49,6 +50,37 @@ pub fn workers(running: &Running) -> Value {
 pub fn requests(running: &Running) -> Value {
     let metrics = &running.metrics;
     json!({ "total": metrics.requests.load(Relaxed), "current": metrics.requests_active.load(Relaxed) })
+}
+
+/// The `status_zone` of one `resolver`, or all of them by name.
+pub fn resolvers(running: &Running, path: &[&str]) -> Result<Value, Fault> {
+    let named = running.resolvers.iter().filter_map(|resolver| {
+        let name = resolver.terms().status_zone.as_deref()?;
+        Some((name.to_owned(), resolver_state(resolver.counts())))
+    });
+    let mut all: Map<String, Value> = named.collect();
+    match path {
+        [] => Ok(Value::Object(all)),
+        [name] => all.remove(*name).ok_or(Fault::ResolverZoneNotFound),
+        _ => Err(Fault::PathNotFound),
+    }
+}
+
+fn resolver_state(counts: Counts) -> Value {
+    let [unknown, formerr, servfail, nxdomain, notimp, refused] = counts.failed;
+    json!({
+        "requests": { "name": counts.names, "srv": counts.services, "addr": 0 },
+        "responses": {
+            "noerror": counts.found,
+            "formerr": formerr,
+            "servfail": servfail,
+            "nxdomain": nxdomain,
+            "notimp": notimp,
+            "refused": refused,
+            "timedout": counts.timed_out,
+            "unknown": unknown,
+        },
+    })
 }
 
 fn kind_of(name: &str) -> ZoneKind {

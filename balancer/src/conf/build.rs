@@ -13,6 +13,7 @@ mod logs;
 mod made;
 mod main_context;
 mod names;
+mod naming;
 mod proxying;
 mod rewrites;
 mod scope;
@@ -25,7 +26,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use self::scope::Scope;
-pub use self::upstreams::{ROUTE_LEN_MAX, addresses_of, allows_backup, allows_slow_start, server_terms};
+pub use self::upstreams::{
+    NAMELESS, ROUTE_LEN_MAX, addresses_of, allows_backup, allows_slow_start, server_terms,
+};
 use super::blocks::Tree;
 use super::error::{Error, Result};
 use super::settings::Settings;

@@ -18,10 +18,41 @@ pub struct Dress {
     /// Something of this location asks for `$sent_http_*`.
     pub tells_head: bool,
     pub chunked: bool,
+    pub charset: Option<Charset>,
+    pub pages: Option<Pages>,
     pub gzip: Gzip,
 }
 
+/// `ssi`: answers of these types are pages whose commands are run.
+#[derive(Debug)]
+pub struct Pages {
+    /// Lower-case; `*` is all.
+    pub types: HashSet<Box<[u8]>>,
+    /// `ssi_silent_errors`.
+    pub is_silent: bool,
+    /// `ssi_last_modified`: the page is as old as its text.
+    pub keeps_date: bool,
+}
+
+/// `charset`, `charset_types`, `override_charset`.
+#[derive(Debug)]
+pub struct Charset {
+    pub name: Template,
+    /// Lower-case; `*` is all.
+    pub types: HashSet<Box<[u8]>>,
+    /// In place of what an upstream says.
+    pub overrides: bool,
+}
+
 impl Dress {
+    /// Whether an answer of this type is a page whose commands are run.
+    pub fn makes_page(&self, content_type: &[u8]) -> bool {
+        let Some(pages) = &self.pages else { return false };
+        let bare = content_type.split(|byte| *byte == b';').next().unwrap_or_default();
+        let bare = bare.trim_ascii().to_ascii_lowercase();
+        !bare.is_empty() && (pages.types.contains(&bare[..]) || pages.types.contains(&b"*"[..]))
+    }
+
     /// Nothing to do: heads go out as they are made.
     pub fn is_plain(&self) -> bool {
         self.expires.is_none()
@@ -29,6 +60,8 @@ impl Dress {
             && !self.replaces_validators
             && !self.tells_head
             && self.chunked
+            && self.charset.is_none()
+            && self.pages.is_none()
             && !self.gzip.on
             && !self.gzip.gunzip
     }

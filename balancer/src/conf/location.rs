@@ -225,6 +225,8 @@ pub struct Location {
     pub error_pages: Arc<[ErrorPage]>,
     pub real_ip: Option<Arc<RealIp>>,
     pub server_tokens: ServerTokens,
+    /// `early_hints`: when a 103 is passed on; `None`: always.
+    pub early_hints: Option<Arc<[Template]>>,
     pub absolute_redirect: bool,
     pub server_name_in_redirect: bool,
     pub port_in_redirect: bool,
@@ -437,4 +439,5 @@ pub enum RealIpSource {
 pub enum ServerTokens {
     On,
     Off,
+    Build,
 }

@@ -1,10 +1,12 @@
 //! `proxy_*`: where a location sends a request and how the request and its answer are changed on the way.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::cookies::Cookies;
 use super::location::Pattern;
+use super::naming::Naming;
 use super::template::Template;
 use super::upstream::UpstreamId;
 use super::variables::{Facts, HeaderName, WithGroups};
@@ -30,7 +32,7 @@ impl ProxyPass {
     pub fn group(&self) -> Option<UpstreamId> {
         match self.target {
             Target::Group(id) => Some(id),
-            Target::Dynamic(_) => None,
+            Target::Dynamic { .. } => None,
         }
     }
 }
@@ -42,7 +44,11 @@ pub type TextPair = (Box<[u8]>, Box<[u8]>);
 pub enum Target {
     Group(UpstreamId),
     /// The URL has variables: rendered per request, then looked up among the groups, else taken as an address.
-    Dynamic(Template),
+    /// Names that are neither are asked for as `naming` says.
+    Dynamic {
+        url: Template,
+        naming: Naming,
+    },
 }
 
 /// What is sent as the request's target.
@@ -63,8 +69,10 @@ pub struct Proxy {
     pub send_timeout: Duration,
     pub read_timeout: Duration,
     pub version: Version,
-    /// Off: each piece goes to the client at once. On: we still stream, gathering up to the buffers' size.
+    /// Off: each piece goes to the client at once, and a slow client slows the upstream. On: what has come is passed on
+    /// all the same, and what the client is slow to take is held as `backlog` says.
     pub buffering: bool,
+    pub backlog: BacklogTerms,
     pub request_buffering: bool,
     pub buffer_len: usize,
     pub next: NextUpstream,
@@ -88,11 +96,23 @@ pub struct Proxy {
     pub bind: Option<Template>,
 }
 
+/// How much of an answer is held for a slow client, and where.
+#[derive(Debug, Clone)]
+pub struct BacklogTerms {
+    /// `proxy_buffers`: in memory.
+    pub memory_len: usize,
+    /// `proxy_max_temp_file_size`: in a file; 0: none.
+    pub file_len_max: u64,
+    /// `proxy_temp_path`.
+    pub folder: Arc<Path>,
+}
+
 /// `proxy_ignore_headers`, as far as it concerns what an upstream may order.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Ignored {
     pub redirect: bool,
     pub limit_rate: bool,
+    pub buffering: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

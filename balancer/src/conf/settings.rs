@@ -9,8 +9,10 @@ use std::time::Duration;
 use super::check::HealthCheck;
 use super::guard::{ConnectionZone, RequestZone};
 use super::listen::Listen;
+use super::naming::ResolverTerms;
 use super::template::Template;
 use super::upstream::{Upstream, UpstreamId};
+use super::variables::Variable;
 use crate::metrics::ZoneKind;
 
 /// What nginx.conf and everything it includes say.
@@ -94,8 +96,12 @@ pub struct Http {
     pub upstreams: Vec<Arc<Upstream>>,
     pub upstream_names: HashMap<Box<str>, UpstreamId>,
     pub checks: Vec<HealthCheck>,
+    /// Every `resolver`, by `ResolverId`.
+    pub resolvers: Vec<Arc<ResolverTerms>>,
     /// `$balancer_why` is asked for: reasons are noted as servers are chosen.
     pub explains: bool,
+    /// What the configuration itself makes, for names that only a page tells.
+    pub variables: HashMap<Box<str>, Variable>,
     /// Every `status_zone`.
     pub zones: Vec<(ZoneKind, Box<str>)>,
     /// The distinct files that access logs are written to.
@@ -138,11 +144,34 @@ pub enum Escape {
 /// One `access_log` line of a location. Written by `access_log.rs`.
 #[derive(Debug, Clone)]
 pub struct AccessLog {
-    pub file: Arc<Path>,
+    pub target: LogTarget,
     pub format: Arc<LogFormat>,
     /// `buffer=`: bytes gathered before a write; `None` leaves it to the worker's own batch.
     pub buffer_len: Option<usize>,
     pub flush: Option<Duration>,
+    /// `gzip`: how hard lines are packed.
+    pub gzip: Option<u32>,
     /// `if=`: no line when this is empty or `0`.
     pub condition: Option<Template>,
+}
+
+/// Where lines go.
+#[derive(Debug, Clone)]
+pub enum LogTarget {
+    File(Arc<Path>),
+    /// A name with variables, below a folder where it is relative.
+    Named {
+        name: Template,
+        folder: Arc<Path>,
+        open: Option<OpenLogs>,
+    },
+}
+
+/// `open_log_file_cache`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenLogs {
+    pub files_max: usize,
+    pub inactive: Duration,
+    pub uses_min: u32,
+    pub valid: Duration,
 }

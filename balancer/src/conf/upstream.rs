@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use md5::{Digest as _, Md5};
 
+use super::naming::{NamedServer, Naming};
 use super::template::Template;
 
 /// Index of a group in `Http::upstreams`. Not stable over reloads: names are.
@@ -24,6 +25,9 @@ pub struct Upstream {
     pub method: Method,
     /// Every address of every server, primaries first; a name with three addresses gives three.
     pub peers: Vec<Peer>,
+    /// Servers with `resolve`; the peers that they have by now are among `peers`.
+    pub named: Vec<NamedServer>,
+    pub naming: Naming,
     pub keepalive: Keepalive,
     pub sticky: Option<Arc<Sticky>>,
     /// `queue`: who comes while no server can be picked waits here.
@@ -173,6 +177,8 @@ pub struct Peer {
     /// What `$upstream_addr` shows, rendered once.
     pub name: Box<str>,
     pub terms: Terms,
+    /// The line of the server with `resolve` whose address this is.
+    pub line: Option<u32>,
 }
 
 /// What a `server` line says.
@@ -266,7 +272,7 @@ impl Peer {
         if terms.sid.route().is_empty() {
             terms.sid = Sid::of_name(&name);
         }
-        Peer { address, name, terms }
+        Peer { address, name, terms, line: None }
     }
 }
 

@@ -61,6 +61,10 @@ impl Variable {
     pub fn write(&self, facts: &dyn Facts, out: &mut Vec<u8>) -> bool {
         match self {
             Variable::Made(made) => made.write(facts, out),
+            Variable::TakenOver(user, usual) => {
+                let from = out.len();
+                facts.value(&Variable::User(*user), out) && out.len() > from || facts.value(usual, out)
+            }
             other => facts.value(other, out),
         }
     }
@@ -146,6 +150,8 @@ macro_rules! variables {
             Named(super::location::CaptureName),
             /// A variable that `set` makes; empty until then.
             User(super::rewrite::UserVariable),
+            /// A variable of a family, `$http_NAME` for one, that `set` gives another value somewhere.
+            TakenOver(super::rewrite::UserVariable, Box<Variable>),
             /// A variable that a block of the configuration makes.
             Made(Arc<Made>),
         }

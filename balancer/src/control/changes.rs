@@ -1,4 +1,4 @@
-//! Changes at run time: the API asks, the master makes the next generation, all workers take it up, and the state file
+//! Changes at run time: the API asks, or name servers say something new, the master makes the next generation, all workers take it up, and the state file
 //! keeps it. One at a time, so that no two changes are made from the same past.
 
 use std::path::Path;
@@ -15,6 +15,9 @@ use crate::worker::Command;
 
 /// A worker that is busy for so long is not waited for; it takes the change up when it comes to it.
 const ADOPT_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What a start waits for name servers.
+const NAMES_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Changes that wait; the API's clients are people and scripts.
 pub const CHANGES_MAX: usize = 64;
@@ -43,8 +46,12 @@ impl Master {
             return Err(Refusal::UpstreamStatic);
         }
         let ids: Vec<u32> = group.with_peers(|peers| peers.iter().map(|peer| peer.id).collect());
+        let is_by_name = matches!(edit, Edit::Resolve { .. });
         let next = apply(upstream, &ids, edit)?;
-        if let Some(path) = &next.state_file {
+        if is_by_name && next.peers == upstream.peers {
+            return Ok(running);
+        }
+        if let Some(path) = next.state_file.as_ref().filter(|_| !is_by_name) {
             write_state(path, &next)?;
         }
         tracing::info!(
@@ -59,6 +66,18 @@ impl Master {
         next.metrics.forget_others(&next);
         self.prober.adopt(&next);
         Ok(next)
+    }
+
+    /// The first requests should find servers that are known by name, too, if the name servers are quick.
+    pub(super) async fn settle_names(&mut self) {
+        let until = tokio::time::Instant::now() + NAMES_PATIENCE;
+        while self.names.are_pending() {
+            tokio::select! {
+                Some(change) = self.changes.recv() => self.on_change(change).await,
+                () = self.names.progressed() => {}
+                () = tokio::time::sleep_until(until) => return,
+            }
+        }
     }
 
     /// Comes back when all workers serve new requests with it.

@@ -1,12 +1,13 @@
 //! What belongs to the process as a whole: pid file, background, user, open files, signals to another process.
 
+use std::fs::OpenOptions;
 use std::io;
 use std::path::Path;
 
 use chassis::listen::OpenFiles;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, daemon, geteuid, initgroups, setgid, setuid};
+use nix::unistd::{Gid, Pid, Uid, daemon, fchown, geteuid, initgroups, setgid, setuid};
 
 use crate::cli::Order;
 use crate::conf::error::system;
@@ -29,17 +30,30 @@ pub fn read_pid_file(path: &Path) -> Result<i32, String> {
     pid.ok_or_else(|| format!("invalid PID number \"{}\" in \"{}\"", text.trim(), path.display()))
 }
 
-/// Written beside and moved into place: who reads it never finds half of it.
+/// Written beside and moved into place: who reads it never finds half of it. In a folder that is not for our user, into
+/// the file that was reserved.
 pub fn write_pid_file(path: &Path) -> Result<(), String> {
     let beside = path.with_extension(format!("{}.new", std::process::id()));
-    let written = std::fs::write(&beside, format!("{}\n", std::process::id()));
-    written.and_then(|()| std::fs::rename(&beside, path)).map_err(|error| system("open", path, &error))
+    let text = format!("{}\n", std::process::id());
+    let written = match std::fs::write(&beside, &text) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => std::fs::write(path, &text),
+        written => written.and_then(|()| std::fs::rename(&beside, path)),
+    };
+    written.map_err(|error| system("open", path, &error))
+}
+
+/// /run is root's: a file there has to be made before we become somebody else.
+fn reserve_pid_file(path: &Path, owner: Uid, group: Gid) -> io::Result<()> {
+    let file = OpenOptions::new().create(true).append(true).open(path)?;
+    Ok(fchown(&file, Some(owner), Some(group))?)
 }
 
 pub fn remove_pid_file(path: &Path) {
     // Another process may have taken the file over in the meantime.
     if read_pid_file(path).is_ok_and(|pid| u32::try_from(pid) == Ok(std::process::id())) {
-        let _ = std::fs::remove_file(path);
+        let gone = std::fs::remove_file(path);
+        // In a folder that is not for our user it stays, and names nobody.
+        let _ = gone.or_else(|_| std::fs::write(path, ""));
     }
 }
 
@@ -52,12 +66,12 @@ pub fn settle(main: &Main, is_successor: bool) -> Result<(), String> {
     if geteuid().is_root()
         && let Some(user) = &main.user
     {
-        become_user(user)?;
+        become_user(user, &main.pid)?;
     }
     Ok(())
 }
 
-fn become_user(user: &User) -> Result<(), String> {
+fn become_user(user: &User, pid_file: &Path) -> Result<(), String> {
     let known = nix::unistd::User::from_name(&user.name).ok().flatten();
     let known = known.ok_or_else(|| format!("user \"{}\" is not known on this machine", user.name))?;
     let group = match &user.group {
@@ -67,6 +81,7 @@ fn become_user(user: &User) -> Result<(), String> {
             group.ok_or_else(|| format!("group \"{name}\" is not known on this machine"))?.gid
         }
     };
+    reserve_pid_file(pid_file, known.uid, group).map_err(|error| system("open", pid_file, &error))?;
     let name = std::ffi::CString::new(user.name.as_bytes()).map_err(|error| error.to_string())?;
     let done = initgroups(&name, group).and_then(|()| setgid(group)).and_then(|()| setuid(known.uid));
     done.map_err(|error| format!("becoming user \"{}\" failed ({error})", user.name))

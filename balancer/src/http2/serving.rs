@@ -1,25 +1,27 @@
 //! A client's HTTP/2 connection: opens a task per stream, bounds what a client may make us do, and ends in order.
 
+use std::cell::Cell;
 use std::future::poll_fn;
-use std::io;
-use std::pin::{Pin, pin};
+use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Buf as _, Bytes};
+use bytes::Bytes;
 use h2::server::{Builder, Connection, SendResponse};
 use h2::{Reason, RecvStream};
 use http::Request;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::inlet::Inlet;
 use super::served::Served;
+use crate::arrival::Arrival;
 use crate::conf::location::ClientKeepalive;
 use crate::conf::location::{HeadLimits, Http2};
 use crate::deadline::Deadline;
-use crate::downstream::{Arrival, Downstream, Presence, StreamEnd};
+use crate::downstream::{Downstream, Presence, StreamEnd};
 use crate::wire::Wire;
 use crate::worker::Worker;
 
@@ -46,22 +48,26 @@ pub struct Streams {
 }
 
 impl Streams {
-    fn open(&self, wire: Wire) -> Downstream {
-        Downstream {
+    fn open(&self, wire: Wire) -> Box<Downstream> {
+        Box::new(Downstream {
             wire,
             deadline: Deadline::new(Instant::now()),
             arrival: self.arrival.clone(),
             requests: self.requests,
             worker: self.worker.clone(),
             presence: self.presence.clone(),
-        }
+        })
     }
 }
 
+/// A stream that the client has opened.
+type Opened = (Request<RecvStream>, SendResponse<Bytes>);
+
 /// What ended the wait for the connection's next event.
 enum Event {
-    Request(Box<(Request<RecvStream>, SendResponse<Bytes>)>),
+    Request(Box<Opened>),
     StreamsEnded(Vec<StreamEnd>),
+    Flooded,
     Drain,
     Idle,
     Over,
@@ -76,96 +82,141 @@ pub struct Terms {
 }
 
 /// Serves a connection whose client speaks HTTP/2, `early` bytes of which were read already.
-pub async fn serve(down: Downstream, early: Vec<u8>, Terms { http2, head, keepalive }: Terms) {
+pub async fn serve(down: Downstream, early: Vec<u8>, terms: Terms) {
     let local = down.wire.local_addr();
     let (wire, mut down) = down.into_connection();
-    let started = Instant::now();
-    down.deadline.set(started, head.header_timeout);
-    let handshake = builder(&http2, &head).handshake(Rewound { early: early.into(), wire });
-    let Some(mut connection) = within(handshake, &mut down.deadline).await else { return };
-    let mut streams = JoinSet::new();
-    let mut given_up = 0u32;
-    let mut is_ending = false;
-    let mut is_idle = false;
-    loop {
-        if streams.is_empty() != is_idle {
-            is_idle = streams.is_empty();
-            let timeout = match down.requests {
-                _ if is_ending => GOODBYE_TIMEOUT,
-                0 => head.header_timeout,
-                _ => keepalive.timeout,
-            };
-            down.deadline.set(Instant::now(), timeout);
-        }
-        let event = poll_fn(|cx| poll_event(cx, &mut connection, &mut streams, &mut down, is_ending)).await;
-        match event {
-            Event::Request(opened) => {
-                let (request, respond) = *opened;
-                let wire = Wire::Served(Box::new(Served::new(request, respond, local)));
-                streams.spawn_local(down.open(wire).serve_stream());
-                down.requests += 1;
-                if (down.requests >= keepalive.requests_max
-                    || down.arrival.opened.elapsed() >= keepalive.time)
-                    && !is_ending
-                {
-                    is_ending = true;
-                    connection.graceful_shutdown();
-                }
-            }
-            Event::StreamsEnded(ends) => {
-                for end in ends {
-                    given_up = match end {
-                        StreamEnd::Answered => given_up.saturating_sub(1),
-                        StreamEnd::GivenUp => given_up + 1,
-                    };
-                }
-                if given_up > GIVEN_UP_MAX {
-                    tracing::info!("client gave up too many streams");
-                    connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
-                    is_ending = true;
-                    given_up = 0;
-                }
-            }
-            Event::Drain | Event::Idle if !is_ending => {
-                is_ending = true;
-                connection.graceful_shutdown();
-                down.deadline.set(Instant::now(), GOODBYE_TIMEOUT);
-            }
-            Event::Drain | Event::Idle | Event::Over => return,
-        }
-    }
+    down.deadline.set(Instant::now(), terms.head.header_timeout);
+    let inlet = Inlet::new(early, wire);
+    let flooded = inlet.flooded();
+    let handshake = builder(&terms.http2, &terms.head).handshake(inlet);
+    let Some(connection) = within(handshake, &mut down.deadline).await else { return };
+    let served = Serving {
+        connection,
+        streams: JoinSet::new(),
+        down,
+        terms,
+        local,
+        flooded,
+        given_up: 0,
+        is_ending: false,
+        is_idle: false,
+    };
+    served.run().await;
 }
 
 /// Who has been told to go and has nothing under way is waited for no longer than this.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(5);
 
-fn poll_event(
-    cx: &mut Context<'_>,
-    connection: &mut Connection<Rewound, Bytes>,
-    streams: &mut JoinSet<StreamEnd>,
-    down: &mut Streams,
+/// One connection and the tasks of its streams.
+struct Serving {
+    connection: Connection<Inlet, Bytes>,
+    streams: JoinSet<StreamEnd>,
+    down: Streams,
+    terms: Terms,
+    local: Option<SocketAddr>,
+    /// The client sends what only costs.
+    flooded: Rc<Cell<bool>>,
+    /// Streams given up beyond those that came to their end.
+    given_up: u32,
+    /// The client has been told to go.
     is_ending: bool,
-) -> Poll<Event> {
-    let mut ends = Vec::new();
-    while let Poll::Ready(Some(ended)) = streams.poll_join_next(cx) {
-        // A stream's task that panicked took nothing with it but its stream.
-        ends.push(ended.unwrap_or(StreamEnd::GivenUp));
+    is_idle: bool,
+}
+
+impl Serving {
+    async fn run(mut self) {
+        loop {
+            self.set_deadline();
+            match poll_fn(|cx| self.poll_event(cx)).await {
+                Event::Request(opened) => self.on_request(*opened),
+                Event::StreamsEnded(ends) => self.on_ends(ends),
+                Event::Flooded => self.end_abruptly("client floods with frames that carry nothing"),
+                Event::Drain | Event::Idle if !self.is_ending => {
+                    self.end_gracefully();
+                    self.down.deadline.set(Instant::now(), GOODBYE_TIMEOUT);
+                }
+                Event::Drain | Event::Idle | Event::Over => return,
+            }
+        }
     }
-    if !ends.is_empty() {
-        return Poll::Ready(Event::StreamsEnded(ends));
+
+    /// When it becomes idle, and when it ends to be.
+    fn set_deadline(&mut self) {
+        if self.streams.is_empty() == self.is_idle {
+            return;
+        }
+        self.is_idle = self.streams.is_empty();
+        let timeout = match self.down.requests {
+            _ if self.is_ending => GOODBYE_TIMEOUT,
+            0 => self.terms.head.header_timeout,
+            _ => self.terms.keepalive.timeout,
+        };
+        self.down.deadline.set(Instant::now(), timeout);
     }
-    match connection.poll_accept(cx) {
-        Poll::Ready(Some(Ok(opened))) => return Poll::Ready(Event::Request(Box::new(opened))),
-        Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(Event::Over),
-        Poll::Pending => {}
+
+    fn on_request(&mut self, (request, respond): Opened) {
+        let wire = Wire::Served(Box::new(Served::new(request, respond, self.local)));
+        self.streams.spawn_local(self.down.open(wire).serve_stream());
+        self.down.requests += 1;
+        let terms = &self.terms.keepalive;
+        let is_outworn =
+            self.down.requests >= terms.requests_max || self.down.arrival.opened.elapsed() >= terms.time;
+        if is_outworn && !self.is_ending {
+            self.end_gracefully();
+        }
     }
-    if down.worker.is_draining() && !is_ending {
-        return Poll::Ready(Event::Drain);
+
+    fn on_ends(&mut self, ends: Vec<StreamEnd>) {
+        for end in ends {
+            self.given_up = match end {
+                StreamEnd::Answered => self.given_up.saturating_sub(1),
+                StreamEnd::GivenUp => self.given_up + 1,
+            };
+        }
+        if self.given_up > GIVEN_UP_MAX {
+            self.given_up = 0;
+            self.end_abruptly("client gave up too many streams");
+        }
     }
-    if streams.is_empty() && down.deadline.poll(cx).is_ready() {
-        return Poll::Ready(Event::Idle);
+
+    fn end_gracefully(&mut self) {
+        self.is_ending = true;
+        self.connection.graceful_shutdown();
     }
-    Poll::Pending
+
+    fn end_abruptly(&mut self, why: &str) {
+        let client = String::from_utf8_lossy(&self.down.arrival.peer_text);
+        tracing::info!(%client, "{why}");
+        self.is_ending = true;
+        self.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+    }
+
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        let mut ends = Vec::new();
+        while let Poll::Ready(Some(ended)) = self.streams.poll_join_next(cx) {
+            // A stream's task that panicked took nothing with it but its stream.
+            ends.push(ended.unwrap_or(StreamEnd::GivenUp));
+        }
+        if !ends.is_empty() {
+            return Poll::Ready(Event::StreamsEnded(ends));
+        }
+        match self.connection.poll_accept(cx) {
+            Poll::Ready(Some(Ok(opened))) => return Poll::Ready(Event::Request(Box::new(opened))),
+            Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(Event::Over),
+            Poll::Pending => {}
+        }
+        // Nothing more is read once it is set: it is told of once.
+        if self.flooded.get() && !std::mem::replace(&mut self.is_ending, true) {
+            return Poll::Ready(Event::Flooded);
+        }
+        if self.down.worker.is_draining() && !self.is_ending {
+            return Poll::Ready(Event::Drain);
+        }
+        if self.streams.is_empty() && self.down.deadline.poll(cx).is_ready() {
+            return Poll::Ready(Event::Idle);
+        }
+        Poll::Pending
+    }
 }
 
 /// What the crate bounds by itself stays on: resets that it must send (MadeYouReset), CONTINUATION frames, streams
@@ -190,51 +241,4 @@ async fn within<T, E>(step: impl Future<Output = Result<T, E>>, deadline: &mut D
         Poll::Pending => deadline.poll(cx).map(|()| None),
     })
     .await
-}
-
-/// A wire with bytes put back in front.
-#[derive(Debug)]
-pub struct Rewound {
-    early: Bytes,
-    wire: Wire,
-}
-
-impl AsyncRead for Rewound {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        if this.early.is_empty() {
-            return AsyncRead::poll_read(Pin::new(&mut this.wire), cx, buf);
-        }
-        let len = this.early.len().min(buf.remaining());
-        buf.put_slice(&this.early[..len]);
-        this.early.advance(len);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Rewound {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        self.get_mut().wire.poll_write(cx, data)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        data: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().wire).poll_write_vectored(cx, data)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.wire.is_write_vectored()
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().wire.shutdown_write();
-        Poll::Ready(Ok(()))
-    }
 }

@@ -7,6 +7,8 @@ use serde_json::Value;
 
 use crate::conf::build::{ROUTE_LEN_MAX, allows_backup, allows_slow_start, seconds};
 use crate::conf::upstream::{Address, Duty, Peer, Sid, Terms, Tier, Upstream};
+use crate::logic::named::resolved;
+use crate::logic::resolver::Target;
 
 /// What is to be done to a group.
 #[derive(Debug)]
@@ -23,6 +25,11 @@ pub enum Edit {
     },
     Remove {
         id: u32,
+    },
+    /// What name servers say of a server with `resolve`.
+    Resolve {
+        line: u32,
+        targets: Vec<Target>,
     },
 }
 
@@ -156,7 +163,7 @@ pub fn apply(upstream: &Upstream, ids: &[u32], edit: Edit) -> Result<Upstream, R
             next.peers.sort_by_key(|peer| peer.terms.tier);
         }
         Edit::Change { id, patch } => {
-            let server = server_of(upstream, ids, id)?;
+            let server = &peer_of(upstream, ids, id)?.terms;
             if patch.tier.is_some_and(|tier| tier != server.tier) {
                 return Err(Refusal::Immutable("backup"));
             }
@@ -166,23 +173,28 @@ pub fn apply(upstream: &Upstream, ids: &[u32], edit: Edit) -> Result<Upstream, R
             for peer in next.peers.iter_mut().filter(|peer| peer.terms.server == server.server) {
                 change(&mut peer.terms, &patch, upstream)?;
                 let (address, terms) = (peer.address.clone(), peer.terms.clone());
-                *peer = Peer::at(address, terms);
+                *peer = Peer { line: peer.line, ..Peer::at(address, terms) };
             }
         }
         Edit::Remove { id } => {
-            let server = server_of(upstream, ids, id)?.server.clone();
-            next.peers.retain(|peer| peer.terms.server != server);
+            let server = peer_of(upstream, ids, id)?;
+            let is_of = |peer: &Peer| match server.line {
+                Some(line) => peer.line == Some(line),
+                None => peer.line.is_none() && peer.terms.server == server.terms.server,
+            };
+            next.peers.retain(|peer| !is_of(peer));
+            next.named.retain(|named| Some(named.line) != server.line);
+        }
+        Edit::Resolve { line, targets } => {
+            next = resolved(upstream, line, &targets).ok_or(Refusal::ServerNotFound(line))?;
         }
     }
     Ok(next)
 }
 
-fn server_of<'u>(upstream: &'u Upstream, ids: &[u32], id: u32) -> Result<&'u Terms, Refusal> {
+fn peer_of<'u>(upstream: &'u Upstream, ids: &[u32], id: u32) -> Result<&'u Peer, Refusal> {
     let place = ids.iter().position(|known| *known == id);
-    place
-        .and_then(|place| upstream.peers.get(place))
-        .map(|peer| &peer.terms)
-        .ok_or(Refusal::ServerNotFound(id))
+    place.and_then(|place| upstream.peers.get(place)).ok_or(Refusal::ServerNotFound(id))
 }
 
 fn change(terms: &mut Terms, patch: &Patch, upstream: &Upstream) -> Result<(), Refusal> {
@@ -208,18 +220,22 @@ fn change(terms: &mut Terms, patch: &Patch, upstream: &Upstream) -> Result<(), R
 pub fn state_text(upstream: &Upstream) -> String {
     let mut text = String::new();
     let mut written: Vec<&str> = Vec::new();
-    for peer in &upstream.peers {
+    for peer in upstream.peers.iter().filter(|peer| peer.line.is_none()) {
         if !written.contains(&&*peer.terms.server) {
             written.push(&peer.terms.server);
-            text.push_str(&server_line(&peer.terms));
+            text.push_str(&server_line(&peer.terms, ""));
         }
+    }
+    for server in &upstream.named {
+        let service = server.service.iter().map(|service| format!(" service={service}"));
+        text.push_str(&server_line(&server.terms, &format!(" resolve{}", service.collect::<String>())));
     }
     text
 }
 
-fn server_line(terms: &Terms) -> String {
+fn server_line(terms: &Terms, naming: &str) -> String {
     let usual = Terms::new("");
-    let mut line = format!("server {}", terms.server);
+    let mut line = format!("server {}{naming}", terms.server);
     let numbers = [
         ("weight", terms.weight, usual.weight),
         ("max_conns", terms.max_conns, usual.max_conns),

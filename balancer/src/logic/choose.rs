@@ -234,6 +234,13 @@ impl Balance {
         true
     }
 
+    /// The server has switched protocols.
+    pub fn on_switched(&mut self, picked: Picked, now: Duration) {
+        if let Some(peer) = self.peers.get_mut(picked.index) {
+            peer.on_alive(Some(now));
+        }
+    }
+
     /// A request to this server is over; without `now` its end was not seen. Returns true when the server has just
     /// been taken out of the rotation.
     pub fn on_end(&mut self, picked: Picked, ending: Ending, now: Option<Duration>) -> bool {

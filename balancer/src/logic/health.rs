@@ -272,6 +272,12 @@ impl Peer {
     /// The request ended well, or at least was not the server's fault.
     pub(super) fn on_success(&mut self, now: Option<Duration>) {
         self.on_left();
+        self.on_alive(now);
+    }
+
+    /// The server has shown that it lives: by the end of a request, and ours also by a switch of protocols. A WebSocket
+    /// may last for hours, and a server that was away for a moment would get no other until then.
+    pub(super) fn on_alive(&mut self, now: Option<Duration>) {
         if self.accessed >= self.checked {
             return;
         }

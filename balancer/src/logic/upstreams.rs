@@ -11,6 +11,7 @@ pub use self::group::{Group, Lease, QueueState, Seat};
 use crate::conf::settings::Http;
 use crate::conf::upstream::{Upstream, UpstreamId};
 use crate::logic::memory::GroupMemory;
+use crate::logic::named::inherited;
 
 /// The groups of one generation of the configuration, by `UpstreamId`.
 #[derive(Debug, Default, Clone)]
@@ -26,8 +27,16 @@ impl Set {
                 group.upstream().name == upstream.name && group.upstream().origin == upstream.origin
             };
             match previous.and_then(|set| set.groups.iter().find(same_name)) {
-                Some(before) if before.is_same(upstream) => before.clone(),
-                Some(before) => Group::succeeding(before, upstream, now),
+                Some(before) => {
+                    let upstream = match upstream.named.is_empty() {
+                        true => upstream.clone(),
+                        false => Arc::new(inherited(upstream, before.upstream())),
+                    };
+                    match before.is_same(&upstream) {
+                        true => before.clone(),
+                        false => Group::succeeding(before, &upstream, now),
+                    }
+                }
                 None => Arc::new(Group::new(upstream.clone())),
             }
         };

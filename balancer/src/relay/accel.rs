@@ -1,4 +1,5 @@
-//! What an upstream may order by `X-Accel-*`: to answer from another location, and how fast.
+//! What an upstream may order by `X-Accel-*`: to answer from another location, how fast, and whether it is held
+//! for a slow client.
 
 use super::Exchange;
 use super::answer::Answer;
@@ -10,6 +11,7 @@ type Name = (u32, &'static [u8]);
 
 const REDIRECT: Name = (hash(b"x-accel-redirect"), b"x-accel-redirect");
 const LIMIT_RATE: Name = (hash(b"x-accel-limit-rate"), b"x-accel-limit-rate");
+const BUFFERING: Name = (hash(b"x-accel-buffering"), b"x-accel-buffering");
 const CONTENT_TYPE: Name = (hash(b"content-type"), b"content-type");
 
 /// Headers of the answer that gave the order which go with the one that is sent in its place.
@@ -35,6 +37,16 @@ impl Exchange<'_> {
         let rate = self.order(LIMIT_RATE).and_then(|text| std::str::from_utf8(text).ok());
         if let Some(rate) = rate.and_then(value::count) {
             self.scratch.story.limit_rate = Some(rate);
+        }
+    }
+
+    /// Whether what the client is slow to take is held here.
+    pub(super) fn is_buffered(&self) -> bool {
+        let proxy = &self.location.proxy;
+        match self.order(BUFFERING) {
+            Some(told) if !proxy.ignored.buffering && told.eq_ignore_ascii_case(b"no") => false,
+            Some(told) if !proxy.ignored.buffering && told.eq_ignore_ascii_case(b"yes") => true,
+            _ => proxy.buffering,
         }
     }
 

@@ -139,8 +139,10 @@ impl Exchange<'_> {
 
     /// Sends it, and reads away what is left of the request's body.
     pub(super) async fn answer(&mut self, answer: Answer) -> After {
-        if self.scratch.story.is_sub {
-            self.scratch.story.status = answer.status;
+        if self.scratch.story.is_sub() {
+            let status = answer.status;
+            let Contents { content_type, body, .. } = self.contents(answer, status);
+            self.collect(status, &content_type, body).await;
             return After::Close;
         }
         if matches!(answer.body, Body::Close) {
@@ -153,8 +155,11 @@ impl Exchange<'_> {
         };
         self.scratch.to_downstream.clear();
         let delivery = self.write_answer(answer);
-        let data = std::mem::take(&mut self.scratch.to_downstream.data);
-        let sent = self.write_paced(&data).await;
+        let mut data = std::mem::take(&mut self.scratch.to_downstream.data);
+        let sent = match self.finish_page(&mut data).await {
+            Ok(()) => self.write_paced(&data).await,
+            failed => failed,
+        };
         self.scratch.to_downstream.data = data;
         self.scratch.to_downstream.clear();
         match sent {
@@ -246,7 +251,10 @@ impl Exchange<'_> {
     fn contents(&mut self, answer: Answer, status: u16) -> Contents {
         let mut content_type = match self.scratch.story.carried_type.take() {
             Some(carried) => carried,
-            None => self.location.default_type.to_vec(),
+            None => {
+                let by_name = self.location.files.types.of(&self.scratch.story.path);
+                by_name.unwrap_or(&self.location.default_type).to_vec()
+            }
         };
         let mut location = Vec::new();
         let body = match answer.body {

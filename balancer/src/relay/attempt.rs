@@ -92,7 +92,7 @@ impl Exchange<'_> {
     fn protocol_of(&self, pass: &ProxyPass) -> Protocol {
         let is_tls = match pass.target {
             Target::Group(_) => true,
-            Target::Dynamic(_) => self.scratch.story.dynamic_is_tls,
+            Target::Dynamic { .. } => self.scratch.story.dynamic_is_tls,
         };
         let tls = pass.tls.as_ref().filter(|_| is_tls).map(|tls| {
             let name = tls.name.to_bytes(&self.facts());
@@ -233,9 +233,19 @@ impl Exchange<'_> {
         })
     }
 
+    /// `early_hints`.
+    fn wants_hints(&self) -> bool {
+        let Some(conditions) = &self.location.early_hints else { return true };
+        conditions.iter().any(|condition| condition.is_true(&self.facts()))
+    }
+
     /// Passes a 102 or 103 on to a client that knows them; 100 was ours to send. Then forgets it.
     async fn pass_interim(&mut self, status: u16) -> Result<(), Error> {
-        let is_wanted = status != 100 && self.scratch.story.request.version >= Version::Http11;
+        let is_hint = status == 103;
+        let is_wanted = status != 100
+            && !self.scratch.story.is_sub()
+            && self.scratch.story.request.version >= Version::Http11
+            && (!is_hint || self.wants_hints());
         if is_wanted {
             self.write_interim();
             let Exchange { down, scratch, location, .. } = self;

@@ -52,7 +52,7 @@ impl Exchange<'_> {
         templates.iter().map(|template| template.to_bytes(&facts)).find(|value| !value.is_empty())
     }
 
-    fn now_of_groups(&self) -> Duration {
+    pub(super) fn now_of_groups(&self) -> Duration {
         self.worker.clock.since_start(self.now)
     }
 

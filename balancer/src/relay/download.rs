@@ -3,56 +3,55 @@
 
 use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::time::Instant as TimerInstant;
 
+use super::backlog::Backlog;
+use super::inside::Inside;
+use super::pace::Limits;
 use super::scratch::Scratch;
 use super::upload::Progress;
 use super::{After, Answer, Exchange, Step, place};
 use crate::buffer::BUFFER_LEN;
+use crate::conf::settings::ErrorLevel;
 use crate::conf::upstream::UpstreamId;
 use crate::error::{Error, Side};
 use crate::headers::Delivery;
 use crate::logic::choose::Ending;
 use crate::logic::h1::{BodyReader, Framing, Known, Piece};
-use crate::logic::rate::Rate;
 use crate::logic::upstreams::Lease;
 use crate::tunnel;
 use crate::upstream_conns::UpstreamConn;
 use crate::wire::Wire;
 
-/// So much of an answer waits for a slow client; then its source is not read on.
+/// So much of an answer waits in memory for a slow client where `proxy_buffers` says nothing else; then its source is
+/// not read on, or the rest goes to a file.
 const UNSENT_MAX: usize = 64 * 1024;
-
-/// `limit_rate` and `proxy_limit_rate`, and until when each holds what may move.
-#[derive(Debug, Default)]
-struct Limits {
-    down: Option<Rate>,
-    up: Option<Rate>,
-    down_until: Option<Instant>,
-    up_until: Option<Instant>,
-    /// Body bytes that came from the upstream.
-    received: u64,
-}
 
 /// The state of one body on its way down.
 #[derive(Debug)]
 pub struct Download {
     reader: BodyReader,
     /// All that the upstream sent of the body is framed for the client, its end too.
-    is_finished: bool,
-    limits: Limits,
+    pub(super) is_finished: bool,
+    pub(super) limits: Limits,
     /// What went wrong on the upstream's side; told to the client by the way the connection ends.
     failed: Option<Error>,
-    waits: Option<Waits>,
+    pub(super) waits: Option<Waits>,
     passes_trailers: bool,
-    /// What has come may wait for more before it is packed.
-    is_buffered: bool,
+    /// What has come may wait for more before it is packed, and what the client is slow to take for the client.
+    pub(super) is_buffered: bool,
+    /// So much waits in memory.
+    pub(super) memory_len: usize,
+    /// What the wire has looked at and not yet taken: it is to be offered no less again.
+    offered_len: usize,
+    /// What memory may not hold: older than what is in `to_downstream`.
+    pub(super) backlog: Option<Box<Backlog>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Waits {
+pub(super) enum Waits {
     Client,
     Upstream,
 }
@@ -66,7 +65,7 @@ impl Exchange<'_> {
         id: Option<UpstreamId>,
     ) -> Step {
         let status = self.scratch.story.response.status;
-        if status == 101 {
+        if status == 101 && !self.scratch.story.is_sub() {
             return self.tunnel(conn, lease).await;
         }
         if status >= 300 && self.location.proxy.intercept_errors && self.has_error_page(status) {
@@ -75,10 +74,14 @@ impl Exchange<'_> {
             self.end_lease(lease, self.answered());
             return Step::Answer(Answer::page(status));
         }
-        if self.scratch.story.is_sub {
-            self.scratch.story.status = status;
-            self.leave_body(conn, lease, id);
-            return Step::Ended(After::Close);
+        match self.scratch.story.inside {
+            Inside::No => {}
+            Inside::Status => {
+                self.scratch.story.status = status;
+                self.leave_body(conn, lease, id);
+                return Step::Ended(After::Close);
+            }
+            Inside::Body(_) => return Box::pin(self.collect_from(conn, lease, id)).await,
         }
         self.obey_limit_rate();
         if let Some(target) = self.accel_redirect() {
@@ -87,70 +90,82 @@ impl Exchange<'_> {
         }
         self.scratch.story.status = status;
         let delivery = self.write_response();
+        let is_buffered = self.is_buffered();
         let mut download = Download {
-            reader: BodyReader::new(self.scratch.story.response.framing(self.scratch.story.request.method)),
-            is_finished: false,
-            limits: Limits { down: self.rate_down(), up: self.rate_up(), ..Limits::default() },
-            failed: None,
-            waits: None,
+            limits: Limits::new(self.rate_down(), self.rate_up()),
             passes_trailers: self.location.proxy.pass_trailers,
-            is_buffered: self.location.proxy.buffering,
+            is_buffered,
+            memory_len: if is_buffered { self.location.proxy.backlog.memory_len } else { UNSENT_MAX },
+            ..Download::of(self)
         };
         download.limits.on_received(self.scratch.from_upstream.len() - self.scratch.story.response.len);
-        let passed = poll_fn(|cx| self.poll_body(cx, &mut conn, &mut download)).await;
+        let came = poll_fn(|cx| self.poll_body(cx, &mut conn, &mut download)).await;
+        let came = came.and_then(|()| download.failed.take().map_or(Ok(()), Err));
         self.now = Instant::now();
         self.end_attempt();
-        if passed.is_ok() && self.is_clean(&download) {
-            self.keep_conn(conn, &lease, id);
+        match &came {
+            Ok(()) => self.part_with(conn, &lease, (id, &download)),
+            Err(error) => {
+                drop(conn);
+                self.log(error, Some(&lease));
+            }
         }
-        if let Err(error) = &passed {
-            self.log(error, Some(&lease));
-        }
-        let is_upstreams_fault = passed.as_ref().is_err_and(|error| error.side() == Side::Upstream);
+        let is_upstreams_fault = came.as_ref().is_err_and(|error| error.side() == Side::Upstream);
         self.end_lease(lease, if is_upstreams_fault { Ending::Failed } else { self.answered() });
-        Step::Ended(self.after(passed, &delivery))
+        let passed = match came {
+            Err(error) if !is_upstreams_fault => Err(error),
+            came => self.pass_rest(&mut download).await.and(came),
+        };
+        Step::Ended(self.after(passed, &delivery).await)
     }
 
-    fn keep_conn(&mut self, conn: UpstreamConn, lease: &Lease<'_>, id: Option<UpstreamId>) {
+    /// The answer has come, or as much of it as is wanted: keeps the connection if nothing is owed on it.
+    pub(super) fn part_with(
+        &mut self,
+        conn: UpstreamConn,
+        lease: &Lease<'_>,
+        (id, download): (Option<UpstreamId>, &Download),
+    ) {
         let Some(id) = id else { return };
-        let terms = &self.running.settings.http.upstream(id).keepalive;
-        if !self.worker.is_draining() && self.location.proxy.bind.is_none() {
-            self.worker.idle.give_back(place(id, lease), conn, terms, self.now);
+        if self.is_clean(download) {
+            let terms = &self.running.settings.http.upstream(id).keepalive;
+            if !self.worker.is_draining() && self.location.proxy.bind.is_none() {
+                self.worker.idle.give_back(place(id, lease), conn, terms, self.now);
+            }
+        } else if self.has_surplus(download) && self.worker.idle.distrust(place(id, lease), self.now) {
+            let what =
+                "upstream sent more data than its answer has: none of its connections is kept for a while";
+            self.tell(ErrorLevel::Warn, Some(lease), format_args!("{what}"));
         }
     }
 
     /// The head has said all that we want to know; a connection that owes a body is closed.
     fn leave_body(&mut self, conn: UpstreamConn, lease: Lease<'_>, id: Option<UpstreamId>) {
         self.end_attempt();
-        let framing = self.scratch.story.response.framing(self.scratch.story.request.method);
-        let download = Download {
-            reader: BodyReader::new(framing),
-            is_finished: false,
-            limits: Limits::default(),
-            failed: None,
-            waits: None,
-            passes_trailers: false,
-            is_buffered: true,
-        };
-        if self.is_clean(&download) {
-            self.keep_conn(conn, &lease, id);
-        }
+        let download = Download::of(self);
+        self.part_with(conn, &lease, (id, &download));
         self.end_lease(lease, self.answered());
     }
 
-    fn after(&mut self, passed: Result<(), Error>, delivery: &Delivery) -> After {
+    async fn after(&mut self, passed: Result<(), Error>, delivery: &Delivery) -> After {
         match passed {
             Err(Error::ClientGone | Error::ClientTimeout) => After::Close,
             Err(_) => After::Abort,
             Ok(()) => {
                 self.scratch.story.is_complete = true;
                 match delivery.keep_alive {
-                    _ if !self.scratch.upload.is_read() => After::Linger(self.location.lingering.clone()),
-                    Some(timeout) => After::KeepAlive { timeout },
+                    Some(timeout) if self.scratch.upload.is_read() => After::KeepAlive { timeout },
+                    // The answer came before the request's end.
+                    Some(_) => Box::pin(self.after_answer(delivery)).await,
                     None => self.close_gently(),
                 }
             }
         }
+    }
+
+    /// More came than the answer that was asked for.
+    fn has_surplus(&self, download: &Download) -> bool {
+        download.reader.is_ended() && self.scratch.from_upstream.len() > self.scratch.story.response.len
     }
 
     /// The upstream owes nothing and is owed nothing: only then another request may use its connection.
@@ -161,7 +176,7 @@ impl Exchange<'_> {
         story.response.keep_alive
             && framing != Framing::UntilClose
             && download.reader.is_ended()
-            && scratch.from_upstream.len() == story.response.len
+            && !self.has_surplus(download)
             && scratch.upload.is_complete()
             && scratch.to_upstream.is_empty()
             && !story.is_upgrade_sent
@@ -175,36 +190,40 @@ impl Exchange<'_> {
         download: &mut Download,
     ) -> Poll<Result<(), Error>> {
         loop {
-            let room = self.room_up(download);
+            let room = self.room_up(&mut download.limits);
             let mut moved = download.take_in(cx, conn, self.scratch, room);
             if download.reader.is_ended() && !download.is_finished && download.failed.is_none() {
                 let own = self.trailer_lines();
                 download.finish(self.scratch, &own);
                 moved = true;
             }
-            let room = self.room_down(download);
-            let Exchange { down, scratch, location, .. } = self;
+            let room = self.room_down(&mut download.limits);
+            let Exchange { down, scratch, .. } = self;
             let is_uploading = !scratch.upload.is_complete() || !scratch.to_upstream.is_empty();
             let progress = match is_uploading {
                 true => scratch.poll_upload(cx, down, &mut conn.wire)?,
                 false => Progress::Sent,
             };
             moved |= std::mem::take(&mut scratch.upload.moved);
-            moved |= download.send(cx, &mut down.wire, scratch, room)?;
-            if scratch.to_downstream.is_empty() && download.is_over() {
-                return Poll::Ready(download.failed.take().map_or(Ok(()), Err));
+            let sent = download.send(cx, &mut down.wire, scratch, room)?;
+            if download.is_over() {
+                return Poll::Ready(Ok(()));
             }
-            let waits = if scratch.to_downstream.is_empty() { Waits::Upstream } else { Waits::Client };
-            if moved || download.waits != Some(waits) {
+            moved |= sent || self.spill(download);
+            let Exchange { down, scratch, location, .. } = self;
+            let waits = if download.has_unsent(scratch) { Waits::Client } else { Waits::Upstream };
+            // What comes from the upstream must not make a client look alive that takes nothing.
+            let is_alive = if waits == Waits::Client { sent } else { moved };
+            if is_alive || download.waits != Some(waits) {
                 download.waits = Some(waits);
                 let timeout = match waits {
                     Waits::Client => location.send_timeout,
                     Waits::Upstream => location.proxy.read_timeout,
                 };
                 down.deadline.set(TimerInstant::now(), timeout);
-                if moved {
-                    continue;
-                }
+            }
+            if moved {
+                continue;
             }
             let is_watched =
                 progress == Progress::Sent && scratch.upload.is_read() && waits == Waits::Upstream;
@@ -236,6 +255,7 @@ impl Exchange<'_> {
     async fn tunnel(&mut self, mut conn: UpstreamConn, lease: Lease<'_>) -> Step {
         self.scratch.story.status = 101;
         self.write_switch();
+        lease.on_switched(self.now_of_groups());
         let idle_timeout = self.location.proxy.read_timeout;
         let ended = tunnel::run(self.down, &mut conn, self.scratch, (self.worker, idle_timeout)).await;
         self.now = Instant::now();
@@ -249,90 +269,79 @@ impl Exchange<'_> {
     }
 }
 
-impl Exchange<'_> {
-    /// How much `proxy_limit_rate` lets in now.
-    fn room_up(&self, download: &mut Download) -> usize {
-        let began = self.scratch.story.attempts.last().map_or(self.now, |attempt| attempt.started);
-        let limits = &mut download.limits;
-        let seconds = limits.up.map_or(0, |_| self.seconds_since(began));
-        let room = room(limits.up, &mut limits.up_until, (seconds, limits.received));
-        // Small pieces at a time: the pause behind each makes the flow even.
-        if limits.up.is_some() { room.min(self.location.proxy.buffer_len) } else { room }
-    }
-
-    /// How much `limit_rate` lets out now.
-    fn room_down(&self, download: &mut Download) -> usize {
-        let began = self.scratch.story.started.unwrap_or(self.now);
-        let limits = &mut download.limits;
-        let seconds = limits.down.map_or(0, |_| self.seconds_since(began));
-        room(limits.down, &mut limits.down_until, (seconds, self.scratch.story.sent_len))
-    }
-}
-
-fn room(rate: Option<Rate>, until: &mut Option<Instant>, (seconds, moved): (u64, u64)) -> usize {
-    let Some(rate) = rate else { return usize::MAX };
-    if until.is_some_and(|until| Instant::now() < until) {
-        return 0;
-    }
-    *until = None;
-    rate.allowed(seconds, moved).unwrap_or_else(|wait| {
-        *until = Some(Instant::now() + wait);
-        0
-    })
-}
-
-impl Limits {
-    fn on_sent(&mut self, before: u64, len: usize) {
-        let pause = self.down.map_or(Duration::ZERO, |rate| rate.pause(before, len as u64));
-        self.down_until = (!pause.is_zero()).then(|| Instant::now() + pause);
-    }
-
-    fn on_received(&mut self, len: usize) {
-        let pause = self.up.map_or(Duration::ZERO, |rate| rate.pause(self.received, len as u64));
-        self.received += len as u64;
-        self.up_until = (!pause.is_zero()).then(|| Instant::now() + pause);
-    }
-
-    /// The next moment at which something that is held may move.
-    fn until(&self) -> Option<Instant> {
-        let both = [self.down_until, self.up_until];
-        both.into_iter().flatten().min()
-    }
-}
-
 impl Download {
+    /// Of the answer whose head has come, as it comes.
+    pub(super) fn of(x: &Exchange<'_>) -> Download {
+        Download {
+            reader: BodyReader::new(x.scratch.story.response.framing(x.scratch.story.request.method)),
+            is_finished: false,
+            limits: Limits::default(),
+            failed: None,
+            waits: None,
+            passes_trailers: false,
+            is_buffered: true,
+            memory_len: UNSENT_MAX,
+            offered_len: 0,
+            backlog: None,
+        }
+    }
+
+    /// Whether all of the body has come, or nothing more will.
+    pub(super) fn ended(&mut self) -> Option<Result<(), Error>> {
+        match self.failed.take() {
+            Some(error) => Some(Err(error)),
+            None => self.reader.is_ended().then_some(Ok(())),
+        }
+    }
+
+    pub(super) fn has_unsent(&self, scratch: &Scratch) -> bool {
+        !scratch.to_downstream.is_empty() || self.backlog.as_ref().is_some_and(|backlog| !backlog.is_empty())
+    }
+
     fn is_over(&self) -> bool {
         self.is_finished || self.failed.is_some()
     }
 
     /// Writes what lies ready, `room` bytes at most. True when some of it went.
-    fn send(
+    pub(super) fn send(
         &mut self,
         cx: &mut Context<'_>,
         wire: &mut Wire,
         scratch: &mut Scratch,
         room: usize,
     ) -> Result<bool, Error> {
-        let unsent = scratch.to_downstream.unsent();
+        let unsent = match &mut self.backlog {
+            Some(backlog) if !backlog.is_empty() => backlog.front(self.offered_len).map_err(Error::Spool)?,
+            _ => scratch.to_downstream.unsent(),
+        };
         let unsent = &unsent[..unsent.len().min(room)];
         if unsent.is_empty() {
             return Ok(false);
         }
-        match wire.poll_write(cx, unsent) {
+        let sent = wire.poll_write(cx, unsent);
+        self.offered_len = if sent.is_pending() { unsent.len() } else { 0 };
+        let backlog = self.backlog.as_mut().filter(|backlog| !backlog.is_empty());
+        match sent {
             Poll::Ready(Ok(len)) => {
                 self.limits.on_sent(scratch.story.sent_len, len);
-                scratch.to_downstream.advance(len);
+                match backlog {
+                    Some(backlog) => backlog.advance(len).map_err(Error::Spool)?,
+                    None => scratch.to_downstream.advance(len),
+                }
                 scratch.story.sent_len += len as u64;
                 Ok(true)
             }
             Poll::Ready(Err(_)) => Err(Error::ClientGone),
-            Poll::Pending => Ok(false),
+            Poll::Pending => {
+                backlog.into_iter().for_each(|backlog| backlog.rest());
+                Ok(false)
+            }
         }
     }
 
     /// Moves body from the upstream into `to_downstream` as long as there is some at once and the client keeps up.
     /// No more than `room` is read.
-    fn take_in(
+    pub(super) fn take_in(
         &mut self,
         cx: &mut Context<'_>,
         conn: &mut UpstreamConn,
@@ -340,7 +349,7 @@ impl Download {
         mut room: usize,
     ) -> bool {
         let mut moved = false;
-        while !self.is_over() && scratch.to_downstream.unsent().len() < UNSENT_MAX {
+        while !self.is_over() && scratch.to_downstream.unsent().len() < self.memory_len {
             if let Err(error) = self.frame(scratch) {
                 self.failed = Some(error);
                 break;

@@ -32,6 +32,7 @@ impl Exchange<'_> {
             return delivery;
         }
         let status = self.status_told();
+        self.write_charset(dress, status, out);
         if is_safe(status) {
             self.write_expires(dress, out);
         }
@@ -40,6 +41,7 @@ impl Exchange<'_> {
             100..=199 | 204 | 304 => Coding::Plain,
             _ => self.choose_coding(dress, status, out),
         };
+        let coding = self.hold_page(dress, status, coding, out);
         let delivery = self.reframe(delivery, dress, &coding, out);
         self.write_framing(&delivery, out);
         out.extend_from_slice(b"\r\n");
@@ -112,6 +114,27 @@ impl Exchange<'_> {
         self.scratch.story.sent_trailers.clone()
     }
 
+    /// Adds the charset to the type, where the type is one of text and does not say it itself.
+    fn write_charset(&self, dress: &Dress, status: u16, out: &mut Vec<u8>) {
+        let Some(charset) = &dress.charset else { return };
+        let kind = lines::first(out, b"content-type").unwrap_or_default();
+        let bare = bare_type(kind);
+        let may_override = charset.overrides && !self.scratch.story.answer.is_ours;
+        let is_told = has_charset(kind) && !may_override;
+        let is_coded = lines::first(out, b"content-encoding").is_some_and(|value| !value.is_empty());
+        let is_text = charset.types.contains(&bare[..]) || charset.types.contains(&b"*"[..]);
+        if bare.is_empty() || !is_text || is_told || is_coded || matches!(status, 301 | 302) {
+            return;
+        }
+        let name = charset.name.to_bytes(&self.facts());
+        if name.is_empty() || name == b"off" {
+            return;
+        }
+        let from = kind.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii().len();
+        let with = [&kind[..from], b"; charset=", &name].concat();
+        lines::replace(out, b"content-type", &with);
+    }
+
     fn write_expires(&self, dress: &Dress, out: &mut Vec<u8>) {
         let moment = match &dress.expires {
             None => return,
@@ -148,7 +171,7 @@ impl Exchange<'_> {
             return Coding::Plain;
         };
         match &coding {
-            Coding::Plain => {}
+            Coding::Plain | Coding::Held(_) => {}
             Coding::Gzip(_) => write::field(out, b"Content-Encoding", b"gzip"),
             Coding::Gunzip(_) => lines::remove(out, b"content-encoding"),
         }
@@ -162,11 +185,29 @@ impl Exchange<'_> {
         coding
     }
 
+    /// Pages are held back until their commands have run.
+    fn hold_page(&self, dress: &Dress, status: u16, coding: Coding, out: &mut Vec<u8>) -> Coding {
+        let kind = lines::first(out, b"content-type").unwrap_or_default();
+        let is_coded = lines::first(out, b"content-encoding").is_some() && !matches!(coding, Coding::Gzip(_));
+        let is_empty = lines::first(out, b"content-length") == Some(b"0");
+        let is_page = dress.makes_page(kind) && !is_coded && !is_empty && self.has_body(status);
+        if !is_page {
+            return coding;
+        }
+        lines::remove(out, b"accept-ranges");
+        match dress.pages.as_ref().is_some_and(|pages| pages.keeps_date) {
+            true => weaken(out),
+            false => {
+                lines::remove(out, b"etag");
+                lines::remove(out, b"last-modified");
+            }
+        }
+        Coding::held(coding)
+    }
+
     fn is_worth_it(&self, dress: &Dress, status: u16, out: &[u8]) -> bool {
         let length = lines::first(out, b"content-length").and_then(crate::logic::h1::fields::decimal);
-        let kind = lines::first(out, b"content-type").unwrap_or_default();
-        let kind =
-            kind.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii().to_ascii_lowercase();
+        let kind = bare_type(lines::first(out, b"content-type").unwrap_or_default());
         let types = &dress.gzip.types;
         matches!(status, 200 | 403 | 404)
             && length.is_none_or(|length| length >= dress.gzip.len_min)
@@ -271,6 +312,16 @@ fn expiry(
         false => format!("max-age={max_age}"),
     };
     Some((date.into_bytes(), control.into_bytes()))
+}
+
+/// A type without its parameters, in lower case.
+fn bare_type(value: &[u8]) -> Vec<u8> {
+    value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii().to_ascii_lowercase()
+}
+
+fn has_charset(value: &[u8]) -> bool {
+    let mut parameters = value.split(|byte| *byte == b';').skip(1).map(<[u8]>::trim_ascii);
+    parameters.any(|text| text.get(..8).is_some_and(|name| name.eq_ignore_ascii_case(b"charset=")))
 }
 
 /// A tag of other bytes than those that are sent must not claim to be exact.

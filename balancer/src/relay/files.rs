@@ -9,11 +9,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::answer::Answer;
+use super::inside::{Inside, PAGE_LEN_MAX};
 use super::sink::Coding;
 use super::{After, Exchange, Step};
 use crate::conf::dress::ReadyMade;
 use crate::conf::files::{Base, TryFiles, TryLast};
 use crate::conf::settings::ErrorLevel;
+use crate::conf::template::Part;
 use crate::error::Error;
 use crate::headers::{Delivery, write_status};
 use crate::logic::h1::{Framing, Method, Version, hash, write};
@@ -48,10 +50,9 @@ impl Exchange<'_> {
         let tries: &TryFiles = self.location.files.try_files.as_deref()?;
         for file in &tries.files {
             let path = file.to_bytes(&self.facts());
-            let (bare, wants_folder) = match path.strip_suffix(b"/") {
-                Some(bare) => (bare, true),
-                None => (&path[..], false),
-            };
+            // The slash that is written asks for a folder, not one that a variable brings.
+            let wants_folder = matches!(file.parts().last(), Some(Part::Text(text)) if text.ends_with(b"/"));
+            let bare = if wants_folder { &path[..path.len() - 1] } else { &path[..] };
             let found = std::fs::metadata(self.try_path(bare));
             if found.is_ok_and(|found| found.is_dir() == wants_folder) {
                 // Without its slash, as in nginx: the folder's redirect to itself with the slash follows.
@@ -282,9 +283,8 @@ impl Exchange<'_> {
     }
 
     async fn send_file(&mut self, mut found: Found) -> After {
-        if self.scratch.story.is_sub {
-            self.scratch.story.status = 200;
-            return After::Close;
+        if self.scratch.story.is_sub() {
+            return self.collect_file(found).await;
         }
         let (status, start, end) = match self.selection(&found) {
             Selection::Whole => (200, 0, found.len),
@@ -315,6 +315,15 @@ impl Exchange<'_> {
         }
     }
 
+    async fn collect_file(&mut self, found: Found) -> After {
+        let mut body = Vec::new();
+        let wanted = if self.scratch.story.inside == Inside::Status { 0 } else { PAGE_LEN_MAX as u64 };
+        // What cannot be read is missing in the page.
+        let _ = found.file.take(wanted).read_to_end(&mut body);
+        self.collect(200, &found.content_type, body).await;
+        After::Close
+    }
+
     fn write_file_head(&mut self, status: u16, (start, end): (u64, u64), found: &Found) -> Delivery {
         let status = self.scratch.story.status_override.take().unwrap_or(status);
         self.scratch.story.status = status;
@@ -339,16 +348,19 @@ impl Exchange<'_> {
             if found.varies {
                 write::field(&mut out, b"Vary", b"Accept-Encoding");
             }
-            let modified = httpdate::fmt_http_date(found.modified);
-            write::field(&mut out, b"Last-Modified", modified.as_bytes());
+            // Under another status it is not what the file's age is told of.
+            if matches!(status, 200 | 206 | 304) {
+                let modified = httpdate::fmt_http_date(found.modified);
+                write::field(&mut out, b"Last-Modified", modified.as_bytes());
+            }
             write::field(&mut out, b"ETag", &found.tag);
             match status {
                 206 => {
                     let range = format!("bytes {start}-{}/{}", end.saturating_sub(1), found.len);
                     write::field(&mut out, b"Content-Range", range.as_bytes());
                 }
-                304 => {}
-                _ => write::field(&mut out, b"Accept-Ranges", b"bytes"),
+                200 => write::field(&mut out, b"Accept-Ranges", b"bytes"),
+                _ => {}
             }
             delivery = self.finish_head(delivery, &mut out);
         } else {
@@ -384,6 +396,7 @@ impl Exchange<'_> {
             if left == 0 {
                 let trailers = self.trailer_lines();
                 self.scratch.sink.finish(&trailers, &mut out)?;
+                self.finish_page(&mut out).await?;
                 return self.send_pieces_end(out).await;
             }
             self.write_paced(&out).await?;

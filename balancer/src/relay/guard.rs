@@ -8,13 +8,14 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::answer::Answer;
-use super::story::{Limited, Story};
+use super::inside::Inside;
+use super::story::Limited;
 use super::{Exchange, Step, route};
 use crate::conf::guard::{Assigned, AuthBasic, AuthRequest, Refusal, Satisfy};
 use crate::conf::location::Verdict;
 use crate::conf::settings::ErrorLevel;
 use crate::conf::template::Template;
-use crate::logic::h1::{Framing, Method, fields, hash, write};
+use crate::logic::h1::{fields, hash, write};
 use crate::logic::limits::{self, Admission, Asked};
 use crate::logic::passwords;
 
@@ -30,7 +31,7 @@ enum Checked {
 impl<'a> Exchange<'a> {
     /// Every check before a location acts. A request that another one asks about has passed them already.
     pub(super) async fn guard(&mut self) -> Result<(), Step> {
-        if self.scratch.story.is_sub {
+        if self.scratch.story.is_sub() {
             return Ok(());
         }
         self.limit_requests().await?;
@@ -252,24 +253,8 @@ impl<'a> Exchange<'a> {
     /// `auth_request`: runs the request, without its body, at another location; its status is the word.
     async fn ask_location(&mut self, terms: &'a AuthRequest) -> Checked {
         let uri = terms.uri.to_bytes(&self.facts());
-        let mut scratch = self.worker.spare.take();
-        let head_len = self.scratch.story.request.len;
-        scratch.inbound.extend(&self.scratch.inbound.unread()[..head_len]);
-        scratch.story = self.scratch.story.sub();
-        scratch.upload.begin(Framing::None, 0);
-        let mut sub = Exchange { down: &mut *self.down, scratch: &mut scratch, ..*self };
-        let routed = sub.route_inside(&uri);
-        Box::pin(sub.settle(routed)).await;
-        sub.now = Instant::now();
-        let values: Vec<(Assigned, Vec<u8>)> =
-            terms.set.iter().map(|(to, value)| (*to, value.to_bytes(&sub.facts()))).collect();
-        let status = sub.scratch.story.status;
-        self.now = sub.now;
-        // What the client sent meanwhile is of its own request.
-        let since = scratch.inbound.unread().get(head_len..).unwrap_or_default();
-        self.scratch.inbound.extend(since);
-        self.scratch.story.take_back(&mut scratch.story);
-        values.into_iter().for_each(|(to, value)| self.assign(to, value));
+        let scratch = self.run_inside(&uri, Inside::Status, &terms.set).await;
+        let status = scratch.story.status;
         let checked = match status {
             200..=299 => Checked::Passed,
             401 => {
@@ -309,40 +294,6 @@ impl<'a> Exchange<'a> {
                 story.user[variable.0] = value;
             }
         }
-    }
-}
-
-impl Story {
-    /// The story of a request that is made inside to ask about this one: the same head, no body.
-    fn sub(&mut self) -> Story {
-        let mut sub = Story {
-            request: self.request.clone(),
-            started: self.started,
-            host: self.host.clone(),
-            path: self.path.clone(),
-            args: self.args.clone(),
-            is_sub: true,
-            ..Story::default()
-        };
-        sub.request.framing = Framing::None;
-        sub.request.method = match self.request.method {
-            Method::Get => Method::Get,
-            _ => {
-                sub.as_get = true;
-                Method::Other
-            }
-        };
-        // Variables are one set for the request and all that it asks inside.
-        sub.take_back(self);
-        sub
-    }
-
-    /// What both have in common goes over.
-    fn take_back(&mut self, other: &mut Story) {
-        self.user = std::mem::take(&mut other.user);
-        self.memory = std::mem::take(&mut other.memory);
-        self.captures = other.captures.take();
-        self.client = other.client.take();
     }
 }
 

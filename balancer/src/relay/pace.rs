@@ -1,4 +1,4 @@
-//! `limit_rate`: how fast an answer goes out.
+//! `limit_rate` and `proxy_limit_rate`: how fast an answer goes out, and how fast it is read.
 
 use std::future::poll_fn;
 use std::task::Poll;
@@ -10,6 +10,17 @@ use crate::conf::template::Template;
 use crate::conf::value;
 use crate::error::Error;
 use crate::logic::rate::Rate;
+
+/// `limit_rate` and `proxy_limit_rate`, and until when each holds what may move.
+#[derive(Debug, Default)]
+pub(super) struct Limits {
+    down: Option<Rate>,
+    pub up: Option<Rate>,
+    pub down_until: Option<Instant>,
+    up_until: Option<Instant>,
+    /// Body bytes that came from the upstream.
+    received: u64,
+}
 
 impl Exchange<'_> {
     /// The limit towards the client.
@@ -78,5 +89,58 @@ impl Exchange<'_> {
             }
         }
         Ok(())
+    }
+}
+
+impl Exchange<'_> {
+    /// How much `proxy_limit_rate` lets in now.
+    pub(super) fn room_up(&self, limits: &mut Limits) -> usize {
+        let began = self.scratch.story.attempts.last().map_or(self.now, |attempt| attempt.started);
+        let seconds = limits.up.map_or(0, |_| self.seconds_since(began));
+        let room = room(limits.up, &mut limits.up_until, (seconds, limits.received));
+        // Small pieces at a time: the pause behind each makes the flow even.
+        if limits.up.is_some() { room.min(self.location.proxy.buffer_len) } else { room }
+    }
+
+    /// How much `limit_rate` lets out now.
+    pub(super) fn room_down(&self, limits: &mut Limits) -> usize {
+        let began = self.scratch.story.started.unwrap_or(self.now);
+        let seconds = limits.down.map_or(0, |_| self.seconds_since(began));
+        room(limits.down, &mut limits.down_until, (seconds, self.scratch.story.sent_len))
+    }
+}
+
+fn room(rate: Option<Rate>, until: &mut Option<Instant>, (seconds, moved): (u64, u64)) -> usize {
+    let Some(rate) = rate else { return usize::MAX };
+    if until.is_some_and(|until| Instant::now() < until) {
+        return 0;
+    }
+    *until = None;
+    rate.allowed(seconds, moved).unwrap_or_else(|wait| {
+        *until = Some(Instant::now() + wait);
+        0
+    })
+}
+
+impl Limits {
+    pub fn new(down: Option<Rate>, up: Option<Rate>) -> Limits {
+        Limits { down, up, ..Limits::default() }
+    }
+
+    pub fn on_sent(&mut self, before: u64, len: usize) {
+        let pause = self.down.map_or(Duration::ZERO, |rate| rate.pause(before, len as u64));
+        self.down_until = (!pause.is_zero()).then(|| Instant::now() + pause);
+    }
+
+    pub fn on_received(&mut self, len: usize) {
+        let pause = self.up.map_or(Duration::ZERO, |rate| rate.pause(self.received, len as u64));
+        self.received += len as u64;
+        self.up_until = (!pause.is_zero()).then(|| Instant::now() + pause);
+    }
+
+    /// The next moment at which something that is held may move.
+    pub fn until(&self) -> Option<Instant> {
+        let both = [self.down_until, self.up_until];
+        both.into_iter().flatten().min()
     }
 }

@@ -65,6 +65,7 @@ pub fn page(status: u16, software: &[u8]) -> Option<Vec<u8>> {
     };
     let title = match status {
         302 => "302 Found".to_owned(),
+        401 => "401 Authorization Required".to_owned(),
         _ => format!("{} {reason}", sent_status(status)),
     };
     let explained = match status {

@@ -7,11 +7,13 @@ use super::Exchange;
 use super::story::Asked;
 use crate::conf::settings::ErrorLevel;
 use crate::error::{Error, Side};
+use crate::logic::redact;
 use crate::logic::upstreams::Lease;
 use crate::metrics::{Metrics, Told, ZoneMetrics};
 
 impl Exchange<'_> {
     pub(super) fn record(&mut self) {
+        self.scratch.story.is_recorded = true;
         let story = &self.scratch.story;
         self.running.metrics.requests.fetch_add(1, Relaxed);
         if story.attempts.len() > 1 {
@@ -78,13 +80,13 @@ impl Exchange<'_> {
         self.tell(level, None, what);
     }
 
-    fn tell(&self, level: ErrorLevel, lease: Option<&Lease<'_>>, what: fmt::Arguments<'_>) {
+    pub(super) fn tell(&self, level: ErrorLevel, lease: Option<&Lease<'_>>, what: fmt::Arguments<'_>) {
         let story = &self.scratch.story;
         let log = self.location.error_log.0;
         let client = String::from_utf8_lossy(&self.down.arrival.peer_text);
         let server = &*self.server.name;
         let line = story.request.line_span.of(self.scratch.inbound.unread());
-        let request = format!("\"{}\"", line.escape_ascii());
+        let request = format!("\"{}\"", redact::request_line(line).escape_ascii());
         let host = format!("\"{}\"", story.host.escape_ascii());
         let upstream = lease.map(|lease| format!("\"{}://{}\"", self.upstream_scheme(), lease.peer().name));
         let upstream = upstream.as_deref();

@@ -2,21 +2,17 @@
 
 use std::net::IpAddr;
 
+use super::Exchange;
 use super::answer::Answer;
 use super::scratch::Scratch;
 use super::story::Story;
-use super::{Exchange, Found};
 use crate::conf::listen::Names;
 use crate::conf::location::{AccessRule, Location, Route, Server, Verdict, Who};
-use crate::conf::proxy::Version as ProxyVersion;
 use crate::conf::ssl::Verify;
-use crate::conf::template::Template;
-use crate::conf::upstream::Address;
 use crate::error::Error;
 use crate::logic::escape::escape_path;
 use crate::logic::h1::Version;
 use crate::logic::h1::target::{normalise, split_port};
-use crate::logic::upstreams::Group;
 
 /// So often a request may move inside before it is taken for a loop; nginx's number.
 const MOVES_MAX: u32 = 10;
@@ -169,54 +165,6 @@ impl<'a> Exchange<'a> {
         story.is_internal = true;
         story.moves += 1;
         if story.moves > MOVES_MAX { Err(Answer::page(500)) } else { Ok(()) }
-    }
-
-    /// The target of a `proxy_pass` with variables: a group by name, else an address. Names are not looked up here: a
-    /// request must not wait for DNS of a name that a client may have chosen.
-    pub(super) fn dynamic_target(&mut self, template: &Template) -> Result<Found<'a>, Answer> {
-        let url = template.to_bytes(&self.facts());
-        let text = String::from_utf8(url).map_err(|_| Answer::page(500))?;
-        let (rest, usual_port) = match (text.strip_prefix("http://"), text.strip_prefix("https://")) {
-            (Some(rest), _) => (rest, 80),
-            (_, Some(rest)) => (rest, 443),
-            // `grpc_pass`, where the scheme may be left out.
-            _ if self.location.proxy.version == ProxyVersion::Http2 => match text.strip_prefix("grpcs://") {
-                Some(rest) => (rest, 443),
-                None => (text.strip_prefix("grpc://").unwrap_or(&text), 80),
-            },
-            _ => return Err(Answer::page(500)),
-        };
-        self.scratch.story.dynamic_is_tls = usual_port == 443;
-        let (host, uri) = split_url(rest);
-        self.scratch.story.dynamic_uri = uri.map(|uri| uri.as_bytes().to_vec());
-        self.scratch.story.dynamic_host = Some(host.as_bytes().to_vec());
-        if let Some(upstream) = self.running.settings.http.upstream_named(host) {
-            return Ok(Found::Shared(self.running.upstreams.group(upstream.id), upstream.id));
-        }
-        if let Some(path) = host.strip_prefix("unix:") {
-            return Ok(Found::Own(Box::new(Group::single(host, Address::Unix(path.into())))));
-        }
-        let with_port = if split_port(host.as_bytes()).1.is_some() {
-            host.to_owned()
-        } else {
-            format!("{host}:{usual_port}")
-        };
-        match with_port.parse() {
-            Ok(address) => Ok(Found::Own(Box::new(Group::single(host, Address::Tcp(address))))),
-            Err(_) => Err(Answer::page(502)),
-        }
-    }
-}
-
-/// Host (or `unix:/path`) and what follows it.
-fn split_url(rest: &str) -> (&str, Option<&str>) {
-    let end = match rest.strip_prefix("unix:") {
-        Some(path) => path.find(':').map(|at| ("unix:".len() + at, 1)),
-        None => rest.find(['/', '?']).map(|at| (at, 0)),
-    };
-    match end {
-        Some((at, skip)) => (&rest[..at], Some(&rest[at + skip..]).filter(|uri| !uri.is_empty())),
-        None => (rest, None),
     }
 }
 

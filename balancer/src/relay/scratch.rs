@@ -1,12 +1,13 @@
 //! The memory of one request: buffers and heads, lent to a connection while it has a request and taken back when it
 //! idles, so that ten thousand idle clients hold none.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 
 use super::sink::Sink;
 use super::story::Story;
 use super::upload::Upload;
 use crate::buffer::Buffer;
+use crate::pool::Pool;
 
 /// Buffers that one worker keeps for tunnels: one per tunnel that moves bytes at the same moment would be plenty.
 const BUFFERS_MAX: usize = 64;
@@ -23,8 +24,8 @@ pub struct Scratch {
     /// What becomes of the answer's body on its way out.
     pub sink: Sink,
     pub story: Story,
-    /// Rendered values on their way into a head.
-    pub rendered: Vec<u8>,
+    /// Pieces of a body on their way into one chunk.
+    pub pieces: Vec<u8>,
 }
 
 impl Scratch {
@@ -60,6 +61,10 @@ pub struct Outbox {
 /// Past this an outbox was blown up by one large head or body piece and is freed.
 const OUTBOX_KEPT_MAX: usize = 128 * 1024;
 
+/// So much that was sent may lie before what was not. A reader that is slower than the source never lets the outbox run
+/// empty: without this bound it would in the end hold the whole answer.
+const SENT_KEPT_MAX: usize = 64 * 1024;
+
 impl Outbox {
     pub fn unsent(&self) -> &[u8] {
         &self.data[self.sent..]
@@ -73,6 +78,9 @@ impl Outbox {
         self.sent = (self.sent + len).min(self.data.len());
         if self.is_empty() {
             self.clear();
+        } else if self.sent >= SENT_KEPT_MAX {
+            self.data.drain(..self.sent);
+            self.sent = 0;
         }
     }
 
@@ -85,40 +93,29 @@ impl Outbox {
     }
 }
 
-/// The memory that no connection uses now: as much as was in use at once lately, so that a steady load allocates
-/// nothing. What a peak left behind goes with `tidy`.
+/// The memory that no connection uses now.
 #[derive(Debug, Default)]
 pub struct Spare {
     // Boxes, so that lending one moves a pointer and not the heads in it.
-    #[allow(clippy::vec_box)]
-    free: RefCell<Vec<Box<Scratch>>>,
+    scratches: Pool<Box<Scratch>>,
     buffers: RefCell<Vec<Buffer>>,
-    /// Those of connections that were cut do not come back: both counts then stay one too high, their difference right.
-    lent: Cell<usize>,
-    /// Most lent at once since the last `tidy`.
-    lent_max: Cell<usize>,
 }
 
 impl Spare {
     pub fn take(&self) -> Box<Scratch> {
-        self.lent.set(self.lent.get() + 1);
-        self.lent_max.set(self.lent_max.get().max(self.lent.get()));
-        self.free.borrow_mut().pop().unwrap_or_default()
+        self.scratches.take_or(Box::default)
     }
 
     pub fn give_back(&self, mut scratch: Box<Scratch>) {
-        self.lent.set(self.lent.get().saturating_sub(1));
         scratch.clear();
         scratch.inbound.reset();
         scratch.from_upstream.reset();
-        self.free.borrow_mut().push(scratch);
+        self.scratches.give_back(scratch);
     }
 
     /// Frees what was not needed since the last call.
     pub fn tidy(&self) {
-        let kept = self.lent_max.get() - self.lent.get().min(self.lent_max.get());
-        self.free.borrow_mut().truncate(kept);
-        self.lent_max.set(self.lent.get());
+        self.scratches.tidy();
     }
 
     /// A buffer for the moment in which a tunnel moves bytes.
@@ -140,17 +137,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_of_a_peak_is_freed_and_that_of_a_steady_load_is_kept() {
-        let spare = Spare::default();
-        let lent: Vec<_> = (0..10).map(|_| spare.take()).collect();
-        lent.into_iter().for_each(|scratch| spare.give_back(scratch));
-        spare.tidy();
-        assert_eq!(spare.free.borrow().len(), 10);
-        let lent: Vec<_> = (0..3).map(|_| spare.take()).collect();
-        lent.into_iter().for_each(|scratch| spare.give_back(scratch));
-        spare.tidy();
-        assert_eq!(spare.free.borrow().len(), 3);
-        spare.tidy();
-        assert_eq!(spare.free.borrow().len(), 0);
+    fn an_outbox_that_never_runs_empty_does_not_keep_what_was_sent() {
+        let mut outbox = Outbox::default();
+        let mut next_sent = 0u32;
+        for number in 0..100_000u32 {
+            outbox.data.extend_from_slice(&number.to_be_bytes());
+            if number >= 1000 {
+                assert_eq!(outbox.unsent()[..4], next_sent.to_be_bytes());
+                outbox.advance(4);
+                next_sent += 1;
+            }
+        }
+        assert_eq!(outbox.unsent().len(), 4000);
+        assert!(outbox.data.len() < 4000 + SENT_KEPT_MAX, "{} bytes are held", outbox.data.len());
     }
 }

@@ -5,6 +5,7 @@ use std::io::Write as _;
 use flate2::Compression;
 use flate2::write::{GzEncoder, MultiGzDecoder};
 
+use super::inside::{PAGE_LEN_MAX, too_long};
 use crate::error::Error;
 use crate::logic::h1::{Framing, write};
 
@@ -15,6 +16,8 @@ const PACKED_PIECE_LEN: usize = 1024;
 pub struct Sink {
     framing: Framing,
     coding: Coding,
+    /// A whole page that has to be made before it goes on.
+    page: Option<Vec<u8>>,
 }
 
 #[derive(Debug, Default)]
@@ -23,11 +26,23 @@ pub enum Coding {
     Plain,
     Gzip(Box<GzEncoder<Vec<u8>>>),
     Gunzip(Box<MultiGzDecoder<Vec<u8>>>),
+    Held(Box<Held>),
+}
+
+/// The text of a page, held back until all of it is here, and how it is coded then.
+#[derive(Debug, Default)]
+pub struct Held {
+    text: Vec<u8>,
+    then: Coding,
 }
 
 impl Coding {
     pub fn gzip(level: u32) -> Coding {
         Coding::Gzip(Box::new(GzEncoder::new(Vec::new(), Compression::new(level))))
+    }
+
+    pub fn held(then: Coding) -> Coding {
+        Coding::Held(Box::new(Held { text: Vec::new(), then }))
     }
 
     pub fn gunzip() -> Coding {
@@ -37,7 +52,7 @@ impl Coding {
 
 impl Sink {
     pub fn begin(&mut self, framing: Framing, coding: Coding) {
-        *self = Sink { framing, coding };
+        *self = Sink { framing, coding, page: None };
     }
 
     pub fn is_plain(&self) -> bool {
@@ -64,6 +79,13 @@ impl Sink {
                 decoder.write_all(data).and_then(|()| decoder.flush()).map_err(Error::Coding)?;
                 decoder.get_mut()
             }
+            Coding::Held(held) => {
+                if held.text.len() + data.len() > PAGE_LEN_MAX {
+                    return Err(too_long());
+                }
+                held.text.extend_from_slice(data);
+                return Ok(());
+            }
         };
         frame(self.framing, packed, out);
         packed.clear();
@@ -80,12 +102,22 @@ impl Sink {
         Ok(())
     }
 
+    /// The page that has been held back; made, it is pushed and finished again.
+    pub fn take_page(&mut self) -> Option<Vec<u8>> {
+        self.page.take()
+    }
+
     /// The end. Trailer lines go with chunks only.
     pub fn finish(&mut self, trailers: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
         let rest = match std::mem::take(&mut self.coding) {
             Coding::Plain => Vec::new(),
             Coding::Gzip(encoder) => encoder.finish().map_err(Error::Coding)?,
             Coding::Gunzip(decoder) => decoder.finish().map_err(Error::Coding)?,
+            Coding::Held(held) => {
+                self.coding = held.then;
+                self.page = Some(held.text);
+                return Ok(());
+            }
         };
         frame(self.framing, &rest, out);
         if self.framing == Framing::Chunked {

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::inside::Inside;
 use crate::conf::location::Captures;
 use crate::conf::made::Memory;
 use crate::conf::upstream::UpstreamId;
@@ -41,8 +42,10 @@ pub struct Story {
     pub memory: Memory,
     /// An `if` block had named an upstream, and a later one that names none took over: nginx has no answer to that.
     pub lost_pass: bool,
-    /// It was made inside, to ask about another request: nothing of its answer reaches the client.
-    pub is_sub: bool,
+    /// It was made inside, on behalf of another request: nothing of its answer goes to the client by itself.
+    pub inside: Inside,
+    /// In how many others it was made.
+    pub depth: u32,
     pub limited_requests: Option<Limited>,
     pub limited_connections: Option<Limited>,
     /// Under limits of concurrent requests; free again when the request is forgotten.
@@ -78,6 +81,8 @@ pub struct Story {
     pub sent_head_len: u64,
     pub is_pipelined: bool,
     pub is_complete: bool,
+    /// Its line is in the log.
+    pub is_recorded: bool,
     pub kept_alive: bool,
 }
 

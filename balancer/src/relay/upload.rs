@@ -80,6 +80,15 @@ impl Upload {
         self.len == 0 && !self.is_read() && !self.is_replaced
     }
 
+    /// What is left of it can be read away, so that the client's next request can be found behind it.
+    pub fn is_rest_short(&self, framing: Framing) -> bool {
+        match framing {
+            _ if self.is_read() => true,
+            Framing::Length(len) => len <= DISCARD_LEN_MAX,
+            _ => self.len <= DISCARD_LEN_MAX,
+        }
+    }
+
     pub fn is_replayable(&self) -> bool {
         !self.is_streamed
     }
@@ -156,34 +165,41 @@ impl Scratch {
         self.story.request_body_len += len as u64;
     }
 
-    /// Moves the next piece of the body into `to_upstream`. False when more must be read first.
+    /// Moves all that has come of the body into `to_upstream`, as one chunk where it goes in chunks: what came in one read
+    /// goes out in one write. False when more must be read first.
     fn frame_body(&mut self) -> Result<bool, Error> {
         let head_len = self.story.request.len;
-        let body = &self.inbound.unread()[head_len..];
         let chunked = self.upload.framing == Framing::Chunked;
-        match self.upload.reader.next(body).map_err(Error::ClientBody)? {
-            Piece::Data { start, end } => {
-                self.upload.is_streamed = true;
-                match chunked {
-                    true => write::chunk(&mut self.to_upstream.data, &body[start..end]),
-                    false => self.to_upstream.data.extend_from_slice(&body[start..end]),
+        self.pieces.clear();
+        let mut at = 0;
+        let is_ended = loop {
+            let body = &self.inbound.unread()[head_len + at..];
+            match self.upload.reader.next(body).map_err(Error::ClientBody)? {
+                Piece::Data { start, end } => {
+                    let out = if chunked { &mut self.pieces } else { &mut self.to_upstream.data };
+                    out.extend_from_slice(&body[start..end]);
+                    self.upload.is_streamed = true;
+                    self.upload.count(end - start)?;
+                    at += end;
                 }
-                self.upload.count(end - start)?;
-                self.use_body(end);
-                Ok(true)
-            }
-            Piece::More => {
-                self.use_body(body.len());
-                Ok(false)
-            }
-            Piece::End { used } => {
-                self.use_body(used);
-                if chunked {
-                    write::last_chunk(&mut self.to_upstream.data, b"");
+                Piece::More => {
+                    at = self.inbound.len() - head_len;
+                    break false;
                 }
-                Ok(true)
+                Piece::End { used } => {
+                    at += used;
+                    break true;
+                }
             }
+        };
+        self.use_body(at);
+        if !self.pieces.is_empty() {
+            write::chunk(&mut self.to_upstream.data, &self.pieces);
         }
+        if is_ended && chunked {
+            write::last_chunk(&mut self.to_upstream.data, b"");
+        }
+        Ok(is_ended || !self.to_upstream.is_empty())
     }
 
     /// Sends what it can.
@@ -337,6 +353,7 @@ impl Exchange<'_> {
     pub async fn discard_body(&mut self) -> bool {
         self.scratch.upload.len_max = DISCARD_LEN_MAX;
         let awaited = self.scratch.story.request.expects_continue && self.scratch.story.request_body_len == 0;
+        let end = tokio::time::Instant::now() + self.location.lingering.time;
         loop {
             let before = self.scratch.upload.len;
             self.scratch.upload.kept.clear();
@@ -347,9 +364,17 @@ impl Exchange<'_> {
                 Ok(false) => {}
                 Err(_) => return false,
             }
-            if self.read_more_body().await.is_err() {
+            if self.read_rest(end).await.is_err() {
                 return false;
             }
         }
+    }
+
+    /// As `read_more_body`, with the patience of `lingering_timeout` and `lingering_time`.
+    async fn read_rest(&mut self, end: tokio::time::Instant) -> Result<(), Error> {
+        let Exchange { down, scratch, location, .. } = self;
+        down.deadline.set_at(end.min(tokio::time::Instant::now() + location.lingering.timeout));
+        let len_max = BUFFER_LEN + scratch.story.request.len;
+        down.read_into(&mut scratch.inbound, len_max).await
     }
 }

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use chassis::certificates::{Tls, address_fits, dns_name_fits, verify_signature};
 use rustls::ClientConfig;
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -14,7 +15,6 @@ use rustls::{DigitallySignedStruct, Error, SignatureScheme};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use super::chain::{BadChain, Purpose, Trust};
-use super::verifier::{Tls, verify_signature};
 use super::{certificates, ciphers};
 use crate::conf::ssl::UpstreamSsl;
 use crate::conf::template::Template;
@@ -102,21 +102,19 @@ fn trust(ssl: &UpstreamSsl) -> Result<Trust, String> {
 /// OpenSSL's rule: the alternative names decide where there are any, else the common name.
 fn is_named(own: &X509Certificate<'_>, name: &str) -> bool {
     let address = name.parse::<IpAddr>().ok();
+    let name = name.strip_suffix('.').unwrap_or(name);
     let mut has_names = false;
     if let Ok(Some(names)) = own.subject_alternative_name() {
         for known in &names.value.general_names {
             match (known, address) {
                 (GeneralName::DNSName(pattern), None) => {
                     has_names = true;
-                    if fits(pattern, name) {
+                    if dns_name_fits(pattern, name) {
                         return true;
                     }
                 }
                 (GeneralName::DNSName(_), Some(_)) => has_names = true,
-                (GeneralName::IPAddress(bytes), Some(IpAddr::V4(ip))) if *bytes == ip.octets() => {
-                    return true;
-                }
-                (GeneralName::IPAddress(bytes), Some(IpAddr::V6(ip))) if *bytes == ip.octets() => {
+                (GeneralName::IPAddress(bytes), Some(address)) if address_fits(bytes, address) => {
                     return true;
                 }
                 _ => {}
@@ -124,20 +122,10 @@ fn is_named(own: &X509Certificate<'_>, name: &str) -> bool {
         }
     }
     !has_names
-        && own.subject().iter_common_name().any(|common| common.as_str().is_ok_and(|text| fits(text, name)))
-}
-
-/// A `*` stands for one whole label, the first (RFC 6125, section 6.4.3).
-fn fits(pattern: &str, name: &str) -> bool {
-    let name = name.strip_suffix('.').unwrap_or(name);
-    match pattern.strip_prefix("*.") {
-        None => pattern.eq_ignore_ascii_case(name),
-        Some(rest) => {
-            let tail = name.split_once('.');
-            rest.contains('.')
-                && tail.is_some_and(|(first, tail)| !first.is_empty() && tail.eq_ignore_ascii_case(rest))
-        }
-    }
+        && own
+            .subject()
+            .iter_common_name()
+            .any(|common| common.as_str().is_ok_and(|text| dns_name_fits(text, name)))
 }
 
 /// The handshake proves that the upstream has its certificate's key; [`UpstreamTls::check`] asks the rest.
@@ -178,20 +166,5 @@ impl ServerCertVerifier for Later {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_star_stands_for_one_label_at_the_front() {
-        assert!(fits("example.com", "EXAMPLE.com.") && fits("*.example.com", "a.example.com"));
-        for name in ["example.com", "a.b.example.com", ".example.com", "a.example.org"] {
-            assert!(!fits("*.example.com", name), "{name}");
-        }
-        assert!(!fits("*.com", "example.com"), "a whole top-level domain");
-        assert!(!fits("a*.example.com", "ab.example.com"));
     }
 }

@@ -230,6 +230,15 @@ impl Served {
         Some(head)
     }
 
+    /// Bytes behind a head.
+    pub fn read_exactly(&mut self, space: &mut [u8]) {
+        while self.held.len() < space.len() {
+            assert!(fill(&mut self.stream, &mut self.held), "the connection ended");
+        }
+        space.copy_from_slice(&self.held[..space.len()]);
+        self.held.drain(..space.len());
+    }
+
     pub fn send(&mut self, text: &str) {
         let _ = self.stream.write_all(text.as_bytes());
     }

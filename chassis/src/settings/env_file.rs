@@ -32,6 +32,11 @@ impl EnvFile {
     pub fn read(path: &Path) -> Result<Self, Unreadable> {
         let text =
             std::fs::read_to_string(path).map_err(|cause| Unreadable { path: path.to_owned(), cause })?;
+        Ok(Self::parse(&text, path))
+    }
+
+    /// As `read`, where the text is at hand already; `path` names it in places.
+    pub fn parse(text: &str, path: &Path) -> Self {
         let mut file = Self::default();
         for (index, line) in text.lines().enumerate() {
             let line = line.trim();
@@ -47,7 +52,7 @@ impl EnvFile {
                 Err(what) => file.problems.push(format!("{place}: {what}")),
             }
         }
-        Ok(file)
+        file
     }
 
     /// The values, for readers that have nothing else to complain about.

@@ -14,6 +14,14 @@ pub struct Fleet {
     pub pooler: Option<Address>,
     pub database: Option<Database>,
     pub pgpass_file: Option<String>,
+    pub services: Vec<Service>,
+}
+
+/// A part as the supervisor sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Service {
+    pub name: String,
+    pub pid: Option<u32>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]

@@ -1,6 +1,5 @@
 //! What the database sees of many users, and what the pooler's console says.
 
-use super::site::Site;
 use crate::args::VerifyArgs;
 use crate::http::Call;
 use crate::logic::arrival::Arrival;
@@ -9,6 +8,7 @@ use crate::logic::plan::{Plan, Wait};
 use crate::logic::pool_columns;
 use crate::logic::shape::DbConnections;
 use crate::run::{self, Second, Watch};
+use crate::site::Site;
 use anyhow::Context;
 use hyper::StatusCode;
 use std::time::Duration;
@@ -60,7 +60,7 @@ pub async fn load(site: &Site, args: &VerifyArgs, stop: &CancellationToken) -> a
         room_size: 10,
         sources: 0,
         seed: 3,
-        answer_limit: super::site::ANSWER_LIMIT,
+        answer_limit: crate::site::ANSWER_LIMIT,
     };
     let mut peak = Peak::default();
     let ended = CancellationToken::new();

@@ -1,10 +1,11 @@
 //! One replica is killed under a steady 200 GETs a second: each GET whose response had not begun must be answered.
 
-use super::engine;
-use super::site::{Keeper, Site};
+use crate::engine;
 use crate::http::{Call, Client};
 use crate::logic::fault::Fault;
 use crate::logic::fleet::Replica;
+use crate::processes;
+use crate::site::{Keeper, Site};
 use anyhow::Context;
 use hyper::StatusCode;
 use nix::sys::signal::{Signal, kill};
@@ -126,18 +127,6 @@ async fn come_back(site: &Site, replica: &Replica) -> anyhow::Result<Duration> {
         tokio::time::sleep(ABSENCE).await;
         engine::docker(&["start", &engine::container_of(&replica.name)]).await?;
     }
-    let mut client = Client::new(site.dialer_of(replica).await?);
-    loop {
-        let answer = client.call(&Call::get("/health", "/health")).await;
-        if answer.is_ok_and(|answer| answer.status == 200) {
-            return Ok(began.elapsed());
-        }
-        anyhow::ensure!(
-            began.elapsed() < RETURN_LIMIT,
-            "{} did not come back within {} s",
-            replica.name,
-            RETURN_LIMIT.as_secs()
-        );
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    processes::healthy(site, replica, RETURN_LIMIT).await?;
+    Ok(began.elapsed())
 }

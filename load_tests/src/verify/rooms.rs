@@ -1,11 +1,11 @@
 //! A member on every replica, three of them sending at once: all must see all messages, in one order, each once.
 
-use super::site::Site;
 use crate::http::Call;
 use crate::logic::fleet::Replica;
 use crate::logic::frames::{self, Frame};
 use crate::logic::room::RoomView;
 use crate::logic::shape::Session;
+use crate::site::Site;
 use crate::ws::{Incoming, Socket};
 use anyhow::Context;
 use hyper::StatusCode;

@@ -1,11 +1,12 @@
 //! The stack is told to end while requests, streams and sockets are in flight: none of them may be lost.
 
-use super::site::{Keeper, Site};
 use crate::accounts::Account;
 use crate::http::{Call, Client};
 use crate::logic::fault::Fault;
 use crate::logic::shape::Session;
 use crate::logic::tokens::Answer;
+use crate::processes::is_gone;
+use crate::site::{Keeper, Site};
 use crate::users::{Until, follow};
 use crate::ws::{Incoming, Socket};
 use anyhow::Context;
@@ -156,12 +157,4 @@ async fn end(site: &Site, stop_command: Option<&str>) -> anyhow::Result<()> {
         sleep(Duration::from_millis(50)).await;
     }
     Ok(())
-}
-
-/// Also where nobody reaps it, as the first process of a container may fail to do: a zombie without other threads.
-fn is_gone(pid: u32) -> bool {
-    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return true };
-    // Fields 3 and 20 of proc(5), counted from behind the name, which may hold anything.
-    let mut fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields).split_whitespace();
-    fields.next() == Some("Z") && fields.nth(16).is_none_or(|threads| matches!(threads, "0" | "1"))
 }

@@ -1,8 +1,8 @@
 //! Which replica answers: plain GETs go round, WebSockets of one client stay.
 
-use super::site::{Route, Site};
 use crate::http::Call;
 use crate::logic::shape::{self, DbConnections, Session};
+use crate::site::{Route, Site};
 use crate::ws::Socket;
 use hyper::StatusCode;
 use serde_json::json;

@@ -1,9 +1,9 @@
 //! A streamed answer must come as it is made, through the balancer, not in one piece at its end.
 
-use super::site::Site;
 use crate::http::Call;
 use crate::logic::shape::Session;
 use crate::logic::tokens::Answer;
+use crate::site::Site;
 use crate::users::{Until, follow};
 use hyper::StatusCode;
 use serde_json::json;

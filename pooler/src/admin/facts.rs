@@ -133,6 +133,16 @@ pub struct Facts {
     pub dns_hosts: Vec<DnsHostRow>,
     pub fds: Vec<FdRow>,
     pub errors: Vec<ErrorCount>,
+    pub workers: Workers,
+}
+
+/// The threads that serve clients.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Workers {
+    pub all: usize,
+    pub in_use: usize,
+    /// Clients that went from one to another.
+    pub changes: u64,
 }
 
 /// One pool: a database and a user.

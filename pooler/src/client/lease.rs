@@ -33,7 +33,7 @@ impl Client {
 
     pub(super) fn link_to(&mut self, mut lease: Lease, now: Instant) {
         self.entry.link.store(lease.info().ptr, Ordering::Relaxed);
-        self.entry.set_doing(Doing::Busy, now);
+        self.entry.set_doing(Doing::Syncing, now);
         self.entry.start_transaction(now);
         self.entry.forget_notice();
         self.stats(|part| part.server_assignments.add(1));

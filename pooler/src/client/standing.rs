@@ -1,13 +1,28 @@
 //! A client that stands still under SUSPEND, or leaves for another process.
 
+use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::UNIX_EPOCH;
 
 use super::{Client, Link, Progress};
+use crate::clients::ClientEntry;
 use crate::error::End;
+use crate::logic::ledger::WorkerId;
 use crate::logic::moving::{MovedClient, MovedCredential};
+use crate::logic::session::Session;
 use crate::moving::Parcel;
-use crate::pool::Credential;
+use crate::pool::{Credential, PoolInfo};
+use crate::wire::Wire;
+use crate::worker::Worker;
+
+/// A client between two workers.
+pub struct Detached {
+    pub entry: Arc<ClientEntry>,
+    pool: Arc<PoolInfo>,
+    wire: Wire,
+    session: Session,
+}
 
 impl Client {
     /// Sends what is in hand and reads nothing, until it is woken.
@@ -31,6 +46,28 @@ impl Client {
         is_settled && server_is_movable && self.wire.tls().is_none()
     }
 
+    /// Where to go on, when this worker has too many clients and nothing ties this one to it.
+    #[inline]
+    pub(super) fn next_worker(&mut self) -> Option<WorkerId> {
+        let is_free = matches!(self.link, Link::None) && self.unread.is_empty() && self.unsent.is_empty();
+        if is_free { self.worker.house.spread.claim(self.worker.id) } else { None }
+    }
+
+    /// What is left of a client that leaves its worker: all that matters of one that is idle.
+    pub fn detach(self) -> Detached {
+        Detached { entry: self.entry, pool: self.pool, wire: self.wire, session: self.session }
+    }
+
+    /// Goes on with a client on this worker.
+    pub fn attach(worker: Rc<Worker>, detached: Detached) -> std::io::Result<Client> {
+        let Detached { entry, pool, wire, session } = detached;
+        let wire = wire.into_this_runtime()?;
+        let mut client = Client::new(worker, entry, pool, wire, session);
+        // Its rules may have changed on the way.
+        client.settings_version = 0;
+        Ok(client)
+    }
+
     /// Leaves for the process that takes over.
     pub async fn move_out(mut self) {
         let Some(parcels) = self.worker.house.movers.parcels() else {
@@ -39,8 +76,8 @@ impl Client {
         let mut client = MovedClient {
             process_id: self.entry.key.process_id(),
             secret: self.entry.key.secret(),
-            peer: self.entry.peer.clone(),
-            local: self.entry.local.clone(),
+            peer: (self.entry.peer.host(), self.entry.peer.port()),
+            local: (self.entry.local.host(), self.entry.local.port()),
             connected_at: since_1970(self.entry.connected_at),
             unread: std::mem::take(&mut self.unread),
             credential: self.pool.credential().map_or(MovedCredential::None, into_moved),

@@ -144,7 +144,7 @@ async fn kill_all(house: &House, clients: &[Arc<ClientEntry>]) {
         |client: &Arc<ClientEntry>| is_operator(client) || house.clients.by_key(client.key).is_none();
     let gone = async {
         loop {
-            let changed = house.phase_wake.notified();
+            let changed = house.client_gone.notified();
             if clients.iter().all(is_done) {
                 return;
             }

@@ -10,7 +10,7 @@ use crate::admin::facts::{
 };
 use crate::cancel::{Counts, Lane};
 use crate::client::Client;
-use crate::clients::{ClientEntry, Doing};
+use crate::clients::{ClientEntry, Doing, Endpoint};
 use crate::house::House;
 use crate::logic::ledger::Place;
 use crate::logic::statements::Shared;
@@ -39,6 +39,7 @@ pub fn gather(house: &House, with_sockets: bool) -> Facts {
         state: state(house),
         lists: lists(house, &pools, &clients, &servers),
         errors: house.stats.errors(),
+        workers: house.spread.facts(),
         ..Facts::default()
     };
     facts.pools.push(admin_pool(&clients));
@@ -234,7 +235,6 @@ fn memory(
 
 /// Every socket of the process. Cancel keys and passwords are not shown.
 fn fds(house: &House, clients: &[Arc<ClientEntry>], servers: &[ServerView]) -> Vec<FdRow> {
-    let address = |(host, port): &(String, u16)| Address { host: host.clone(), port: *port };
     let doors = house.doors.facts().into_iter().map(|(fd, bound)| FdRow {
         fd,
         task: "pooler",
@@ -254,7 +254,7 @@ fn fds(house: &House, clients: &[Arc<ClientEntry>], servers: &[ServerView]) -> V
             task: "client",
             user: Some(login.user.clone()),
             database: Some(login.database.clone()),
-            address: address(&client.peer),
+            address: address(client.peer),
             link_fd: servers.iter().find(|s| link > 0 && s.info.ptr == link).map_or(0, |s| s.info.fd),
         })
     });
@@ -277,7 +277,7 @@ fn client_row(entry: &ClientEntry) -> SocketRow {
         Doing::CancelWaiting => ClientState::WaitingCancelReq,
         Doing::Cancelling => ClientState::ActiveCancelReq,
         Doing::Waiting => ClientState::Waiting,
-        Doing::Idle | Doing::Busy | Doing::IdleInTransaction => ClientState::Active,
+        Doing::Idle | Doing::Syncing | Doing::Busy | Doing::IdleInTransaction => ClientState::Active,
     };
     let link = entry.link.load(std::sync::atomic::Ordering::Relaxed);
     SocketRow {
@@ -285,8 +285,8 @@ fn client_row(entry: &ClientEntry) -> SocketRow {
         user: login.map(|l| l.user.clone()),
         database: login.map(|l| l.database.clone()),
         replication: login.map_or(Replication::None, |l| l.replication),
-        address: Address { host: entry.peer.0.clone(), port: entry.peer.1 },
-        local_address: Address { host: entry.local.0.clone(), port: entry.local.1 },
+        address: address(entry.peer),
+        local_address: address(entry.local),
         connect_time: entry.connected_at,
         request_time: entry.requested_at(),
         wait: if entry.doing() == Doing::Waiting { entry.doing_for(now) } else { Duration::ZERO },
@@ -300,6 +300,10 @@ fn client_row(entry: &ClientEntry) -> SocketRow {
         id: entry.id,
         buffers: Buffers::default(),
     }
+}
+
+fn address(end: Endpoint) -> Address {
+    Address { host: end.host(), port: end.port() }
 }
 
 fn server_row(view: &ServerView, clients: &[Arc<ClientEntry>]) -> SocketRow {

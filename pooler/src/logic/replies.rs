@@ -179,6 +179,12 @@ impl ReplyQueue {
         Some(invented)
     }
 
+    /// The next reply is one to a query of our own.
+    #[inline]
+    pub fn owes_own_query(&self) -> bool {
+        matches!(self.entries.front(), Some(Entry::Owed(Owed::Query(Fate::Swallow))))
+    }
+
     /// A reply of our own is due now.
     #[inline]
     pub fn has_invented(&self) -> bool {

@@ -98,9 +98,12 @@ impl UnnamedToken {
     pub const UNKNOWN: UnnamedToken = UnnamedToken { client: u64::MAX, seq: 0 };
 }
 
-/// The statements that one client has prepared.
+/// The statements that one client has prepared. Without memory until it prepares one: most of those who are idle never do.
 #[derive(Debug, Default)]
-pub struct ClientStatements {
+pub struct ClientStatements(Option<Box<Prepared>>);
+
+#[derive(Debug, Default)]
+struct Prepared {
     names: HashMap<Box<[u8]>, Arc<Shared>>,
     /// What the batch under way has changed: undone when the batch fails before it.
     changes: Vec<(Change, Undo)>,
@@ -130,23 +133,86 @@ enum Undo {
 
 impl ClientStatements {
     pub fn get(&self, name: &[u8]) -> Option<&Arc<Shared>> {
-        self.names.get(name)
+        self.0.as_ref()?.names.get(name)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &Arc<Shared>)> {
-        self.names.iter().map(|(name, shared)| (&**name, shared))
+        self.0.iter().flat_map(|own| own.names.iter().map(|(name, shared)| (&**name, shared)))
     }
 
     pub fn len(&self) -> usize {
-        self.names.len()
+        self.0.as_ref().map_or(0, |own| own.names.len())
     }
 
     pub fn is_empty(&self) -> bool {
-        self.names.is_empty()
+        self.len() == 0
     }
 
     /// None: the name is taken.
     pub fn insert(&mut self, name: &[u8], shared: Arc<Shared>) -> Option<Change> {
+        self.0.get_or_insert_default().insert(name, shared)
+    }
+
+    /// None: there is no such name.
+    pub fn remove(&mut self, name: &[u8]) -> Option<Change> {
+        self.0.as_mut()?.remove(name)
+    }
+
+    /// DEALLOCATE ALL or DISCARD ALL went through.
+    pub fn clear(&mut self) {
+        if let Some(own) = &mut self.0 {
+            own.names.clear();
+            own.changes.clear();
+        }
+    }
+
+    /// The request that made this change was not carried out. Later changes have to be taken back before.
+    pub fn undo(&mut self, change: Change) {
+        if let Some(own) = &mut self.0 {
+            own.undo(change);
+        }
+    }
+
+    /// This change was a Parse of the unnamed statement that failed: what was there before it is gone as well.
+    pub fn undo_with_its_forerunner(&mut self, change: Change) {
+        if let Some(own) = &mut self.0 {
+            own.changes.retain(|(number, _)| *number != change);
+            own.replace_unnamed(change, Unnamed::default());
+        }
+    }
+
+    #[inline]
+    pub fn on_batch_end(&mut self) {
+        if let Some(own) = &mut self.0 {
+            own.on_batch_end();
+        }
+    }
+
+    /// The client prepares its unnamed statement anew; `message` is the whole Parse, or empty when it is too long to be
+    /// remembered.
+    pub fn remember_unnamed(&mut self, client: u64, message: &[u8]) -> (UnnamedToken, Change) {
+        let own = self.0.get_or_insert_default();
+        let change = own.close_unnamed();
+        let token = UnnamedToken { client, seq: change };
+        own.unnamed.token = Some(token);
+        own.unnamed.parse.extend_from_slice(message);
+        (token, change)
+    }
+
+    /// The client closes its unnamed statement.
+    pub fn close_unnamed(&mut self) -> Change {
+        self.0.get_or_insert_default().close_unnamed()
+    }
+
+    /// The unnamed statement and the message that makes it again; empty when it was too long.
+    pub fn unnamed(&self) -> Option<(UnnamedToken, &[u8])> {
+        let unnamed = &self.0.as_ref()?.unnamed;
+        unnamed.token.map(|token| (token, unnamed.parse.as_slice()))
+    }
+}
+
+impl Prepared {
+    fn insert(&mut self, name: &[u8], shared: Arc<Shared>) -> Option<Change> {
         if self.names.contains_key(name) {
             return None;
         }
@@ -154,20 +220,12 @@ impl ClientStatements {
         Some(self.note(Undo::Insert(name.into())))
     }
 
-    /// None: there is no such name.
-    pub fn remove(&mut self, name: &[u8]) -> Option<Change> {
+    fn remove(&mut self, name: &[u8]) -> Option<Change> {
         let (name, shared) = self.names.remove_entry(name)?;
         Some(self.note(Undo::Remove(name, shared)))
     }
 
-    /// DEALLOCATE ALL or DISCARD ALL went through.
-    pub fn clear(&mut self) {
-        self.names.clear();
-        self.changes.clear();
-    }
-
-    /// The request that made this change was not carried out. Later changes have to be taken back before.
-    pub fn undo(&mut self, change: Change) {
+    fn undo(&mut self, change: Change) {
         let Some(index) = self.changes.iter().rposition(|(number, _)| *number == change) else { return };
         match self.changes.swap_remove(index).1 {
             Undo::Insert(name) => drop(self.names.remove(&name)),
@@ -175,12 +233,6 @@ impl ClientStatements {
             Undo::Remove(name, shared) => drop(self.names.entry(name).or_insert(shared)),
             Undo::Unnamed(before) => self.replace_unnamed(change, before),
         }
-    }
-
-    /// This change was a Parse of the unnamed statement that failed: what was there before it is gone as well.
-    pub fn undo_with_its_forerunner(&mut self, change: Change) {
-        self.changes.retain(|(number, _)| *number != change);
-        self.replace_unnamed(change, Unnamed::default());
     }
 
     /// Where the change is not the last one, it is what a later one would go back to.
@@ -195,7 +247,7 @@ impl ClientStatements {
         }
     }
 
-    pub fn on_batch_end(&mut self) {
+    fn on_batch_end(&mut self) {
         for (_, undo) in self.changes.drain(..) {
             if let Undo::Unnamed(before) = undo {
                 self.spare = before.parse;
@@ -203,28 +255,12 @@ impl ClientStatements {
         }
     }
 
-    /// The client prepares its unnamed statement anew; `message` is the whole Parse, or empty when it is too long to be
-    /// remembered.
-    pub fn remember_unnamed(&mut self, client: u64, message: &[u8]) -> (UnnamedToken, Change) {
-        let change = self.close_unnamed();
-        let token = UnnamedToken { client, seq: change };
-        self.unnamed.token = Some(token);
-        self.unnamed.parse.extend_from_slice(message);
-        (token, change)
-    }
-
-    /// The client closes its unnamed statement.
-    pub fn close_unnamed(&mut self) -> Change {
+    fn close_unnamed(&mut self) -> Change {
         let mut parse = std::mem::take(&mut self.spare);
         parse.clear();
         let none = Unnamed { token: None, parse, change: self.last_change + 1 };
         let before = std::mem::replace(&mut self.unnamed, none);
         self.note(Undo::Unnamed(before))
-    }
-
-    /// The unnamed statement and the message that makes it again; empty when it was too long.
-    pub fn unnamed(&self) -> Option<(UnnamedToken, &[u8])> {
-        self.unnamed.token.map(|token| (token, self.unnamed.parse.as_slice()))
     }
 
     fn note(&mut self, undo: Undo) -> Change {

@@ -45,11 +45,9 @@ impl Wanted {
     }
 
     /// application_name_add_host: servers show where the client sits.
-    pub fn add_host(&mut self, peer: &Endpoint) {
-        let (host, port) = peer;
-        let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+    pub fn add_host(&mut self, peer: Endpoint) {
         let name = self.get("application_name").unwrap_or("app");
-        let name = format!("{name} - {host}:{port}");
+        let name = format!("{name} - {peer}");
         self.settings.push(("application_name".to_string(), name, true));
     }
 }

@@ -1,7 +1,7 @@
 //! What pgbouncer_exporter cannot know: how long things took, who had to wait for which limit, errors by code.
 
 use super::{Page, seconds};
-use crate::admin::facts::{Detail, Durations, Facts, StatsRow};
+use crate::admin::facts::{Detail, Durations, Facts, StatsRow, Workers};
 use crate::logic::ledger::Limit;
 use crate::stats::end_seconds;
 
@@ -10,6 +10,7 @@ pub fn write(page: &mut Page, facts: &Facts) {
     prepared(page, facts);
     limits(page, facts);
     errors(page, facts);
+    workers(page, facts);
 }
 
 fn histograms(page: &mut Page, facts: &Facts) {
@@ -79,6 +80,16 @@ fn limits(page: &mut Page, facts: &Facts) {
             page.sample(name, &labels, limits_reached[limit as usize]);
         }
     }
+}
+
+fn workers(page: &mut Page, facts: &Facts) {
+    let Workers { all, in_use, changes } = facts.workers;
+    page.family("workers", "gauge", "Threads that may serve clients");
+    page.sample("workers", &[], all);
+    page.family("workers_in_use", "gauge", "Threads over which the load is spread");
+    page.sample("workers_in_use", &[], in_use);
+    page.family("worker_changes_total", "counter", "Clients that went from one thread to another");
+    page.sample("worker_changes_total", &[], changes);
 }
 
 fn errors(page: &mut Page, facts: &Facts) {

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 
 use super::ldap_options;
 use super::load::LoadFile;
+use super::table::NO_PAM;
 use crate::logic::hba::{AddressMatch, ConnectionKind, MapEntry, Method, NameMatch, Rule};
 
 /// A word of a line.
@@ -243,6 +244,7 @@ fn method(word: Option<&str>) -> Result<Method, String> {
         Some("cert") => Ok(Method::Cert),
         Some("peer") => Ok(Method::Peer),
         Some("ldap") => Ok(Method::Ldap),
+        Some("pam") => Err(NO_PAM.to_string()),
         Some(other) => Err(format!("unsupported method {other}")),
         None => Err("a method is missing".to_string()),
     }

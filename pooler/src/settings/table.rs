@@ -6,6 +6,10 @@ use std::time::Duration;
 use super::ADMIN_DATABASE;
 use super::values::{AuthType, FileMode, Millis, Names, PoolMode, SslMode, Value};
 
+/// Decision 0011.
+pub(super) const NO_PAM: &str = "pam is not offered: let a directory server check passwords (ldap), or list SCRAM \
+                                 secrets in auth_file or behind auth_query (scram-sha-256)";
+
 /// When a new value of a key takes effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Changes {
@@ -35,6 +39,9 @@ impl Key {
     pub fn set(&self, keys: &mut Keys, value: &str) -> Result<(), String> {
         if self.name == "auth_dbname" && value == ADMIN_DATABASE {
             return Err(format!("cannot use the reserved \"{ADMIN_DATABASE}\" database as an auth_dbname"));
+        }
+        if self.name == "auth_type" && value.eq_ignore_ascii_case("pam") {
+            return Err(NO_PAM.to_string());
         }
         (self.set)(keys, value)
     }
@@ -92,11 +99,11 @@ keys! {
     auth_hba_file: String = Some(""), Live;
     /// Maps in pg_ident.conf's form, for the HBA methods cert and peer.
     auth_ident_file: Option<String> = None, Live;
-    /// Options of LDAP, which is not offered: must stay empty.
+    /// Where and how a directory server checks passwords, for auth_type ldap.
     auth_ldap_options: Option<String> = None, Live;
     /// Query that looks up the password of a user who is not in auth_file.
     auth_query: String = Some(AUTH_QUERY), Live;
-    /// How clients log in: any, trust, plain, md5, cert, hba, scram-sha-256.
+    /// How clients log in: any, trust, plain, md5, cert, hba, scram-sha-256, ldap.
     auth_type: AuthType = Some("md5"), Live;
     /// User who runs auth_query.
     auth_user: Option<String> = None, Live;
@@ -284,7 +291,9 @@ keys! {
     user: Option<String> = None, AtStart;
     /// More detail in the log: 0, 1, 2.
     verbose: u32 = None, Live;
-    /// Ours: threads that serve clients; 0 = one per core.
+    /// Ours: percent of a core that a thread uses before another one helps out; 0 = all share the clients at once.
+    worker_busy: u32 = Some("70"), AtStart;
+    /// Ours: threads that serve clients, at most; 0 = one per core.
     worker_threads: u32 = Some("0"), AtStart;
 }
 

@@ -211,7 +211,7 @@ choice!(
     PoolMode { Session = "session", Transaction = "transaction", Statement = "statement" }
 );
 choice!(
-    /// How clients prove who they are. pam is not offered.
+    /// How clients prove who they are.
     AuthType {
         Any = "any",
         Trust = "trust",

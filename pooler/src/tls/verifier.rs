@@ -4,9 +4,10 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use chassis::certificates::{Tls, address_fits, dns_name_fits, verify_signature};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
@@ -81,9 +82,7 @@ impl ServerCertVerifier for ServerVerifier {
         if self.checks_nothing() {
             return Ok(HandshakeSignatureValid::assertion());
         }
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signed, algorithms)
-            .or_else(|_| verify_v1_handshake(&self.provider, message, certificate, signed))
+        verify_signature(&self.provider, (Tls::V12, message), certificate, signed)
     }
 
     fn verify_tls13_signature(
@@ -95,9 +94,7 @@ impl ServerCertVerifier for ServerVerifier {
         if self.checks_nothing() {
             return Ok(HandshakeSignatureValid::assertion());
         }
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signed, algorithms)
-            .or_else(|_| verify_v1_handshake(&self.provider, message, certificate, signed))
+        verify_signature(&self.provider, (Tls::V13, message), certificate, signed)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -156,8 +153,7 @@ impl ClientCertVerifier for ClientVerifier {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let checked = self.webpki.verify_tls12_signature(message, certificate, signed);
-        checked.or_else(|_| verify_v1_handshake(&self.provider, message, certificate, signed))
+        verify_signature(&self.provider, (Tls::V12, message), certificate, signed)
     }
 
     fn verify_tls13_signature(
@@ -166,35 +162,12 @@ impl ClientCertVerifier for ClientVerifier {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let checked = self.webpki.verify_tls13_signature(message, certificate, signed);
-        checked.or_else(|_| verify_v1_handshake(&self.provider, message, certificate, signed))
+        verify_signature(&self.provider, (Tls::V13, message), certificate, signed)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.webpki.supported_verify_schemes()
     }
-}
-
-/// webpki cannot read the key of a certificate of version 1; of all others its word stands.
-fn verify_v1_handshake(
-    provider: &CryptoProvider,
-    message: &[u8],
-    certificate: &CertificateDer<'_>,
-    signed: &DigitallySignedStruct,
-) -> Result<HandshakeSignatureValid, Error> {
-    let own = parse(certificate)?;
-    if own.version() != X509Version::V1 {
-        return Err(CertificateError::BadSignature.into());
-    }
-    let key = own.public_key();
-    let algorithms = provider.signature_verification_algorithms;
-    let fitting = algorithms.mapping.iter().filter(|(scheme, _)| *scheme == signed.scheme);
-    for algorithm in fitting.flat_map(|(_, algorithms)| algorithms.iter()) {
-        if algorithm.verify_signature(&key.subject_public_key.data, message, signed.signature()).is_ok() {
-            return Ok(HandshakeSignatureValid::assertion());
-        }
-    }
-    Err(CertificateError::BadSignature.into())
 }
 
 fn parse<'a>(der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, Error> {
@@ -230,13 +203,13 @@ fn names_fit(own: &X509Certificate<'_>, host: &str) -> bool {
             match (name, address) {
                 (GeneralName::DNSName(pattern), _) => {
                     has_names = true;
-                    if dns_fits(pattern, host) {
+                    if dns_name_fits(pattern, host) {
                         return true;
                     }
                 }
                 (GeneralName::IPAddress(bytes), Some(address)) => {
                     has_names = true;
-                    if same_address(bytes, address) {
+                    if address_fits(bytes, address) {
                         return true;
                     }
                 }
@@ -244,25 +217,7 @@ fn names_fit(own: &X509Certificate<'_>, host: &str) -> bool {
             }
         }
     }
-    !has_names && common_name(own).is_some_and(|pattern| dns_fits(pattern, host))
-}
-
-fn same_address(bytes: &[u8], address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => bytes == address.octets(),
-        IpAddr::V6(address) => bytes == address.octets(),
-    }
-}
-
-/// The same name without case, or `*.` for exactly one label in front.
-fn dns_fits(pattern: &str, host: &str) -> bool {
-    if pattern.eq_ignore_ascii_case(host) {
-        return true;
-    }
-    let (Some(domain), Some((label, rest))) = (pattern.strip_prefix("*."), host.split_once('.')) else {
-        return false;
-    };
-    !label.is_empty() && rest.contains('.') && domain.eq_ignore_ascii_case(rest)
+    !has_names && common_name(own).is_some_and(|pattern| dns_name_fits(pattern, host))
 }
 
 /// A name with a zero byte inside is somebody's trick and no name.
@@ -279,26 +234,4 @@ pub fn bears_name(der: &CertificateDer<'_>, name: &str) -> bool {
 /// Whether a certificate is about this key.
 pub fn has_public_key(der: &CertificateDer<'_>, key: &SubjectPublicKeyInfoDer<'_>) -> bool {
     parse(der).is_ok_and(|own| own.public_key().raw == key.as_ref())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_wildcard_stands_for_one_label() {
-        assert!(dns_fits("db.example.org", "DB.example.org"));
-        assert!(dns_fits("*.example.org", "db.example.org"));
-        assert!(!dns_fits("*.example.org", "a.db.example.org"));
-        assert!(!dns_fits("*.example.org", "example.org"));
-        assert!(!dns_fits("*.org", "example.org"), "a whole top domain");
-        assert!(!dns_fits("*.example.org", ".example.org"));
-    }
-
-    #[test]
-    fn addresses_are_compared_by_their_bytes() {
-        assert!(same_address(&[127, 0, 0, 1], "127.0.0.1".parse().unwrap()));
-        assert!(!same_address(&[127, 0, 0, 1], "127.0.0.2".parse().unwrap()));
-        assert!(!same_address(&[127, 0, 0], "127.0.0.1".parse().unwrap()));
-    }
 }

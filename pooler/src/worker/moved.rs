@@ -11,7 +11,7 @@ use pgwire::sqlstate;
 use super::Worker;
 use super::relay::{Member, Presence, Relay};
 use crate::client::Client;
-use crate::clients::{ClientEntry, Login, Newcomer};
+use crate::clients::{ClientEntry, Endpoint, Login, Newcomer};
 use crate::error::End;
 use crate::logic::cancel_key::ClientKey;
 use crate::logic::moving::{MovedClient, MovedCredential, MovedServer};
@@ -64,8 +64,8 @@ impl Worker {
         let newcomer = Newcomer {
             id: self.house.next_id(),
             worker: self.id,
-            peer: moved.peer.clone(),
-            local: moved.local.clone(),
+            peer: Endpoint::from_host(&moved.peer.0, moved.peer.1),
+            local: Endpoint::from_host(&moved.local.0, moved.local.1),
             fd: wire.fd(),
         };
         let key = ClientKey::from_halves(moved.process_id, moved.secret);

@@ -1,9 +1,8 @@
 //! The console over psql: tables, commands, rights, metrics.
 
-use std::io::{Read, Write};
 use std::process::Command;
 
-use crate::world::{Pooler, free_port, postgres};
+use crate::world::{Pooler, free_port, get_page, postgres};
 
 /// psql's output with a line of column names, and what went wrong.
 fn psql(pooler: &Pooler, user: &str, command: &str) -> (String, String) {
@@ -109,28 +108,20 @@ async fn the_metrics_port_gives_the_exporters_names() {
     let pooler = Pooler::start(&format!("metrics_listen_port = {port}"));
     let client = pooler.client().await;
     client.batch_execute("SELECT 1").await.expect("Postgres answers");
-    let page = get(port, "/metrics");
+    let page = get_page(port, "/metrics");
     assert!(page.contains("\npgbouncer_up 1\n"), "{page}");
     assert!(
         page.contains("pgbouncer_pools_server_idle_connections{database=\"postgres\",user=\"postgres\"} 1"),
         "{page}"
     );
     assert!(page.contains("pgbouncer_stats_queries_total{database=\"postgres\"} 1"), "{page}");
-    assert!(get(port, "/health/ready").starts_with("HTTP/1.1 200"));
+    assert!(get_page(port, "/health/ready").starts_with("HTTP/1.1 200"));
     let checked = Command::new(env!("CARGO_BIN_EXE_pooler"))
         .arg("--healthcheck")
         .arg(pooler.folder.path().join("pooler.ini"))
         .output()
         .expect("the program starts");
     assert_eq!(String::from_utf8_lossy(&checked.stdout), "ready\n");
-}
-
-fn get(port: u16, path: &str) -> String {
-    let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).expect("the port is open");
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("it reads");
-    let mut text = String::new();
-    stream.read_to_string(&mut text).expect("it answers");
-    text
 }
 
 #[tokio::test]
@@ -164,8 +155,8 @@ async fn users_who_are_in_no_file_are_looked_up() {
 async fn errors_told_to_clients_are_counted_by_fault_and_sqlstate() {
     let port = free_port();
     let pooler = Pooler::start(&format!("auth_type = plain\nmetrics_listen_port = {port}"));
-    assert!(!get(port, "/metrics").contains("pgbouncer_errors_total{"));
+    assert!(!get_page(port, "/metrics").contains("pgbouncer_errors_total{"));
     pooler.client_as("alice", "password=wrong").await.map(|_| ()).expect_err("the password is wrong");
-    let page = get(port, "/metrics");
+    let page = get_page(port, "/metrics");
     assert!(page.contains("pgbouncer_errors_total{kind=\"client\",sqlstate=\"28P01\"} 1"), "{page}");
 }

@@ -23,6 +23,23 @@ const BY_COLUMN: &[(&str, &[&str])] = &[
             "total_bind_count",
         ],
     ),
+    // In lower case, as the exporter of the Prometheus community writes it.
+    (
+        "SHOW stats_totals;",
+        &[
+            "database",
+            "query_count",
+            "query_time",
+            "bytes_received",
+            "bytes_sent",
+            "wait_time",
+            "xact_count",
+            "xact_time",
+            "client_parse_count",
+            "server_parse_count",
+            "bind_count",
+        ],
+    ),
     (
         "SHOW POOLS;",
         &[

@@ -131,6 +131,15 @@ impl FakeServer {
         self.send(&out);
     }
 
+    /// Answers the query that sets one.
+    pub fn take_parameter(&mut self, name: &str, value: &str) {
+        let mut out = Vec::new();
+        backend::parameter_status(&mut out, name, value);
+        backend::command_complete(&mut out, "SET");
+        backend::ready_for_query(&mut out, TransactionStatus::Idle);
+        self.send(&out);
+    }
+
     /// The pooler's next message, its body as text.
     pub fn next(&mut self) -> (u8, String) {
         self.try_next().expect("the pooler sends a message")

@@ -20,6 +20,7 @@ mod pipelines;
 mod replication;
 mod script;
 mod seeds;
+mod spread;
 mod traps_auth;
 mod traps_cancel;
 mod traps_death;

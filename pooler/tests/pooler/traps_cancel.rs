@@ -98,6 +98,36 @@ fn a_cancel_request_may_come_behind_a_refused_encryption_request() {
     }
 }
 
+/// Else it would hit a query of ours, and the client would be told that its parameters were refused.
+#[test]
+fn a_cancel_request_waits_while_the_server_takes_the_clients_parameters() {
+    let fake = FakePostgres::start();
+    let pooler = Pooler::start_with(&fake.database(), "default_pool_size = 1");
+    let (mut plain, mut server) = fake.meet(&pooler, &[]);
+    let mut client = Script::connect_to(&pooler, "fake", &[("TimeZone", "Asia/Tokyo")]);
+    // The first time the query waits for the answer about the parameters; later it is sent right behind them.
+    for _ in 0..2 {
+        client.send(Batch::new().query("long"));
+        assert!(server.next().1.contains("Asia/Tokyo"), "its parameters come first");
+        let _asker = send_cancel(&pooler, client.key.as_ref().unwrap());
+        let mut cancel = fake.accept();
+        wait_until("the request waits", || pooler.admin("SHOW CLIENTS").contains("|waiting_cancel_req|"));
+        server.take_parameter("TimeZone", "Asia/Tokyo");
+        assert_eq!(server.next().1, "long\0");
+        assert!(matches!(cancel.read_packet(), Packet::Cancel(key) if key.process_id == 7));
+        drop(cancel);
+        server.send_message(b'E', b"SERROR\0VERROR\0C57014\0Mcanceling\0\0");
+        server.send_message(b'Z', b"I");
+        assert_eq!(client.replies(1), "E57014 Z");
+        plain.send(Batch::new().query("plain"));
+        assert!(server.next().1.contains("UTC"), "the parameters of the next client");
+        server.take_parameter("TimeZone", "UTC");
+        assert_eq!(server.next().1, "plain\0");
+        server.answer("done");
+        assert_eq!(plain.column(), ["done"]);
+    }
+}
+
 /// A key is 64 bits, of which a peer's number takes at most 16 and the way's length 2.
 #[test]
 fn keys_are_not_to_be_guessed() {

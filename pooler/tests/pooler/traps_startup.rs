@@ -1,9 +1,16 @@
 //! What comes before authentication: traps by their number in docs/pooler-traps.md.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+
 use pgwire::startup;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
 use crate::script::Script;
-use crate::world::{Pooler, drain};
+use crate::world::{Certificates, Pooler, drain};
 
 fn startup_bytes(pairs: &[(&str, &str)]) -> Vec<u8> {
     let mut out = Vec::new();
@@ -138,4 +145,44 @@ fn endless_encryption_requests_get_nobody_in() {
     }
     assert_eq!(Script::connect(&pooler).value("SELECT 'fine'"), "fine");
     assert!(script.last_error().contains("client_login_timeout"));
+}
+
+/// Trap 25: a TLS connection that did not begin as one of Postgres may have been meant for somebody else.
+#[test]
+fn tls_without_an_ssl_request_has_to_name_postgres_in_its_alpn() {
+    let certs = Certificates::copy();
+    let pooler = Pooler::start(&certs.client_tls());
+    let login = startup_bytes(&[("user", "postgres"), ("database", "postgres")]);
+    let direct = |alpn: &[&[u8]]| over_tls(Script::open(&pooler).stream, alpn, &login);
+    assert!(direct(&[b"postgresql"]).starts_with(b"R"));
+    assert!(direct(&[b"http/1.1", b"postgresql"]).starts_with(b"R"));
+    assert_eq!(direct(&[]), b"", "no protocol is named");
+    assert_eq!(direct(&[b"http/1.1"]), b"", "another protocol is named");
+    // Who asked with SSLRequest has said what it speaks.
+    let mut asked = Script::open(&pooler);
+    let mut request = Vec::new();
+    startup::ssl_request(&mut request);
+    asked.send_bytes(&request);
+    assert_eq!(asked.next_byte(), b'S');
+    assert!(over_tls(asked.stream, &[], &login).starts_with(b"R"));
+}
+
+/// What the pooler says first to this message over TLS: nothing where it ends the connection.
+fn over_tls(mut stream: TcpStream, alpn: &[&[u8]], message: &[u8]) -> Vec<u8> {
+    let mut roots = RootCertStore::empty();
+    let authority =
+        CertificateDer::from_pem_file(Certificates::source().join("ca.crt")).expect("it is there");
+    roots.add(authority).expect("it is an authority");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let mut config = config.expect("the defaults").with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+    let name = ServerName::try_from("127.0.0.1").expect("it is an address");
+    let mut tls = ClientConnection::new(Arc::new(config), name).expect("the configuration is whole");
+    let mut wire = rustls::Stream::new(&mut tls, &mut stream);
+    let mut first = vec![0; 1];
+    match wire.write_all(message).and_then(|()| wire.read(&mut first)) {
+        Ok(len) => first[..len].to_vec(),
+        Err(_) => Vec::new(),
+    }
 }

@@ -9,7 +9,8 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// The Postgres of this process. A shell stands guard: when the tests end, however they end, its input closes and it
-/// stops Postgres and removes the folder.
+/// stops Postgres and removes the folder. TERM first: one that has just been started ignores INT, as all that a shell
+/// runs in the background does until it says otherwise.
 pub struct Postgres {
     pub port: u16,
     _guard: Child,
@@ -31,6 +32,7 @@ mv "$2/data/pg_hba.conf.new" "$2/data/pg_hba.conf"
 "$1/postgres" -D "$2/data" -p "$3" -k "$2" -c listen_addresses=127.0.0.1 -c fsync=off -c wal_level=logical -c max_connections=100 >"$2/log" 2>&1 &
 pid=$!
 cat >/dev/null
+kill -TERM $pid
 kill -INT $pid
 wait $pid
 rm -rf "$2"
@@ -104,7 +106,7 @@ impl Pooler {
             "[databases]\npostgres = host=127.0.0.1 port={pg_port}\nother = host=127.0.0.1 port={pg_port} dbname=postgres\n\
              {databases}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir = {here}\n\
              auth_type = trust\nauth_file = {here}/users.txt\nadmin_users = postgres\npool_mode = transaction\n\
-             logfile = {here}/log\nmetrics_listen_port = 0\nworker_threads = 2\n{settings}\n"
+             logfile = {here}/log\nmetrics_listen_port = 0\nworker_threads = 2\nworker_busy = 0\n{settings}\n"
         );
         std::fs::write(folder.path().join("pooler.ini"), ini).expect("the ini file is written");
         let child = program(folder.path()).spawn().expect("the pooler starts");
@@ -226,6 +228,15 @@ pub fn wait_until(what: &str, mut happened: impl FnMut() -> bool) {
     }
 }
 
+/// Of the metrics port.
+pub fn get_page(port: u16, path: &str) -> String {
+    let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).expect("the port is open");
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("it reads");
+    let mut text = String::new();
+    stream.read_to_string(&mut text).expect("it answers");
+    text
+}
+
 pub fn free_port() -> u16 {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port is free");
     listener.local_addr().expect("the listener has an address").port()
@@ -240,6 +251,43 @@ pub fn hba(rules: &str) -> String {
     std::fs::set_permissions(file.path(), permissions).expect("the file is ours");
     let (_, path) = file.keep().expect("the file may stay");
     format!("auth_type = hba\nauth_hba_file = {}", path.display())
+}
+
+/// The certificate and key `names` of tests/certs, where the user who runs the pooler can read them.
+pub struct Certificates {
+    folder: tempfile::TempDir,
+}
+
+impl Certificates {
+    pub fn source() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/certs")
+    }
+
+    pub fn copy() -> Certificates {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        open_to_all(folder.path());
+        for name in ["names.key", "names.crt"] {
+            let copy = folder.path().join(name);
+            std::fs::copy(Certificates::source().join(name), &copy).expect("the certificate is there");
+            open_to_all(&copy);
+        }
+        Certificates { folder }
+    }
+
+    /// The settings with which clients have to speak TLS.
+    pub fn client_tls(&self) -> String {
+        let here = self.folder.path().display();
+        format!(
+            "client_tls_sslmode = require\nclient_tls_key_file = {here}/names.key\n\
+             client_tls_cert_file = {here}/names.crt"
+        )
+    }
+}
+
+fn open_to_all(path: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = if path.is_dir() { 0o755 } else { 0o644 };
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("the file is ours");
 }
 
 /// A command that is run by the user who runs the pooler.

@@ -1,8 +1,11 @@
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
+
 use super::*;
 use crate::dirs::Dirs;
 use crate::identity::RunAs;
 use crate::logic::addresses::Endpoint;
-use crate::logic::plan::{Identity, Trust};
+use crate::logic::plan::{Identity, Stop, Succession, Trust};
 
 /// A part that is a shell script; its health check asks a port that the test answers on.
 struct World {
@@ -46,6 +49,7 @@ impl World {
                 patience: Duration::from_millis(300),
                 patience_when_replaced: Duration::from_millis(300),
             },
+            succession: Succession::Afterwards,
         }
     }
 
@@ -150,7 +154,7 @@ async fn a_replaced_part_runs_the_new_program() {
     in_world(async |world| {
         let keeper = world.keep(world.part("web-3", "exec sleep 600"));
         let first = pid_other_than(&keeper, None).await;
-        keeper.replace(world.part("web-3", "exec sleep 601")).await;
+        keeper.replace(world.part("web-3", "exec sleep 601"), Way::Anew).await;
         keeper.healthy(soon()).await.unwrap();
         let second = pid_other_than(&keeper, Some(first)).await;
         assert!(command_line(second).await.contains("601"));
@@ -170,9 +174,90 @@ async fn a_successor_does_not_wait_for_as_long_as_a_stop_would() {
         while !ready.exists() {
             tokio::task::yield_now().await;
         }
-        let replaced = keeper.replace(world.part("web-4", "exec sleep 601"));
+        let replaced = keeper.replace(world.part("web-4", "exec sleep 601"), Way::Anew);
         tokio::time::timeout(Duration::from_secs(60), replaced).await.unwrap();
         keeper.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_program_that_takes_over_serves_before_the_old_one_ends() {
+    in_world(async |world| {
+        let note = world.nest.dirs.root().join("old");
+        let script = |more: &str| {
+            let note = note.display();
+            format!("if [ \"$0\" = -R ]; then kill \"$(cat {note})\"; else echo $$ > {note}; fi; exec sleep {more}")
+        };
+        let keeper = world.keep(world.part("pooler", &script("600")));
+        let first = pid_other_than(&keeper, None).await;
+        let mut next = world.part("pooler", &script("601"));
+        next.succession = Succession::TakesOver("-R");
+        // The shell writes its id before it becomes the program.
+        while std::fs::read_to_string(&note).unwrap_or_default().trim() != first.to_string() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(keeper.replace(next, Way::TakingOver).await, Way::TakingOver);
+        let second = pid_other_than(&keeper, Some(first)).await;
+        assert!(command_line(second).await.contains("601"));
+        let said = world.board.lines_from(0).0.join("\n");
+        assert!(!said.contains("died"), "{said}");
+        keeper.stop().await;
+        assert!(crate::record::left_over(&world.nest.dirs).is_empty());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_program_that_cannot_take_over_starts_when_the_old_one_has_ended() {
+    in_world(async |world| {
+        let keeper = world.keep(world.part("pooler", "exec sleep 600"));
+        let first = pid_other_than(&keeper, None).await;
+        let script = "[ \"$0\" = -R ] && { echo no sockets; exit 1; }; exec sleep 601";
+        let mut next = world.part("pooler", script);
+        next.succession = Succession::TakesOver("-R");
+        assert_eq!(keeper.replace(next, Way::TakingOver).await, Way::Anew);
+        keeper.healthy(soon()).await.unwrap();
+        let second = pid_other_than(&keeper, Some(first)).await;
+        assert!(command_line(second).await.contains("601"));
+        let said = world.board.lines_from(0).0.join("\n");
+        assert!(said.contains("pooler is ended first") && said.contains("no sockets"), "{said}");
+        keeper.stop().await;
+    })
+    .await;
+}
+
+/// A script that writes its id, and on USR2 starts another beside itself, which does so too.
+fn balancer_script(nest: &Nest, pid_file: &std::path::Path) -> String {
+    let told = format!("echo $$ > {0}.new; mv {0}.new {0}", pid_file.display());
+    let heir = nest.dirs.root().join("heir.sh");
+    std::fs::write(&heir, format!("{told}; exec sleep 601\n")).unwrap();
+    let heir = heir.display();
+    format!("trap '/bin/sh {heir} &' USR2; trap 'exit 0' TERM; {told}; while :; do sleep 0.02; done")
+}
+
+#[tokio::test]
+async fn a_successor_that_the_old_one_started_is_kept_like_a_child() {
+    in_world(async |world| {
+        let pid_file = world.nest.dirs.root().join("balancer.pid");
+        let mut part = world.part("balancer", &balancer_script(&world.nest, &pid_file));
+        part.stop.patience = Duration::from_secs(20);
+        part.succession = Succession::Usr2 { pid_file: pid_file.clone() };
+        let keeper = world.keep(part.clone());
+        let first = pid_other_than(&keeper, None).await;
+        while std::fs::read_to_string(&pid_file).unwrap_or_default().trim() != first.to_string() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(keeper.replace(part, Way::TakingOver).await, Way::TakingOver);
+        let heir = pid_other_than(&keeper, Some(first)).await;
+        assert_eq!(std::fs::read_to_string(&pid_file).unwrap().trim(), heir.to_string());
+        assert!(crate::record::Process::running(first).is_none());
+        // Its death is seen, and the part is started again.
+        kill(Pid::from_raw(heir.cast_signed()), Signal::SIGKILL).unwrap();
+        let third = pid_other_than(&keeper, Some(heir)).await;
+        assert!(command_line(third).await.contains("trap"));
+        keeper.stop().await;
+        assert!(crate::record::Process::running(third).is_none());
     })
     .await;
 }

@@ -19,8 +19,8 @@ pub struct NoPattern;
 
 /// Rewrites the file line by line.
 ///
-/// In each upstream block the first `server web-N:PORT OPTIONS;` is the pattern: one line with its
-/// options is written for each server, the block's other such lines go.
+/// In each upstream block, one line is written for each server: the block's own `server web-N:PORT OPTIONS;` where it
+/// has that number, else its first such line.
 ///
 /// # Errors
 /// No upstream block has such a line.
@@ -28,15 +28,20 @@ pub fn derive(text: &str, changes: &Changes) -> Result<String, NoPattern> {
     let mut out = String::with_capacity(text.len());
     let mut seen = Seen::NoneInBlock;
     let mut patterns = 0;
-    for line in text.lines() {
-        if line.trim_start().starts_with("upstream ") {
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        if opens_block(line) {
             seen = Seen::NoneInBlock;
         }
         match (replica_line(line), seen) {
-            (Some((before, after)), Seen::NoneInBlock) => {
+            (Some(first), Seen::NoneInBlock) => {
                 seen = Seen::Pattern;
                 patterns += 1;
-                for server in &changes.servers {
+                let others = lines.clone().take_while(|line| !opens_block(line)).filter_map(replica_line);
+                let own: Vec<Replica<'_>> = std::iter::once(first).chain(others).collect();
+                for (number, server) in (1..).zip(&changes.servers) {
+                    let Replica { before, after, .. } =
+                        own.iter().find(|line| line.number == number).unwrap_or(&first);
                     out.push_str(&format!("{before}{server}{after}\n"));
                 }
             }
@@ -50,25 +55,40 @@ pub fn derive(text: &str, changes: &Changes) -> Result<String, NoPattern> {
     if patterns == 0 { Err(NoPattern) } else { Ok(out) }
 }
 
+/// How many replicas the file names: its derivative for as many has the same lines under the same numbers.
+pub fn replicas_named(text: &str) -> usize {
+    let mut blocks = text.split("upstream ").map(|block| block.lines().filter_map(replica_line).count());
+    blocks.find(|count| *count > 0).unwrap_or(1)
+}
+
 #[derive(Clone, Copy)]
 enum Seen {
     NoneInBlock,
     Pattern,
 }
 
-/// `    server web-3:8000 max_fails=2;` → what stands before and after the address.
-fn replica_line(line: &str) -> Option<(&str, &str)> {
+fn opens_block(line: &str) -> bool {
+    line.trim_start().starts_with("upstream ")
+}
+
+/// `    server web-3:8000 max_fails=2;`: the 3, and what stands before and after the address.
+#[derive(Clone, Copy)]
+struct Replica<'a> {
+    number: usize,
+    before: &'a str,
+    after: &'a str,
+}
+
+fn replica_line(line: &str) -> Option<Replica<'_>> {
     let trimmed = line.trim_start();
     let arguments = trimmed.strip_prefix("server ")?.trim_start();
     let number = arguments.strip_prefix("web-")?;
     let (digits, _) =
         number.split_once(':').filter(|(digits, _)| digits.bytes().all(|b| b.is_ascii_digit()))?;
-    if digits.is_empty() {
-        return None;
-    }
+    let number = digits.parse().ok()?;
     let end = arguments.find(|c: char| c.is_whitespace() || c == ';')?;
     let before = line.len() - arguments.len();
-    Some((&line[..before], &arguments[end..]))
+    Some(Replica { number, before: &line[..before], after: &arguments[end..] })
 }
 
 fn changed(line: &str, changes: &Changes) -> String {
@@ -136,6 +156,21 @@ http {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }
         assert!(!text.contains("web-1:8000") && !text.contains("web-2:8000"));
+    }
+
+    #[test]
+    fn a_replica_keeps_the_options_that_its_own_line_has() {
+        let file =
+            FILE.replacen("server web-2:8000 max_fails=3", "server web-2:8000 weight=7 max_fails=3", 1);
+        let text = derive(&file, &changes(3)).unwrap();
+        let lines: Vec<&str> = text.lines().filter(|line| line.contains("fail_timeout")).collect();
+        let expected = [
+            "        server 127.0.0.1:8001 max_fails=3 fail_timeout=30s;",
+            "        server 127.0.0.1:8002 weight=7 max_fails=3 fail_timeout=30s;",
+            "        server 127.0.0.1:8003 max_fails=3 fail_timeout=30s;",
+        ];
+        assert_eq!(lines, expected);
+        assert_eq!(text.matches("weight=7").count(), 1, "the other upstream has its own lines");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::settings::{Settings, secret_names};
 
 /// Ports below this need a privilege to listen on, unless the system says otherwise.
 const PRIVILEGED_BELOW: u16 = 1024;
-/// While the balancer is replaced nobody takes connections: requests in flight get this long. Sockets and streams,
+/// While the balancer is restarted nobody takes connections: requests in flight get this long. Sockets and streams,
 /// which have no end of their own, come back to the new one.
 const NOBODY_LISTENS_MAX: Duration = Duration::from_secs(5);
 
@@ -27,6 +27,18 @@ pub struct Part {
     pub address: Endpoint,
     pub probe: Probe,
     pub stop: Stop,
+    pub succession: Succession,
+}
+
+/// How the program of another release comes to serve in the place of a running one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Succession {
+    /// It starts when this one has ended.
+    Afterwards,
+    /// Started with this argument besides, it takes over the sockets and clients of the running one, which then ends.
+    TakesOver(&'static str),
+    /// On USR2 the running one starts it on its own sockets; it tells that it serves by its id in this file.
+    Usr2 { pid_file: PathBuf },
 }
 
 /// What a part may know of the operator's settings.
@@ -106,6 +118,10 @@ pub enum StopSignal {
 pub struct Files {
     /// The programs of the release in use.
     pub programs: PathBuf,
+    /// The same by a path that stays: a program that starts its own successor finds the newest there.
+    pub current: PathBuf,
+    /// Where parts write their process ids.
+    pub run: PathBuf,
     pub conf: PathBuf,
     pub data: PathBuf,
     pub postgres_bin: PathBuf,
@@ -233,6 +249,7 @@ impl Plan {
             probe: self.pooler_probe(),
             // SIGINT waits for transactions and not, as SIGTERM does, for clients to go away.
             stop: self.stop(StopSignal::Interrupt, StopSignal::Quit),
+            succession: Succession::TakesOver("-R"),
             ..self.part("pooler", self.files.programs.join("pooler"), Endpoint::local(ports.pooler))
         })
     }
@@ -264,8 +281,14 @@ impl Plan {
                 patience_when_replaced: NOBODY_LISTENS_MAX,
                 ..self.stop(StopSignal::Quit, StopSignal::Terminate)
             },
-            ..self.part("balancer", self.files.programs.join("balancer"), Endpoint::local(ports.http))
+            succession: Succession::Usr2 { pid_file: self.balancer_pid_file() },
+            ..self.part("balancer", self.files.current.join("balancer"), Endpoint::local(ports.http))
         }
+    }
+
+    /// Written by the balancer that serves.
+    pub fn balancer_pid_file(&self) -> PathBuf {
+        self.files.run.join("balancer.pid")
     }
 
     pub fn replicas(&self, count: u32) -> Vec<Part> {
@@ -392,6 +415,7 @@ impl Plan {
             probe: Probe::Http { port: address.port, path: "/health".into() },
             address,
             stop: self.stop(StopSignal::Terminate, StopSignal::Quit),
+            succession: Succession::Afterwards,
         }
     }
 
@@ -421,58 +445,8 @@ pub fn pooler_figure(pooler: &crate::settings::Pooler, name: &str) -> Option<Str
 }
 
 /// The port of the replica with this number, counted from 1; the range is checked before anything starts.
-fn port_of(base: u16, number: u32) -> u16 {
+pub(super) fn port_of(base: u16, number: u32) -> u16 {
     u16::try_from(u32::from(base) + number - 1).unwrap_or(u16::MAX)
-}
-
-/// One TCP port of the stack and the setting that moves it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listening {
-    pub port: u16,
-    pub part: String,
-    pub setting: &'static str,
-}
-
-/// Every port that the stack will listen on with this many replicas.
-pub fn listening(settings: &Settings, replicas: u32) -> Vec<Listening> {
-    let (ports, topology) = (settings.ports, &settings.topology);
-    let mut found = Vec::new();
-    let mut add = |port, part: &str, setting| found.push(Listening { port, part: part.to_owned(), setting });
-    add(ports.http, "balancer", "HTTP_PORT");
-    add(ports.balancer_ops, "balancer", "BALANCER_OPS_PORT");
-    if topology.route == Route::Pooled {
-        add(ports.pooler, "pooler", "DB_PORT");
-        add(ports.pooler_metrics, "pooler", "POOLER_METRICS_PORT");
-    }
-    if topology.primary == Place::Ours {
-        add(ports.postgres, "postgres", "STACK_POSTGRES_PORT");
-    }
-    if topology.standby == Standby::Ours {
-        add(ports.standby, "standby", "STACK_STANDBY_PORT");
-    }
-    if topology.redis == Place::Ours {
-        add(ports.redis, "redis", "STACK_REDIS_PORT");
-    }
-    for number in 1..=replicas {
-        add(port_of(ports.web_base, number), &replica_name(number), "WEB_PORT_BASE");
-        add(port_of(ports.web_ops_base, number), &replica_name(number), "WEB_OPS_PORT_BASE");
-    }
-    found
-}
-
-/// Ports that two parts want, before anything is started.
-pub fn clashes(listening: &[Listening]) -> Vec<String> {
-    let mut by_port: BTreeMap<u16, &Listening> = BTreeMap::new();
-    let mut found = Vec::new();
-    for one in listening {
-        if let Some(other) = by_port.insert(one.port, one) {
-            found.push(format!(
-                "port {} is wanted by {} and {}: change {} or {}",
-                one.port, other.part, one.part, other.setting, one.setting
-            ));
-        }
-    }
-    found
 }
 
 fn text_of(path: &Path) -> String {

@@ -13,7 +13,8 @@ pub enum TemplateError {
 
 /// Replaces each `${NAME}` by its value.
 ///
-/// `${NAME?}` marks a line that stands only where `NAME` has a value: the line is left out otherwise.
+/// `${NAME?}` marks a line that stands only where `NAME` has a value: it is empty otherwise, so that lines keep their
+/// numbers and an error in the filled file can be found in the template.
 /// Comment lines (`;` or `#` first) stay as they are, so a template can explain its placeholders.
 ///
 /// # Errors
@@ -24,8 +25,8 @@ pub fn fill(template: &str, value_of: &dyn Fn(&str) -> Option<String>) -> Result
         if line.starts_with([';', '#']) {
             out.push_str(line);
             out.push('\n');
-        } else if let Some(filled) = fill_line(line, index + 1, value_of)? {
-            out.push_str(&filled);
+        } else {
+            out.push_str(&fill_line(line, index + 1, value_of)?.unwrap_or_default());
             out.push('\n');
         }
     }
@@ -110,8 +111,8 @@ mod tests {
     }
 
     #[test]
-    fn a_line_with_an_optional_placeholder_goes_when_it_has_no_value() {
-        assert_eq!(fill("a = ${EMPTY?}\nb = ${A?}\nc = ${NONE?}\n", &values).unwrap(), "b = one\n");
+    fn a_line_with_an_optional_placeholder_is_empty_when_it_has_no_value() {
+        assert_eq!(fill("a = ${EMPTY?}\nb = ${A?}\nc = ${NONE?}\n", &values).unwrap(), "\nb = one\n\n");
     }
 
     #[test]

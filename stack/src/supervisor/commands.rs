@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 
 use super::{Stack, make_plan};
 use crate::control::{Command, Reply, Request};
-use crate::keeper::Keeper;
+use crate::keeper::{Keeper, Way};
 use crate::logic::addresses::Place;
 use crate::logic::plan::Part;
 use crate::origin::{Checked, Ports};
@@ -87,7 +87,7 @@ impl Stack {
             name => vec![name.to_owned()],
         };
         for name in names {
-            self.replace(&name, command).await?;
+            self.replace(&name, Way::Anew, command).await?;
         }
         Ok(())
     }
@@ -106,14 +106,14 @@ impl Stack {
             self.migrate().await?;
             let names: Vec<String> = self.replicas.iter().map(|keeper| keeper.name().to_owned()).collect();
             for name in names {
-                self.replace(&name, command).await?;
+                self.replace(&name, Way::TakingOver, command).await?;
             }
         }
         if self.pooler.is_some() && (changed.contains(&"pooler") || changed.contains(&"pgbouncer.ini")) {
-            self.replace("pooler", command).await?;
+            self.replace("pooler", Way::TakingOver, command).await?;
         }
         if changed.contains(&"balancer") {
-            self.replace("balancer", command).await?;
+            self.replace("balancer", Way::TakingOver, command).await?;
         } else if let (true, Some(balancer)) = (changed.contains(&"nginx.conf"), &self.balancer) {
             conf::write_balancer(&self.plan, &self.nest, self.replica_count())?;
             balancer.hang_up().await;
@@ -127,13 +127,16 @@ impl Stack {
         Ok(())
     }
 
-    async fn replace(&mut self, name: &str, command: &Command) -> Result<()> {
+    async fn replace(&mut self, name: &str, way: Way, command: &Command) -> Result<()> {
         let deadline = self.start_deadline();
         let part = self.part(name)?;
         let keeper = self.keeper(name)?;
-        keeper.replace(part).await;
+        let went = match keeper.replace(part, way).await {
+            Way::TakingOver => "has taken over from the one before",
+            Way::Anew => "was restarted",
+        };
         keeper.healthy(deadline).await?;
-        command.reply(Reply::Line { text: format!("{name} was restarted and is healthy") }).await;
+        command.reply(Reply::Line { text: format!("{name} {went} and is healthy") }).await;
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 
 use super::Stack;
 use crate::logic::addresses::{Place, Standby};
-use crate::logic::plan::{Listening, listening};
+use crate::logic::ports::{Listening, listening};
 use crate::{conf, postgres, record};
 
 impl Stack {

@@ -124,15 +124,13 @@ impl World {
 
     /// Waits until the part is as asked.
     pub fn part_until(&self, name: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-        let end = Instant::now() + Duration::from_secs(30);
-        loop {
-            let row = self.part(name);
-            if wanted(&row) {
-                return row;
-            }
-            assert!(Instant::now() < end, "{name} did not come to it: {row}");
-            std::thread::yield_now();
-        }
+        let mut row = Value::Null;
+        let came = comes_true(|| {
+            row = self.part(name);
+            wanted(&row)
+        });
+        assert!(came, "{name} did not come to it: {row}");
+        row
     }
 
     pub fn log(&self, name: &str) -> String {
@@ -152,6 +150,22 @@ impl Drop for World {
         // A test that failed in the middle leaves nothing behind either.
         let _ = self.command(&["down", "--purge"]).output();
     }
+}
+
+pub fn wait_until(what: &str, is_so: impl FnMut() -> bool) {
+    assert!(comes_true(is_so), "not in time: {what}");
+}
+
+/// Asks again for as long as a slow machine may need.
+fn comes_true(mut is_so: impl FnMut() -> bool) -> bool {
+    let end = Instant::now() + Duration::from_secs(30);
+    while !is_so() {
+        if Instant::now() > end {
+            return false;
+        }
+        std::thread::yield_now();
+    }
+    true
 }
 
 pub fn is_alive(pid: i64) -> bool {

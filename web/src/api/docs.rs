@@ -50,6 +50,13 @@ pub fn document() -> Value {
             add_shared_answers(path, method, operation);
         }
     }
+    // What is said with a pooler is also, with more, what is said without: not one of the two, but one at least.
+    let pooler = document["components"]["schemas"]["PgBouncer"].as_object_mut();
+    if let Some(pooler) = pooler
+        && let Some(forms) = pooler.remove("oneOf")
+    {
+        pooler.insert("anyOf".to_owned(), forms);
+    }
     document
 }
 

@@ -94,7 +94,7 @@ pub async fn add(
     Ok(app.databases.stamp((StatusCode::CREATED, Json(author))).await)
 }
 
-/// Remove a member from a session of mine, or leave one.
+/// Remove a member from a session of mine, or leave one. Doing it again changes nothing.
 #[utoipa::path(delete, path = "/api/sessions/{id}/members/{user_id}", tag = "sessions",
     params(("id" = String, Path, description = "id or slug"), ("user_id" = uuid::Uuid, Path)), responses(
     (status = 204), (status = 401, body = Problem), (status = 403, body = Problem), (status = 404, body = Problem)))]
@@ -108,9 +108,8 @@ pub async fn remove(
     if user_id != who.user_id {
         owner(&session, &who)?;
     }
-    if !app.store.sessions().remove_member(session.id, user_id).await? {
-        return Err(Error::not_found("this user is no member of the session"));
-    }
+    // Who is no member any more was removed before, perhaps by this very request, whose answer was lost.
+    app.store.sessions().remove_member(session.id, user_id).await?;
     app.chat.member_removed(session.id, user_id);
     Ok(app.databases.stamp(StatusCode::NO_CONTENT).await)
 }

@@ -2,6 +2,7 @@
 //! members' queues. What to deliver and what is missing is decided in `logic/rooms.rs`.
 
 mod member;
+mod writers;
 
 use std::collections::HashMap;
 use std::iter::Peekable;
@@ -9,7 +10,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
-use axum::extract::ws::Utf8Bytes;
 use chassis::tasks::Tasks;
 use tokio::sync::Notify;
 use uuid::Uuid;
@@ -20,6 +20,7 @@ use crate::logic::frames::ServerFrame;
 use crate::logic::message::{Author, Message, Offset};
 use crate::logic::outbox::End;
 use crate::logic::rooms::{Limits, Room};
+use crate::logic::wire::Frame;
 use crate::replicas::Databases;
 use crate::store::Store;
 
@@ -27,7 +28,9 @@ use super::Counts;
 use super::metrics::ChatMetrics;
 use super::presence::Changes;
 
-pub use member::{Member, Seat};
+pub use member::{Member, Seat, Written};
+
+use writers::Writers;
 
 /// Rows of one range read: about 100 KiB of usual messages.
 const PAGE_LEN: i64 = 200;
@@ -48,6 +51,7 @@ pub struct Hub {
     parts: Parts,
     rooms: Mutex<HashMap<Uuid, Arc<RoomCell>>>,
     streams: Mutex<HashMap<Uuid, Weak<Notify>>>,
+    writers: Writers,
     pub(super) changes: Changes,
     next_member: AtomicU64,
     connections: AtomicUsize,
@@ -61,7 +65,7 @@ pub struct RoomCell {
     pub session: Uuid,
     /// Counts seats that are taken or reserved. Changed only under the lock of the hub's map.
     seats: AtomicUsize,
-    room: Mutex<Room<Arc<Member>, Utf8Bytes>>,
+    room: Mutex<Room<Arc<Member>, Frame>>,
     users: Mutex<HashMap<Uuid, u32>>,
 }
 
@@ -80,6 +84,7 @@ pub struct StreamWatch {
 impl Hub {
     pub fn new(parts: Parts) -> Self {
         Self {
+            writers: Writers::new(&parts.metrics.writes),
             parts,
             rooms: Mutex::default(),
             streams: Mutex::default(),
@@ -90,6 +95,11 @@ impl Hub {
             emptied: Notify::new(),
             draining: AtomicBool::new(false),
         }
+    }
+
+    /// Starts the tasks that write to the sockets; each ends with what `ended` gives.
+    pub fn start_writers<E: Future<Output = ()> + Send + 'static>(&self, ended: impl Fn() -> E) {
+        self.writers.start(&self.parts.tasks, ended);
     }
 
     pub fn metrics(&self) -> &ChatMetrics {
@@ -123,16 +133,17 @@ impl Hub {
         let Some(cell) = self.room(envelope.session()) else { return };
         match *envelope {
             Envelope::Message { offset, frame, .. } => {
-                let frame = Utf8Bytes::from(frame);
-                let metrics = &self.parts.metrics;
+                let frame = Frame::text(frame);
+                let mut deliveries = 0;
                 let wake = cell.lock().on_message(offset, frame, Instant::now(), &mut |member, frame| {
-                    metrics.deliveries.inc();
-                    member.push(frame.clone());
+                    deliveries += 1;
+                    deliver(member, frame);
                 });
+                self.parts.metrics.deliveries.inc_by(deliveries);
                 self.repair_at(&cell, wake);
             }
             Envelope::Passing { frame, .. } | Envelope::Token { frame, .. } => {
-                let frame = Utf8Bytes::from(frame);
+                let frame = Frame::text(frame);
                 cell.lock().handles().for_each(|member| member.push_passing(frame.clone()));
             }
             Envelope::Removed { user, .. } => {
@@ -333,7 +344,7 @@ impl RoomCell {
         self.lock().position().is_some()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Room<Arc<Member>, Utf8Bytes>> {
+    fn lock(&self) -> MutexGuard<'_, Room<Arc<Member>, Frame>> {
         self.room.lock().expect("nobody panics while holding it")
     }
 
@@ -386,11 +397,11 @@ impl Drop for Busy {
     }
 }
 
-fn deliver(member: &Arc<Member>, frame: &Utf8Bytes) {
+fn deliver(member: &Arc<Member>, frame: &Frame) {
     member.push(frame.clone());
 }
 
-type Row = (Offset, Utf8Bytes);
+type Row = (Offset, Frame);
 
 /// The next rows, at least one, up to `bytes_max`.
 fn portion(rows: &mut Peekable<impl Iterator<Item = Row>>, bytes_max: usize) -> Vec<Row> {
@@ -404,5 +415,5 @@ fn portion(rows: &mut Peekable<impl Iterator<Item = Row>>, bytes_max: usize) -> 
 }
 
 fn encoded(message: &Message) -> Row {
-    (message.offset, ServerFrame::Message(message).encode().into())
+    (message.offset, Frame::text(&ServerFrame::Message(message).encode()))
 }

@@ -21,6 +21,8 @@ pub struct ChatMetrics {
     pub unpublished: Counter,
     pub received: Counter,
     pub deliveries: Counter,
+    /// Write calls; frames that wait for one member share one.
+    pub writes: Counter,
     /// Range reads that closed a gap.
     pub repairs: Counter,
     pub resumes: Counter,
@@ -36,6 +38,7 @@ impl ChatMetrics {
         registry.register("chat_unpublished", "things that Redis did not take", self.unpublished.clone());
         registry.register("chat_received", "things received from Redis", self.received.clone());
         registry.register("chat_deliveries", "messages queued for members", self.deliveries.clone());
+        registry.register("chat_writes", "write calls to sockets", self.writes.clone());
         registry.register(
             "chat_repairs",
             "range reads that looked for missing messages",

@@ -1,40 +1,36 @@
-//! One WebSocket: who may open it, and the task that carries frames between it and its member's queue.
+//! One WebSocket: who may open it, and the task that reads its frames and watches over its queue.
 
 mod requests;
+mod wire;
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::ws::{CloseFrame, Message as WsMessage, Utf8Bytes, WebSocket, WebSocketUpgrade};
-use axum::extract::{Path, Query, State};
-use axum::response::{IntoResponse, Response};
-use futures_util::{SinkExt as _, StreamExt as _};
-use http::HeaderMap;
+use axum::extract::{Path, Query, Request, State};
+use axum::response::Response;
 use serde::Deserialize;
+use tokio::net::TcpStream;
 use tokio::time::Sleep;
+use tungstenite::Message as WsMessage;
+use tungstenite::error::{CapacityError, Error as WsError, ProtocolError};
 
 use crate::app::App;
 use crate::auth::Identity;
 use crate::error::Error;
 use crate::layers;
-use crate::logic::frames::{ClientFrame, FRAME_LEN_MAX, Refusal, SUBPROTOCOL, ServerFrame};
+use crate::logic::frames::{ClientFrame, FRAME_LEN_MAX, Refusal, ServerFrame};
 use crate::logic::keepalive::{Due, Keepalive};
 use crate::logic::message::{Author, Offset};
 use crate::logic::outbox::End;
 use crate::logic::pace::{Pace, Verdict};
+use crate::logic::wire::Frame;
 
-use super::hub::{Member, Seat};
+use super::hub::{Member, Seat, Written};
+use wire::Reader;
 
-/// tungstenite's default is 128 KiB for each connection, taken at once; a usual frame fits 1 KiB, others make it grow.
-const READ_BUFFER_LEN: usize = 1024;
-/// Frames below this share one write.
-const WRITE_BUFFER_LEN: usize = 8 * 1024;
-/// Our own largest frame, an answer of 64 KiB as JSON, must fit.
-const WRITE_BUFFER_LEN_MAX: usize = 1024 * 1024;
-/// A socket that takes nothing for this long is gone or too slow.
+/// A socket that takes no whole frame for this long is gone or too slow.
 const WRITE_WAIT: Duration = Duration::from_secs(20);
 /// How long the close frame may take to leave, and then the client's answer to come.
 const CLOSE_WAIT: Duration = Duration::from_secs(5);
@@ -52,13 +48,12 @@ pub async fn upgrade(
     State(app): State<App>,
     Path(id): Path<String>,
     Query(params): Query<Params>,
-    headers: HeaderMap,
-    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+    request: Request,
 ) -> Result<Response, Error> {
     if app.life.is_draining() || app.tasks.draining() {
         return Err(Error::unavailable("this replica is going away; connect again"));
     }
-    if !layers::is_allowed_origin(&app.settings.service, &headers) {
+    if !layers::is_allowed_origin(&app.settings.service, request.headers()) {
         return Err(Error::forbidden("pages of this origin may not connect; see ALLOWED_HOSTS"));
     }
     if app.chat.counts().connections >= app.limits.bulkheads.sockets_max {
@@ -74,26 +69,21 @@ pub async fn upgrade(
     if !app.store.sessions().is_member(session.id, identity.user_id).await? {
         return Err(Error::forbidden("you are no member of this session; join it first"));
     }
-    let upgrade = match upgrade {
-        Ok(upgrade) => upgrade,
-        Err(rejection) => return Ok(rejection.into_response()),
+    let (agreed, answer) = match wire::agree(request) {
+        Ok(agreed) => agreed,
+        Err(cause) => return Ok(wire::refusal(&cause)),
     };
     let seat = app.chat.shared.hub.open(session.id, session.last_offset).await?;
-    let upgrade = upgrade
-        .protocols([SUBPROTOCOL])
-        .read_buffer_size(READ_BUFFER_LEN)
-        .write_buffer_size(WRITE_BUFFER_LEN)
-        .max_write_buffer_size(WRITE_BUFFER_LEN_MAX)
-        // Twice the limit: a frame a little too long is answered with 1009 by us, a huge one ends in tungstenite.
-        .max_frame_size(2 * FRAME_LEN_MAX)
-        .max_message_size(2 * FRAME_LEN_MAX);
-    Ok(upgrade.on_upgrade(async move |socket| {
-        let tasks = app.tasks.clone();
-        tasks.spawn(
-            "websocket",
-            async move { Connection::new(app, socket, seat, identity, since).run().await },
-        );
-    }))
+    app.tasks.clone().spawn("websocket", async move {
+        match agreed.socket().await {
+            Ok((socket, already_read)) => {
+                let opened = Opened { socket, already_read, identity, since };
+                Connection::new(app, seat, opened).run().await;
+            }
+            Err(cause) => tracing::debug!(%cause, "a WebSocket ended before it began: {cause}"),
+        }
+    });
+    Ok(answer)
 }
 
 fn parse_since(text: &str) -> Result<Offset, Error> {
@@ -102,36 +92,47 @@ fn parse_since(text: &str) -> Result<Offset, Error> {
     })
 }
 
-type Request = Pin<Box<dyn Future<Output = ()> + Send>>;
+type Requested = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// A socket after its handshake.
+struct Opened {
+    socket: TcpStream,
+    already_read: Vec<u8>,
+    identity: Identity,
+    since: Option<Offset>,
+}
 
 /// The task of one socket. While a request of its client is being stored, nothing more is read from it.
 struct Connection {
     app: App,
-    socket: WebSocket,
+    reader: Reader,
     seat: Seat,
     member: Arc<Member>,
     identity: Identity,
     keepalive: Keepalive,
+    /// Set while the socket is full: by then it must have taken a frame.
+    stalled_until: Option<Instant>,
     pace: Pace,
     typed: Option<Instant>,
 }
 
 /// Why the task ends.
 enum Stop {
-    /// We close, with this code and reason.
-    Close(u16, String),
+    /// We close.
+    Close(End),
     /// The client closed, or the connection broke.
     Gone,
 }
 
 impl From<End> for Stop {
     fn from(end: End) -> Self {
-        Stop::Close(end.code(), end.reason())
+        Stop::Close(end)
     }
 }
 
 impl Connection {
-    fn new(app: App, socket: WebSocket, mut seat: Seat, identity: Identity, since: Option<Offset>) -> Self {
+    fn new(app: App, mut seat: Seat, opened: Opened) -> Self {
+        let Opened { socket, already_read, identity, since } = opened;
         let now = Instant::now();
         let settings = app.chat.shared.settings.clone();
         let user = Author {
@@ -139,39 +140,41 @@ impl Connection {
             username: identity.username.clone(),
             display_name: identity.display_name.clone(),
         };
-        let member = seat.take(user, since, &app.chat.shared.served_by);
+        let member = seat.take(socket, user, since, &app.chat.shared.served_by);
+        let reader = Reader::new(Arc::clone(&member), already_read);
         let expires = expiry(&identity, now);
         let keepalive = Keepalive::new(settings.ping_period, settings.pong_wait, expires, now);
         let pace = Pace::new(settings.rate_per_s, settings.rate_burst);
-        Self { app, socket, seat, member, identity, keepalive, pace, typed: None }
+        Self { app, reader, seat, member, identity, keepalive, stalled_until: None, pace, typed: None }
     }
 
     async fn run(mut self) {
         let stop = self.serve().await;
         let metrics = self.app.chat.shared.metrics.clone();
-        let Connection { mut socket, seat, member, .. } = self;
+        let Connection { mut reader, seat, member, .. } = self;
         // The seat is free before the farewell: a slow farewell must not keep the member in the room.
         drop(seat);
-        if let Stop::Close(code, reason) = stop {
-            metrics.on_close(code);
-            farewell(&mut socket, &member, code, reason).await;
+        if let Stop::Close(end) = stop {
+            metrics.on_close(end.code());
+            farewell(&mut reader, &member, end).await;
         }
+        member.hang_up();
     }
 
     async fn serve(&mut self) -> Stop {
         let mut timer = Box::pin(tokio::time::sleep_until(self.keepalive.wake_at().into()));
-        let mut request: Option<Request> = None;
+        let mut request: Option<Requested> = None;
         let member = Arc::clone(&self.member);
         loop {
             let step = tokio::select! {
                 biased;
-                () = member.ready() => self.write_out().await,
+                () = member.alarm() => self.on_alarm(timer.as_mut()),
+                () = member.writable(), if self.stalled_until.is_some() => self.on_writable(timer.as_mut()),
                 () = finished(&mut request) => { request = None; Ok(()) }
-                () = &mut timer => self.on_timer(timer.as_mut()).await,
-                frame = self.socket.next(), if request.is_none() => match frame {
-                    Some(Ok(frame)) => self.on_frame(frame, &mut request),
-                    Some(Err(error)) => Err(on_broken(&error)),
-                    None => Err(Stop::Gone),
+                () = &mut timer => self.on_timer(timer.as_mut()),
+                frame = self.reader.next(), if request.is_none() => match frame {
+                    Ok(frame) => self.on_frame(frame, &mut request),
+                    Err(error) => Err(on_broken(&error)),
                 },
             };
             let Err(stop) = step else { continue };
@@ -183,37 +186,55 @@ impl Connection {
         }
     }
 
-    /// Writes what is queued; all of it shares as few writes as possible.
-    async fn write_out(&mut self) -> Result<(), Stop> {
-        let (socket, member) = (&mut self.socket, &*self.member);
-        let mut wrote = false;
-        while let Some(frame) = member.pop() {
-            or_slow(socket.feed(WsMessage::Text(frame)), member).await?;
-            wrote = true;
+    /// The member's queue has ended, its socket is full, or it is broken.
+    fn on_alarm(&mut self, timer: Pin<&mut Sleep>) -> Result<(), Stop> {
+        if let Some(end) = self.member.end() {
+            return Err(end.into());
         }
-        if wrote {
-            or_slow(socket.flush(), member).await?;
+        if self.stalled_until.is_none() && self.member.is_stalled() {
+            self.stalled_until = Some(Instant::now() + WRITE_WAIT);
+            self.set(timer);
         }
-        match member.end() {
-            Some(end) => Err(end.into()),
-            None => Ok(()),
-        }
+        Ok(())
     }
 
-    async fn on_timer(&mut self, timer: Pin<&mut Sleep>) -> Result<(), Stop> {
+    /// The socket takes more: it is this task's turn, until nothing waits.
+    fn on_writable(&mut self, timer: Pin<&mut Sleep>) -> Result<(), Stop> {
+        match self.member.write() {
+            Written::All => self.stalled_until = None,
+            Written::Until(0) => return Ok(()),
+            Written::Until(_) => self.stalled_until = Some(Instant::now() + WRITE_WAIT),
+            Written::Nothing => return Err(Stop::Gone),
+        }
+        self.set(timer);
+        Ok(())
+    }
+
+    fn on_timer(&mut self, timer: Pin<&mut Sleep>) -> Result<(), Stop> {
+        if self.stalled_until.is_some() {
+            return Err(End::Slow.into());
+        }
         let due = self.keepalive.on_wake(Instant::now());
-        timer.reset(self.keepalive.wake_at().into());
+        self.set(timer);
         match due {
             Due::Nothing => Ok(()),
             Due::Close(end) => Err(end.into()),
             Due::Ping if self.app.auth.revoked().contains(self.identity.login_id) => {
                 Err(End::TokenExpired.into())
             }
-            Due::Ping => or_slow(self.socket.send(WsMessage::Ping(bytes::Bytes::new())), &self.member).await,
+            Due::Ping => {
+                self.member.push_now(Frame::ping());
+                Ok(())
+            }
         }
     }
 
-    fn on_frame(&mut self, frame: WsMessage, request: &mut Option<Request>) -> Result<(), Stop> {
+    /// Nobody is pinged whose socket is full: the ping would wait behind the rest.
+    fn set(&self, timer: Pin<&mut Sleep>) {
+        timer.reset(self.stalled_until.unwrap_or_else(|| self.keepalive.wake_at()).into());
+    }
+
+    fn on_frame(&mut self, frame: WsMessage, request: &mut Option<Requested>) -> Result<(), Stop> {
         self.keepalive.on_heard();
         match frame {
             WsMessage::Text(text) => self.on_text(&text, request),
@@ -221,13 +242,16 @@ impl Connection {
                 self.refuse("not_text", "frames are JSON as text; this one was binary");
                 self.on_pace().map(|_| ())
             }
-            // tungstenite answers pings by itself.
-            WsMessage::Ping(_) | WsMessage::Pong(_) => Ok(()),
-            WsMessage::Close(_) => Err(Stop::Gone),
+            // tungstenite answers pings by itself, and makes no raw frames when it reads.
+            WsMessage::Ping(_) | WsMessage::Pong(_) | WsMessage::Frame(_) => Ok(()),
+            WsMessage::Close(_) => {
+                self.reader.answer_close();
+                Err(Stop::Gone)
+            }
         }
     }
 
-    fn on_text(&mut self, text: &Utf8Bytes, request: &mut Option<Request>) -> Result<(), Stop> {
+    fn on_text(&mut self, text: &str, request: &mut Option<Requested>) -> Result<(), Stop> {
         if text.len() > FRAME_LEN_MAX {
             return Err(too_long());
         }
@@ -299,60 +323,37 @@ fn expiry(identity: &Identity, now: Instant) -> Instant {
     now + Duration::from_secs(u64::try_from(left_s).unwrap_or(0))
 }
 
-async fn finished(request: &mut Option<Request>) {
+async fn finished(request: &mut Option<Requested>) {
     match request {
         Some(request) => request.await,
         None => std::future::pending().await,
     }
 }
 
-/// Waits for a write, but not for a client that is too slow: its queue overflows, or nothing moves at all.
-async fn or_slow(write: impl Future<Output = Result<(), axum::Error>>, member: &Member) -> Result<(), Stop> {
-    tokio::pin!(write);
-    let deadline = tokio::time::sleep(WRITE_WAIT);
-    tokio::pin!(deadline);
-    loop {
-        tokio::select! {
-            biased;
-            written = &mut write => return written.map_err(|_| Stop::Gone),
-            () = member.ready() => {
-                if let Some(end) = member.end() {
-                    return Err(end.into());
-                }
-            }
-            () = &mut deadline => return Err(End::Slow.into()),
-        }
-    }
-}
-
 fn too_long() -> Stop {
-    Stop::Close(1009, format!("a frame may have {FRAME_LEN_MAX} bytes"))
+    End::TooLong { bytes_max: FRAME_LEN_MAX }.into()
 }
 
-fn on_broken(error: &axum::Error) -> Stop {
-    // axum hides tungstenite's error type; its texts begin with the kind of the error.
-    let text = error.to_string();
-    if text.contains("too long") {
-        too_long()
-    } else if text.starts_with("UTF-8 encoding error") {
-        Stop::Close(1007, "text frames are UTF-8".to_owned())
-    } else if text.starts_with("WebSocket protocol error") && !text.ends_with("closing handshake") {
-        Stop::Close(1002, "not the WebSocket protocol (RFC 6455)".to_owned())
-    } else {
-        Stop::Gone
+fn on_broken(error: &WsError) -> Stop {
+    match error {
+        WsError::Capacity(CapacityError::MessageTooLong { .. }) => too_long(),
+        WsError::Utf8(_) => End::NotUtf8.into(),
+        WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => Stop::Gone,
+        WsError::Protocol(_) => End::NotWebSocket.into(),
+        _ => Stop::Gone,
     }
 }
 
 /// Sends the close frame and waits a moment for the client's, so that the frame is not lost in a reset.
-async fn farewell(socket: &mut WebSocket, member: &Member, code: u16, reason: String) {
+async fn farewell(reader: &mut Reader, member: &Member, end: End) {
+    // Nothing may follow a close frame, not even a pong.
+    member.close(end);
+    member.push_last(Frame::close(end.code(), &end.reason()));
     let close = async {
-        while let Some(frame) = member.pop() {
-            socket.feed(WsMessage::Text(frame)).await?;
+        while let Written::Until(_) = member.write() {
+            member.writable().await;
         }
-        let frame = CloseFrame { code, reason: reason.into() };
-        socket.send(WsMessage::Close(Some(frame))).await?;
-        while let Some(Ok(_)) = socket.next().await {}
-        Ok::<(), axum::Error>(())
+        while reader.next().await.is_ok_and(|frame| !frame.is_close()) {}
     };
     // Whether it arrives is up to the client now; it resumes with `since` either way.
     let _ = tokio::time::timeout(CLOSE_WAIT, close).await;

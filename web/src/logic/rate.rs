@@ -11,11 +11,30 @@ pub struct Rate {
     pub span: Duration,
 }
 
+/// How much a client has left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    pub remaining: u64,
+    /// Until the whole burst is there again.
+    pub whole_in: Duration,
+}
+
 impl Rate {
     /// `per_s` in the long run, `burst` at once.
     pub fn new(per_s: u32, burst: u32) -> Self {
         let step = Duration::from_secs(1) / per_s.max(1);
         Self { step, span: step * burst.max(1) }
+    }
+
+    /// What is left of the burst when it will be whole `whole_in` from now.
+    pub fn standing(self, whole_in: Duration) -> Standing {
+        let left = self.span.saturating_sub(whole_in).as_nanos() / self.step.as_nanos().max(1);
+        Standing { remaining: u64::try_from(left).unwrap_or(u64::MAX), whole_in }
+    }
+
+    /// How many may come at once.
+    pub fn burst(self) -> u64 {
+        self.standing(Duration::ZERO).remaining
     }
 
     /// One more at `now`, after a time at which the burst would have been whole again. Gives that time anew, or how long
@@ -44,6 +63,18 @@ mod tests {
         }
         assert_eq!(rate.admit(full_at, now), Err(Duration::from_millis(100)));
         assert!(rate.admit(full_at, now + Duration::from_millis(100)).is_ok());
+    }
+
+    #[test]
+    fn a_standing_counts_what_may_still_come_at_once() {
+        let (rate, now) = (Rate::new(10, 3), Instant::now());
+        let mut full_at = None;
+        for left in [2, 1, 0] {
+            full_at = Some(rate.admit(full_at, now).unwrap());
+            assert_eq!(rate.standing(full_at.unwrap() - now).remaining, left);
+        }
+        assert_eq!(rate.burst(), 3);
+        assert_eq!(rate.standing(Duration::from_secs(9)).remaining, 0, "a debt is nothing left");
     }
 
     proptest! {

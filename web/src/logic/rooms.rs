@@ -92,7 +92,7 @@ enum Phase<F> {
     },
 }
 
-impl<H, F: Clone + Deref<Target = str>> Room<H, F> {
+impl<H, F: Clone + Deref<Target = [u8]>> Room<H, F> {
     pub fn new(limits: Limits) -> Self {
         Self {
             position: None,
@@ -326,7 +326,7 @@ impl<H, F: Clone + Deref<Target = str>> Room<H, F> {
     }
 }
 
-impl<H, F: Clone + Deref<Target = str>> Member<H, F> {
+impl<H, F: Clone + Deref<Target = [u8]>> Member<H, F> {
     fn on_live(
         &mut self,
         offset: Offset,

@@ -54,7 +54,8 @@ pub struct Analyze {
 
 #[derive(Serialize, ToSchema)]
 pub struct Analyzed {
-    #[schema(value_type = Object)]
+    /// As `EXPLAIN (FORMAT JSON)` gives it: a list with one plan.
+    #[schema(value_type = Vec<Object>)]
     pub plan: Value,
     pub cost: Option<f64>,
     /// Only with `analyze`.

@@ -1,7 +1,10 @@
 //! What the database says about itself: connections, log positions, slow statements, totals.
 
+use std::time::Duration;
+
 use serde::Serialize;
 use sqlx::FromRow;
+use time::OffsetDateTime;
 use utoipa::ToSchema;
 
 use super::Db;
@@ -43,6 +46,14 @@ pub struct Totals {
     pub messages: i64,
     pub messages_24h: i64,
     pub active_users_24h: i64,
+}
+
+/// The totals as they were counted last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromRow)]
+pub struct CountedTotals {
+    #[sqlx(flatten)]
+    pub totals: Totals,
+    pub computed_at: OffsetDateTime,
 }
 
 const SLOW_QUERIES: &str = "
@@ -194,17 +205,25 @@ impl<'a> Figures<'a> {
         }
     }
 
-    pub async fn totals(&self) -> Result<Totals, Error> {
+    /// Counts the totals anew if they are older than `age_max` and no other replica is at it; gives whether it did.
+    pub async fn refresh_totals(&self, age_max: Duration) -> Result<bool, Error> {
+        Ok(self
+            .db
+            .run(|mut lease| async move {
+                sqlx::query_scalar("SELECT refresh_admin_totals(make_interval(secs => $1))")
+                    .bind(age_max.as_secs_f64())
+                    .fetch_one(&mut *lease)
+                    .await
+            })
+            .await?)
+    }
+
+    pub async fn totals(&self) -> Result<CountedTotals, Error> {
         Ok(self
             .db
             .run(|mut lease| async move {
                 sqlx::query_as(
-                    "SELECT (SELECT count(*) FROM users WHERE deleted_at IS NULL) AS users,
-                    (SELECT count(*) FROM sessions) AS sessions,
-                    (SELECT count(*) FROM messages) AS messages,
-                    recent.messages_24h, recent.active_users_24h
-               FROM (SELECT count(*) AS messages_24h, count(DISTINCT author_id) AS active_users_24h
-                       FROM messages WHERE created_at > now() - interval '24 hours') recent",
+                    "SELECT users, sessions, messages, messages_24h, active_users_24h, computed_at FROM admin_totals",
                 )
                 .fetch_one(&mut *lease)
                 .await

@@ -247,10 +247,9 @@ impl<'a> Sessions<'a> {
         Ok(())
     }
 
-    /// Gives whether the user was a member; after a lost answer it may be said of the second run.
-    pub async fn remove_member(&self, session: Uuid, user: Uuid) -> Result<bool, Error> {
-        let done = self
-            .db
+    /// Removes a member; removing one who is none changes nothing.
+    pub async fn remove_member(&self, session: Uuid, user: Uuid) -> Result<(), Error> {
+        self.db
             .run(|mut lease| async move {
                 sqlx::query("DELETE FROM members WHERE session_id = $1 AND user_id = $2")
                     .bind(session)
@@ -259,7 +258,7 @@ impl<'a> Sessions<'a> {
                     .await
             })
             .await?;
-        Ok(done.rows_affected() > 0)
+        Ok(())
     }
 }
 

@@ -52,7 +52,9 @@ pub async fn ask(
     identity: Identity,
     Body(question): Body<Question>,
 ) -> Result<Response, Error> {
-    if app.life.is_draining() || app.tasks.draining() {
+    // While others may still ask here, they are served: a balancer does not send a POST again to somebody else.
+    // The stream then ends with a handover, and its answer is made here or taken over.
+    if app.tasks.draining() {
         return Err(Error::unavailable("this replica is going away; ask again"));
     }
     let place = app.limits.bulkheads.streams.enter().await?;

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use fantoccini::wd::{Capabilities, WindowHandle};
 use fantoccini::{Client, ClientBuilder, Locator};
-use serde_json::json;
+use hyper_util::client::legacy::connect::HttpConnector;
+use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::Mutex;
@@ -29,15 +30,16 @@ pub struct Window<'a> {
 
 impl Browser {
     pub async fn start() -> Self {
-        Self::start_as(&["--window-size=1200,800"]).await
+        Self::start_as(&["--window-size=1200,800"], None).await
     }
 
     /// As on the phone of somebody who likes it dark.
     pub async fn start_small_and_dark() -> Self {
-        Self::start_as(&["--window-size=500,900", "--force-dark-mode"]).await
+        let screen = json!({"width": 360, "height": 740, "pixelRatio": 2.0, "touch": false, "mobile": true});
+        Self::start_as(&["--force-dark-mode"], Some(json!({ "deviceMetrics": screen }))).await
     }
 
-    async fn start_as(look: &[&str]) -> Self {
+    async fn start_as(look: &[&str], phone: Option<Value>) -> Self {
         let (driver, port) = start_driver().await;
         let profile = tempfile::tempdir().unwrap();
         let profile_argument = format!("--user-data-dir={}", profile.path().display());
@@ -46,10 +48,13 @@ impl Browser {
         let arguments =
             ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", &profile_argument];
         let arguments: Vec<&str> = arguments.iter().chain(look).copied().collect();
-        capabilities.insert("goog:chromeOptions".into(), json!({ "args": arguments }));
+        let mut options = json!({ "args": arguments });
+        if let Some(phone) = phone {
+            options["mobileEmulation"] = phone;
+        }
+        capabilities.insert("goog:chromeOptions".into(), options);
         capabilities.insert("goog:loggingPrefs".into(), json!({ "browser": "ALL" }));
-        let client = ClientBuilder::rustls()
-            .expect("there is a TLS provider")
+        let client = ClientBuilder::new(HttpConnector::new())
             .capabilities(capabilities)
             .connect(&format!("http://127.0.0.1:{port}"))
             .await
@@ -116,6 +121,25 @@ impl Window<'_> {
     pub async fn read(&self, selector: &str) -> String {
         let client = self.client().await;
         client.find(Locator::Css(selector)).await.unwrap().text().await.unwrap()
+    }
+
+    pub async fn log_in(&self, username: &str) {
+        self.fill("#username", username).await;
+        self.fill("#password", crate::PASSWORD).await;
+        self.click("#entry-submit").await;
+    }
+
+    pub async fn count(&self, selector: &str) -> usize {
+        self.client().await.find_all(Locator::Css(selector)).await.unwrap().len()
+    }
+
+    /// Nothing of the element's text is cut off at its edge.
+    pub async fn shows_whole(&self, selector: &str) {
+        let client = self.client().await;
+        let script = "const e = document.querySelector(arguments[0]); \
+            return e.clientWidth > 0 && e.scrollWidth <= e.clientWidth && e.scrollHeight <= 2 * parseFloat(getComputedStyle(e).fontSize)";
+        let whole = client.execute(script, vec![json!(selector)]).await.unwrap();
+        assert_eq!(whole, json!(true), "{selector} is cut off or wrapped");
     }
 
     /// Waits until an element has this text in it.

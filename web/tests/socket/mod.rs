@@ -185,6 +185,23 @@ impl RawSocket {
         self.stream.write_all(bytes).await.unwrap();
     }
 
+    /// Whether these bytes come within this time.
+    pub async fn hears(&mut self, wanted: &[u8], within: Duration) -> bool {
+        let mut bytes = Vec::new();
+        let read = async {
+            let mut chunk = [0; 4096];
+            while !bytes.windows(wanted.len()).any(|window| window == wanted) {
+                let len = self.stream.read(&mut chunk).await.unwrap_or(0);
+                if len == 0 {
+                    return false;
+                }
+                bytes.extend_from_slice(&chunk[..len]);
+            }
+            true
+        };
+        tokio::time::timeout(within, read).await.unwrap_or(false)
+    }
+
     /// The code of the close frame that comes within this time.
     pub async fn close_code(&mut self, within: Duration) -> Option<u16> {
         let mut bytes = Vec::new();

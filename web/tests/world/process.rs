@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use super::programs::{free_port, until};
+use super::programs::{free_port, shell, until};
 use super::{Client, User, World};
 
 const START_MAX: Duration = Duration::from_secs(30);
@@ -44,6 +44,11 @@ impl Process {
 
     pub fn client_of(&self, user: &User) -> Client {
         self.client().with_token(&user.token)
+    }
+
+    /// SIGSTOP: it stands still, its connections stay.
+    pub fn freeze(&self) {
+        shell(&format!("kill -STOP {}", self.child.id()));
     }
 
     /// SIGKILL: it has no time for a word to anybody.

@@ -122,10 +122,13 @@ pub struct Postgres {
     server: Guarded,
 }
 
-/// The pooler in front of it, where `WEB_TESTS_POOLER` names its program: then every test goes through it.
+/// The pooler in front of it, where `WEB_TESTS_POOLER` names its program: then every test goes through it. A test that
+/// kills one has its own.
 pub struct Pooler {
     pub port: u16,
-    _server: Guarded,
+    postgres_port: u16,
+    program: String,
+    server: Guarded,
 }
 
 /// A standby that follows it.
@@ -220,27 +223,42 @@ impl Postgres {
 impl Pooler {
     pub fn shared() -> Option<&'static Self> {
         static SHARED: OnceLock<Option<Pooler>> = OnceLock::new();
-        SHARED
-            .get_or_init(|| chassis::settings::environment()("WEB_TESTS_POOLER").map(|it| Self::start(&it)))
-            .as_ref()
+        let start = |program: String| Self::start(program, Postgres::shared().port, free_port());
+        SHARED.get_or_init(|| chassis::settings::environment()("WEB_TESTS_POOLER").map(start)).as_ref()
     }
 
-    fn start(program: &str) -> Self {
-        let (dir, port, postgres) = (new_dir("pooler"), free_port(), Postgres::shared());
+    /// Our own pooler in front of this Postgres, for one test alone.
+    pub fn apart(postgres: &Postgres) -> Self {
+        let program = Path::new(env!("CARGO_BIN_EXE_web")).with_file_name("pooler");
+        assert!(program.exists(), "{} is not there: cargo build -p pooler", program.display());
+        Self::start(program.display().to_string(), postgres.port, free_port())
+    }
+
+    /// SIGKILL: clients and servers find their connections cut.
+    pub fn kill(&self) {
+        self.server.signal("KILL");
+    }
+
+    /// Starts it again on the same port.
+    pub fn restart(&mut self) {
+        *self = Self::start(self.program.clone(), self.postgres_port, self.port);
+    }
+
+    fn start(program: String, postgres_port: u16, port: u16) -> Self {
+        let dir = new_dir("pooler");
         let userlist = dir.join("userlist.txt");
         std::fs::write(&userlist, format!("\"{USER}\" \"{PASSWORD}\"\n")).unwrap();
         let ini = format!(
-            "[databases]\n* = host=127.0.0.1 port={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
-             unix_socket_dir =\npool_mode = transaction\ndefault_pool_size = 5\nmax_prepared_statements = 200\n\
-             auth_type = scram-sha-256\nauth_file = {}\nstats_users = {USER}\n",
-            postgres.port,
+            "[databases]\n* = host=127.0.0.1 port={postgres_port}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
+             listen_port = {port}\nunix_socket_dir =\npool_mode = transaction\ndefault_pool_size = 5\n\
+             max_prepared_statements = 200\nauth_type = scram-sha-256\nauth_file = {}\nstats_users = {USER}\n",
             userlist.display()
         );
         std::fs::write(dir.join("pgbouncer.ini"), ini).unwrap();
         let server = format!("{} {program} {}/pgbouncer.ini", unprivileged(), dir.display());
         let server = Guarded::start(&server, "KILL", &dir);
         wait_for_postgres(port, &dir);
-        Self { port, _server: server }
+        Self { port, postgres_port, program, server }
     }
 }
 

@@ -1,11 +1,12 @@
 //! `expires`, `add_trailer`, `gzip*`, `gunzip`, `limit_rate*` → [`Dress`] and [`Rates`].
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::names::{Case, Names, regex};
 use super::scope::Scope;
 use crate::conf::blocks::Node;
-use crate::conf::dress::{Dress, Expires, Gzip, Moment, Proxied, Rates, ReadyMade};
+use crate::conf::dress::{Charset, Dress, Expires, Gzip, Moment, Pages, Proxied, Rates, ReadyMade};
 use crate::conf::error::Result;
 use crate::conf::location::AddHeader;
 use crate::conf::settings::AccessLog;
@@ -30,6 +31,8 @@ pub(super) fn dress(
         replaces_validators: headers.iter().any(is_validator),
         tells_head,
         chunked: scope.flag("chunked_transfer_encoding"),
+        charset: charset(scope, names)?,
+        pages: pages(scope),
         gzip: gzip(scope)?,
         trailers,
     }))
@@ -73,11 +76,37 @@ fn expires(scope: &Scope<'_>, names: &Names<'_>) -> Result<Option<Expires>> {
     }
 }
 
+/// nginx's, where nothing else is said.
+const CHARSET_TYPES: [&str; 5] =
+    ["text/xml", "text/plain", "text/vnd.wap.wml", "application/javascript", "application/rss+xml"];
+
+fn charset(scope: &Scope<'_>, names: &Names<'_>) -> Result<Option<Charset>> {
+    let Some(node) = scope.given("charset").filter(|node| node.arg(0) != "off") else { return Ok(None) };
+    let given = scope.nearest("charset_types");
+    let types = match given.is_empty() {
+        true => ["text/html"].into_iter().chain(CHARSET_TYPES).map(|kind| kind.as_bytes().into()).collect(),
+        false => types(&given),
+    };
+    let overrides = scope.flag("override_charset");
+    Ok(Some(Charset { name: names.template(node.arg(0), node)?, types, overrides }))
+}
+
+fn pages(scope: &Scope<'_>) -> Option<Pages> {
+    scope.flag("ssi").then(|| Pages {
+        types: types(&scope.nearest("ssi_types")),
+        is_silent: scope.flag("ssi_silent_errors"),
+        keeps_date: scope.flag("ssi_last_modified"),
+    })
+}
+
+/// The types that a directive names, beside text/html.
+fn types(nodes: &[&Node]) -> HashSet<Box<[u8]>> {
+    let given = nodes.iter().flat_map(|node| &node.args);
+    let given = given.map(|word| word.text.to_ascii_lowercase().into_bytes().into());
+    given.chain([b"text/html"[..].into()]).collect()
+}
+
 fn gzip(scope: &Scope<'_>) -> Result<Gzip> {
-    let mut types = vec!["text/html".to_owned()];
-    for node in scope.nearest("gzip_types") {
-        types.extend(node.args.iter().map(|word| word.text.to_ascii_lowercase()));
-    }
     let level = scope.count("gzip_comp_level");
     if let Some(node) = scope.given("gzip_comp_level").filter(|_| !(1..=9).contains(&level)) {
         return Err(node.error("value must be between 1 and 9"));
@@ -93,7 +122,7 @@ fn gzip(scope: &Scope<'_>) -> Result<Gzip> {
         vary: scope.flag("gzip_vary"),
         len_min: scope.bytes("gzip_min_length"),
         level: level as u32,
-        types: types.into_iter().map(|kind| kind.into_bytes().into()).collect(),
+        types: types(&scope.nearest("gzip_types")),
         http_10: scope.text("gzip_http_version") == "1.0",
         proxied: proxied(scope)?,
         disabled: disabled(scope)?,

@@ -8,7 +8,7 @@ use super::logs::Logs;
 use super::names::Names;
 use super::scope::Scope;
 use super::servers::server;
-use super::upstreams::Groups;
+use super::upstreams::{Groups, Parts};
 use crate::conf::blocks::Node;
 use crate::conf::error::Result;
 use crate::conf::settings::{ErrorLog, Http};
@@ -56,7 +56,7 @@ pub(super) fn http_settings(
     let mut shared = Shared { names: &names, logs, groups, limit_zones, error_logs, world, http, zones };
     shared.groups.read_matches(scope)?;
     for node in scope.own("upstream") {
-        shared.groups.add_block(node, &names, world)?;
+        shared.groups.add_block(node, scope, &names, world)?;
     }
     let scopes: Vec<(Scope<'_>, &Node)> =
         scope.own("server").map(|node| (scope.inside(node, Context::SERVER), node)).collect();
@@ -65,13 +65,15 @@ pub(super) fn http_settings(
         servers.push(server(inner, node, &mut shared)?);
     }
     let listens = listens(&servers)?;
-    let (upstreams, upstream_names, checks) = shared.groups.into_parts();
+    let Parts { upstreams, names: upstream_names, checks, resolvers } = shared.groups.into_parts();
     Ok(Http {
         listens,
         upstreams,
         upstream_names,
         checks,
+        resolvers,
         explains: names.explains(),
+        variables: names.known(),
         zones: shared.zones,
         log_files: shared.logs.into_files(),
         request_zones: shared.limit_zones.requests,

@@ -1,7 +1,7 @@
 //! `listen` lines → sockets, and which server blocks meet on each.
 
-use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use super::World;
@@ -37,9 +37,10 @@ pub(super) fn listen_lines<'a>(
     world: &dyn World,
 ) -> Result<Vec<ListenLine<'a>>> {
     let mut lines: Vec<ListenLine<'a>> = Vec::new();
+    let mut known = HashSet::new();
     for node in scope.own("listen") {
         for line in listen_line(node, world)? {
-            if lines.iter().any(|known| known.address == line.address) {
+            if !known.insert(line.address.clone()) {
                 return Err(node.error(format!("a duplicate listen {}", line.address)));
             }
             lines.push(line);
@@ -170,34 +171,35 @@ struct Meeting<'a, 'b> {
     servers: Vec<(&'b Built<'a>, bool)>,
 }
 
-/// Sockets for all servers.
+/// Sockets for all servers. By tables: a range of ports is thousands of addresses.
 pub(super) fn listens(servers: &[Built<'_>]) -> Result<Vec<Arc<Listen>>> {
     let mut meetings: Vec<Meeting<'_, '_>> = Vec::new();
+    let mut places: HashMap<&Address, usize> = HashMap::new();
     for built in servers {
         for line in &built.listens {
-            let known = meetings.iter_mut().find(|meeting| meeting.line.address == line.address);
-            match known {
-                Some(meeting) => join(meeting, built, line)?,
+            match places.get(&line.address) {
+                Some(place) => join(&mut meetings[*place], built, line)?,
                 None => {
+                    places.insert(&line.address, meetings.len());
                     let servers = vec![(built, line.default_server)];
                     meetings.push(Meeting { line: line.clone(), servers });
                 }
             }
         }
     }
-    let mut sockets = Vec::new();
-    for (index, meeting) in meetings.iter().enumerate() {
-        if wildcard_of(meeting, &meetings).is_some() {
-            continue;
+    let hosts: Vec<Option<usize>> = meetings.iter().map(|meeting| wildcard_of(meeting, &places)).collect();
+    let mut guests: HashMap<usize, Vec<&Meeting<'_, '_>>> = HashMap::new();
+    for (guest, host) in meetings.iter().zip(&hosts) {
+        if let Some(host) = host {
+            guests.entry(*host).or_default().push(guest);
         }
-        let guests = meetings.iter().enumerate().filter(|(guest, _)| *guest != index).map(|(_, guest)| guest);
+    }
+    let mut sockets = Vec::new();
+    for (place, meeting) in meetings.iter().enumerate().filter(|(place, _)| hosts[*place].is_none()) {
         let mut by_local = Vec::new();
-        for guest in guests {
-            let host = wildcard_of(guest, &meetings);
-            if host.is_some_and(|host| std::ptr::eq(host, meeting)) {
-                let Address::Tcp(address) = guest.line.address else { continue };
-                by_local.push((address.ip(), Arc::new(names(guest)?)));
-            }
+        for guest in guests.remove(&place).unwrap_or_default() {
+            let Address::Tcp(address) = guest.line.address else { continue };
+            by_local.push((address.ip(), Arc::new(names(guest)?)));
         }
         sockets.push(Arc::new(Listen {
             address: meeting.line.address.clone(),
@@ -228,23 +230,15 @@ fn join<'a, 'b>(meeting: &mut Meeting<'a, 'b>, built: &'b Built<'a>, line: &List
     Ok(())
 }
 
-/// The meeting on the wildcard address of the same port and family, whose socket takes this one's connections too.
-fn wildcard_of<'m, 'a, 'b>(
-    meeting: &Meeting<'a, 'b>,
-    all: &'m [Meeting<'a, 'b>],
-) -> Option<&'m Meeting<'a, 'b>> {
+/// The place of the meeting on the wildcard address of the same port and family, whose socket takes this one's
+/// connections too.
+fn wildcard_of(meeting: &Meeting<'_, '_>, places: &HashMap<&Address, usize>) -> Option<usize> {
     let Address::Tcp(own) = meeting.line.address else { return None };
     if own.ip().is_unspecified() || meeting.line.sets_options {
         return None;
     }
-    all.iter().find(|other| {
-        let Address::Tcp(address) = other.line.address else { return false };
-        address.ip().is_unspecified() && address.port() == own.port() && same_family(address, own)
-    })
-}
-
-fn same_family(left: SocketAddr, right: SocketAddr) -> bool {
-    matches!((left.ip(), right.ip()), (IpAddr::V4(_), IpAddr::V4(_)) | (IpAddr::V6(_), IpAddr::V6(_)))
+    let all: IpAddr = if own.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    places.get(&Address::Tcp(SocketAddr::new(all, own.port()))).copied()
 }
 
 /// Which names lead to which server. A name given twice belongs to the first server that has it, as in nginx.

@@ -140,7 +140,7 @@ pub(super) fn location(scope: &Scope<'_>, site: &Site<'_>, shared: &mut Shared<'
         action: action(scope, site, shared)?,
         zone: (site.kind != LocationKind::Root).then(|| shared.zone(scope, ZoneKind::Location)).flatten(),
         steps: if site.kind == LocationKind::Root { [].into() } else { steps(scope, site, shared)? },
-        proxy: Arc::new(proxying::proxy(scope, names)?),
+        proxy: Arc::new(proxying::proxy(scope, names, shared.world)?),
         files: files(scope, site, names, shared.world)?,
         body: BodyLimits {
             len_max: scope.bytes("client_max_body_size"),
@@ -163,11 +163,12 @@ pub(super) fn location(scope: &Scope<'_>, site: &Site<'_>, shared: &mut Shared<'
         logs,
         error_pages: error_pages(scope, names)?,
         real_ip: real_ip(scope, shared.world)?,
-        server_tokens: if scope.text("server_tokens") == "off" {
-            ServerTokens::Off
-        } else {
-            ServerTokens::On
+        server_tokens: match scope.text("server_tokens") {
+            "off" => ServerTokens::Off,
+            "build" => ServerTokens::Build,
+            _ => ServerTokens::On,
         },
+        early_hints: early_hints(scope, names)?,
         absolute_redirect: scope.flag("absolute_redirect"),
         server_name_in_redirect: scope.flag("server_name_in_redirect"),
         port_in_redirect: scope.flag("port_in_redirect"),
@@ -199,6 +200,12 @@ fn action(scope: &Scope<'_>, site: &Site<'_>, shared: &mut Shared<'_>) -> Result
             status_action(scope)
         }
     }
+}
+
+fn early_hints(scope: &Scope<'_>, names: &Names<'_>) -> Result<Option<Arc<[Template]>>> {
+    let Some(node) = scope.given("early_hints") else { return Ok(None) };
+    let conditions = node.args.iter().map(|word| names.template(&word.text, node));
+    conditions.collect::<Result<Arc<[Template]>>>().map(Some)
 }
 
 /// `api`, `dashboard` and `stub_status`.

@@ -4,13 +4,14 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::names::Names;
 use super::scope::Scope;
 use super::{World, full_path};
 use crate::conf::blocks::Node;
 use crate::conf::error::Result;
-use crate::conf::settings::{AccessLog, Escape, LogFormat};
+use crate::conf::settings::{AccessLog, Escape, LogFormat, LogTarget, OpenLogs};
 use crate::conf::template::Template;
 use crate::conf::value;
 
@@ -48,7 +49,9 @@ impl<'a> Logs<'a> {
         let given = scope.nearest("access_log");
         if given.is_empty() {
             let (file, format) = (self.file(FILE_DEFAULT), self.format("combined", http)?);
-            let default = AccessLog { file, format, buffer_len: None, flush: None, condition: None };
+            let target = LogTarget::File(file);
+            let default =
+                AccessLog { target, format, buffer_len: None, flush: None, gzip: None, condition: None };
             return Ok([default].into());
         }
         let mut logs = Vec::new();
@@ -59,23 +62,24 @@ impl<'a> Logs<'a> {
                 }
                 return Ok([].into());
             }
-            logs.push(self.access_log(node)?);
+            logs.push(self.access_log(node, scope)?);
         }
         Ok(logs.into())
     }
 
-    fn access_log(&self, node: &Node) -> Result<AccessLog> {
+    fn access_log(&self, node: &Node, scope: &Scope<'_>) -> Result<AccessLog> {
         let path = node.arg(0);
-        if path.contains('$') || path.starts_with("syslog:") {
+        if path.starts_with("syslog:") {
             return Err(node.error(format!("access_log to \"{path}\" is not supported yet: name a file")));
         }
         let named = node.args.get(1).filter(|word| !word.text.contains('='));
         let options = &node.args[if named.is_some() { 2 } else { 1 }..];
         let mut log = AccessLog {
-            file: self.file(path),
+            target: self.target(path, node, scope)?,
             format: self.format(named.map_or("combined", |word| &word.text), node)?,
             buffer_len: None,
             flush: None,
+            gzip: None,
             condition: None,
         };
         for word in options {
@@ -89,13 +93,35 @@ impl<'a> Logs<'a> {
                     log.flush.ok_or_else(|| node.error(format!("invalid flush time \"{time}\"")))?;
                 }
                 Some(("if", text)) => log.condition = Some(self.names.template(text, node)?),
+                Some(("gzip", level)) => {
+                    let level = level.parse().ok().filter(|level| (1..=9).contains(level));
+                    log.gzip = Some(level.ok_or_else(|| node.error("invalid compression level"))?);
+                }
+                None if word.text == "gzip" => log.gzip = Some(1),
                 _ => return Err(node.invalid(&word.text)),
             }
+        }
+        if log.gzip.is_some() && log.buffer_len.is_none() {
+            log.buffer_len = Some(GZIP_BUFFER_LEN);
+        }
+        if log.buffer_len.is_some() && matches!(log.target, LogTarget::Named { .. }) {
+            return Err(node.error("buffered logs cannot have variables in name"));
         }
         if log.flush.is_some() && log.buffer_len.is_none() {
             return Err(node.error(format!("no buffer is defined for access_log \"{path}\"")));
         }
         Ok(log)
+    }
+
+    fn target(&self, path: &str, node: &Node, scope: &Scope<'_>) -> Result<LogTarget> {
+        if !path.contains('$') {
+            return Ok(LogTarget::File(self.file(path)));
+        }
+        Ok(LogTarget::Named {
+            name: self.names.template(path, node)?,
+            folder: self.world.prefix().into(),
+            open: open_logs(scope)?,
+        })
     }
 
     fn file(&self, path: &str) -> Arc<Path> {
@@ -119,6 +145,32 @@ impl<'a> Logs<'a> {
         let line = self.names.template(COMBINED, node)?;
         Ok(Arc::new(LogFormat { name: name.into(), escape: Escape::Default, line }))
     }
+}
+
+/// nginx's, for lines that are packed.
+const GZIP_BUFFER_LEN: usize = 64 << 10;
+
+fn open_logs(scope: &Scope<'_>) -> Result<Option<OpenLogs>> {
+    let Some(node) = scope.given("open_log_file_cache").filter(|node| node.arg(0) != "off") else {
+        return Ok(None);
+    };
+    let minute = Duration::from_secs(60);
+    let mut terms = OpenLogs { files_max: 0, inactive: Duration::from_secs(10), uses_min: 1, valid: minute };
+    for word in &node.args {
+        let invalid = || node.error(format!("invalid \"open_log_file_cache\" parameter \"{}\"", word.text));
+        let number = |text: &str| value::count(text).filter(|count| *count > 0).ok_or_else(invalid);
+        match word.text.split_once('=') {
+            Some(("max", count)) => terms.files_max = number(count)? as usize,
+            Some(("min_uses", count)) => terms.uses_min = u32::try_from(number(count)?).unwrap_or(u32::MAX),
+            Some(("inactive", time)) => terms.inactive = value::seconds(time).ok_or_else(invalid)?,
+            Some(("valid", time)) => terms.valid = value::seconds(time).ok_or_else(invalid)?,
+            _ => return Err(invalid()),
+        }
+    }
+    if terms.files_max == 0 {
+        return Err(node.error("\"open_log_file_cache\" must have \"max\" parameter"));
+    }
+    Ok(Some(terms))
 }
 
 fn read_format(node: &Node, names: &Names<'_>) -> Result<LogFormat> {

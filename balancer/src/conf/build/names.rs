@@ -79,7 +79,8 @@ impl<'a> Names<'a> {
             let is_set = matches!(&node.name[..], "set" | "auth_request_set");
             let name = Some(node.arg(0)).filter(|_| is_set).and_then(|name| name.strip_prefix('$'));
             if let Some(name) = name
-                && Variable::builtin(name).is_none()
+                && !Variable::PLAIN_NAMES.contains(&name)
+                && !name.starts_with(|first: char| first.is_ascii_digit())
                 && !self.makers.contains_key(name)
                 && self.user(name).is_none()
             {
@@ -113,7 +114,7 @@ impl<'a> Names<'a> {
             return Ok(Variable::Made(self.made(name, maker)?));
         }
         if let Some(user) = self.user(name) {
-            return Ok(Variable::User(user));
+            return Ok(user_variable(name, user));
         }
         if let Some(variable) = Variable::builtin(name) {
             self.explains.set(self.explains.get() || matches!(variable, Variable::BalancerWhy));
@@ -124,6 +125,24 @@ impl<'a> Names<'a> {
             Some(index) => Ok(Variable::Named(CaptureName(index))),
             None => Err(node.error(format!("unknown \"{name}\" variable"))),
         }
+    }
+
+    /// All variables that the configuration itself makes.
+    pub fn known(&self) -> HashMap<Box<str>, Variable> {
+        let made = self.made.borrow();
+        let made = made.iter().filter_map(|(name, state)| match state {
+            State::Done(made) => Some((Box::from(*name), Variable::Made(made.clone()))),
+            State::Open => None,
+        });
+        let users = self.users.borrow();
+        let users = users
+            .iter()
+            .zip(0..)
+            .map(|(name, index)| (name.clone(), user_variable(name, UserVariable(index))));
+        let groups = self.groups.borrow();
+        let groups =
+            groups.iter().zip(0..).map(|(name, index)| (name.clone(), Variable::Named(CaptureName(index))));
+        groups.chain(users).chain(made).collect()
     }
 
     /// `text $name ${name}text`.
@@ -162,6 +181,14 @@ impl<'a> Names<'a> {
         let made = Arc::new(Made { index, volatile: made::is_volatile(node), rule });
         self.made.borrow_mut().insert(name, State::Done(made.clone()));
         Ok(made)
+    }
+}
+
+/// One of a family that `set` may take over.
+fn user_variable(name: &str, user: UserVariable) -> Variable {
+    match Variable::builtin(name) {
+        Some(usual) => Variable::TakenOver(user, Box::new(usual)),
+        None => Variable::User(user),
     }
 }
 

@@ -1,19 +1,19 @@
 //! `proxy_*` directives → [`Proxy`] and [`ProxyPass`].
 
-use super::World;
 use super::cookies::cookies;
 use super::family::{Family, Settings};
 use super::names::{Case, Names};
 use super::scope::Scope;
 use super::upstream_ssl::upstream_tls;
 use super::upstreams::{Endpoint, Groups};
+use super::{World, full_path};
 use crate::conf::blocks::Node;
 use crate::conf::cookies::Cookies;
 use crate::conf::error::Result;
 use crate::conf::location::LocationKind;
 use crate::conf::proxy::{
-    HeaderSet, Ignored, Matcher, NextUpstream, Proxy, ProxyPass, RedirectRule, Redirects, RetryStatuses,
-    SetHeader, Target, UriForm, Version,
+    BacklogTerms, HeaderSet, Ignored, Matcher, NextUpstream, Proxy, ProxyPass, RedirectRule, Redirects,
+    RetryStatuses, SetHeader, Target, UriForm, Version,
 };
 use crate::conf::template::{Part, Template};
 use crate::conf::variables::{Variable, name_hash};
@@ -43,7 +43,7 @@ const HIDDEN_HEADERS: [&str; 8] = [
     "X-Accel-Charset",
 ];
 
-pub(super) fn proxy(scope: &Scope<'_>, names: &Names<'_>) -> Result<Proxy> {
+pub(super) fn proxy(scope: &Scope<'_>, names: &Names<'_>, world: &dyn World) -> Result<Proxy> {
     let own = Settings { scope, family: Family::of(scope) };
     let is_grpc = own.family == Family::Grpc;
     let (set_headers, replaced) = request_headers(&own, names)?;
@@ -62,6 +62,7 @@ pub(super) fn proxy(scope: &Scope<'_>, names: &Names<'_>) -> Result<Proxy> {
         },
         // Messages of gRPC pass as they come, both ways.
         buffering: own.flag("buffering") && !is_grpc,
+        backlog: backlog(scope, world)?,
         request_buffering: own.flag("request_buffering") && !is_grpc,
         buffer_len: own.len("buffer_size"),
         next: next_upstream(&own)?,
@@ -84,6 +85,22 @@ pub(super) fn proxy(scope: &Scope<'_>, names: &Names<'_>) -> Result<Proxy> {
             .map(|node| names.template(node.arg(0), node))
             .transpose()?,
     })
+}
+
+fn backlog(scope: &Scope<'_>, world: &dyn World) -> Result<BacklogTerms> {
+    let (buffers, size) = scope.buffers("proxy_buffers")?;
+    let file_len_max = scope.bytes("proxy_max_temp_file_size");
+    let least = scope.bytes("proxy_buffer_size").max(size as u64);
+    if let Some(node) = scope.given("proxy_max_temp_file_size")
+        && (1..least).contains(&file_len_max)
+    {
+        return Err(node.error(
+            "\"proxy_max_temp_file_size\" must be equal to zero to disable temporary files usage or must be equal to or \
+             greater than the maximum of the value of \"proxy_buffer_size\" and one of the \"proxy_buffers\"",
+        ));
+    }
+    let folder = full_path(world, scope.text("proxy_temp_path")).into();
+    Ok(BacklogTerms { memory_len: buffers.saturating_mul(size).max(1), file_len_max, folder })
 }
 
 /// Host comes first, then what the configuration sets, in its order. Empty constants only suppress.
@@ -155,8 +172,9 @@ fn ignored(own: &Settings<'_>) -> Result<Ignored> {
             match &word.text.to_ascii_lowercase()[..] {
                 "x-accel-redirect" => ignored.redirect = true,
                 "x-accel-limit-rate" => ignored.limit_rate = true,
-                "x-accel-expires" | "expires" | "cache-control" | "set-cookie" | "x-accel-buffering"
-                | "x-accel-charset" | "vary" => {}
+                "x-accel-buffering" => ignored.buffering = true,
+                "x-accel-expires" | "expires" | "cache-control" | "set-cookie" | "x-accel-charset"
+                | "vary" => {}
                 _ => return Err(node.error(format!("invalid value \"{}\"", word.text))),
             }
         }
@@ -212,7 +230,8 @@ pub(super) fn proxy_pass(node: &Node, groups: &mut Groups, passing: &Passing<'_,
     let family = if node.name == "grpc_pass" { Family::Grpc } else { Family::Proxy };
     let tls = || upstream_tls(passing.scope, family.prefix(), passing.names, passing.world).map(Some);
     if url.contains('$') {
-        let target = Target::Dynamic(passing.names.template(url, node)?);
+        let naming = groups.resolvers.naming(&[passing.scope], passing.world)?;
+        let target = Target::Dynamic { url: passing.names.template(url, node)?, naming };
         let (host, port) = ([].into(), [].into());
         let tls = tls()?;
         return Ok(ProxyPass { target, uri: UriForm::OfUrl, host, port, default_redirect: None, tls });

@@ -8,11 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::names::Names;
+use super::naming::Resolvers;
 use super::scope::Scope;
 use super::{World, full_path};
 use crate::conf::blocks::{self, Node};
 use crate::conf::check::{HealthCheck, Match};
 use crate::conf::error::Result;
+use crate::conf::naming::{NamedServer, Naming, ResolverTerms};
 use crate::conf::proxy::ProxyPass;
 use crate::conf::table::Context;
 use crate::conf::upstream::{
@@ -28,14 +30,21 @@ pub(super) struct Groups {
     names: HashMap<Box<str>, UpstreamId>,
     matches: Vec<(Box<str>, Arc<Match>)>,
     checks: Vec<HealthCheck>,
+    pub resolvers: Resolvers,
 }
 
-/// All groups, their names, and the checks that look after them.
-type Parts = (Vec<Arc<Upstream>>, HashMap<Box<str>, UpstreamId>, Vec<HealthCheck>);
+/// All groups, their names, the checks that look after them, and who knows the names of their servers.
+pub(super) struct Parts {
+    pub upstreams: Vec<Arc<Upstream>>,
+    pub names: HashMap<Box<str>, UpstreamId>,
+    pub checks: Vec<HealthCheck>,
+    pub resolvers: Vec<Arc<ResolverTerms>>,
+}
 
 impl Groups {
     pub fn into_parts(self) -> Parts {
-        (self.list, self.names, self.checks)
+        let Groups { list, names, checks, resolvers, .. } = self;
+        Parts { upstreams: list, names, checks, resolvers: resolvers.list }
     }
 
     pub fn read_matches(&mut self, http: &Scope<'_>) -> Result<()> {
@@ -63,7 +72,13 @@ impl Groups {
         self.names.get(name).copied()
     }
 
-    pub fn add_block(&mut self, node: &Node, names: &Names<'_>, world: &dyn World) -> Result<()> {
+    pub fn add_block(
+        &mut self,
+        node: &Node,
+        http: &Scope<'_>,
+        names: &Names<'_>,
+        world: &dyn World,
+    ) -> Result<()> {
         let name = node.arg(0);
         if self.names.contains_key(name) {
             return Err(node.error(format!("duplicate upstream \"{name}\"")));
@@ -71,15 +86,25 @@ impl Groups {
         let scope = Scope::alone(node, Context::UPSTREAM);
         let method = method(&scope, names)?;
         let kept = kept_servers(&scope, world)?;
+        let naming = self.resolvers.naming(&[&scope, http], world)?;
         let mut peers = Vec::new();
-        for server in scope.own("server").chain(&kept) {
-            peers.extend(server_peers(server, &method, world)?);
+        let mut named = Vec::new();
+        for (server, line) in scope.own("server").chain(&kept).zip(0..) {
+            match read_server(server, line, &method, world)? {
+                Servers::Fixed(found) => peers.extend(found),
+                Servers::Named(server) => named.push(server),
+            }
+        }
+        if !named.is_empty() {
+            check_naming(node, &scope, naming)?;
         }
         // Primaries first: the balance counts on it, and each tier keeps the order of the file.
         peers.sort_by_key(|peer| peer.terms.tier);
         let state = scope.given("state");
-        if state.is_none() && peers.first().is_none_or(|peer| peer.terms.tier == Tier::Backup) {
-            return Err(node.error(match peers.is_empty() {
+        let has_named = named.iter().any(|server| server.terms.tier == Tier::Primary);
+        let has_primary = has_named || peers.first().is_some_and(|peer| peer.terms.tier == Tier::Primary);
+        if state.is_none() && !has_primary {
+            return Err(node.error(match peers.is_empty() && named.is_empty() {
                 true => "no servers are inside upstream",
                 false => "no servers are inside upstream: all of them are backups",
             }));
@@ -94,6 +119,8 @@ impl Groups {
             origin: Origin::Block,
             method,
             peers,
+            named,
+            naming,
             keepalive: keepalive(&scope)?,
             sticky: sticky.map(Arc::new),
             queue: scope.given("queue").map(queue).transpose()?,
@@ -137,6 +164,8 @@ impl Groups {
             origin: Origin::Implicit,
             method: Method::RoundRobin,
             peers,
+            named: Vec::new(),
+            naming: NAMELESS,
             keepalive,
             sticky: None,
             queue: None,
@@ -266,8 +295,24 @@ fn keepalive(scope: &Scope<'_>) -> Result<Keepalive> {
     })
 }
 
-fn server_peers(node: &Node, method: &Method, world: &dyn World) -> Result<Vec<Peer>> {
-    let terms = server_terms(node)?;
+/// What a `server` line stands for.
+enum Servers {
+    Fixed(Vec<Peer>),
+    Named(NamedServer),
+}
+
+/// `resolve` without a place for what is found, or without anybody to ask.
+fn check_naming(node: &Node, scope: &Scope<'_>, naming: Naming) -> Result<()> {
+    let what = match (scope.given("zone"), naming.resolver) {
+        (None, _) => "resolving names at run time requires a \"zone\" in upstream",
+        (_, None) => "no resolver defined to resolve names at run time in upstream",
+        _ => return Ok(()),
+    };
+    Err(node.error(format!("{what} \"{}\"", node.arg(0))))
+}
+
+fn read_server(node: &Node, line: u32, method: &Method, world: &dyn World) -> Result<Servers> {
+    let ServerLine { terms, resolve: is_named, service } = server_line(node)?;
     if terms.tier == Tier::Backup && !allows_backup(method) {
         return Err(node.error("balancing method does not support parameter \"backup\""));
     }
@@ -276,17 +321,47 @@ fn server_peers(node: &Node, method: &Method, world: &dyn World) -> Result<Vec<P
     }
     let endpoint = Endpoint::read(node.arg(0))
         .ok_or_else(|| node.error(format!("invalid port in upstream \"{}\"", node.arg(0))))?;
+    let is_address = endpoint.host.starts_with("unix:") || ip_of(&endpoint).is_some();
+    let refused = match &service {
+        Some(_) if !is_named => Some("requires \"resolve\" parameter"),
+        Some(_) if endpoint.port.is_some() => Some("may not have port"),
+        Some(_) if is_address => Some("requires domain name"),
+        _ => None,
+    };
+    if let Some(refused) = refused {
+        return Err(node.error(format!("service upstream \"{}\" {refused}", node.arg(0))));
+    }
+    if is_named && !is_address {
+        let (host, port) = (endpoint.host.into(), endpoint.port_or_default());
+        return Ok(Servers::Named(NamedServer { line, host, port, service, terms }));
+    }
     let addresses = resolve(&endpoint, node, world, "upstream")?;
-    Ok(addresses.into_iter().map(|address| Peer::at(address, terms.clone())).collect())
+    Ok(Servers::Fixed(addresses.into_iter().map(|address| Peer::at(address, terms.clone())).collect()))
+}
+
+struct ServerLine {
+    terms: Terms,
+    resolve: bool,
+    service: Option<Box<str>>,
 }
 
 /// What a `server` line says.
-pub fn server_terms(node: &Node) -> Result<Terms> {
-    let mut terms = Terms::new(node.arg(0));
+fn server_line(node: &Node) -> Result<ServerLine> {
+    let mut line = ServerLine { terms: Terms::new(node.arg(0)), resolve: false, service: None };
     for word in node.args.iter().skip(1) {
-        server_option(&mut terms, &word.text).ok_or_else(|| unknown_option(node, &word.text))?;
+        match word.text.split_once('=') {
+            None if word.text == "resolve" => line.resolve = true,
+            Some(("service", "")) => return Err(node.error("service is empty")),
+            Some(("service", service)) => line.service = Some(service.into()),
+            _ => server_option(&mut line.terms, &word.text).ok_or_else(|| node.invalid(&word.text))?,
+        }
     }
-    Ok(terms)
+    Ok(line)
+}
+
+/// The terms of a `server` line.
+pub fn server_terms(node: &Node) -> Result<Terms> {
+    server_line(node).map(|line| line.terms)
 }
 
 /// nginx: not where a key or chance chooses.
@@ -321,13 +396,8 @@ fn server_option(terms: &mut Terms, text: &str) -> Option<()> {
 /// As long as nginx's own ids.
 pub const ROUTE_LEN_MAX: usize = 32;
 
-fn unknown_option(node: &Node, text: &str) -> crate::conf::error::Error {
-    let name = text.split_once('=').map_or(text, |(name, _)| name);
-    if ["resolve", "service"].contains(&name) {
-        return node.error(format!("parameter \"{text}\" is not supported yet"));
-    }
-    node.invalid(text)
-}
+/// Of groups that have no names to look up.
+pub const NAMELESS: Naming = Naming { resolver: None, timeout: Duration::ZERO };
 
 /// `host`, `host:port`, `[v6]:port` or `unix:path` as written in a `server` line or a URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -375,6 +445,10 @@ pub fn addresses_of(server: &str) -> Option<Vec<Address>> {
     (!addresses.is_empty()).then_some(addresses)
 }
 
+fn ip_of(endpoint: &Endpoint<'_>) -> Option<std::net::IpAddr> {
+    endpoint.host.trim_start_matches('[').trim_end_matches(']').parse().ok()
+}
+
 /// Every address of the endpoint.
 pub(super) fn resolve(
     endpoint: &Endpoint<'_>,
@@ -385,10 +459,10 @@ pub(super) fn resolve(
     if let Some(path) = endpoint.host.strip_prefix("unix:") {
         return Ok(vec![Address::Unix(path.into())]);
     }
-    let host = endpoint.host.trim_start_matches('[').trim_end_matches(']');
-    if let Ok(ip) = host.parse::<std::net::IpAddr>() {
+    if let Some(ip) = ip_of(endpoint) {
         return Ok(vec![Address::Tcp((ip, endpoint.port_or_default()).into())]);
     }
+    let host = endpoint.host;
     let mut found = world.resolve(host, endpoint.port_or_default()).unwrap_or_default();
     found.dedup();
     if found.is_empty() {

@@ -6,8 +6,6 @@ use super::{ANY, Context, Directive, words};
 const REQUEST: Context = Context::REQUEST;
 const HTTP: Context = Context::HTTP;
 
-/// Nothing is spilled to disk: bodies stream, or stay in bounded memory.
-const NO_DISK: &str = "no effect: bodies are never written to disk";
 /// Names and variables are resolved at load, without hash tables of a fixed size.
 const NO_HASH: &str = "no effect: there are no hash tables to size";
 
@@ -45,9 +43,13 @@ pub const ROWS: &[Directive] = &[
         "",
         "no effect: a body that is kept is in one piece",
     ),
-    words("proxy_temp_path", REQUEST, 1..=4, "", NO_DISK),
-    words("proxy_max_temp_file_size", REQUEST, 1..=1, "", NO_DISK),
-    words("proxy_temp_file_write_size", REQUEST, 1..=1, "", NO_DISK),
+    words(
+        "proxy_temp_file_write_size",
+        REQUEST,
+        1..=1,
+        "",
+        "no effect: what memory may not hold is written as it comes",
+    ),
     words("types_hash_max_size", REQUEST, 1..=1, "", NO_HASH),
     words("types_hash_bucket_size", REQUEST, 1..=1, "", NO_HASH),
     words("server_names_hash_max_size", HTTP, 1..=1, "", NO_HASH),
@@ -58,13 +60,6 @@ pub const ROWS: &[Directive] = &[
     words("map_hash_bucket_size", HTTP, 1..=1, "", NO_HASH),
     words("proxy_headers_hash_max_size", REQUEST, 1..=1, "", NO_HASH),
     words("proxy_headers_hash_bucket_size", REQUEST, 1..=1, "", NO_HASH),
-    words(
-        "proxy_buffers",
-        REQUEST,
-        2..=2,
-        "",
-        "no effect: what has come is passed on without waiting for buffers to fill",
-    ),
     words("multi_accept", Context::EVENTS, 1..=1, "", "no effect: all connections that wait are accepted"),
     words("connection_pool_size", HTTP.or(Context::SERVER), 1..=1, "", NO_POOL),
     words("request_pool_size", HTTP.or(Context::SERVER), 1..=1, "", NO_POOL),

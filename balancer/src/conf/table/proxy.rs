@@ -43,8 +43,11 @@ pub const ROWS: &[Directive] = &[
         REQUEST,
         Kind::Flag,
         "on",
-        "gather the answer in buffers; off: pass each piece at once",
+        "hold what a slow client does not take, so that the upstream is done; off: the client's pace is the upstream's",
     ),
+    words("proxy_buffers", REQUEST, 2..=2, "8 8k", "number and size: so much of it is held in memory"),
+    one("proxy_max_temp_file_size", REQUEST, Kind::Offset, "1024m", "so much more in a file; 0: nothing"),
+    words("proxy_temp_path", REQUEST, 1..=4, "proxy_temp", "folder of such files, which have no names there"),
     one("proxy_request_buffering", REQUEST, Kind::Flag, "on", "read the body before the upstream is asked"),
     one("proxy_buffer_size", REQUEST, Kind::Size, "8k", "buffer for the head of the answer"),
     words(

@@ -11,7 +11,8 @@ pub const ROWS: &[Directive] = &[
         UPSTREAM,
         1..=ANY,
         "",
-        "address with weight, max_conns, max_fails, fail_timeout, slow_start, route, backup, drain, down",
+        "address with weight, max_conns, max_fails, fail_timeout, slow_start, route, backup, drain, down; \
+         `resolve`: its addresses follow the name servers, `service=`: those of SRV records",
     )
     .many(),
     words(
@@ -73,6 +74,8 @@ pub const ROWS: &[Directive] = &[
         "",
         "the file that keeps the servers of the group, changed through the API, over restarts; needs `zone`",
     ),
+    words("resolver", UPSTREAM, 1..=ANY, "", "name servers for the servers with `resolve`, as in http"),
+    one("resolver_timeout", UPSTREAM, Kind::Millis, "30s", "longest wait for name servers"),
     words("keepalive", UPSTREAM, 1..=2, "32", "idle connections kept per worker; 0: none"),
     one("keepalive_requests", UPSTREAM, Kind::Count, "1000", "requests over one upstream connection"),
     one("keepalive_time", UPSTREAM, Kind::Millis, "1h", "longest life of an upstream connection"),

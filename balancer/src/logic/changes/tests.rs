@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::conf::blocks;
+use crate::conf::build::NAMELESS;
 use crate::conf::table::Context;
 use crate::conf::upstream::{Keepalive, Method, Origin, UpstreamId};
 
@@ -17,6 +18,8 @@ fn group(method: Method, servers: &[&str]) -> Upstream {
         origin: Origin::Block,
         method,
         peers: servers.iter().map(peer).collect(),
+        named: Vec::new(),
+        naming: NAMELESS,
         keepalive: Keepalive::default(),
         sticky: None,
         queue: None,
@@ -84,7 +87,7 @@ proptest! {
         if !route.is_empty() {
             terms.sid = Sid::Route(route.as_str().into());
         }
-        let text = server_line(&terms);
+        let text = server_line(&terms, "");
         let nodes = blocks::fragment(text.as_bytes(), Path::new("state"), Context::UPSTREAM).unwrap();
         prop_assert_eq!(nodes.len(), 1);
         prop_assert_eq!(crate::conf::build::server_terms(&nodes[0]).unwrap(), terms);

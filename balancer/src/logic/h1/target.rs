@@ -154,7 +154,8 @@ pub fn normalise(path: &[u8], merge_slashes: bool, out: &mut Vec<u8>) -> Result<
 /// Resolves a last segment of `.` or `..` and cuts it off together with the slash before it; true when it did.
 fn close_segment(out: &mut Vec<u8>, base: usize) -> Result<bool, Refusal> {
     let Some(slash) = out[base..].iter().rposition(|byte| *byte == b'/').map(|at| base + at) else {
-        return Ok(false);
+        // A path of an origin may begin without one, and goes up no more than others do.
+        return if &out[base..] == b".." { Err(Refusal::Target) } else { Ok(false) };
     };
     match &out[slash + 1..] {
         b"." => out.truncate(slash),

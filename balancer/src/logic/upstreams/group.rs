@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
 
+use crate::conf::build::NAMELESS;
 use crate::conf::check::CheckTerms;
 use crate::conf::upstream::{
     Address, Keepalive, Method, Origin, Peer, StickyKind, StickyLearn, Terms, Upstream, UpstreamId,
@@ -68,14 +69,16 @@ impl Group {
         Group { upstream, method, sessions, state: Mutex::new(state) }
     }
 
-    /// A group of one address that only the request knows: the target of a `proxy_pass` with variables.
-    pub fn single(name: &str, address: Address) -> Group {
+    /// A group that only the request knows: the target of a `proxy_pass` with variables.
+    pub fn own(name: &str, addresses: impl IntoIterator<Item = Address>) -> Group {
         Group::new(Arc::new(Upstream {
             id: UpstreamId(usize::MAX),
             name: name.into(),
             origin: Origin::Implicit,
             method: Method::RoundRobin,
-            peers: vec![Peer::at(address, Terms::new(name))],
+            peers: addresses.into_iter().map(|address| Peer::at(address, Terms::new(name))).collect(),
+            named: Vec::new(),
+            naming: NAMELESS,
             keepalive: Keepalive::default(),
             sticky: None,
             queue: None,
@@ -89,11 +92,7 @@ impl Group {
         let mut state = before.lock();
         let mut group = Group::new(upstream.clone());
         group.take_sessions(before);
-        let place = |peer: &Peer| {
-            let same = |new: &Peer| new.address == peer.address && new.terms.server == peer.terms.server;
-            upstream.peers.iter().position(same)
-        };
-        let places: Vec<Option<usize>> = before.upstream.peers.iter().map(place).collect();
+        let places = places(&before.upstream.peers, &upstream.peers);
         let taken = group.state.get_mut().unwrap_or_else(PoisonError::into_inner);
         taken.next_id = state.next_id;
         for (new, peer) in taken.balance.peers_mut().iter_mut().enumerate() {
@@ -134,6 +133,8 @@ impl Group {
             && self.method == method_of(&upstream.method)
             && ours.id == upstream.id
             && ours.peers == upstream.peers
+            && ours.named == upstream.named
+            && ours.naming == upstream.naming
             && ours.queue == upstream.queue
             && ours.zone == upstream.zone
             && ours.state_file == upstream.state_file
@@ -302,6 +303,14 @@ impl Group {
         state.balance.on_header(picked, took, now)
     }
 
+    fn on_switched(&self, picked: Picked, now: Duration) {
+        let mut state = self.lock();
+        if let Some((successor, picked)) = state.in_successor(picked) {
+            successor.on_switched(picked, now);
+        }
+        state.balance.on_switched(picked, now);
+    }
+
     fn on_end(&self, picked: Picked, ending: Ending, now: Option<Duration>) -> bool {
         let mut state = self.lock();
         let ejected = state.balance.on_end(picked, ending, now);
@@ -429,6 +438,11 @@ impl<'a> Lease<'a> {
         self.picked.has_header = self.group.on_header(self.picked, took, now);
     }
 
+    /// The server has switched protocols, for a connection that may last.
+    pub fn on_switched(&self, now: Duration) {
+        self.group.on_switched(self.picked, now);
+    }
+
     /// The request is over. True when this failure has just taken the server out of the rotation.
     pub fn end(mut self, ending: Ending, now: Duration) -> bool {
         self.is_open = false;
@@ -442,6 +456,21 @@ impl Drop for Lease<'_> {
             self.group.on_end(self.picked, Ending::Blameless, None);
         }
     }
+}
+
+/// Where each of these servers is among the others: the same line and address. One that is there twice is matched once
+/// by each.
+fn places(before: &[Peer], after: &[Peer]) -> Vec<Option<usize>> {
+    let mut is_taken = vec![false; after.len()];
+    let place = |peer: &Peer| {
+        let same = |(index, new): (usize, &Peer)| {
+            !is_taken[index] && new.address == peer.address && new.terms.server == peer.terms.server
+        };
+        let place = after.iter().enumerate().position(same)?;
+        is_taken[place] = true;
+        Some(place)
+    };
+    before.iter().map(place).collect()
 }
 
 fn learn_of(upstream: &Upstream) -> Option<&StickyLearn> {

@@ -5,6 +5,7 @@ use std::task::Waker;
 use proptest::prelude::*;
 
 use super::*;
+use crate::conf::build::NAMELESS;
 use crate::conf::upstream::{Address, Keepalive, Method, Origin, Peer, QueueTerms, Terms};
 use crate::logic::choose::{Attempts, Ending, Key};
 use crate::logic::health::Unusable;
@@ -20,6 +21,8 @@ fn upstream(ports: &[u16]) -> Upstream {
         origin: Origin::Block,
         method: Method::RoundRobin,
         peers: ports.iter().map(peer).collect(),
+        named: Vec::new(),
+        naming: NAMELESS,
         keepalive: Keepalive::default(),
         sticky: None,
         queue: None,
@@ -65,6 +68,27 @@ fn a_failed_server_is_passed_over_and_said_so_once() {
     assert_eq!(group.unusable(0, now), Some(Unusable::Failed));
     let next = group.pick(&mut attempts(), now).expect("the other server");
     assert_eq!(next.index(), 1);
+}
+
+#[test]
+fn a_server_that_has_failed_is_back_when_a_connection_to_it_has_switched_protocols_and_not_when_that_ends() {
+    let set = set(&[1, 2], None);
+    let group = set.group(UpstreamId(0));
+    let failed = Duration::from_secs(100);
+    let first = group.pick(&mut attempts(), failed).expect("a live server");
+    let index = first.index();
+    assert!(first.end(Ending::Failed, failed));
+    let later = Duration::from_secs(200);
+    // Its weight comes back with each choice: the other one has its turn twice before.
+    let mut leases: Vec<Lease<'_>> =
+        (0..3).map(|_| group.pick(&mut attempts(), later).expect("a live server")).collect();
+    let probe =
+        leases.iter().position(|lease| lease.index() == index).expect("its time is over: it is tried");
+    assert_eq!(group.unusable(index, later), Some(Unusable::Failed), "one probe at a time");
+    leases[probe].on_switched(later);
+    assert_eq!(group.unusable(index, later), None);
+    leases.clear();
+    assert_eq!(conns(&set), [0, 0]);
 }
 
 #[test]

@@ -132,3 +132,10 @@ proptest! {
         prop_assert_eq!(rules.find(&facts(&text(other), "d", "u")).is_some(), same);
     }
 }
+
+#[test]
+fn a_line_with_pam_lets_nobody_in_and_says_what_to_use_instead() {
+    let (rules, warnings) = read_with("host all all all pam pamservice=pgbouncer\n", &no_files);
+    assert_eq!(method_of(&rules, facts("10.0.0.1", "a", "u1")), None);
+    assert!(warnings[0].contains("pam is not offered") && warnings[0].contains("ldap"), "{warnings:?}");
+}

@@ -119,7 +119,7 @@ const KEYS: &[(&str, Option<&str>, Changes, &str)] = {
 };
 
 /// Keys that PgBouncer does not have.
-const OURS: &[&str] = &["metrics_listen_addr", "metrics_listen_port", "worker_threads"];
+const OURS: &[&str] = &["metrics_listen_addr", "metrics_listen_port", "worker_busy", "worker_threads"];
 
 fn tried() -> impl Iterator<Item = (&'static Key, &'static str)> {
     let listed = KEYS.iter().filter(|(.., sample)| !sample.is_empty());
@@ -193,4 +193,11 @@ fn a_value_that_makes_no_sense_is_an_error_with_file_and_line() {
         count += 1;
     }
     assert!(count > 50, "only {count} keys were tried");
+}
+
+#[test]
+fn pam_is_refused_with_what_to_use_instead() {
+    let key = Key::find("auth_type").unwrap();
+    let what = key.set(&mut Keys::default(), "pam").unwrap_err();
+    assert!(what.contains("pam is not offered") && what.contains("scram-sha-256"), "{what}");
 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::logic::ports::{clashes, listening};
 use crate::settings::Overrides;
 
 fn plan_with(pairs: &[(&str, &str)], overrides: Overrides) -> Plan {
@@ -14,6 +15,8 @@ fn plan_with(pairs: &[(&str, &str)], overrides: Overrides) -> Plan {
     let secrets = Secrets(names.map(|name| (name, format!("{name}@value"))).into());
     let files = Files {
         programs: "/s/release".into(),
+        current: "/s/current".into(),
+        run: "/s/run".into(),
         conf: "/s/conf".into(),
         data: "/s/data".into(),
         postgres_bin: "/pg/bin".into(),

@@ -1,70 +1,171 @@
-//! One member: its queue as others fill it, and its seat in a room, which it leaves by dropping it.
+//! One member: its queue as others fill it, the socket that empties it, and its seat in a room, which it leaves by
+//! dropping it.
 
+use std::io::{ErrorKind, IoSlice};
+use std::net::Shutdown;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use axum::extract::ws::Utf8Bytes;
+use socket2::SockRef;
+use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
+use super::writers::Writer;
 use super::{Hub, READ_PAUSE, RoomCell, deliver, portion};
 use crate::logic::frames::ServerFrame;
 use crate::logic::message::{Author, Offset};
 use crate::logic::outbox::{End, Outbox, Pushed};
 use crate::logic::rooms::{Joined, MemberId};
+use crate::logic::wire::Frame;
 
 /// How often a catch-up looks whether the queue has drained.
 const ROOM_PAUSE: Duration = Duration::from_millis(20);
+/// Frames of one write call.
+const SLICES_MAX: usize = 64;
 
 /// Somebody's connection as the room sees it.
 pub struct Member {
     pub id: MemberId,
     pub user: Author,
-    outbox: Mutex<Outbox<Utf8Bytes>>,
-    ready: Notify,
+    pub socket: TcpStream,
+    outbox: Mutex<Outbox<Frame>>,
+    writer: Arc<Writer>,
+    /// Wakes up the socket's own task: the end has come, the socket is full, or it is broken.
+    alarm: Notify,
+}
+
+/// How far a write came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Written {
+    /// Nothing waits any more.
+    All,
+    /// The socket takes no more for now; so many frames have left as a whole.
+    Until(usize),
+    /// The socket is broken.
+    Nothing,
 }
 
 impl Member {
-    /// Queues a frame that must arrive.
-    pub fn push(&self, frame: Utf8Bytes) {
-        // A refusal is either the end itself, which the socket must see, or comes after it.
-        let _ = self.lock().push(frame);
-        self.ready.notify_one();
-    }
-
-    /// Queues a frame that may be lost.
-    pub fn push_passing(&self, frame: Utf8Bytes) {
-        if self.lock().push_passing(frame) == Pushed::Queued {
-            self.ready.notify_one();
+    /// Queues a frame that must arrive; the writer sends it.
+    pub fn push(self: &Arc<Self>, frame: Frame) {
+        let (pushed, claimed) = {
+            let mut outbox = self.lock();
+            (outbox.push(frame), outbox.claim())
+        };
+        if claimed {
+            self.writer.list(Arc::clone(self));
+        }
+        // A refusal is either the end itself, which the socket's task must see, or comes after it.
+        if pushed == Pushed::Refused {
+            self.alarm.notify_one();
         }
     }
 
+    /// Queues a frame that may be lost.
+    pub fn push_passing(self: &Arc<Self>, frame: Frame) {
+        let claimed = {
+            let mut outbox = self.lock();
+            outbox.push_passing(frame) == Pushed::Queued && outbox.claim()
+        };
+        if claimed {
+            self.writer.list(Arc::clone(self));
+        }
+    }
+
+    /// Says something to this member alone. It leaves at once: whoever says it has nothing better to do.
     pub fn say(&self, frame: &ServerFrame<'_>) {
-        self.push(frame.encode().into());
+        self.push_now(Frame::text(&frame.encode()));
+    }
+
+    /// Queues a frame that must arrive and writes the queue, unless somebody else is about to.
+    pub fn push_now(&self, frame: Frame) {
+        let (pushed, claimed) = {
+            let mut outbox = self.lock();
+            (outbox.push(frame), outbox.claim())
+        };
+        if claimed {
+            self.write();
+        }
+        if pushed == Pushed::Refused {
+            self.alarm.notify_one();
+        }
+    }
+
+    /// Writes what waits, as far as the socket takes it. All that waits shares a write call. Never waits itself, so
+    /// the lock is held for no longer than the kernel needs to copy it.
+    pub fn write(&self) -> Written {
+        let mut outbox = self.lock();
+        let mut finished = 0;
+        while !outbox.is_empty() {
+            self.writer.writes.inc();
+            match write_once(&self.socket, outbox.unwritten()) {
+                Ok(len) => finished += outbox.on_written(len),
+                Err(cause) if cause.kind() == ErrorKind::WouldBlock => {
+                    outbox.on_full();
+                    self.alarm.notify_one();
+                    return Written::Until(finished);
+                }
+                Err(_) => {
+                    outbox.on_broken();
+                    self.alarm.notify_one();
+                    return Written::Nothing;
+                }
+            }
+        }
+        Written::All
     }
 
     pub fn close(&self, end: End) {
         self.lock().close(end);
-        self.ready.notify_one();
+        self.alarm.notify_one();
     }
 
-    pub fn pop(&self) -> Option<Utf8Bytes> {
-        self.lock().pop()
+    /// Queues the close frame behind everything that still goes out.
+    pub fn push_last(&self, frame: Frame) {
+        self.lock().push_last(frame);
+    }
+
+    /// Ends the connection for both sides, whoever else still knows this member.
+    pub fn hang_up(&self) {
+        // It fails only where the other side was faster.
+        let _ = SockRef::from(&self.socket).shutdown(Shutdown::Both);
     }
 
     pub fn end(&self) -> Option<End> {
         self.lock().end()
     }
 
-    /// Comes back when there is something to write, or the end.
-    pub async fn ready(&self) {
-        self.ready.notified().await;
+    /// Whether the queue waits for the socket: see [`Member::writable`].
+    pub fn is_stalled(&self) -> bool {
+        self.lock().is_stalled()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Outbox<Utf8Bytes>> {
+    /// Comes back when the socket takes more. One task may wait at a time.
+    pub async fn writable(&self) {
+        // An error shows at the next write.
+        let _ = std::future::poll_fn(|context| self.socket.poll_write_ready(context)).await;
+    }
+
+    /// Comes back when the socket's task must look: the end, a full socket, a broken one.
+    pub async fn alarm(&self) {
+        self.alarm.notified().await;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Outbox<Frame>> {
         self.outbox.lock().expect("nobody panics while holding it")
     }
+}
+
+fn write_once<'a>(socket: &TcpStream, frames: impl Iterator<Item = &'a [u8]>) -> std::io::Result<usize> {
+    let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+    let mut count = 0;
+    for (slice, frame) in slices.iter_mut().zip(frames) {
+        *slice = IoSlice::new(frame);
+        count += 1;
+    }
+    chassis::sockets::try_send(socket, &slices[..count])
 }
 
 /// A place in a room: reserved before the upgrade, taken after it, left by dropping.
@@ -88,19 +189,29 @@ impl Seat {
     }
 
     /// Takes the seat. The welcome is the first frame of its queue; with `since` the past follows.
-    pub fn take(&mut self, user: Author, since: Option<Offset>, served_by: &str) -> Arc<Member> {
+    pub fn take(
+        &mut self,
+        socket: TcpStream,
+        user: Author,
+        since: Option<Offset>,
+        served_by: &str,
+    ) -> Arc<Member> {
         let hub = &self.hub;
+        let id = hub.next_member.fetch_add(1, Ordering::Relaxed);
         let member = Arc::new(Member {
-            id: hub.next_member.fetch_add(1, Ordering::Relaxed),
+            id,
             user: user.clone(),
+            socket,
             outbox: Mutex::new(Outbox::new(hub.parts.queue_bytes)),
-            ready: Notify::new(),
+            writer: hub.writers.of(id),
+            alarm: Notify::new(),
         });
         let joined = {
             let mut room = self.cell.lock();
             let joined = room.join(member.id, Arc::clone(&member), since);
             let Joined { offset, resumed, .. } = joined;
-            member.say(&ServerFrame::Welcome { session_id: self.cell.session, offset, served_by, resumed });
+            let session_id = self.cell.session;
+            member.say(&ServerFrame::Welcome { session_id, offset, served_by, resumed });
             joined
         };
         let connections = hub.connections.fetch_add(1, Ordering::AcqRel) + 1;
@@ -140,7 +251,7 @@ impl Drop for Seat {
 }
 
 /// Reads the past of one member, no faster than it takes it, until it is live or gone.
-async fn catch_up(hub: &Hub, cell: &RoomCell, member: &Member) {
+async fn catch_up(hub: &Hub, cell: &RoomCell, member: &Arc<Member>) {
     loop {
         let Some(read) = cell.lock().next_catch_up(member.id) else { return };
         let rows = match hub.page(cell.session, read.after).await {

@@ -1,10 +1,10 @@
-//! Where the stack under check is, put together from its status, the command line and, under docker, the engine.
+//! Where the stack is that is checked or tried, put together from its status, the command line and, under docker, the engine.
 
-use super::engine;
 use crate::accounts::{self, Account};
-use crate::args::VerifyArgs;
+use crate::args::PlaceArgs;
+use crate::engine;
 use crate::http::{Client, Dialer};
-use crate::logic::fleet::{self, Address, Fleet, Replica};
+use crate::logic::fleet::{self, Address, Fleet, Replica, Service};
 use crate::logic::target::Target;
 use anyhow::{Context, anyhow};
 use chassis::settings::{EnvFile, Kind, Setting, Values};
@@ -31,6 +31,13 @@ static SETTINGS: &[Setting] = &[
         doc: "user of database and console",
     },
     Setting { name: "DB_PASSWORD", kind: Kind::Secret, default: "", live: false, doc: "password of DB_USER" },
+    Setting {
+        name: "ADMIN_TOKEN",
+        kind: Kind::Secret,
+        default: "",
+        live: false,
+        doc: "an admin's access token, as `./deploy-loadbalanced.sh token` prints it",
+    },
     Setting { name: "PGPASSFILE", kind: Kind::Text, default: "", live: false, doc: "libpq password file" },
 ];
 
@@ -48,7 +55,10 @@ pub struct Site {
     pub database: String,
     pub user: String,
     pub supervisor_pid: Option<u32>,
+    pub services: Vec<Service>,
     pub keeper: Keeper,
+    /// For the monitoring routes.
+    pub admin_token: Option<String>,
     passwords: Passwords,
 }
 
@@ -75,7 +85,7 @@ struct Passwords {
 }
 
 impl Site {
-    pub async fn find(args: &VerifyArgs, lookup: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<Self> {
+    pub async fn find(args: &PlaceArgs, lookup: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<Self> {
         let file = match &args.config {
             Some(path) => EnvFile::read(path)?.into_values()?,
             None => BTreeMap::new(),
@@ -117,7 +127,9 @@ impl Site {
             database: named(&args.database, fleet.database.as_ref().map(|db| &db.name), "DB_NAME"),
             user: named(&args.user, fleet.database.as_ref().map(|db| &db.user), "DB_USER"),
             supervisor_pid: fleet.supervisor_pid,
+            services: fleet.services.clone(),
             keeper: if args.docker { Keeper::Docker } else { Keeper::Supervisor },
+            admin_token: values.opt("ADMIN_TOKEN").map(str::to_owned),
             passwords: Passwords::find(&values, &fleet)?,
         })
     }

@@ -1,0 +1,161 @@
+//! The listening sockets of one worker: opened and closed as the configuration says, and the tasks that accept from them.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use socket2::SockRef;
+
+use super::Worker;
+use crate::arrival;
+use crate::running::{Listener, Socket};
+use crate::wire::Wire;
+
+/// Pause after an accept that failed for lack of descriptors or memory: trying again at once would only burn time.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The listening sockets of a worker, each with the task that accepts from it.
+#[derive(Debug, Default)]
+pub(super) struct Doors {
+    open: Vec<Door>,
+}
+
+/// One listening socket, shared with the task that accepts from it.
+#[derive(Debug)]
+struct Door {
+    listener: Arc<Listener>,
+    acceptor: Rc<Acceptor>,
+    /// Which of the listens of the present generation it is.
+    position: Rc<Cell<usize>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Doors {
+    /// Opens what is new in the current generation, closes what is gone; sockets that stay are not touched.
+    pub(super) fn open(&mut self, worker: &Rc<Worker>) {
+        let running = worker.generation().running.clone();
+        let mut before = std::mem::take(&mut self.open);
+        for (position, listener) in running.listeners.iter().enumerate() {
+            match before.iter().position(|door| Arc::ptr_eq(&door.listener, listener)) {
+                Some(found) => {
+                    let door = before.swap_remove(found);
+                    door.position.set(position);
+                    self.open.push(door);
+                }
+                None => self.open.extend(Door::open(worker, listener, position)),
+            }
+        }
+        before.into_iter().for_each(|door| door.close(worker));
+    }
+
+    pub(super) fn close(&mut self, worker: &Rc<Worker>) {
+        self.open.drain(..).for_each(|door| door.close(worker));
+    }
+}
+
+impl Door {
+    fn open(worker: &Rc<Worker>, listener: &Arc<Listener>, position: usize) -> Option<Door> {
+        let address = &listener.listen.address;
+        let acceptor = match listener.socket(worker.index).and_then(Acceptor::new) {
+            Ok(acceptor) => Rc::new(acceptor),
+            Err(cause) => {
+                tracing::error!(%address, %cause, "cannot accept on {address}: {cause}");
+                return None;
+            }
+        };
+        let position = Rc::new(Cell::new(position));
+        let task = tokio::task::spawn_local(accept(worker.clone(), acceptor.clone(), position.clone()));
+        Some(Door { listener: listener.clone(), acceptor, position, task })
+    }
+
+    /// Clients whose connection the kernel has already accepted are served, not reset.
+    fn close(self, worker: &Rc<Worker>) {
+        self.task.abort();
+        while let Some((wire, peer)) = self.acceptor.accept_waiting() {
+            welcome(worker, wire, peer, &self.position);
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Acceptor {
+    Tcp(tokio::net::TcpListener),
+    Unix(tokio::net::UnixListener),
+}
+
+impl Acceptor {
+    fn new(socket: Socket) -> io::Result<Acceptor> {
+        Ok(match socket {
+            Socket::Tcp(listener) => Acceptor::Tcp(tokio::net::TcpListener::from_std(listener)?),
+            Socket::Unix(listener) => Acceptor::Unix(tokio::net::UnixListener::from_std(listener)?),
+        })
+    }
+
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Wire, Option<std::net::SocketAddr>)>> {
+        match self {
+            Acceptor::Tcp(listener) => {
+                let (tcp, peer) = ready!(listener.poll_accept(cx))?;
+                // Fails only on a client that has left already; reading will say so.
+                let _ = tcp.set_nodelay(true);
+                Poll::Ready(Ok((Wire::Tcp(tcp), Some(peer))))
+            }
+            Acceptor::Unix(listener) => listener.poll_accept(cx).map_ok(|(unix, _)| (Wire::Unix(unix), None)),
+        }
+    }
+
+    /// A connection that waits in the kernel's queue. Asks the kernel itself: tokio knows only what it was last told.
+    fn accept_waiting(&self) -> Option<(Wire, Option<std::net::SocketAddr>)> {
+        let socket = match self {
+            Acceptor::Tcp(listener) => SockRef::from(listener),
+            Acceptor::Unix(listener) => SockRef::from(listener),
+        };
+        let (stream, peer) = socket.accept().ok()?;
+        stream.set_nonblocking(true).ok()?;
+        match self {
+            Acceptor::Tcp(_) => {
+                stream.set_tcp_nodelay(true).ok()?;
+                let tcp = tokio::net::TcpStream::from_std(stream.into()).ok()?;
+                Some((Wire::Tcp(tcp), peer.as_socket()))
+            }
+            Acceptor::Unix(_) => {
+                Some((Wire::Unix(tokio::net::UnixStream::from_std(stream.into()).ok()?), None))
+            }
+        }
+    }
+}
+
+fn welcome(worker: &Rc<Worker>, wire: Wire, peer: Option<std::net::SocketAddr>, position: &Rc<Cell<usize>>) {
+    let generation = worker.generation();
+    let connections_max = generation.running.settings.events.worker_connections;
+    if worker.connections.len() >= connections_max {
+        generation.running.metrics.connections_dropped.fetch_add(1, Relaxed);
+        tracing::error!("{connections_max} worker_connections are not enough");
+        return;
+    }
+    generation.running.metrics.connections_accepted.fetch_add(1, Relaxed);
+    worker.connections.expect_one();
+    tokio::task::spawn_local(arrival::serve(worker.clone(), wire, peer, position.clone()));
+}
+
+async fn accept(worker: Rc<Worker>, acceptor: Rc<Acceptor>, position: Rc<Cell<usize>>) {
+    loop {
+        match poll_fn(|cx| acceptor.poll_accept(cx)).await {
+            Ok((wire, peer)) => welcome(&worker, wire, peer, &position),
+            // The client left before we came to it.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
+                ) => {}
+            Err(cause) => {
+                tracing::error!(%cause, "accept failed: {cause}");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}

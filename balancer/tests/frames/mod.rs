@@ -1,0 +1,77 @@
+//! A client of HTTP/2 that sends bare frames, for what no honest peer does.
+
+#![allow(dead_code, reason = "each test binary uses its own part")]
+#![allow(clippy::unwrap_used, reason = "a world that cannot be built fails its test loudly")]
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use crate::common::PATIENCE;
+
+pub const HEADERS: u8 = 1;
+pub const RST_STREAM: u8 = 3;
+pub const SETTINGS: u8 = 4;
+pub const PING: u8 = 6;
+pub const GOAWAY: u8 = 7;
+pub const WINDOW_UPDATE: u8 = 8;
+pub const CONTINUATION: u8 = 9;
+pub const END_STREAM: u8 = 1;
+pub const END_HEADERS: u8 = 4;
+pub const ENHANCE_YOUR_CALM: u32 = 11;
+
+/// `GET / http://x`, from the static table.
+pub const GET: &[u8] = &[0x82, 0x86, 0x84, 0x41, 1, b'x'];
+
+/// A client that sends whatever frames it is told.
+pub struct Frames {
+    pub stream: TcpStream,
+}
+
+/// One frame that came.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Frame {
+    pub kind: u8,
+    pub stream: u32,
+    pub payload: Vec<u8>,
+}
+
+impl Frames {
+    pub fn connect(port: u16) -> Frames {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
+        let mut frames = Frames { stream };
+        assert!(frames.send(SETTINGS, 0, 0, &[]));
+        frames
+    }
+
+    /// False once the other side does not listen any more.
+    pub fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) -> bool {
+        let mut frame = (payload.len() as u32).to_be_bytes()[1..].to_vec();
+        frame.extend_from_slice(&[kind, flags]);
+        frame.extend_from_slice(&stream.to_be_bytes());
+        frame.extend_from_slice(payload);
+        self.stream.write_all(&frame).is_ok()
+    }
+
+    pub fn next(&mut self) -> Option<Frame> {
+        let mut head = [0; 9];
+        self.stream.read_exact(&mut head).ok()?;
+        let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+        self.stream.read_exact(&mut payload).ok()?;
+        let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+        Some(Frame { kind: head[3], stream, payload })
+    }
+
+    /// The first frame of this kind.
+    pub fn first(&mut self, kind: u8) -> Option<Frame> {
+        std::iter::from_fn(|| self.next()).find(|frame| frame.kind == kind)
+    }
+
+    /// Why the other side ended the connection; `None`: without a word.
+    pub fn goodbye(&mut self) -> Option<u32> {
+        let frame = self.first(GOAWAY)?;
+        Some(u32::from_be_bytes(frame.payload[4..8].try_into().unwrap()))
+    }
+}

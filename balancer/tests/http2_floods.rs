@@ -1,0 +1,163 @@
+//! Clients of HTTP/2 that want work done which serves nothing: each kind of flood has its bound.
+
+#![allow(clippy::unwrap_used, reason = "a world that cannot be built fails its test loudly")]
+
+mod common;
+mod frames;
+
+use common::{Balancer, Origin};
+use frames::{
+    CONTINUATION, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, Frames, GET, GOAWAY, HEADERS, PING, RST_STREAM,
+    SETTINGS, WINDOW_UPDATE,
+};
+
+fn on(location: &str) -> Balancer {
+    Balancer::start(&format!("server {{ listen 127.0.0.1:PORT; http2 on; location / {{ {location} }} }}"))
+}
+
+/// Somebody else is still served.
+fn assert_alive(balancer: &Balancer, path: &str) {
+    assert_eq!(balancer.client().get(path).status, 200);
+}
+
+#[test]
+fn rapid_reset_is_told_to_calm_down() {
+    let origin = Origin::scripted(|served| {
+        served.read_request();
+        served.read_to_end();
+    });
+    let balancer = Balancer::start(&format!(
+        "server {{ listen 127.0.0.1:PORT; http2 on; location / {{ proxy_pass http://127.0.0.1:{}; }}\n\
+         location /alive {{ return 200 ok; }} }}",
+        origin.port
+    ));
+    let mut client = Frames::connect(balancer.port);
+    let mut sent = 0;
+    for stream in (1..40_001).step_by(2) {
+        let opened = client.send(HEADERS, END_STREAM | END_HEADERS, stream, GET);
+        if !opened || !client.send(RST_STREAM, 0, stream, &8u32.to_be_bytes()) {
+            break;
+        }
+        sent += 1;
+    }
+    let goodbye = client.goodbye();
+    assert!(sent < 20_000 || goodbye == Some(ENHANCE_YOUR_CALM), "{sent} resets, {goodbye:?}");
+    let asked = origin.seen().len();
+    assert!(asked < 1000, "the origin was asked {asked} times");
+    assert_alive(&balancer, "/alive");
+}
+
+#[test]
+fn made_you_reset_is_told_to_calm_down() {
+    let origin = Origin::scripted(|served| {
+        served.read_request();
+        served.read_to_end();
+    });
+    let balancer = on(&format!("proxy_pass http://127.0.0.1:{};", origin.port));
+    let mut client = Frames::connect(balancer.port);
+    let mut sent = 0;
+    for stream in (1..40_001).step_by(2) {
+        let opened = client.send(HEADERS, END_STREAM | END_HEADERS, stream, GET);
+        // A window that grows by nothing is an error for which the server has to reset the stream.
+        if !opened || !client.send(WINDOW_UPDATE, 0, stream, &0u32.to_be_bytes()) {
+            break;
+        }
+        sent += 1;
+    }
+    let goodbye = client.goodbye();
+    assert!(sent < 20_000 || goodbye.is_some(), "{sent} streams, {goodbye:?}");
+    let asked = origin.seen().len();
+    assert!(asked < 3000, "the origin was asked {asked} times");
+}
+
+#[test]
+fn a_head_without_end_is_cut_off() {
+    let balancer = on("return 200 ok;");
+    let mut client = Frames::connect(balancer.port);
+    client.send(HEADERS, END_STREAM, 1, GET);
+    // A literal field, not indexed: name and value of 100 bytes each.
+    let mut field = vec![0, 100];
+    field.extend_from_slice(&[b'a'; 100]);
+    field.push(100);
+    field.extend_from_slice(&[b'b'; 100]);
+    let fields = field.repeat(70);
+    let mut sent = 0;
+    while sent < 1000 && client.send(CONTINUATION, 0, 1, &fields) {
+        sent += 1;
+    }
+    let goodbye = client.goodbye();
+    assert!(sent < 1000 || goodbye.is_some(), "{sent} CONTINUATION frames of 14 kB were read");
+}
+
+#[test]
+fn a_header_bomb_is_refused_and_costs_no_memory() {
+    let balancer = on("return 200 ok;");
+    let mut client = Frames::connect(balancer.port);
+    // One entry of 4,000 bytes in the dynamic table, then a thousand references of one byte: 4 MB of fields.
+    let mut block = GET.to_vec();
+    block.extend_from_slice(&[0x40, 1, b'a', 0x7f, 0xa1, 0x1e]);
+    block.extend_from_slice(&[b'b'; 4000]);
+    block.extend_from_slice(&[0xbe; 1000]);
+    client.send(HEADERS, END_STREAM | END_HEADERS, 1, &block);
+    let answer = std::iter::from_fn(|| client.next())
+        .find(|frame| matches!(frame.kind, HEADERS | RST_STREAM | GOAWAY))
+        .unwrap();
+    // `:status: 400` is the twelfth entry of the static table; 431 is no entry.
+    let is_refusal = answer.kind != HEADERS || answer.payload[0] != 0x88;
+    assert!(is_refusal, "{answer:?}");
+    assert_alive(&balancer, "/");
+}
+
+/// Sends a frame until the other side has had enough: how many of them were answered in kind, and the last word.
+fn flood_of(kind: u8, payload: &[u8]) -> (usize, Option<u32>) {
+    const FRAMES: usize = 50_000;
+    let balancer = on("return 200 ok;");
+    let mut client = Frames::connect(balancer.port);
+    let mut reader = Frames { stream: client.stream.try_clone().unwrap() };
+    let reading = std::thread::spawn(move || {
+        let (mut answered, mut goodbye) = (0, None);
+        while let Some(frame) = reader.next() {
+            answered += usize::from(frame.kind == kind);
+            if frame.kind == GOAWAY {
+                goodbye = Some(u32::from_be_bytes(frame.payload[4..8].try_into().unwrap()));
+            }
+        }
+        (answered, goodbye)
+    });
+    let _ = (0..FRAMES).all(|_| client.send(kind, 0, 0, payload));
+    // What is not ended by then is ended here, and all was answered.
+    let _ = client.stream.shutdown(std::net::Shutdown::Write);
+    let told = reading.join().unwrap();
+    assert_alive(&balancer, "/");
+    told
+}
+
+#[test]
+fn floods_of_pings_and_settings_are_ended_with_a_word() {
+    for (kind, payload) in [(PING, &[0; 8][..]), (SETTINGS, &[0, 3, 0, 0, 0, 100])] {
+        let (answered, goodbye) = flood_of(kind, payload);
+        assert!(answered < 5000, "{answered} frames of kind {kind} were answered");
+        assert!(matches!(goodbye, None | Some(ENHANCE_YOUR_CALM)), "kind {kind}: {goodbye:?}");
+    }
+}
+
+#[test]
+fn windows_opened_for_nothing_are_bounded() {
+    let balancer = on("return 200 ok;");
+    let mut client = Frames::connect(balancer.port);
+    let opened = (0..2_000_000u32).take_while(|_| client.send(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1])).count();
+    assert!(opened < 2_000_000, "26 MB of them were taken");
+    assert_alive(&balancer, "/");
+}
+
+#[test]
+fn who_pings_now_and_then_is_answered_each_time() {
+    let balancer = on("return 200 ok;");
+    let mut client = Frames::connect(balancer.port);
+    for count in 0..900u64 {
+        assert!(client.send(PING, 0, 0, &count.to_be_bytes()));
+        assert_eq!(client.first(PING).unwrap().payload, count.to_be_bytes());
+    }
+    client.send(HEADERS, END_STREAM | END_HEADERS, 1, GET);
+    assert_eq!(client.first(HEADERS).unwrap().stream, 1);
+}

@@ -1,0 +1,146 @@
+//! Pages with commands (`ssi`), charsets, and logs whose names have variables, through the binary.
+
+#![allow(clippy::unwrap_used, reason = "a world that cannot be built fails its test loudly")]
+
+mod common;
+
+use std::io::Read as _;
+
+use common::{Balancer, Origin, wait_until};
+
+fn with_pages(pages: &[(&str, &str)], http: &str) -> Balancer {
+    let balancer = Balancer::start(http);
+    for (name, text) in pages {
+        std::fs::write(balancer.path(name), text).unwrap();
+    }
+    balancer
+}
+
+#[test]
+fn a_page_is_made_of_what_its_commands_bring() {
+    let origin =
+        Origin::answering("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n<b>\r\n0\r\n\r\n");
+    let balancer = with_pages(
+        &[
+            (
+                "page.html",
+                "a<!--#include virtual=\"/up?x\" -->b<!--#include virtual=\"/up\" set=\"v\" --><!--#echo var=\"v\" -->",
+            ),
+            (
+                "if.html",
+                "<!--#if expr=\"$arg_a = /^1+$/\" -->one<!--#elif expr=\"$arg_a\" -->other<!--#else -->none<!--#endif -->",
+            ),
+            (
+                "nest.html",
+                "[<!--#include virtual=\"/if.html?a=11\" -->]<!--#set var=\"x\" value=\"$arg_q-$mine\" --><!--#echo var=\"x\" encoding=\"none\" -->",
+            ),
+            (
+                "stub.html",
+                "<!--#block name=\"s\" -->gone<!--#endblock --><!--#include virtual=\"/no.html\" stub=\"s\" --><!--#nonsense -->",
+            ),
+            ("self.html", "x<!--#include virtual=\"/self.html\" -->"),
+        ],
+        &format!(
+            "ssi on; root DIR; types {{ text/html html; }} map $arg_q $mine {{ default m; }}\n\
+             server {{ listen 127.0.0.1:PORT; location / {{ set $never 1; }}\n\
+             location /up {{ ssi off; proxy_pass http://127.0.0.1:{}; }} }}",
+            origin.port
+        ),
+    );
+    let mut client = balancer.client();
+    let page = client.get("/page.html");
+    assert_eq!((page.status, &page.body[..]), (200, "a<b>b&lt;b&gt;"));
+    assert_eq!(page.header("last-modified"), None, "it is not as old as its text");
+    assert!(origin.seen()[0].starts_with("GET /up?x "));
+    assert_eq!(client.get("/if.html?a=11").body, "one");
+    assert_eq!(client.get("/if.html?a=12").body, "other");
+    assert_eq!(client.get("/if.html").body, "none");
+    assert_eq!(client.get("/nest.html?q=7").body, "[one]7-m");
+    assert_eq!(client.get("/stub.html").body, "gone[an error occurred while processing the directive]");
+    let looped = client.get("/self.html");
+    assert!(looped.status == 200 && looped.body.starts_with("xxxx"), "it ends");
+    assert_eq!(client.get("/if.html").body, "none", "the connection goes on");
+}
+
+#[test]
+fn pages_of_upstreams_are_made_too_and_what_is_no_page_passes() {
+    let origin = Origin::scripted(|served| {
+        while let Some(head) = served.read_request() {
+            let kind = if head.starts_with("GET /text") { "text/plain" } else { "text/html" };
+            let body = "<!--#echo var=\"arg_a\" -->";
+            served.send(&format!(
+                "HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nETag: \"1\"\r\nContent-Length: {}\r\n\r\n{body}",
+                body.len()
+            ));
+        }
+    });
+    let balancer = Balancer::start(&format!(
+        "server {{ listen 127.0.0.1:PORT; ssi on; gzip on; gzip_min_length 1;\n\
+         location / {{ proxy_pass http://127.0.0.1:{}; }} }}",
+        origin.port
+    ));
+    let mut client = balancer.client();
+    assert_eq!(client.get("/?a=%3Ci").body, "%3Ci");
+    assert_eq!(client.get("/text").body, "<!--#echo var=\"arg_a\" -->");
+    client.send("GET /?a=zz HTTP/1.1\r\nHost: a\r\nAccept-Encoding: gzip\r\nConnection: close\r\n\r\n");
+    let (answer, _) = client.rest();
+    assert!(String::from_utf8_lossy(&answer).contains("Content-Encoding: gzip"));
+    client = balancer.client();
+    client.send("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.response_to_head().status, 200);
+}
+
+#[test]
+fn a_charset_is_named_where_a_text_does_not_say_its_own() {
+    let origin = Origin::answering(
+        "HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=latin1\r\nContent-Length: 0\r\n\r\n",
+    );
+    let balancer = Balancer::start(&format!(
+        "charset utf-8; default_type text/plain;\n\
+         server {{ listen 127.0.0.1:PORT; location / {{ return 200 x; }} location /off {{ charset off; return 200 x; }}\n\
+         location /up {{ proxy_pass http://127.0.0.1:{}; }} location /over {{ override_charset on; proxy_pass http://127.0.0.1:{}; }}\n\
+         location /bin {{ default_type image/png; return 200 x; }} }}",
+        origin.port, origin.port
+    ));
+    let mut client = balancer.client();
+    let mut kind = |path: &str| client.get(path).header("content-type").unwrap().to_owned();
+    assert_eq!(kind("/"), "text/plain; charset=utf-8");
+    assert_eq!(kind("/off"), "text/plain");
+    assert_eq!(kind("/up"), "text/html; charset=latin1");
+    assert_eq!(kind("/over"), "text/html; charset=utf-8");
+    assert_eq!(kind("/bin"), "image/png");
+}
+
+#[test]
+fn logs_may_have_variables_in_their_names_and_may_be_packed() {
+    let balancer = Balancer::start(
+        "log_format short $uri; server { listen 127.0.0.1:PORT;\n\
+         location / { access_log DIR/log_$arg_n short; access_log DIR/packed.gz short gzip flush=10ms; return 200 x; } }",
+    );
+    let mut client = balancer.client();
+    for path in ["/a?n=1", "/b?n=2", "/c?n=1", "/d?n=../../x"] {
+        assert_eq!(client.get(path).status, 200);
+    }
+    let read = |name: &str| std::fs::read_to_string(balancer.path(name)).unwrap_or_default();
+    wait_until("all is written", || read("log_1") == "/a\n/c\n" && read("log_2") == "/b\n");
+    wait_until("the refusal is told", || balancer.errors().contains("\"..\" in the name of a log"));
+    wait_until("the packed log can be read", || {
+        let mut text = String::new();
+        let packed = std::fs::read(balancer.path("packed.gz")).unwrap_or_default();
+        flate2::read::MultiGzDecoder::new(&packed[..]).read_to_string(&mut text).is_ok()
+            && text == "/a\n/b\n/c\n/d\n"
+    });
+}
+
+#[test]
+fn a_header_variable_that_is_set_somewhere_is_the_clients_elsewhere() {
+    let balancer = Balancer::start(
+        "server { listen 127.0.0.1:PORT; location /set { set $http_x mine; return 200 $http_x; }\n\
+         location / { return 200 $http_x; } }",
+    );
+    let ask = |path: &str| {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\nX: theirs\r\n\r\n");
+        balancer.client().send(&request).response().body
+    };
+    assert_eq!((&ask("/set")[..], &ask("/")[..]), ("mine", "theirs"));
+}

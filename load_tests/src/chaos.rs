@@ -1,0 +1,314 @@
+//! A crowd of members, API users and streams, a blow to the stack under it, and the proof that nothing was lost.
+
+mod blow;
+mod gap;
+mod member;
+mod stage;
+mod traffic;
+
+pub use blow::Case;
+pub use traffic::open_session;
+
+use crate::accounts;
+use crate::args::PlaceArgs;
+use crate::generator;
+use crate::http::Call;
+use crate::logic::durations;
+use crate::logic::fault::Fault;
+use crate::logic::member_log::Stored;
+use crate::logic::table;
+use crate::recorder::Recorder;
+use crate::site::Site;
+use crate::stored;
+use anyhow::Context;
+use clap::Args;
+use member::Member;
+use serde_json::json;
+use stage::{Blow, Load, Room, Seat, Stage};
+use std::cell::{Cell, RefCell};
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+#[derive(Debug, Args)]
+pub struct ChaosArgs {
+    #[command(flatten)]
+    pub place: PlaceArgs,
+    /// What happens to the stack
+    #[arg(long, value_enum)]
+    pub case: Case,
+    /// WebSockets
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    pub sockets: u32,
+    /// Rooms that they sit in
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub rooms: u32,
+    /// Messages per second, over all rooms
+    #[arg(long, default_value_t = 100.0)]
+    pub messages: f64,
+    /// Streamed answers at the same time
+    #[arg(long, default_value_t = 50)]
+    pub streams: u32,
+    /// API requests per second
+    #[arg(long, default_value_t = 200.0)]
+    pub requests: f64,
+    /// Time before the blow, and after it when all is well again
+    #[arg(long, default_value = "20s", value_parser = durations::parse)]
+    pub calm: Duration,
+    /// How long Redis stands still
+    #[arg(long, default_value = "10s", value_parser = durations::parse)]
+    pub frozen: Duration,
+    /// Loopback networks to come from, so that ip_hash spreads the sockets
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u8).range(1..=250))]
+    pub sources: u8,
+    /// Longest 99th percentile of delivery while nothing is being killed; 0: not judged
+    #[arg(long, default_value = "100ms", value_parser = durations::parse)]
+    pub delivery_p99: Duration,
+}
+
+const ACCOUNTS: u32 = 50;
+const API_USERS: usize = 40;
+/// Sockets are opened at this rate: a crowd that comes at once is another trial.
+const CONNECT_PERIOD: Duration = Duration::from_millis(4);
+const SETTLE_LIMIT: Duration = Duration::from_secs(60);
+const ASK_EVERY: Duration = Duration::from_millis(20);
+
+/// Plays one case; exit code 1 when something was lost, doubled, out of order or failed that must not.
+pub async fn run(
+    args: &ChaosArgs,
+    lookup: &dyn Fn(&str) -> Option<String>,
+    stop: &CancellationToken,
+) -> anyhow::Result<ExitCode> {
+    let site = Site::find(&args.place, lookup).await?;
+    // Asked first: without the database nothing could be proved at the end.
+    let postgres = stored::connect(&site).await?;
+    let stage = Rc::new(set_up(&site, args).await?);
+    let mut crowd = start(&stage).await?;
+    let play = play(&site, &stage, args);
+    let told = stop.run_until_cancelled(play).await.context("interrupted")?;
+    let mut faults = match told {
+        Ok(told) => {
+            println!("{told}");
+            settle(&stage, &postgres, &mut crowd).await?
+        }
+        // What was seen until then says why.
+        Err(error) => vec![format!("{error:#}")],
+    };
+    report(&stage);
+    faults.extend(judge(&stage, args));
+    for fault in &faults {
+        println!("FAILED: {fault}");
+    }
+    Ok(if faults.is_empty() {
+        println!("OK: nothing lost, nothing twice, all in order");
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+async fn set_up(site: &Site, args: &ChaosArgs) -> anyhow::Result<Stage> {
+    let run = uuid::Uuid::new_v4().simple().to_string()[..8].to_owned();
+    let mut client = site.client();
+    let accounts = accounts::register(&mut client, &run, ACCOUNTS).await.context("cannot register")?;
+    anyhow::ensure!(
+        site.dialer.address.ip().is_loopback(),
+        "processes are killed: the stack must be on this machine"
+    );
+    let dialers = (1..=args.sources).map(|network| Rc::new(site.dialer.from_network(network))).collect();
+    let mut rooms: Vec<Rc<Room>> = Vec::new();
+    for n in 0..args.rooms as usize {
+        let owner = &accounts[n % accounts.len()];
+        rooms.push(traffic::open_session(&mut client, owner, "chaos: a room", "public").await?);
+    }
+    let mut seats = Vec::new();
+    for n in 0..args.sockets as usize {
+        let room = rooms[n % rooms.len()].clone();
+        let join = Call::post("join", format!("/api/sessions/{}/join", room.id), &json!({}));
+        let answer = client.call(&join.bearer(&accounts[n % accounts.len()].token())).await?;
+        anyhow::ensure!(answer.status / 100 == 2, "join answered {}", answer.status);
+        seats.push(Rc::new(Seat { room, ..Seat::default() }));
+    }
+    let load = Load {
+        sockets: args.sockets as usize,
+        rooms: args.rooms as usize,
+        messages_per_s: args.messages,
+        streams: args.streams as usize,
+        requests_per_s: args.requests,
+    };
+    println!("{} accounts, {} rooms, {} members", accounts.len(), load.rooms, load.sockets);
+    Ok(Stage {
+        run,
+        load,
+        recorder: Recorder::start(),
+        accounts,
+        dialers,
+        rooms,
+        seats,
+        sessions: RefCell::default(),
+        blow: Cell::default(),
+        ending: CancellationToken::new(),
+        over: CancellationToken::new(),
+        unserved: Cell::new(0),
+        streams_resumed: Cell::new(0),
+        streams_whole: Cell::new(0),
+    })
+}
+
+type Crowd = JoinSet<anyhow::Result<()>>;
+
+async fn start(stage: &Rc<Stage>) -> anyhow::Result<Crowd> {
+    let mut crowd = Crowd::new();
+    for number in 0..stage.load.sockets {
+        let member = Member::new(stage.clone(), number);
+        crowd.spawn_local(async move {
+            member.run().await;
+            Ok(())
+        });
+        sleep(CONNECT_PERIOD).await;
+    }
+    wait("all members are connected", || stage.connected() == stage.seats.len()).await?;
+    for number in 0..API_USERS {
+        crowd.spawn_local(traffic::api_user(stage.clone(), number, API_USERS));
+    }
+    for number in 0..stage.load.streams {
+        crowd.spawn_local(traffic::stream_user(stage.clone(), number));
+        // Not in step: answers take a second or two.
+        sleep(CONNECT_PERIOD * 5).await;
+    }
+    let (accounts, client) = (stage.accounts.clone(), stage.client(0));
+    let over = stage.over.clone();
+    crowd.spawn_local(async move {
+        over.run_until_cancelled(accounts::keep_fresh(accounts, client, |_| {})).await;
+        Ok(())
+    });
+    Ok(crowd)
+}
+
+/// Calm, blow, calm; gives words about the blow.
+async fn play(site: &Site, stage: &Stage, args: &ChaosArgs) -> anyhow::Result<String> {
+    sleep(args.calm).await;
+    let began = stage.recorder.now();
+    stage.blow.set(Blow { began: Some(began), healed: None });
+    println!("the blow: {:?}", args.case);
+    let told = blow::strike(args.case, site, stage, args.frozen).await?;
+    let targets = stage.acked_now();
+    let struck = Instant::now();
+    wait("all members have caught up", || stage.is_level(&targets))
+        .await
+        .with_context(|| stage.laggards(&targets))?;
+    let level = struck.elapsed();
+    blow::healed(site).await?;
+    let healed = struck.elapsed();
+    // What was sent before everybody was back belongs to the blow.
+    wait("all members are connected again", || stage.connected() == stage.seats.len()).await?;
+    sleep(Duration::from_secs(2)).await;
+    stage.blow.set(Blow { began: Some(began), healed: Some(stage.recorder.now()) });
+    sleep(args.calm).await;
+    Ok(format!(
+        "{told}; all {} members had caught up {} ms after it, all replicas were healthy after {:.1} s",
+        stage.seats.len(),
+        level.as_millis(),
+        healed.as_secs_f64()
+    ))
+}
+
+/// Lets everything in flight come to its end, then compares all logs and acknowledgements with the database.
+async fn settle(
+    stage: &Stage,
+    postgres: &tokio_postgres::Client,
+    crowd: &mut Crowd,
+) -> anyhow::Result<Vec<String>> {
+    stage.ending.cancel();
+    wait("everything sent is acknowledged", || stage.pending() == 0).await?;
+    let others = stage.load.streams + API_USERS;
+    for _ in 0..others {
+        crowd.join_next().await.context("a user is missing")???;
+    }
+    let mut rooms = Vec::new();
+    for room in &stage.rooms {
+        rooms.push(stored::session(postgres, &room.id).await?);
+    }
+    let seat_rooms = |n: usize| &rooms[n % rooms.len()];
+    let targets: Vec<i64> = (0..stage.seats.len()).map(|n| seat_rooms(n).last()).collect();
+    let level = wait("every member has the last message", || stage.is_level(&targets)).await;
+    stage.over.cancel();
+    let mut faults: Vec<String> = level.err().map(|error| error.to_string()).into_iter().collect();
+    let checks = stage.seats.iter().enumerate().map(|(n, seat)| seat.log.borrow().check(seat_rooms(n)));
+    tell(&mut faults, "members' logs", checks.collect());
+    let mut acks = Vec::new();
+    for (room, stored) in stage.rooms.iter().zip(&rooms) {
+        acks.extend(check_acks(room, stored));
+    }
+    let sessions = stage.sessions.take();
+    for room in &sessions {
+        acks.extend(check_acks(room, &stored::session(postgres, &room.id).await?));
+    }
+    tell(&mut faults, "acknowledged messages", acks);
+    let sent: usize = rooms.iter().map(Stored::keys).sum();
+    println!("{sent} messages of members are stored");
+    Ok(faults)
+}
+
+fn check_acks(room: &Room, stored: &Stored) -> Vec<Result<(), Fault>> {
+    room.acks.borrow().iter().map(|(key, offset)| stored.check_ack(key, *offset)).collect()
+}
+
+fn tell(faults: &mut Vec<String>, what: &str, checks: Vec<Result<(), Fault>>) {
+    let wrong: Vec<&Fault> = checks.iter().filter_map(|check| check.as_ref().err()).collect();
+    println!("{what}: {} compared with the database, {} differ", checks.len(), wrong.len());
+    if let Some(first) = wrong.first() {
+        faults.push(format!("{} of {} {what}, first: {first}", wrong.len(), checks.len()));
+    }
+}
+
+fn report(stage: &Stage) {
+    let stats = stage.recorder.stats();
+    println!("\n{}\n{}", table::requests(&stats, stage.recorder.now()), table::percentiles(&stats));
+    println!("{}", table::faults(&stats));
+    println!(
+        "{} streams whole, {} of them resumed or asked again; never served: {}",
+        stage.streams_whole.get(),
+        stage.streams_resumed.get(),
+        stage.unserved.get()
+    );
+    let environment = generator::environment();
+    println!("{} cores, {}", environment.cores, environment.cpu);
+}
+
+/// What the case must keep beyond the logs.
+fn judge(stage: &Stage, args: &ChaosArgs) -> Vec<String> {
+    let mut faults = Vec::new();
+    let stats = stage.recorder.stats();
+    if stage.unserved.get() > 0 {
+        faults.push(format!("{} requests were never served", stage.unserved.get()));
+    }
+    // Who is killed cannot answer; who is told to end must lose no request.
+    if args.case == Case::Rolling && stats.failures() > 0 {
+        faults.push(format!("{} requests failed", stats.failures()));
+    }
+    let limit_ms = args.delivery_p99.as_secs_f64() * 1000.0;
+    for (key, entry) in stats.entries() {
+        let calm = key.name.starts_with("delivery") && !key.name.ends_with("within the blow");
+        if let Some(p99) = entry.percentile_ms(0.99).filter(|p99| calm && limit_ms > 0.0 && *p99 > limit_ms) {
+            faults.push(format!("{}: 99 % within {p99:.0} ms, more than {limit_ms:.0}", key.name));
+        }
+    }
+    faults
+}
+
+async fn wait(what: &str, holds: impl Fn() -> bool) -> anyhow::Result<()> {
+    let began = Instant::now();
+    while !holds() {
+        anyhow::ensure!(
+            began.elapsed() < SETTLE_LIMIT,
+            "waited {} s in vain until {what}",
+            SETTLE_LIMIT.as_secs()
+        );
+        sleep(ASK_EVERY).await;
+    }
+    Ok(())
+}

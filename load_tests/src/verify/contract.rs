@@ -1,0 +1,211 @@
+//! Every route and every frame of the contract, through the balancer: status, keys and types as the service's own
+//! document says, and the monitoring answers as the documents show them. A route that is not driven fails the check.
+
+mod frames;
+mod routes;
+
+use crate::accounts::Account;
+use crate::http::{Answer, Call, Client};
+use crate::logic::documents::{DIRECT_CONNECTIONS, Shape};
+use crate::logic::schema::{Document, Route};
+use crate::site::{self, Site};
+use anyhow::Context;
+use hyper::Method;
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+/// Routes of the contract that the document leaves out: it describes JSON, and each route once.
+const BESIDES: &[(&str, &str)] = &[
+    ("GET", "/"),
+    ("GET", "/ops"),
+    ("GET", "/docs"),
+    ("GET", "/openapi.json"),
+    // The documents' older name of slow-queries.
+    ("GET", "/api/admin/monitoring/database/slow-queries"),
+    ("POST", "/api/messages/stream"),
+    ("GET", "/api/messages/stream/{stream_id}"),
+    ("GET", "/ws/chat/session/{id}"),
+];
+
+const CONSISTENCY_TOKEN: &str = "x-consistency-token";
+
+/// One run through the contract, with what was driven so far and what was wrong.
+struct Drive<'a> {
+    site: &'a Site,
+    client: Client,
+    document: Document,
+    driven: BTreeSet<Route>,
+    /// Of the newest write: reads may be answered by a standby.
+    seen: Option<String>,
+    faults: Vec<String>,
+}
+
+/// An ended login is known to all replicas within this time.
+const ENDED_LIMIT: Duration = Duration::from_secs(5);
+const LOOK_PERIOD: Duration = Duration::from_millis(100);
+
+/// A request of the drive: the template names the route, `place` is the path that is asked.
+#[derive(Clone)]
+struct Ask<'a> {
+    method: Method,
+    template: &'static str,
+    place: String,
+    token: Option<&'a str>,
+    headers: Vec<(&'static str, String)>,
+    body: Option<Value>,
+}
+
+pub async fn check(site: &Site) -> anyhow::Result<String> {
+    let mut client = site.client();
+    let call = Call::get("/openapi.json", "/openapi.json");
+    let document: Value = client.call(&call).await?.expect(hyper::StatusCode::OK)?.json()?;
+    let document = Document::new(document);
+    let driven = BTreeSet::from([Route::new("GET", "/openapi.json")]);
+    let mut drive = Drive { site, client, document, driven, seen: None, faults: Vec::new() };
+    let people = site.accounts(2).await?;
+    routes::drive(&mut drive, &people).await?;
+    let frames = frames::drive(&mut drive, &people).await?;
+    routes::leave(&mut drive, &people).await?;
+    drive.finish(frames)
+}
+
+impl<'a> Ask<'a> {
+    fn new(method: Method, template: &'static str) -> Self {
+        Self { method, template, place: template.to_owned(), token: None, headers: Vec::new(), body: None }
+    }
+
+    fn get(template: &'static str) -> Self {
+        Self::new(Method::GET, template)
+    }
+
+    fn post(template: &'static str, body: Value) -> Self {
+        Self { body: Some(body), ..Self::new(Method::POST, template) }
+    }
+
+    /// Fills the next `{…}` of the template.
+    fn at(mut self, value: &str) -> Self {
+        if let (Some(begin), Some(end)) = (self.place.find('{'), self.place.find('}')) {
+            self.place.replace_range(begin..=end, value);
+        }
+        self
+    }
+
+    fn query(mut self, query: &str) -> Self {
+        self.place = format!("{}?{query}", self.place);
+        self
+    }
+
+    fn of(mut self, token: &'a str) -> Self {
+        self.token = Some(token);
+        self
+    }
+
+    fn header(mut self, name: &'static str, value: &str) -> Self {
+        self.headers.push((name, value.to_owned()));
+        self
+    }
+}
+
+impl Drive<'_> {
+    /// Asks, and compares the answer with the document; gives its body.
+    async fn ask(&mut self, ask: Ask<'_>, wanted: u16) -> anyhow::Result<Answer> {
+        let route = Route::new(ask.method.as_str(), ask.template);
+        let mut call =
+            Call::of_method(ask.method.clone(), ask.template, ask.place.clone(), ask.body.as_ref());
+        if let Some(token) = ask.token {
+            call = call.bearer(token);
+        }
+        if let Some(seen) = &self.seen {
+            call = call.header(CONSISTENCY_TOKEN, seen.clone());
+        }
+        for (name, value) in ask.headers {
+            call = call.header(name, value);
+        }
+        let answer = self.client.call(&call).await.with_context(|| route.to_string())?;
+        let title = crate::logic::shape::problem_title(&answer.body);
+        anyhow::ensure!(
+            answer.status == wanted,
+            "{route} answered {} instead of {wanted}: {title}",
+            answer.status
+        );
+        self.seen = answer.header(CONSISTENCY_TOKEN).map(str::to_owned).or(self.seen.take());
+        let mut faults = Vec::new();
+        for name in ["x-request-id", "x-served-by"] {
+            if answer.header(name).is_none() {
+                faults.push(format!("without {name}"));
+            }
+        }
+        let kind = answer.header("content-type").unwrap_or_default();
+        let json: Option<Value> = serde_json::from_slice(&answer.body).ok();
+        if wanted >= 400 {
+            faults.extend(problem_faults(kind, json.as_ref()));
+        }
+        let is_besides = BESIDES.iter().any(|(method, path)| Route::new(method, path) == route);
+        // An unknown route, or a method that a route has not, is in no document.
+        let is_unknown = wanted == 404 || wanted == 405;
+        if self.document.routes().contains(&route) || !(is_besides || is_unknown) {
+            faults.extend(self.document.faults(&route, answer.status, kind, json.as_ref()));
+        }
+        if let (200, Some(shape), Some(json)) = (wanted, self.shape_of(ask.template), &json) {
+            faults.extend(shape.faults(json));
+        }
+        self.faults.extend(faults.into_iter().map(|fault| format!("{route} {wanted}: {fault}")));
+        self.driven.insert(route);
+        Ok(answer)
+    }
+
+    /// Asks with a token whose login has ended, until the replica that answers knows it.
+    async fn is_ended(&mut self, token: &str) -> anyhow::Result<()> {
+        let began = Instant::now();
+        let ask = Ask::get("/api/users/me").of(token);
+        while began.elapsed() < ENDED_LIMIT {
+            if self.ask(ask.clone(), 401).await.is_ok() {
+                return Ok(());
+            }
+            sleep(LOOK_PERIOD).await;
+        }
+        self.ask(ask, 401).await.map(drop).context("a token whose login has ended")
+    }
+
+    fn shape_of(&self, path: &str) -> Option<&'static Shape> {
+        let is_direct = self.site.route == site::Route::Direct;
+        if is_direct && path == DIRECT_CONNECTIONS.path { Some(&DIRECT_CONNECTIONS) } else { Shape::of(path) }
+    }
+
+    fn finish(mut self, frames: usize) -> anyhow::Result<String> {
+        let mut wanted = self.document.routes();
+        wanted.extend(BESIDES.iter().map(|(method, path)| Route::new(method, path)));
+        for route in wanted.difference(&self.driven) {
+            self.faults.push(format!("{route} was not driven: this check must learn it"));
+        }
+        anyhow::ensure!(self.faults.is_empty(), "{}", self.faults.join("; "));
+        Ok(format!("{} routes and {frames} kinds of frames, key by key", wanted.len()))
+    }
+}
+
+/// What every problem must have (RFC 9457 and the contract).
+fn problem_faults(kind: &str, body: Option<&Value>) -> Vec<String> {
+    let mut faults = Vec::new();
+    if kind != "application/problem+json" {
+        faults.push(format!("a problem of type {kind:?}"));
+    }
+    let null = Value::Null;
+    let body = body.unwrap_or(&null);
+    for name in ["type", "title", "detail", "instance", "request_id"] {
+        if body[name].as_str().is_none_or(str::is_empty) {
+            faults.push(format!("a problem without {name}"));
+        }
+    }
+    faults
+}
+
+fn text(answer: &Answer, pointer: &str) -> anyhow::Result<String> {
+    let json: Value = answer.json()?;
+    let found = json.pointer(pointer).and_then(Value::as_str);
+    found.map(str::to_owned).with_context(|| format!("no text at {pointer}"))
+}
+
+type People = [Rc<Account>];

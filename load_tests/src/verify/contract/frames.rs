@@ -1,0 +1,156 @@
+//! Both ways over the WebSocket: each frame that a client may send, each kind that the server sends, key by key.
+
+use super::{Drive, People};
+use crate::logic::schema::Route;
+use crate::ws::{Socket, Text};
+use anyhow::Context;
+use hyper::Method;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// The keys of a message, in frames and events; `?` may be missing.
+pub const MESSAGE: &str = "id session_id offset role author content created_at client_msg_id ct?";
+
+/// What the server says, and with which keys besides `type`.
+const FRAMES: &[(&str, &str)] = &[
+    ("welcome", "session_id offset served_by resumed"),
+    ("message", MESSAGE),
+    ("ack", "client_msg_id offset ct?"),
+    ("presence", "joined left count"),
+    ("typing", "author"),
+    ("token", "stream_id i text"),
+    ("stream.done", "stream_id offset"),
+    ("error", "code detail client_msg_id?"),
+    ("pong", ""),
+];
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// A socket, and how many frames of each kind came over it.
+struct Ear {
+    socket: Socket,
+    heard: BTreeMap<String, usize>,
+    faults: Vec<String>,
+}
+
+/// Gives the number of kinds of frames.
+pub async fn drive(drive: &mut Drive<'_>, people: &People) -> anyhow::Result<usize> {
+    let room = super::routes::slug(people);
+    let mut ann = Ear::open(drive, &room, &people[0].token(), Some(0)).await?;
+    let mut bob = Ear::open(drive, &room, &people[1].token(), None).await?;
+    drive.driven.insert(Route::new("GET", "/ws/chat/session/{id}"));
+    ann.until("presence").await?;
+
+    ann.say(&json!({"type": "message.send", "client_msg_id": "f1", "content": "over the socket"})).await?;
+    ann.until("ack").await?;
+    bob.until("message").await?;
+    ann.say(&json!({"type": "typing"})).await?;
+    bob.until("typing").await?;
+    ann.say(&json!({"type": "ask", "client_msg_id": "f2", "content": "Why?"})).await?;
+    bob.until("token").await?;
+    bob.until("stream.done").await?;
+    ann.say(&json!({"type": "ping"})).await?;
+    ann.until("pong").await?;
+    ann.say(&json!({"type": "auth.refresh", "token": &*people[0].token()})).await?;
+    ann.say(&json!({"type": "dance"})).await?;
+    let error = ann.until("error").await?;
+    anyhow::ensure!(error["code"] == "unknown_type", "after auth.refresh and an unknown type came {error}");
+
+    let (ann_token, bob_token) = (people[0].token(), people[1].token());
+    let me = super::Ask::get("/api/users/me").of(&bob_token);
+    let me: Value = drive.ask(me, 200).await?.json()?;
+    let member = super::Ask::new(Method::DELETE, "/api/sessions/{id}/members/{user_id}");
+    let member = member.at(&room).at(me["id"].as_str().unwrap_or_default());
+    drive.ask(member.of(&ann_token), 204).await?;
+    bob.closed_with(4403).await?;
+
+    let mut heard = bob.heard;
+    for (kind, count) in ann.heard {
+        *heard.entry(kind).or_default() += count;
+    }
+    drive.faults.extend(ann.faults.into_iter().chain(bob.faults));
+    let unheard = FRAMES.iter().filter(|(kind, _)| !heard.contains_key(*kind));
+    drive.faults.extend(unheard.map(|(kind, _)| format!("no frame {kind} came")));
+    ann.socket.close().await;
+    Ok(FRAMES.len())
+}
+
+/// Keys that are missing or too many.
+pub fn key_faults(what: &str, keys: &str, value: &Value) -> Vec<String> {
+    let Some(fields) = value.as_object() else { return vec![format!("{what} is no object")] };
+    let wanted: Vec<&str> = keys.split_whitespace().collect();
+    let missing = wanted.iter().filter(|key| !key.ends_with('?') && !fields.contains_key(**key));
+    let known = |name: &str| name == "type" || wanted.iter().any(|key| key.trim_end_matches('?') == name);
+    let missing = missing.map(|key| format!("{what}: {key} is missing"));
+    missing
+        .chain(fields.keys().filter(|name| !known(name)).map(|name| format!("{what}: {name} is too much")))
+        .collect()
+}
+
+impl Ear {
+    async fn open(drive: &Drive<'_>, room: &str, token: &str, since: Option<i64>) -> anyhow::Result<Self> {
+        let socket = Socket::connect(&drive.site.dialer, room, token, since).await?;
+        let mut ear = Self { socket, heard: BTreeMap::new(), faults: Vec::new() };
+        ear.until("welcome").await?;
+        Ok(ear)
+    }
+
+    async fn say(&mut self, frame: &Value) -> anyhow::Result<()> {
+        Ok(self.socket.send(frame.to_string()).await?)
+    }
+
+    /// Reads on until a frame of this kind has come that was not waited for before.
+    async fn until(&mut self, kind: &str) -> anyhow::Result<Value> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.socket.next_text(deadline).await? {
+                Text::Frame(text) => {
+                    let frame = self.take(&text)?;
+                    if frame["type"] == kind {
+                        return Ok(frame);
+                    }
+                }
+                Text::Closed(code) => anyhow::bail!("closed with {code} before {kind} came"),
+                Text::Nothing => anyhow::bail!("{kind} did not come"),
+            }
+        }
+    }
+
+    async fn closed_with(&mut self, wanted: u16) -> anyhow::Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.socket.next_text(deadline).await? {
+                Text::Frame(text) => drop(self.take(&text)?),
+                Text::Closed(code) if code == wanted => return Ok(()),
+                Text::Closed(code) => anyhow::bail!("closed with {code} instead of {wanted}"),
+                Text::Nothing => anyhow::bail!("a removed member's socket stays open"),
+            }
+        }
+    }
+
+    fn take(&mut self, text: &str) -> anyhow::Result<Value> {
+        let frame: Value = serde_json::from_str(text).context("a frame that is no JSON")?;
+        let kind = frame["type"].as_str().unwrap_or_default().to_owned();
+        match FRAMES.iter().find(|(name, _)| *name == kind) {
+            Some((_, keys)) => self.faults.extend(key_faults(&format!("frame {kind}"), keys, &frame)),
+            None => self.faults.push(format!("a frame {kind:?}, which is not in the contract")),
+        }
+        *self.heard.entry(kind).or_default() += 1;
+        Ok(frame)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_too_many_and_one_too_few_are_told() {
+        let frame = json!({"type": "ack", "offset": 1, "size": 2});
+        let found = key_faults("ack", "client_msg_id offset ct?", &frame);
+        assert_eq!(found, ["ack: client_msg_id is missing", "ack: size is too much"]);
+        let whole = json!({"type": "ack", "client_msg_id": "k", "offset": 1, "ct": "t"});
+        assert!(key_faults("ack", "client_msg_id offset ct?", &whole).is_empty());
+    }
+}

@@ -1,0 +1,81 @@
+//! One WebSocket on the wire: whole frames in order however slowly it is read, pings and closes answered in between.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod socket;
+mod world;
+
+use std::time::Duration;
+
+use serde_json::json;
+use socket::{Socket, offsets};
+use world::{Replica, User, World};
+
+/// Final text, ping and close frames of a client, masked with zeros.
+const PING: &[u8] = &[0x89, 0x82, 0, 0, 0, 0, b'h', b'i'];
+const PONG: &[u8] = &[0x8a, 0x02, b'h', b'i'];
+const CLOSE: &[u8] = &[0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe8];
+
+async fn session(replica: &Replica, user: &User) -> String {
+    let made = replica.client_of(user).post("/api/sessions", &json!({"title": "room"})).await;
+    assert_eq!(made.status, 201, "{made:?}");
+    made.at("/id").as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_member_that_reads_late_gets_whole_frames_in_order_and_its_pongs_between_them() {
+    let world = World::start().await;
+    let replica = world.replica_with("web-1", &[("CHAT_QUEUE_BYTES", "4000000")]).await;
+    let ann = world.user("ann").await;
+    let id = session(&replica, &ann).await;
+    let mut late = Socket::open_with_small_buffers(&replica, &id, &ann.token).await;
+    let client = replica.client_of(&ann);
+    let path = format!("/api/sessions/{id}/messages");
+    let content = "much ".repeat(2_000);
+    for n in 0..100 {
+        assert_eq!(client.post(&path, &json!({"content": content})).await.status, 201);
+        if n % 10 == 0 {
+            // Answered by its own task, while the writers have its queue.
+            late.send(&json!({"type": "ping"})).await;
+        }
+    }
+    let messages = late.messages(100).await;
+    assert_eq!(offsets(&messages), (1..=100).collect::<Vec<_>>());
+    assert!(messages.iter().all(|message| message["content"] == content));
+    for _ in 0..10 {
+        late.frame("pong").await;
+    }
+    // The socket is not the worse for having been full: the next message comes at once.
+    client.post(&path, &json!({"content": "next"})).await;
+    assert_eq!(late.messages(1).await[0]["content"], "next");
+    replica.stop().await;
+}
+
+#[tokio::test]
+async fn a_ping_of_the_protocol_is_answered_and_so_is_a_close() {
+    let world = World::start().await;
+    let replica = world.replica("web-1").await;
+    let ann = world.user("ann").await;
+    let id = session(&replica, &ann).await;
+    let mut socket = Socket::open_raw(&replica, &id, &ann.token).await;
+    socket.send(PING).await;
+    assert!(socket.hears(PONG, Duration::from_secs(5)).await);
+    socket.send(CLOSE).await;
+    assert_eq!(socket.close_code(Duration::from_secs(5)).await, Some(1000));
+    replica.stop().await;
+}
+
+#[tokio::test]
+async fn a_request_that_is_no_handshake_is_told_what_to_do() {
+    let world = World::start().await;
+    let replica = world.replica("web-1").await;
+    let ann = world.user("ann").await;
+    let id = session(&replica, &ann).await;
+    let path = format!("/ws/chat/session/{id}/?token={}", ann.token);
+    let plain = replica.client().get(&path).await;
+    plain.assert_problem(426, "upgrade-required");
+    assert_eq!((plain.header("upgrade"), plain.header("sec-websocket-version")), ("websocket", "13"));
+    let old = replica.client().with_header("Connection", "upgrade").with_header("Upgrade", "websocket");
+    let old = old.with_header("Sec-WebSocket-Version", "8").get(&path).await;
+    old.assert_problem(426, "upgrade-required");
+    replica.stop().await;
+}
