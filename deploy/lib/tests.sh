@@ -75,10 +75,9 @@ rust_tests() {
         timeout -k 30 2400 cargo nextest run --workspace --locked --no-fail-fast --color never \
             >"$log" 2>&1 </dev/null || ended=$?
         tail -n 40 "$log" | grep -E 'Summary|FAIL|TIMEOUT|error' || true
-        counts=$(sed -nE 's/.* ([0-9]+) tests? run: ([0-9]+) passed.*/\2/p' "$log" | tail -n 1)
-        PASSED=$((PASSED + ${counts:-0}))
-        counts=$(grep -E '^ *Summary' "$log" | grep -oE '[0-9]+ (failed|timed out)' | awk '{ n += $1 } END { print n + 0 }')
-        FAILED=$((FAILED + ${counts:-0}))
+        PASSED=$((PASSED + $(nextest_count passed "$log")))
+        counts=$(($(nextest_count failed "$log") + $(nextest_count 'timed out' "$log")))
+        FAILED=$((FAILED + counts))
     else
         timeout -k 30 2400 cargo test --workspace --locked --no-fail-fast --color never >"$log" 2>&1 </dev/null || ended=$?
         grep -E '^test result:|^test .* FAILED$|^error' "$log" || true
@@ -97,9 +96,16 @@ rust_tests() {
     fi
 }
 
+nextest_count() { sed -nE "s/^ *Summary .*[ ,]([0-9]+) $1.*/\1/p" "$2" | awk '{ n += $1 } END { print n + 0 }'; }
+
 sum_of() { sed -nE "s/^test result:.* ([0-9]+) $1.*/\1/p" "$2" | awk '{ n += $1 } END { print n + 0 }'; }
 
 run_tests() {
+    # Steps are allowed to fail and are counted; a line of this script is not.
+    set -E
+    trap 'say "line $LINENO of ${BASH_SOURCE[0]} failed: $BASH_COMMAND"' ERR
+    # Nothing here is built twice: what the compiler would keep for a second time is only time and space.
+    [ "${CI:-}" != true ] || export CARGO_INCREMENTAL=0
     need_rust
     need_lints
     install_missing "$BUILD_NEEDS"

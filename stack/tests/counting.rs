@@ -1,0 +1,64 @@
+//! How `./deploy-loadbalanced.sh test` counts what nextest says, with a scripted cargo in nextest's place.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::Command;
+
+/// What the script says once nextest has said `summary` and ended with `code`: its counts, or where it broke.
+fn counted(summary: &str, code: i32) -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the workspace");
+    let dir = tempfile::tempdir().expect("a folder of its own");
+    let cargo = dir.path().join("cargo");
+    std::fs::write(
+        &cargo,
+        format!("#!/bin/sh\n[ \"$2\" != --version ] || exit 0\ncat <<'EOF'\n{summary}\nEOF\nexit {code}\n"),
+    )
+    .expect("writable");
+    std::fs::set_permissions(&cargo, std::fs::Permissions::from_mode(0o755)).expect("ours");
+    let script = r#"
+        set -euo pipefail
+        say() { printf '%s\n' "$*"; }
+        . "$1/deploy/lib/tests.sh"
+        RESULTS=$2
+        rust_tests
+        say "$PASSED passed, $FAILED failed""#;
+    let path = format!("{}:{}", dir.path().display(), std::env::var("PATH").expect("cargo set one"));
+    let output = Command::new("bash")
+        .args(["-c", script, "bash"])
+        .arg(root)
+        .arg(dir.path())
+        .env("PATH", path)
+        .output()
+        .expect("bash is there");
+    let said = String::from_utf8(output.stdout).expect("our script speaks UTF-8");
+    format!("{}; {}", said.lines().last().unwrap_or_default(), output.status)
+}
+
+#[test]
+fn a_green_run_is_counted_and_the_script_goes_on() {
+    assert_eq!(
+        counted("     Summary [ 793.294s] 1298 tests run: 1298 passed, 0 skipped", 0),
+        "1298 passed, 0 failed; exit status: 0"
+    );
+}
+
+#[test]
+fn slow_tests_are_passed_tests() {
+    assert_eq!(
+        counted("     Summary [   9.000s] 12 tests run: 12 passed (3 slow), 0 skipped", 0),
+        "12 passed, 0 failed; exit status: 0"
+    );
+}
+
+#[test]
+fn failures_and_timeouts_are_failed_tests() {
+    assert_eq!(
+        counted("     Summary [   9.000s] 12 tests run: 8 passed, 3 failed, 1 timed out, 0 skipped", 100),
+        "8 passed, 4 failed; exit status: 0"
+    );
+}
+
+#[test]
+fn tests_that_do_not_compile_are_one_failure() {
+    assert_eq!(counted("error: could not compile `web`", 101), "0 passed, 1 failed; exit status: 0");
+}
