@@ -20,14 +20,13 @@ fn counted(summary: &str, code: i32) -> String {
         say() { printf '%s\n' "$*"; }
         . "$1/deploy/lib/tests.sh"
         RESULTS=$2
+        PATH=$2:$PATH
         rust_tests
         say "$PASSED passed, $FAILED failed""#;
-    let path = format!("{}:{}", dir.path().display(), std::env::var("PATH").expect("cargo set one"));
     let output = Command::new("bash")
         .args(["-c", script, "bash"])
         .arg(root)
         .arg(dir.path())
-        .env("PATH", path)
         .output()
         .expect("bash is there");
     let said = String::from_utf8(output.stdout).expect("our script speaks UTF-8");
