@@ -149,7 +149,7 @@ fn run_logged(
     match ended {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error) => {
-            tracing::error!("FATAL {error:#}");
+            tracing::error!(target: crate::log::FATAL, "{error:#}");
             // The log has it; the standard error of a quiet process stays empty as asked.
             if in_background || arguments.quiet { Ok(ExitCode::FAILURE) } else { Err(error) }
         }

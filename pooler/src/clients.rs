@@ -124,6 +124,7 @@ pub struct ClientEntry {
     order: AtomicU8,
     is_noticed: AtomicU8,
     is_suspended: AtomicBool,
+    is_lively: AtomicBool,
     waker: AtomicWaker,
     started: Instant,
 }
@@ -318,6 +319,7 @@ impl ClientEntry {
             order: AtomicU8::new(Order::None as u8),
             is_noticed: AtomicU8::new(0),
             is_suspended: AtomicBool::new(false),
+            is_lively: AtomicBool::new(false),
             waker: AtomicWaker::new(),
             started,
         }
@@ -327,9 +329,9 @@ impl ClientEntry {
         self.worker.load(Ordering::Relaxed)
     }
 
-    /// It has done something in this time up to now.
-    pub fn was_lively_within(&self, period: Duration) -> bool {
-        self.doing_for(Instant::now()) <= period
+    /// Its relay ran since this was asked last.
+    pub fn take_liveliness(&self) -> bool {
+        self.is_lively.swap(false, Ordering::Relaxed)
     }
 
     pub fn doing(&self) -> Doing {
@@ -401,8 +403,10 @@ impl ClientEntry {
         ORDERS[usize::from(self.order.swap(Order::None as u8, Ordering::AcqRel))]
     }
 
+    /// Called whenever the relay runs.
     pub fn listen_for_orders(&self, waker: &std::task::Waker) {
         self.waker.register(waker);
+        self.is_lively.store(true, Ordering::Relaxed);
     }
 
     /// Its task should look whether the house is suspended.

@@ -50,11 +50,20 @@ impl Listeners {
         let mut listeners = Listeners::default();
         for address in addresses(settings)? {
             let options = listen::Tcp { backlog: settings.listen_backlog, reuse_port: settings.so_reuseport };
-            let listener =
-                listen::tcp(address, options).with_context(|| format!("cannot listen on {address}"))?;
-            tracing::info!("listening on {address}");
-            listeners.tcp.push(listener);
+            match listen::tcp(address, options) {
+                Ok(listener) => {
+                    tracing::info!("listening on {address}");
+                    listeners.tcp.push(listener);
+                }
+                // One that the machine lacks must not keep the others from being served.
+                Err(error) => tracing::warn!("{error}"),
+            }
         }
+        anyhow::ensure!(
+            settings.listen_addr.is_empty() || !listeners.tcp.is_empty(),
+            "failed to listen on any address in listen_addr list: {}",
+            settings.listen_addr.list.join(", ")
+        );
         listeners.unix.extend(unix_socket(settings)?);
         listeners.metrics = metrics_listener(settings)?;
         anyhow::ensure!(
@@ -187,14 +196,14 @@ fn unix_socket(settings: &Settings) -> anyhow::Result<Option<UnixSocket>> {
         let full = format!("{abstract_name}/{name}");
         let address = std::os::unix::net::SocketAddr::from_abstract_name(full.as_bytes())?;
         let listener =
-            StdUnixListener::bind_addr(&address).with_context(|| format!("cannot listen on @{full}"))?;
+            StdUnixListener::bind_addr(&address).with_context(|| format!("cannot listen on unix:@{full}"))?;
         listener.set_nonblocking(true)?;
         tracing::info!("listening on unix:@{full}");
         return Ok(Some(UnixSocket { listener, path: None }));
     }
     let path = PathBuf::from(folder).join(name);
-    let listener = listen::unix(&path, settings.unix_socket_mode.0)
-        .with_context(|| format!("cannot listen on unix:{}", path.display()))?;
+    let listener =
+        listen::unix(&path, settings.unix_socket_mode.0).context("failed to create unix socket")?;
     give_to_group(&path, &settings.unix_socket_group)?;
     tracing::info!("listening on unix:{}", path.display());
     Ok(Some(UnixSocket { listener, path: Some(path) }))

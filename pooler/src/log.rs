@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use time::OffsetDateTime;
 use time::macros::format_description;
 use tracing::field::{Field, Visit};
-use tracing::{Event, Level, Subscriber};
+use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::Registry;
@@ -101,6 +101,20 @@ fn targets(verbose: u32) -> Targets {
     Targets::new().with_targets(ours).with_default(LevelFilter::WARN)
 }
 
+/// The target of an error that ends the process.
+pub const FATAL: &str = "pooler::fatal";
+
+/// PgBouncer's levels: those of events, and one more.
+#[derive(Clone, Copy)]
+enum Severity {
+    Fatal,
+    Error,
+    Warning,
+    Log,
+    Debug,
+    Noise,
+}
+
 /// Turns events into lines.
 struct Lines {
     sink: Arc<Mutex<Sink>>,
@@ -111,8 +125,7 @@ impl<S: Subscriber> Layer<S> for Lines {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let mut message = Message::default();
         event.record(&mut message);
-        let level = *event.metadata().level();
-        lock(&self.sink).write(level, self.process_id, &message.0);
+        lock(&self.sink).write(Severity::of(event.metadata()), self.process_id, &message.0);
     }
 }
 
@@ -130,8 +143,8 @@ impl Visit for Message {
 
 impl Sink {
     /// A log that cannot be written must not stop the pooler: errors are passed over.
-    fn write(&mut self, level: Level, process_id: u32, message: &str) {
-        let line = line(OffsetDateTime::now_utc(), level, process_id, message);
+    fn write(&mut self, severity: Severity, process_id: u32, message: &str) {
+        let line = line(OffsetDateTime::now_utc(), severity, process_id, message);
         if let Some(file) = &mut self.file {
             let _ = file.write_all(line.as_bytes());
         }
@@ -139,29 +152,54 @@ impl Sink {
             let _ = io::stderr().write_all(line.as_bytes());
         }
         if let Some(syslog) = &self.syslog {
-            syslog.send(level, process_id, message);
+            syslog.send(severity, process_id, message);
         }
     }
 }
 
-/// PgBouncer's names of the levels.
-fn level_name(level: Level) -> &'static str {
-    match level {
-        Level::ERROR => "ERROR",
-        Level::WARN => "WARNING",
-        Level::INFO => "LOG",
-        Level::DEBUG => "DEBUG",
-        Level::TRACE => "NOISE",
+impl Severity {
+    fn of(event: &Metadata<'_>) -> Severity {
+        match *event.level() {
+            Level::ERROR if event.target() == FATAL => Severity::Fatal,
+            Level::ERROR => Severity::Error,
+            Level::WARN => Severity::Warning,
+            Level::INFO => Severity::Log,
+            Level::DEBUG => Severity::Debug,
+            Level::TRACE => Severity::Noise,
+        }
+    }
+
+    /// PgBouncer's names.
+    fn name(self) -> &'static str {
+        match self {
+            Severity::Fatal => "FATAL",
+            Severity::Error => "ERROR",
+            Severity::Warning => "WARNING",
+            Severity::Log => "LOG",
+            Severity::Debug => "DEBUG",
+            Severity::Noise => "NOISE",
+        }
+    }
+
+    /// Numbers of RFC 5424.
+    fn in_syslog(self) -> u8 {
+        match self {
+            Severity::Fatal => 2,
+            Severity::Error => 3,
+            Severity::Warning => 4,
+            Severity::Log => 6,
+            Severity::Debug | Severity::Noise => 7,
+        }
     }
 }
 
-fn line(now: OffsetDateTime, level: Level, process_id: u32, message: &str) -> String {
+fn line(now: OffsetDateTime, severity: Severity, process_id: u32, message: &str) -> String {
     let format =
         format_description!("[year]-[month]-[day] [hour]:[minute]:[second].[subsecond digits:3] UTC");
     let stamp = now.format(&format).unwrap_or_default();
     // One event is one line, whatever a peer put into the text.
     let message = message.replace(['\n', '\r'], " ");
-    format!("{stamp} [{process_id}] {} {message}\n", level_name(level))
+    format!("{stamp} [{process_id}] {} {message}\n", severity.name())
 }
 
 impl Syslog {
@@ -178,14 +216,8 @@ impl Syslog {
         Ok(Syslog { socket, facility, ident: keys.syslog_ident.clone() })
     }
 
-    fn send(&self, level: Level, process_id: u32, message: &str) {
-        let severity = match level {
-            Level::ERROR => 3,
-            Level::WARN => 4,
-            Level::INFO => 6,
-            _ => 7,
-        };
-        let priority = self.facility * 8 + severity;
+    fn send(&self, severity: Severity, process_id: u32, message: &str) {
+        let priority = self.facility * 8 + severity.in_syslog();
         let _ = self.socket.send(format!("<{priority}>{}[{process_id}]: {message}", self.ident).as_bytes());
     }
 }
@@ -217,9 +249,8 @@ mod tests {
     #[test]
     fn a_line_has_pgbouncers_form_and_stays_one_line() {
         let now = OffsetDateTime::from_unix_timestamp_nanos(1_700_000_000_123_456_789).unwrap();
-        let text = line(now, Level::INFO, 42, "C-0x1: bad\nname");
+        let text = line(now, Severity::Log, 42, "C-0x1: bad\nname");
         assert_eq!(text, "2023-11-14 22:13:20.123 UTC [42] LOG C-0x1: bad name\n");
-        assert_eq!(level_name(Level::WARN), "WARNING");
     }
 
     #[test]
@@ -228,12 +259,12 @@ mod tests {
         let path = folder.path().join("pooler.log");
         let file = open(path.to_str().unwrap()).unwrap();
         let mut sink = Sink { to_stderr: false, path: path.display().to_string(), file, syslog: None };
-        sink.write(Level::ERROR, 1, "first");
+        sink.write(Severity::Error, 1, "first");
         std::fs::rename(&path, folder.path().join("old.log")).unwrap();
         sink.file = open(&sink.path).unwrap();
-        sink.write(Level::ERROR, 1, "second");
+        sink.write(Severity::Fatal, 1, "second");
         let text = std::fs::read_to_string(&path).unwrap();
-        assert!(text.ends_with("ERROR second\n") && !text.contains("first"), "{text}");
+        assert!(text.ends_with("FATAL second\n") && !text.contains("first"), "{text}");
     }
 
     #[test]

@@ -319,6 +319,17 @@ impl Lease {
         &self.server.as_ref().expect("a lease holds its server until it is given back").info
     }
 
+    /// Goes on with it on another worker. Where that fails, the connection is lost.
+    pub fn into_worker(mut self, worker: WorkerId) -> std::io::Result<Lease> {
+        if let Some(server) = self.server.take() {
+            let key = server.key;
+            let moved =
+                server.into_worker(worker).inspect_err(|_| self.house.pools.forget(&self.house, key))?;
+            self.server = Some(moved);
+        }
+        Ok(self)
+    }
+
     /// Back to the pool: to the next waiter, or on top of the idle ones.
     pub fn give_back(mut self) {
         let Some(server) = self.server.take() else { return };

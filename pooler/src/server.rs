@@ -59,7 +59,7 @@ pub struct ServerInfo {
     pub welcome: Arc<Welcome>,
 }
 
-/// `Send`, without `Rc` and timers: it moves between workers, though only when it is clean.
+/// `Send`, without `Rc` and timers: it moves between workers, though only when it is quiet.
 #[derive(Debug)]
 pub struct Server {
     pub key: ServerKey,
@@ -93,12 +93,17 @@ impl Server {
         self.state.is_free() && self.unsent.is_empty() && self.unread.is_empty() && !self.wire.has_unsent()
     }
 
+    /// No byte waits in our buffers; what the connection is in the middle of, it takes along.
+    pub fn is_quiet(&self) -> bool {
+        self.unsent.is_empty() && self.unread.is_empty() && !self.wire.has_unsent()
+    }
+
     /// Makes the runtime of this worker drive the socket.
     pub fn into_worker(mut self: Box<Self>, worker: WorkerId) -> io::Result<Box<Self>> {
         if self.worker == worker {
             return Ok(self);
         }
-        debug_assert!(self.is_clean());
+        debug_assert!(self.is_quiet());
         self.wire = self.wire.into_this_runtime()?;
         self.worker = worker;
         Ok(self)

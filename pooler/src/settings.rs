@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use database::{Database, Host, Peer, UserSettings};
+pub use entries::{DATABASE_KEYS, EntryKey, PEER_KEYS, USER_KEYS};
 pub use problem::{Errors, Problem, SetError};
 pub use table::{Changes, Key, Keys, TABLE};
 pub use values::{AuthType, FileMode, LoadBalanceHosts, Millis, Names, PoolMode, Secret, SslMode};

@@ -1,5 +1,5 @@
-//! Looks at how busy the workers are, and tells clients where to go on. A client goes when it asks for something and
-//! holds no server; those who are idle stay where they are, which costs nothing.
+//! Looks at how busy the workers are, and tells clients where to go on. A client goes when there is something to do for it
+//! and it holds no server, or one for a whole session; those who are idle stay where they are, which costs nothing.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -128,7 +128,7 @@ pub async fn run(house: std::sync::Arc<House>) {
 
 fn load(house: &House, worker: WorkerId, ran: Duration, period: Duration) -> Load {
     let mut lively = 0;
-    house.clients.each_of_worker(worker, |entry| lively += u32::from(entry.was_lively_within(period)));
+    house.clients.each_of_worker(worker, |entry| lively += u32::from(entry.take_liveliness()));
     Load { share: ran.as_secs_f64() / period.as_secs_f64().max(1e-6), lively }
 }
 

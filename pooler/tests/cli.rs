@@ -1,6 +1,7 @@
 //! The program `pooler` as an operator starts it: options, exit codes, messages, background, pidfile.
 
 use std::fs;
+use std::net::TcpListener;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
@@ -71,6 +72,42 @@ fn check_tells_all_problems_and_fails() {
     assert!(text.contains("a.ini:9: max_client_conn: expected a whole number"), "{text}");
 }
 
+/// A socket of somebody else, and its port.
+fn taken_port() -> (TcpListener, u16) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port is free");
+    let port = listener.local_addr().expect("it has an address").port();
+    (listener, port)
+}
+
+#[test]
+fn an_address_that_cannot_be_listened_on_keeps_nobody_from_the_others() {
+    let (_taken, port) = taken_port();
+    let folder = Folder::new(&format!("listen_addr = 127.0.0.1, 127.0.0.2\nlisten_port = {port}"));
+    let mut process = Command::new(env!("CARGO_BIN_EXE_pooler"))
+        .args(as_user(&["-q"]))
+        .arg(folder.path("a.ini"))
+        .spawn()
+        .expect("the program starts");
+    let _end = KillAtEnd(process.id() as i32);
+    wait_until("it serves", || folder.text("log").contains("process up"));
+    let log = folder.text("log");
+    assert_eq!(log.matches(&format!("WARNING cannot listen on 127.0.0.1:{port}: ")).count(), 1, "{log}");
+    assert!(log.contains(&format!("LOG listening on 127.0.0.2:{port}\n")), "{log}");
+    kill(Pid::from_raw(process.id() as i32), Signal::SIGINT).expect("it is our child");
+    process.wait().expect("it is our child");
+}
+
+#[test]
+fn a_pooler_that_can_listen_on_none_of_its_addresses_does_not_start() {
+    let (_taken, port) = taken_port();
+    let folder = Folder::new(&format!("listen_addr = 127.0.0.1\nlisten_port = {port}"));
+    let output = pooler(&as_user(&[]), Some(&folder.path("a.ini")));
+    assert_eq!(output.status.code(), Some(1));
+    let wanted = "FATAL failed to listen on any address in listen_addr list: 127.0.0.1\n";
+    assert!(said(&output.stderr).ends_with(wanted), "{}", said(&output.stderr));
+    assert!(folder.text("log").ends_with(wanted), "{}", folder.text("log"));
+}
+
 #[test]
 fn the_first_line_of_the_version_is_pgbouncers() {
     for option in ["-V", "--version"] {
@@ -131,13 +168,17 @@ impl Drop for KillAtEnd {
     }
 }
 
-/// The process is no child of ours: there is nothing to wait on but its id.
-fn wait_until_gone(process: i32) {
+fn wait_until(what: &str, mut happened: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);
-    while !is_gone(process) {
-        assert!(Instant::now() < deadline, "process {process} does not end");
+    while !happened() {
+        assert!(Instant::now() < deadline, "{what}: not within 20 s");
         std::thread::yield_now();
     }
+}
+
+/// The process is no child of ours: there is nothing to wait on but its id.
+fn wait_until_gone(process: i32) {
+    wait_until(&format!("process {process} ends"), || is_gone(process));
 }
 
 /// In a container whose first process reaps nobody a process that has ended stays a zombie, and so do its threads.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use pooler::admin::facts::Facts;
 use pooler::logic::parameters::UNREPORTED;
 use pooler::metrics;
-use pooler::settings::{Changes, Settings, TABLE};
+use pooler::settings::{Changes, DATABASE_KEYS, EntryKey, PEER_KEYS, Settings, TABLE, USER_KEYS};
 
 fn document() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/pooler.md")
@@ -47,9 +47,20 @@ fn the_document_tells_every_key_and_metric_and_option() {
         writeln!(keys, "| `{}` | {default} | {changes} | {doc} |", key.name).unwrap();
     }
     check("keys", &keys);
+    check("databases", &entry_rows(DATABASE_KEYS));
+    check("users", &entry_rows(USER_KEYS));
+    check("peers", &entry_rows(PEER_KEYS));
     check("metrics", &metric_rows());
     let options: Vec<String> = UNREPORTED.iter().map(|name| format!("`{name}`")).collect();
     check("options", &format!("{}\n", options.join(", ")));
+}
+
+fn entry_rows<T>(keys: &[EntryKey<T>]) -> String {
+    let mut rows = String::from("| Key | Default | Meaning |\n|---|---|---|\n");
+    for key in keys {
+        writeln!(rows, "| `{}` | {} | {} |", key.name, key.default, key.doc).unwrap();
+    }
+    rows
 }
 
 fn metric_rows() -> String {

@@ -3,25 +3,28 @@
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::UNIX_EPOCH;
+use std::time::{Instant, UNIX_EPOCH};
 
 use super::{Client, Link, Progress};
 use crate::clients::ClientEntry;
 use crate::error::End;
 use crate::logic::ledger::WorkerId;
 use crate::logic::moving::{MovedClient, MovedCredential};
-use crate::logic::session::Session;
+use crate::logic::session::{Mode, Session};
 use crate::moving::Parcel;
-use crate::pool::{Credential, PoolInfo};
+use crate::pool::{Credential, Lease, PoolInfo};
 use crate::wire::Wire;
 use crate::worker::Worker;
 
-/// A client between two workers.
+/// A client between two workers, and the server that a session holds.
 pub struct Detached {
     pub entry: Arc<ClientEntry>,
     pool: Arc<PoolInfo>,
     wire: Wire,
     session: Session,
+    lease: Option<Lease>,
+    transaction_started: Option<Instant>,
+    query_started: Option<Instant>,
 }
 
 impl Client {
@@ -49,20 +52,51 @@ impl Client {
     /// Where to go on, when this worker has too many clients and nothing ties this one to it.
     #[inline]
     pub(super) fn next_worker(&mut self) -> Option<WorkerId> {
-        let is_free = matches!(self.link, Link::None) && self.unread.is_empty() && self.unsent.is_empty();
-        if is_free { self.worker.house.spread.claim(self.worker.id) } else { None }
+        let is_settled = self.unread.is_empty() && self.unsent.is_empty();
+        if is_settled && self.may_leave_worker() {
+            self.worker.house.spread.claim(self.worker.id)
+        } else {
+            None
+        }
     }
 
-    /// What is left of a client that leaves its worker: all that matters of one that is idle.
+    fn may_leave_worker(&mut self) -> bool {
+        match &mut self.link {
+            Link::None => true,
+            Link::Waiting(..) => false,
+            // Who gives the server back soon goes then. A session or a replication may never do, and takes it along.
+            Link::Held(lease) => {
+                let is_for_long = self.session.rules().mode == Mode::Session;
+                is_for_long && !self.is_new_lease && !self.is_syncing && lease.server().is_quiet()
+            }
+        }
+    }
+
+    /// What is left of a client that leaves its worker: all that matters of one that is settled.
     pub fn detach(self) -> Detached {
-        Detached { entry: self.entry, pool: self.pool, wire: self.wire, session: self.session }
+        let lease = match self.link {
+            Link::Held(lease) => Some(lease),
+            Link::None | Link::Waiting(..) => None,
+        };
+        Detached {
+            entry: self.entry,
+            pool: self.pool,
+            wire: self.wire,
+            session: self.session,
+            lease,
+            transaction_started: self.transaction_started,
+            query_started: self.query_started,
+        }
     }
 
     /// Goes on with a client on this worker.
     pub fn attach(worker: Rc<Worker>, detached: Detached) -> std::io::Result<Client> {
-        let Detached { entry, pool, wire, session } = detached;
-        let wire = wire.into_this_runtime()?;
-        let mut client = Client::new(worker, entry, pool, wire, session);
+        let wire = detached.wire.into_this_runtime()?;
+        let lease = detached.lease.map(|lease| lease.into_worker(worker.id)).transpose()?;
+        let mut client = Client::new(worker, detached.entry, detached.pool, wire, detached.session);
+        client.link = lease.map_or(Link::None, Link::Held);
+        client.transaction_started = detached.transaction_started;
+        client.query_started = detached.query_started;
         // Its rules may have changed on the way.
         client.settings_version = 0;
         Ok(client)

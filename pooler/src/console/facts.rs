@@ -13,6 +13,8 @@ use crate::client::Client;
 use crate::clients::{ClientEntry, Doing, Endpoint};
 use crate::house::House;
 use crate::logic::ledger::Place;
+use crate::logic::parameters::Parameters;
+use crate::logic::replies::ENTRY_LEN;
 use crate::logic::statements::Shared;
 use crate::pool::{PoolInfo, PoolView, ServerView};
 use crate::server::{Server, ServerInfo};
@@ -218,6 +220,7 @@ fn memory(
         used: u32::try_from(used).unwrap_or(u32::MAX),
         free: 0,
     };
+    let busy = clients.iter().filter(|client| client.doing() == Doing::Busy).count();
     let databases = settings.databases.len() + pools.iter().filter(|p| p.info.database.auto).count();
     vec![
         row("user_cache", size_of::<UserSettings>(), settings.users.len()),
@@ -226,9 +229,11 @@ fn memory(
         row("peer_cache", size_of::<Peer>(), settings.peers.len()),
         row("peer_pool_cache", size_of::<Counts>(), house.cancels.peers().len()),
         row("pool_cache", size_of::<PoolInfo>(), pools.len()),
+        row("outstanding_request_cache", ENTRY_LEN, busy),
         row("server_cache", size_of::<Server>() + size_of::<ServerInfo>(), servers.len()),
         row("client_cache", size_of::<ClientEntry>() + size_of::<Client>(), clients.len()),
         row("iobuf_cache", READ_LEN, house.workers),
+        row("var_list_cache", size_of::<Arc<Parameters>>(), clients.len() + servers.len()),
         row("server_prepared_statement_cache", size_of::<Shared>(), house.statement_count()),
     ]
 }

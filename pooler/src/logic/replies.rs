@@ -72,6 +72,9 @@ pub enum Lost {
 /// The number of a change to the names that a client has given to statements.
 pub type Change = u64;
 
+/// Memory that one outstanding reply takes.
+pub const ENTRY_LEN: usize = size_of::<Entry>();
+
 #[derive(Debug, Default)]
 pub struct ReplyQueue {
     entries: VecDeque<Entry>,

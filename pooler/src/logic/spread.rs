@@ -21,7 +21,7 @@ const UNEVEN: f64 = 0.2;
 pub struct Load {
     /// Time that its thread ran, as a share of a core.
     pub share: f64,
-    /// Clients that asked for something.
+    /// Clients for which there was something to do.
     pub lively: u32,
 }
 

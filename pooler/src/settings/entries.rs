@@ -1,7 +1,5 @@
 //! From a connection string to an entry of `[databases]`, `[users]` or `[peers]`.
 
-use std::time::Duration;
-
 use super::ADMIN_DATABASE;
 use super::connstr;
 use super::database::{Database, Host, Peer, UserSettings};
@@ -30,40 +28,115 @@ fn pairs(text: &str) -> Result<Vec<(String, String)>, String> {
     connstr::parse(text).map_err(|error| error.to_string())
 }
 
-/// Reads one entry of `[databases]`.
-pub fn database(name: &str, text: &str) -> Result<Database, String> {
-    if name == ADMIN_DATABASE {
-        return Err(format!("the database name \"{ADMIN_DATABASE}\" is reserved for the console"));
-    }
-    let mut database = Database::new(name);
-    for (key, value) in pairs(text)? {
-        if !set_server(&mut database, &key, &value)? && !set_limit(&mut database, &key, &value)? {
-            return Err(format!("unrecognized connection parameter: {key}"));
-        }
-    }
-    Ok(database)
+/// One key of an entry, declared once: parsing and the documentation come from here.
+pub struct EntryKey<T> {
+    pub name: &'static str,
+    /// In words, or a value in backquotes.
+    pub default: &'static str,
+    pub doc: &'static str,
+    set: fn(&mut T, &str, &str) -> Result<(), String>,
 }
 
-/// Where the server is and who logs in. False: another kind of key.
-fn set_server(database: &mut Database, key: &str, value: &str) -> Result<bool, String> {
-    let text = || Some(value.to_string());
-    match key {
-        "dbname" => database.dbname = value.to_string(),
-        "host" => database.hosts = value.split(',').map(|host| Host::parse(host.trim())).collect(),
-        "port" => database.port = port(value)?,
-        "user" => database.user = text(),
-        "password" => database.password = Some(Secret::new(value)),
-        "auth_user" => database.auth_user = text(),
-        "auth_query" => database.auth_query = text(),
-        "auth_dbname" => database.auth_dbname = text(),
-        "connect_query" => database.connect_query = text(),
-        "client_encoding" => set_startup(database, "client_encoding", value),
-        "datestyle" => set_startup(database, "datestyle", value),
-        "timezone" => set_startup(database, "timezone", value),
-        "application_name" => set_startup(database, "application_name", value),
-        _ => return Ok(false),
-    }
-    Ok(true)
+/// Rows of `name: default, (entry, key, value) => what is set, meaning`.
+macro_rules! entry_keys {
+    ($($name:literal, $default:literal: |$entry:ident, $key:pat_param, $value:ident| $set:expr; $doc:literal)*) => {
+        &[$(EntryKey {
+            name: $name,
+            default: $default,
+            doc: $doc,
+            set: |$entry, $key, $value| {
+                $set;
+                Ok(())
+            },
+        }),*]
+    };
+}
+
+pub const DATABASE_KEYS: &[EntryKey<Database>] = entry_keys! {
+    "dbname", "the entry's name": |d, _, v| d.dbname = v.to_string();
+        "Name of the database on the server."
+    "host", "the unix socket in `unix_socket_dir`": |d, _, v|
+        d.hosts = v.split(',').map(|host| Host::parse(host.trim())).collect();
+        "Names, addresses, `/folder` of a unix socket or `@abstract`; several with commas."
+    "port", "`5432`": |d, _, v| d.port = port(v)?;
+        "Port of the server."
+    "user", "the client's": |d, _, v| d.user = text(v);
+        "All clients use the server as this user."
+    "password", "the one in `auth_file`, or what the client proved": |d, _, v| d.password = Some(Secret::new(v));
+        "Password of `user`; in clear, MD5 or SCRAM form."
+    "auth_user", "`auth_user`": |d, _, v| d.auth_user = text(v);
+        "User who runs `auth_query`."
+    "auth_query", "`auth_query`": |d, _, v| d.auth_query = text(v);
+        "Query that gives a user's password."
+    "auth_dbname", "`auth_dbname`": |d, _, v| d.auth_dbname = text(v);
+        "Database in which `auth_query` runs."
+    "pool_size", "`default_pool_size`": |d, key, v| d.pool_size = own(key, v)?;
+        "Server connections for each user."
+    "min_pool_size", "`min_pool_size`": |d, key, v| d.min_pool_size = own(key, v)?;
+        "Server connections that are kept open for each user."
+    "reserve_pool_size", "`reserve_pool_size`": |d, key, v| d.reserve_pool_size = own(key, v)?;
+        "More of them for clients that have waited for `reserve_pool_timeout`."
+    "reserve_pool", "`reserve_pool_size`": |d, key, v| d.reserve_pool_size = own(key, v)?;
+        "The older name of `reserve_pool_size`."
+    "max_db_connections", "`max_db_connections`": |d, key, v| d.max_db_connections = own(key, v)?;
+        "Server connections of all users together."
+    "max_db_client_connections", "`max_db_client_connections`": |d, key, v| d.max_db_client_connections = own(key, v)?;
+        "Clients of all users together."
+    "pool_mode", "`pool_mode`": |d, key, v| d.pool_mode = Some(typed(key, v)?);
+        "When a server goes back: session, transaction or statement."
+    "load_balance_hosts", "`round-robin`": |d, key, v| d.load_balance_hosts = typed(key, v)?;
+        "Of several hosts: all in turn (`round-robin`), or the first until it fails (`disable`)."
+    "server_lifetime", "`server_lifetime`": |d, key, v| d.server_lifetime = own(key, v)?;
+        "Age at which a server connection is closed once it is idle, in seconds."
+    "query_wait_timeout", "`query_wait_timeout`": |d, key, v| d.query_wait_timeout = own(key, v)?;
+        "How long clients may wait for a server, in seconds."
+    "connect_query", "–": |d, _, v| d.connect_query = text(v);
+        "Runs once on each new server connection."
+    "client_encoding", "the server's": |d, _, v| set_startup(d, "client_encoding", v);
+        "Sent when a server connection starts."
+    "datestyle", "the server's": |d, _, v| set_startup(d, "datestyle", v);
+        "Sent when a server connection starts."
+    "timezone", "the server's": |d, _, v| set_startup(d, "timezone", v);
+        "Sent when a server connection starts."
+    "application_name", "the server's": |d, _, v| set_startup(d, "application_name", v);
+        "Sent when a server connection starts."
+};
+
+pub const USER_KEYS: &[EntryKey<UserSettings>] = entry_keys! {
+    "pool_mode", "the database's": |u, key, v| u.pool_mode = Some(typed(key, v)?);
+        "When a server goes back: session, transaction or statement."
+    "pool_size", "the database's": |u, key, v| u.pool_size = own(key, v)?;
+        "Server connections of this user for each database."
+    "reserve_pool_size", "the database's": |u, key, v| u.reserve_pool_size = own(key, v)?;
+        "More of them for clients that have waited for `reserve_pool_timeout`."
+    "max_user_connections", "`max_user_connections`": |u, key, v| u.max_user_connections = own(key, v)?;
+        "Server connections of this user to all databases together."
+    "max_user_client_connections", "`max_user_client_connections`": |u, key, v|
+        u.max_user_client_connections = own(key, v)?;
+        "Clients that log in as this user."
+    "query_timeout", "`query_timeout`": |u, key, v| u.query_timeout = own(key, v)?;
+        "How long one query may take, in seconds."
+    "query_wait_timeout", "the database's": |u, key, v| u.query_wait_timeout = own(key, v)?;
+        "How long clients may wait for a server, in seconds."
+    "idle_transaction_timeout", "`idle_transaction_timeout`": |u, key, v| u.idle_transaction_timeout = own(key, v)?;
+        "How long a transaction may stand idle, in seconds."
+    "transaction_timeout", "`transaction_timeout`": |u, key, v| u.transaction_timeout = own(key, v)?;
+        "How long a transaction may take, in seconds."
+    "client_idle_timeout", "`client_idle_timeout`": |u, key, v| u.client_idle_timeout = own(key, v)?;
+        "How long a client may be idle, in seconds."
+};
+
+pub const PEER_KEYS: &[EntryKey<Peer>] = entry_keys! {
+    "host", "–, required": |p, _, v| p.host = Host::parse(v);
+        "Name, address or `/folder` of its unix socket."
+    "port", "`6432`": |p, _, v| p.port = port(v)?;
+        "Its port."
+    "pool_size", "`default_pool_size`": |p, key, v| p.pool_size = own(key, v)?;
+        "Connections to it for cancel requests."
+};
+
+fn text(value: &str) -> Option<String> {
+    Some(value.to_string())
 }
 
 fn set_startup(database: &mut Database, name: &'static str, value: &str) {
@@ -71,42 +144,30 @@ fn set_startup(database: &mut Database, name: &'static str, value: &str) {
     database.startup.push((name, value.to_string()));
 }
 
-fn set_limit(database: &mut Database, key: &str, value: &str) -> Result<bool, String> {
-    match key {
-        "pool_size" => database.pool_size = own(key, value)?,
-        "min_pool_size" => database.min_pool_size = own(key, value)?,
-        "reserve_pool" | "reserve_pool_size" => database.reserve_pool_size = own(key, value)?,
-        "max_db_connections" => database.max_db_connections = own(key, value)?,
-        "max_db_client_connections" => database.max_db_client_connections = own(key, value)?,
-        "pool_mode" => database.pool_mode = Some(typed(key, value)?),
-        "load_balance_hosts" => database.load_balance_hosts = typed(key, value)?,
-        "server_lifetime" => database.server_lifetime = own(key, value)?,
-        "query_wait_timeout" => database.query_wait_timeout = own(key, value)?,
-        _ => return Ok(false),
+/// `kind` as in "unrecognized … parameter".
+fn fill<T>(entry: &mut T, keys: &[EntryKey<T>], text: &str, kind: &str) -> Result<(), String> {
+    for (name, value) in pairs(text)? {
+        let key = keys.iter().find(|key| key.name == name);
+        let key = key.ok_or_else(|| format!("unrecognized {kind} parameter: {name}"))?;
+        (key.set)(entry, &name, &value)?;
     }
-    Ok(true)
+    Ok(())
+}
+
+/// Reads one entry of `[databases]`.
+pub fn database(name: &str, text: &str) -> Result<Database, String> {
+    if name == ADMIN_DATABASE {
+        return Err(format!("the database name \"{ADMIN_DATABASE}\" is reserved for the console"));
+    }
+    let mut database = Database::new(name);
+    fill(&mut database, DATABASE_KEYS, text, "connection")?;
+    Ok(database)
 }
 
 /// Reads one entry of `[users]`.
 pub fn user(text: &str) -> Result<UserSettings, String> {
     let mut user = UserSettings::default();
-    for (key, value) in pairs(text)? {
-        let (key, value) = (key.as_str(), value.as_str());
-        let time = || own::<Duration>(key, value);
-        match key {
-            "pool_mode" => user.pool_mode = Some(typed(key, value)?),
-            "pool_size" => user.pool_size = own(key, value)?,
-            "reserve_pool_size" => user.reserve_pool_size = own(key, value)?,
-            "max_user_connections" => user.max_user_connections = own(key, value)?,
-            "max_user_client_connections" => user.max_user_client_connections = own(key, value)?,
-            "query_timeout" => user.query_timeout = time()?,
-            "query_wait_timeout" => user.query_wait_timeout = time()?,
-            "idle_transaction_timeout" => user.idle_transaction_timeout = time()?,
-            "transaction_timeout" => user.transaction_timeout = time()?,
-            "client_idle_timeout" => user.client_idle_timeout = time()?,
-            _ => return Err(format!("unrecognized user parameter: {key}")),
-        }
-    }
+    fill(&mut user, USER_KEYS, text, "user")?;
     Ok(user)
 }
 
@@ -114,18 +175,8 @@ pub fn user(text: &str) -> Result<UserSettings, String> {
 pub fn peer(name: &str, text: &str) -> Result<Peer, String> {
     let id = name.parse().ok().filter(|id| *id > 0);
     let id = id.ok_or("the id of a peer is a number from 1 to 65535")?;
-    let mut peer = Peer { id, host: Host::Tcp(String::new()), port: PEER_PORT, pool_size: None };
-    let mut has_host = false;
-    for (key, value) in pairs(text)? {
-        match key.as_str() {
-            "host" => {
-                peer.host = Host::parse(&value);
-                has_host = true;
-            }
-            "port" => peer.port = port(&value)?,
-            "pool_size" => peer.pool_size = own(&key, &value)?,
-            _ => return Err(format!("unrecognized connection parameter: {key}")),
-        }
-    }
-    if has_host { Ok(peer) } else { Err(format!("host was not provided for peer {id}")) }
+    let nowhere = Host::Tcp(String::new());
+    let mut peer = Peer { id, host: nowhere.clone(), port: PEER_PORT, pool_size: None };
+    fill(&mut peer, PEER_KEYS, text, "connection")?;
+    if peer.host == nowhere { Err(format!("host was not provided for peer {id}")) } else { Ok(peer) }
 }

@@ -100,7 +100,7 @@ fn bytes_behind_a_servers_consent_to_tls_end_the_connection() {
     write(&mut server.stream, b"SR\0\0\0\x08\0\0\0\0Z\0\0\0\x05I");
     let mut hello = Vec::new();
     let _ = std::io::Read::read_to_end(&mut server.stream, &mut hello);
-    assert!(hello.is_empty() || hello[0] != b'Q', "no message goes to it in clear");
+    assert_eq!(hello, b"", "neither a message in clear nor a greeting of TLS");
     drop(server);
     assert!(!pooler.admin("SHOW SERVERS").contains("|active|"));
 }
@@ -217,6 +217,32 @@ async fn a_reload_forgets_users_and_passwords_that_are_not_listed_any_more() {
     }
     assert!(pooler.client_as("bob", "password=bobpw").await.is_err(), "the old password is forgotten");
     assert!(pooler.client_as("alice", "password=alicepw").await.is_err(), "she is not on the list any more");
+}
+
+/// Trap 28, pgbouncer#944: what a client proved about itself says nothing about the user whom the database forces.
+#[tokio::test]
+async fn a_forced_user_is_not_proven_by_the_keys_of_the_client() {
+    let database =
+        format!("forced = host=127.0.0.1 port={} dbname=postgres user=scram_user", postgres().port);
+    let rules = hba("host pgbouncer postgres all trust\nhost all all all scram-sha-256");
+    let pooler = Pooler::start_with(&database, &format!("{rules}\nserver_login_retry = 0"));
+    // With the same keys as the forced user: sent in her place they would be taken.
+    let verifier =
+        postgres().query("SELECT rolpassword FROM pg_authid WHERE rolname = 'scram_user'").unwrap();
+    let users = pooler.folder.path().join("users.txt");
+    std::fs::write(&users, format!("\"postgres\" \"\"\n\"alice\" \"{verifier}\"\n")).unwrap();
+    pooler.admin("RELOAD");
+    let more = "dbname=forced password=secret";
+    assert!(pooler.client_as("alice", more).await.is_err(), "nobody knows the forced user's password");
+    std::fs::write(
+        &users,
+        format!("\"postgres\" \"\"\n\"alice\" \"{verifier}\"\n\"scram_user\" \"secret\"\n"),
+    )
+    .unwrap();
+    pooler.admin("RELOAD");
+    let client = pooler.client_as("alice", more).await.unwrap();
+    let user: String = client.query_one("SELECT current_user::text", &[]).await.unwrap().get(0);
+    assert_eq!(user, "scram_user");
 }
 
 /// Trap 28: the first line that fits decides, whatever comes behind it.

@@ -2,15 +2,11 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::sync::Arc;
 
 use pgwire::startup;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
 use crate::script::Script;
-use crate::world::{Certificates, Pooler, drain};
+use crate::world::{Certificates, Pooler, drain, tls_client};
 
 fn startup_bytes(pairs: &[(&str, &str)]) -> Vec<u8> {
     let mut out = Vec::new();
@@ -168,18 +164,8 @@ fn tls_without_an_ssl_request_has_to_name_postgres_in_its_alpn() {
 }
 
 /// What the pooler says first to this message over TLS: nothing where it ends the connection.
-fn over_tls(mut stream: TcpStream, alpn: &[&[u8]], message: &[u8]) -> Vec<u8> {
-    let mut roots = RootCertStore::empty();
-    let authority =
-        CertificateDer::from_pem_file(Certificates::source().join("ca.crt")).expect("it is there");
-    roots.add(authority).expect("it is an authority");
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let mut config = config.expect("the defaults").with_root_certificates(roots).with_no_client_auth();
-    config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
-    let name = ServerName::try_from("127.0.0.1").expect("it is an address");
-    let mut tls = ClientConnection::new(Arc::new(config), name).expect("the configuration is whole");
-    let mut wire = rustls::Stream::new(&mut tls, &mut stream);
+fn over_tls(stream: TcpStream, alpn: &[&[u8]], message: &[u8]) -> Vec<u8> {
+    let mut wire = tls_client(stream, alpn);
     let mut first = vec![0; 1];
     match wire.write_all(message).and_then(|()| wire.read(&mut first)) {
         Ok(len) => first[..len].to_vec(),

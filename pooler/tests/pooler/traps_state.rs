@@ -1,5 +1,6 @@
 //! Session state over changing servers, and the size of things: traps by their number in docs/pooler-traps.md.
 
+use crate::fake::FakePostgres;
 use crate::script::{Batch, Script};
 use crate::world::{Pooler, postgres};
 
@@ -173,4 +174,18 @@ fn many_tiny_messages_in_one_read_are_each_answered() {
     client.send_bytes(&Batch::new().query(";").0.repeat(2000));
     assert_eq!(client.replies(2000).matches('I').count(), 2000);
     assert_eq!(postgres().query("SELECT 'fine'").unwrap(), "fine");
+}
+
+/// Trap 23: a BEGIN that is kept back until the next message would date the transaction, and its snapshot, too late.
+#[test]
+fn a_begin_goes_to_the_server_as_it_comes() {
+    let fake = FakePostgres::start();
+    let pooler = Pooler::start_with(&fake.database(), "default_pool_size = 1");
+    let (mut client, mut server) = fake.meet(&pooler, &[]);
+    client.send(Batch::new().query("BEGIN"));
+    assert_eq!(server.next().1, "BEGIN\0");
+    server.send(&Batch::new().raw(b'C', b"BEGIN\0").raw(b'Z', b"T").0);
+    assert_eq!(client.replies(1), "C ZT");
+    client.send(Batch::new().parse("", "COMMIT").bind("", &[]).execute(0).sync());
+    assert_eq!(server.next().0, b'P');
 }

@@ -5,8 +5,11 @@ use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
 
 /// The Postgres of this process. A shell stands guard: when the tests end, however they end, its input closes and it
 /// stops Postgres and removes the folder. TERM first: one that has just been started ignores INT, as all that a shell
@@ -282,6 +285,23 @@ impl Certificates {
              client_tls_cert_file = {here}/names.crt"
         )
     }
+}
+
+/// Speaks TLS on this connection and trusts the authority of `Certificates`.
+pub fn tls_client(
+    stream: std::net::TcpStream,
+    alpn: &[&[u8]],
+) -> rustls::StreamOwned<rustls::ClientConnection, std::net::TcpStream> {
+    let authority = CertificateDer::from_pem_file(Certificates::source().join("ca.crt"));
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(authority.expect("it is there")).expect("it is an authority");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let mut config = config.expect("the defaults").with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+    let name = ServerName::try_from("127.0.0.1").expect("it is an address");
+    let tls = rustls::ClientConnection::new(Arc::new(config), name).expect("the configuration is whole");
+    rustls::StreamOwned::new(tls, stream)
 }
 
 fn open_to_all(path: &Path) {

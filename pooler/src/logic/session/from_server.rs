@@ -48,15 +48,21 @@ impl Session {
         let is_ours = verdict == Verdict::Swallow;
         let rest = io.flow.rest();
         let body = &rest[HEAD_LEN..head.total_len().min(rest.len())];
+        if head.kind == kind::READY_FOR_QUERY {
+            let Ok(status) = TransactionStatus::parse(body) else {
+                return Some(ServerHalt::OutOfStep("ReadyForQuery without a known status"));
+            };
+            io.server.status = status;
+            // Before it is passed on: the client must not take it for leave to go on.
+            if self.rules.mode == Mode::Statement && !is_ours && status != TransactionStatus::Idle {
+                return Some(ServerHalt::OpenedTransaction);
+            }
+            io.pass(head, is_ours);
+            self.on_ready(is_ours, io);
+            return None;
+        }
         io.pass(head, is_ours);
         match head.kind {
-            kind::READY_FOR_QUERY => {
-                let Ok(status) = TransactionStatus::parse(body) else {
-                    return Some(ServerHalt::OutOfStep("ReadyForQuery without a known status"));
-                };
-                io.server.status = status;
-                return self.on_ready(is_ours, io);
-            }
             kind::PARAMETER_STATUS => self.on_parameter(body, is_ours, io),
             kind::COMMAND_COMPLETE if !is_ours => self.on_complete(body, io),
             kind::ERROR => {
@@ -71,25 +77,22 @@ impl Session {
         None
     }
 
-    fn on_ready(&mut self, is_ours: bool, io: &mut ServerSide<'_, '_>) -> Option<ServerHalt> {
+    fn on_ready(&mut self, is_ours: bool, io: &mut ServerSide<'_, '_>) {
         io.server.is_tunnel = false;
         io.invent();
         if is_ours {
             // The server has taken the client's parameters, in its own spelling.
             self.parameters = io.server.parameters.clone();
-            return None;
+            return;
         }
         self.tally.queries += 1;
         if io.server.status == TransactionStatus::Idle {
             self.tally.transactions += 1;
-        } else if self.rules.mode == Mode::Statement {
-            return Some(ServerHalt::OpenedTransaction);
         }
         if io.server.queue.is_drained() {
             self.statements.on_batch_end();
             io.server.statements.on_settled();
         }
-        None
     }
 
     fn on_parameter(&mut self, body: &[u8], is_ours: bool, io: &mut ServerSide<'_, '_>) {
