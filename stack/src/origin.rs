@@ -9,8 +9,11 @@ use anyhow::{Context as _, Result, bail};
 use chassis::settings::{EnvFile, Errors};
 use tokio::process::Command;
 
+use crate::identity::RunAs;
+use crate::logic::addresses::Place;
 use crate::logic::names::nearest;
-use crate::logic::ports::{clashes, listening};
+use crate::logic::ports::{clashes, impossible, listening};
+use crate::postgres;
 use crate::settings::{Overrides, Settings, has_secret, passed_on};
 
 /// Every setting of every part: the house's tests keep it complete.
@@ -74,8 +77,10 @@ impl Origin {
         let mut problems = problems_of(&file, read.as_ref().err());
         if let Ok(settings) = &read {
             problems.extend(settings.lacking());
+            problems.extend(impossible(settings.ports, settings.replicas));
             if ports == Ports::Shared {
                 problems.extend(clashes(&listening(settings, settings.replicas)));
+                problems.extend(self.lacking_here(settings));
             }
         }
         for problem in web_problems(&programs.join("web"), &file, outer).await? {
@@ -92,6 +97,18 @@ impl Origin {
                 bail!("{}{}", self.headline(), list(&lines))
             }
         }
+    }
+
+    /// What the parts need of this machine and do not find.
+    fn lacking_here(&self, settings: &Settings) -> Vec<String> {
+        let user = RunAs::find(settings.user.as_deref()).map(drop);
+        let programs = match settings.topology.primary {
+            Place::Ours => {
+                postgres::find_programs(settings.postgres_bin.as_deref(), &self.search_path).map(drop)
+            }
+            Place::Theirs(_) => Ok(()),
+        };
+        [user, programs].into_iter().filter_map(Result::err).map(|problem| problem.to_string()).collect()
     }
 
     fn file(&self) -> Result<EnvFile> {

@@ -155,9 +155,13 @@ impl Settings {
     }
 }
 
-/// The environment wins over the lines of `config.env`; an empty variable counts as unset.
+/// The environment wins over the lines of `config.env`; an empty value counts as none in both.
 fn lookup(file: &Lines, outer: &dyn Fn(&str) -> Option<String>) -> impl Fn(&str) -> Option<String> {
-    move |name| outer(name).filter(|text| !text.is_empty()).or_else(|| file.get(name).cloned())
+    move |name| {
+        outer(name)
+            .filter(|text| !text.is_empty())
+            .or_else(|| file.get(name).filter(|text| !text.is_empty()).cloned())
+    }
 }
 
 /// The lines of `config.env` that the environment does not override.

@@ -195,6 +195,22 @@ fn faults_in_the_operators_own_files_are_told_with_their_name_and_line_and_nothi
 }
 
 #[test]
+fn what_this_machine_lacks_is_told_before_the_start() {
+    let world = World::new(Stores::Private);
+    world.configure("STACK_POSTGRES_BIN=/nowhere\nSTACK_USER=no_such_user\n");
+    let said = world.stack(&["check"]);
+    assert_eq!(said.status, 1, "{}", said.text);
+    assert!(
+        said.text.contains(": STACK_POSTGRES_BIN: /nowhere does not hold all of postgres"),
+        "{}",
+        said.text
+    );
+    // Who is no root runs all parts itself.
+    let is_told = said.text.contains(": STACK_USER: no user named no_such_user on this machine");
+    assert_eq!(is_told, nix::unistd::geteuid().is_root(), "{}", said.text);
+}
+
+#[test]
 fn a_name_that_no_part_knows_is_a_warning_and_no_hindrance() {
     let world = World::new(Stores::Elsewhere);
     let own = "ACTUAL_DB_HOST=db.invalid\nREDIS_HOST=cache.invalid\nDB_PASSWORD=operators-own\n";

@@ -249,7 +249,11 @@ fn database(values: &Values, warnings: &mut Vec<String>) -> Result<Database, Str
         _ => database_url::is_pooler(PoolerSigns { target: &primary, actual }),
     };
     let options = &primary.options;
-    let pool_max = options.connection_limit.unwrap_or_else(|| small(values.count("DATABASE_POOL_MAX")));
+    let (pool_min, pool_max) = (values.count("DATABASE_POOL_MIN"), values.count("DATABASE_POOL_MAX"));
+    if values.given("DATABASE_POOL_MIN") && pool_min > pool_max {
+        return Err(format!("DATABASE_POOL_MIN: {pool_min} is more than DATABASE_POOL_MAX, {pool_max}"));
+    }
+    let pool_max = options.connection_limit.unwrap_or_else(|| small(pool_max));
     Ok(Database {
         direct: direct(values, &primary, actual)?,
         reads: Reads {
@@ -257,7 +261,7 @@ fn database(values: &Values, warnings: &mut Vec<String>) -> Result<Database, Str
             wait: values.duration("DB_READ_WAIT"),
             lag_max: values.duration("DB_READ_LAG_MAX"),
         },
-        pool_min: small(values.count("DATABASE_POOL_MIN")).min(pool_max),
+        pool_min: small(pool_min).min(pool_max),
         pool_max,
         pool_timeout: options.pool_timeout.unwrap_or_else(|| values.duration("DATABASE_POOL_TIMEOUT")),
         connect_timeout: options

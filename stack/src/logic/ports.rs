@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::addresses::{Place, Route, Standby};
 use super::plan::{port_of, replica_name};
-use crate::settings::Settings;
+use crate::settings::{Ports, Settings};
 
 /// One TCP port of the stack and the setting that moves it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +38,28 @@ pub fn listening(settings: &Settings, replicas: u32) -> Vec<Listening> {
         add(port_of(ports.web_base, number), &replica_name(number), "WEB_PORT_BASE");
         add(port_of(ports.web_ops_base, number), &replica_name(number), "WEB_OPS_PORT_BASE");
     }
+    found
+}
+
+/// Ports that nothing can listen on.
+pub fn impossible(ports: Ports, replicas: u32) -> Vec<String> {
+    let ranges = [("WEB_PORT_BASE", ports.web_base), ("WEB_OPS_PORT_BASE", ports.web_ops_base)];
+    let single = [
+        ("HTTP_PORT", ports.http),
+        ("BALANCER_OPS_PORT", ports.balancer_ops),
+        ("DB_PORT", ports.pooler),
+        ("STACK_POSTGRES_PORT", ports.postgres),
+        ("STACK_STANDBY_PORT", ports.standby),
+        ("STACK_REDIS_PORT", ports.redis),
+    ];
+    let zero = |(name, port): &(&str, u16)| (*port == 0).then(|| format!("{name}: 0 is no port"));
+    let mut found: Vec<String> = ranges.iter().chain(&single).filter_map(zero).collect();
+    let too_high = |(name, base): &(&str, u16)| {
+        let last = u64::from(*base) + u64::from(replicas.max(1)) - 1;
+        (last > u64::from(u16::MAX))
+            .then(|| format!("{name}: from {base} on there are not {replicas} ports, the last one is 65535"))
+    };
+    found.extend(ranges.iter().filter_map(too_high));
     found
 }
 

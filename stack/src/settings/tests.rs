@@ -36,6 +36,13 @@ fn the_environment_wins_over_the_file_and_is_not_passed_on_twice() {
 }
 
 #[test]
+fn an_empty_line_of_the_file_counts_as_unset() {
+    let settings = read_with(&[("DB_NAME", ""), ("DB_USER", "")], Overrides::default()).unwrap();
+    let named = read_with(&[], Overrides::default()).unwrap();
+    assert_eq!(settings.database, named.database);
+}
+
+#[test]
 fn a_placeholder_is_no_secret() {
     let pairs =
         [("DB_PASSWORD", "your_password"), ("SECRET_KEY", "a-key-of-one's-own"), ("REDIS_PASSWORD", "")];

@@ -25,6 +25,14 @@ fn every_problem_is_reported_at_once() {
 }
 
 #[test]
+fn a_pool_cannot_keep_more_open_than_it_may_open() {
+    let error = read_with(&[("SECRET_KEY", KEY), ("DATABASE_POOL_MIN", "6")]).unwrap_err().to_string();
+    assert!(error.contains("DATABASE_POOL_MIN: 6 is more than DATABASE_POOL_MAX, 5"), "{error}");
+    let settings = read_with(&[("SECRET_KEY", KEY), ("DATABASE_POOL_MIN", "5")]).unwrap();
+    assert_eq!((settings.database.pool_min, settings.database.pool_max), (5, 5));
+}
+
+#[test]
 fn the_defaults_are_those_of_the_compose_file() {
     let settings = read_with(&[("SECRET_KEY", KEY)]).unwrap();
     assert_eq!(format!("{:?}", settings.database.primary), "arena_user@pgbouncer:6432/arena_db");

@@ -1,5 +1,5 @@
 use super::*;
-use crate::logic::ports::{clashes, listening};
+use crate::logic::ports::{clashes, impossible, listening};
 use crate::settings::Overrides;
 
 fn plan_with(pairs: &[(&str, &str)], overrides: Overrides) -> Plan {
@@ -104,6 +104,20 @@ fn the_balancer_keeps_root_only_for_a_low_port() {
     assert_eq!(private().balancer().identity, Identity::Unprivileged);
     let low = plan_with(&[("HTTP_PORT", "80")], Overrides::default());
     assert_eq!(low.balancer().identity, Identity::Starter);
+}
+
+#[test]
+fn ports_that_nothing_can_listen_on_are_named_before_the_start() {
+    let found =
+        |pairs: &[(&str, &str)]| impossible(plan_with(pairs, Overrides::default()).settings.ports, 10);
+    assert_eq!(found(&[("WEB_PORT_BASE", "65526")]), [""; 0], "the tenth replica has the last port");
+    assert_eq!(
+        found(&[("DB_PORT", "0"), ("WEB_PORT_BASE", "65527")]),
+        [
+            "DB_PORT: 0 is no port",
+            "WEB_PORT_BASE: from 65527 on there are not 10 ports, the last one is 65535"
+        ]
+    );
 }
 
 #[test]
