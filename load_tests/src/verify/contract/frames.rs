@@ -26,6 +26,7 @@ const FRAMES: &[(&str, &str)] = &[
     ("pong", ""),
 ];
 const PATIENCE: Duration = Duration::from_secs(15);
+const FLOOD: usize = 2000;
 
 /// A socket, and how many frames of each kind came over it.
 struct Ear {
@@ -65,6 +66,8 @@ pub async fn drive(drive: &mut Drive<'_>, people: &People) -> anyhow::Result<usi
     drive.ask(member.of(&ann_token), 204).await?;
     bob.closed_with(4403).await?;
 
+    ann.flood_until_closed().await?;
+
     let mut heard = bob.heard;
     for (kind, count) in ann.heard {
         *heard.entry(kind).or_default() += count;
@@ -72,7 +75,6 @@ pub async fn drive(drive: &mut Drive<'_>, people: &People) -> anyhow::Result<usi
     drive.faults.extend(ann.faults.into_iter().chain(bob.faults));
     let unheard = FRAMES.iter().filter(|(kind, _)| !heard.contains_key(*kind));
     drive.faults.extend(unheard.map(|(kind, _)| format!("no frame {kind} came")));
-    ann.socket.close().await;
     Ok(FRAMES.len())
 }
 
@@ -117,6 +119,20 @@ impl Ear {
         }
     }
 
+    /// First refused, then closed: more than any rate that is allowed.
+    async fn flood_until_closed(&mut self) -> anyhow::Result<()> {
+        let ping = json!({"type": "ping"}).to_string();
+        for _ in 0..FLOOD {
+            // It may be closed before all is sent.
+            if self.socket.send(ping.clone()).await.is_err() {
+                break;
+            }
+        }
+        let error = self.until("error").await?;
+        anyhow::ensure!(error["code"] == "rate_limit", "a flood is answered with {error}");
+        self.closed_with(4429).await
+    }
+
     async fn closed_with(&mut self, wanted: u16) -> anyhow::Result<()> {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -124,7 +140,7 @@ impl Ear {
                 Text::Frame(text) => drop(self.take(&text)?),
                 Text::Closed(code) if code == wanted => return Ok(()),
                 Text::Closed(code) => anyhow::bail!("closed with {code} instead of {wanted}"),
-                Text::Nothing => anyhow::bail!("a removed member's socket stays open"),
+                Text::Nothing => anyhow::bail!("it stays open instead of being closed with {wanted}"),
             }
         }
     }
