@@ -60,7 +60,7 @@ pub struct Start {
     /// `-R`: the sockets come from the process that runs now.
     pub takes_over: bool,
     /// Called once when the sockets are open: writes the pidfile, lets the parent of a daemon go.
-    pub ready: Box<dyn FnOnce() + Send>,
+    pub ready: Box<dyn FnOnce() -> anyhow::Result<()> + Send>,
 }
 
 /// The whole program; `run` is `pooler::run`.
@@ -86,6 +86,8 @@ fn start(arguments: &Arguments, run: fn(Start) -> anyhow::Result<()>) -> anyhow:
         .map_err(|errors| anyhow::anyhow!("cannot load config file {}\n{errors}", path.display()))?;
     if arguments.check {
         settings.warnings.iter().for_each(|warning| eprintln!("WARNING {warning}"));
+        let checked = crate::tls::check(&settings.keys);
+        checked.map_err(|what| anyhow::anyhow!("{}: TLS setup failed: {what}", path.display()))?;
         println!("{}: the configuration is good", path.display());
         return Ok(ExitCode::SUCCESS);
     }
@@ -135,14 +137,13 @@ fn run_logged(
     let notify = Notifier::new(chassis::settings::environment()("NOTIFY_SOCKET").as_deref());
     let own_pidfile = pidfile.clone();
     let ready = Box::new(move || {
-        if let Err(error) = own_pidfile.write() {
-            tracing::error!("{error:#}");
-        }
+        own_pidfile.write()?;
         if in_background {
             background::tell_parent();
         }
         let process = std::process::id();
         tracing::info!("process up: pooler {}, pid {process}", env!("CARGO_PKG_VERSION"));
+        Ok(())
     });
     let ended = run(Start { settings, log, notify, takes_over, ready });
     pidfile.remove();

@@ -147,14 +147,14 @@ impl House {
         self.pools.open_minimum(self);
         self.keeper_wake.notify_one();
         self.deadlines_wake.notify_waiters();
-        self.apply_tls()
+        self.apply_tls().inspect_err(|what| tracing::error!("TLS setup failed: {what}"))
     }
 
     pub fn intern(&self, query: &[u8], types: &[u8]) -> Arc<Shared> {
         self.statements.lock().expect("interning does not panic").intern(query, types)
     }
 
-    /// Contexts of TLS as the settings say. A fault is in the log; what was in force stays.
+    /// Contexts of TLS as the settings say. Where they cannot be, what was in force stays.
     /// Servers that were dialed under other rules are replaced.
     pub fn apply_tls(&self) -> Result<(), String> {
         let applied = self.tls.apply(&self.settings().keys)?;
@@ -182,7 +182,7 @@ impl House {
         }
         if phase == Phase::WaitForServers {
             // Who holds no server now gets none any more.
-            self.pools.pause(self, None);
+            self.pools.pause_all(self);
         }
         if phase == Phase::Moving {
             self.standing.store(Standing::Moving as u8, Ordering::Release);

@@ -166,9 +166,8 @@ impl Pools {
         }
         let database_limit = settings.max_db_connections(database) as usize;
         let user_limit = settings.max_user_connections(user) as usize;
-        let State { ledger, databases, users, .. } = &mut *state;
-        let database_group =
-            *databases.entry(name.0.clone()).or_insert_with(|| ledger.add_database(database_limit));
+        let database_group = state.enter_database(&name.0, database_limit);
+        let State { ledger, users, .. } = &mut *state;
         let user_group = *users.entry(name.1.clone()).or_insert_with(|| ledger.add_user(user_limit));
         let key = ledger.add_pool(database_group, user_group, limits(&settings, database, user));
         let info = Arc::new(PoolInfo {

@@ -39,8 +39,7 @@ pub fn run(start: Start) -> anyhow::Result<()> {
     if let Some(path) = std::env::var_os("LDAPCONF") {
         let _ = house.ldap_conf.set(path.into());
     }
-    // The pooler starts without the TLS that cannot be set up, as PgBouncer does; the log says what is wrong.
-    let _ = house.apply_tls();
+    house.apply_tls().map_err(|what| anyhow::anyhow!("TLS setup failed: {what}"))?;
     let mut mailboxes = Vec::new();
     let mut threads = Vec::new();
     for id in 1..workers {
@@ -59,7 +58,7 @@ pub fn run(start: Start) -> anyhow::Result<()> {
         tokio::task::spawn_local(spread::run(house.clone()));
         house.pools.open_minimum(&house);
         open_doors(&house, listeners, &mailboxes)?;
-        ready();
+        ready()?;
         house.notifier.ready();
         if let Some(takeover) = takeover {
             house.start_statements_after(takeover.last_statement);
@@ -220,8 +219,9 @@ fn on_signal(house: &Arc<House>, signal: Signal) {
             house.advance(Phase::Ending);
         }
         Signal::Usr1 => {
-            if !house.is_suspended() && house.pools.pause(house, None) {
+            if !house.is_suspended() && !house.pools.is_all_paused() {
                 tracing::info!("got SIGUSR1, pausing all activity");
+                house.pools.pause_all(house);
             } else {
                 tracing::info!("got SIGUSR1, but already paused/suspended");
             }
@@ -232,7 +232,7 @@ fn on_signal(house: &Arc<House>, signal: Signal) {
         Signal::Usr2 => {
             if suspend::resume(house) {
                 tracing::info!("got SIGUSR2, continuing from SUSPEND");
-            } else if house.pools.resume(house, None) {
+            } else if house.pools.resume_all(house) {
                 tracing::info!("got SIGUSR2, continuing from PAUSE");
             } else {
                 tracing::info!("got SIGUSR2, but not paused/suspended");

@@ -41,7 +41,7 @@ pub struct Applied {
 impl Contexts {
     /// Reads the certificates and keys that the settings name. On an error the old contexts stay in force.
     pub fn apply(&self, keys: &Keys) -> Result<Applied, String> {
-        let made = contexts::make(keys).inspect_err(|what| tracing::error!("TLS setup failed: {what}"))?;
+        let made = contexts::make(keys)?;
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         let before = current.servers_source.as_ref();
         let servers_changed = before.is_some_and(|before| *before != made.servers_source);
@@ -63,11 +63,18 @@ impl Contexts {
     }
 }
 
+/// Whether the settings of TLS and the files that they name can work.
+pub fn check(keys: &Keys) -> Result<(), String> {
+    contexts::make(keys).map(drop)
+}
+
 /// Asks a server for TLS as the `server_tls_sslmode` in force says: settings that cannot work are not in force.
 /// Err: the connection cannot be used, with the reason.
 pub async fn start_towards_server(house: &House, talk: &mut Talk, name: &str) -> Result<(), String> {
     let current = house.tls.current();
-    let mode = current.servers_source.as_ref().map_or(SslMode::Disable, contexts::ServersSource::mode);
+    // Never in clear for want of a context.
+    let source = current.servers_source.as_ref().ok_or("TLS is not set up")?;
+    let mode = source.mode();
     if mode == SslMode::Disable {
         return Ok(());
     }

@@ -108,6 +108,35 @@ fn a_pooler_that_can_listen_on_none_of_its_addresses_does_not_start() {
     assert!(folder.text("log").ends_with(wanted), "{}", folder.text("log"));
 }
 
+/// One that served without it would hand out in clear what was to be encrypted.
+#[test]
+fn a_pooler_whose_tls_cannot_be_set_up_does_not_start() {
+    for (wrong, told) in [
+        ("client_tls_sslmode = require", "client_tls_key_file and client_tls_cert_file must be set"),
+        ("server_tls_sslmode = require\nserver_tls_protocols = foo", "invalid server_tls_protocols"),
+        ("server_tls_sslmode = verify-full\nserver_tls_ca_file = /nowhere", "server_tls_ca_file /nowhere"),
+    ] {
+        let folder = Folder::new(wrong);
+        for arguments in [as_user(&[]), as_user(&["--check"])] {
+            let output = pooler(&arguments, Some(&folder.path("a.ini")));
+            let text = said(&output.stderr);
+            assert_eq!(output.status.code(), Some(1), "{arguments:?}: {text}");
+            assert!(
+                text.contains("FATAL") && text.contains("TLS setup failed: ") && text.contains(told),
+                "{text}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_pidfile_that_cannot_be_written_keeps_the_pooler_from_starting() {
+    let folder = Folder::new("pidfile = /nowhere/pid");
+    let output = pooler(&as_user(&[]), Some(&folder.path("a.ini")));
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said(&output.stderr).contains("/nowhere/pid"), "{}", said(&output.stderr));
+}
+
 #[test]
 fn the_first_line_of_the_version_is_pgbouncers() {
     for option in ["-V", "--version"] {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::admin::facts::{Command, Outcome, Refusal, Shutdown};
 use crate::clients::{ClientEntry, Order};
 use crate::house::{House, Phase};
+use crate::settings::Database;
 
 /// How long KILL waits for clients to go.
 const KILL_PATIENCE: Duration = Duration::from_secs(5);
@@ -22,7 +23,7 @@ pub async fn carry_out(house: &Arc<House>, command: &Command) -> Option<Outcome>
         Command::Resume(database) => resume(house, database.as_deref()),
         Command::Disable(database) => disable(house, database, true),
         Command::Enable(database) => disable(house, database, false),
-        Command::Reconnect(database) => known(house, database.as_deref()).map(|()| {
+        Command::Reconnect(database) => known(house, database.as_deref()).map(|_| {
             house.pools.reconnect(house, database.as_deref());
         }),
         Command::Kill(database) => kill(house, database.as_deref()).await,
@@ -39,8 +40,10 @@ pub async fn carry_out(house: &Arc<House>, command: &Command) -> Option<Outcome>
 fn set(house: &House, key: &str, value: &str) -> Outcome {
     match house.settings().with_set(key, value) {
         Ok(settings) => match house.replace_settings(settings) {
-            Ok(()) => Outcome::Done,
-            Err(_) => Outcome::DoneWith("TLS settings could not be applied, still using old configuration"),
+            Err(_) if key.contains("_tls_") || key.contains("_tls13_") => {
+                Outcome::DoneWith("TLS settings could not be applied, still using old configuration")
+            }
+            _ => Outcome::Done,
         },
         Err(error) => {
             tracing::error!("{error}");
@@ -86,12 +89,16 @@ fn send_away_from_removed_databases(house: &House) {
 }
 
 pub async fn pause(house: &Arc<House>, database: Option<&str>) -> Result<(), Refusal> {
-    known(house, database)?;
+    let named = known(house, database)?;
     if house.phase() != Phase::Running {
         return Err(Refusal::ShuttingDown);
     }
-    if house.is_suspended() || !house.pools.pause(house, database) {
+    if house.is_suspended() || house.pools.is_all_paused() {
         return Err(Refusal::AlreadyPaused);
+    }
+    match named {
+        Some(named) => house.pools.pause(house, &named),
+        None => house.pools.pause_all(house),
     }
     house.pools.wait_quiet(database).await;
     Ok(())
@@ -99,16 +106,14 @@ pub async fn pause(house: &Arc<House>, database: Option<&str>) -> Result<(), Ref
 
 pub fn resume(house: &Arc<House>, database: Option<&str>) -> Result<(), Refusal> {
     known(house, database)?;
-    if database.is_none() && house.phase() != Phase::Running {
-        return Err(Refusal::ShuttingDown);
-    }
-    if database.is_none() && crate::suspend::resume(house) {
-        return Ok(());
-    }
-    if house.pools.resume(house, database) {
-        return Ok(());
-    }
-    Err(database.map_or(Refusal::NothingPaused, |name| Refusal::NotPaused(name.to_string())))
+    let Some(name) = database else {
+        if house.phase() != Phase::Running {
+            return Err(Refusal::ShuttingDown);
+        }
+        let is_resumed = crate::suspend::resume(house) || house.pools.resume_all(house);
+        return if is_resumed { Ok(()) } else { Err(Refusal::NothingPaused) };
+    };
+    if house.pools.resume(house, name) { Ok(()) } else { Err(Refusal::NotPaused(name.to_string())) }
 }
 
 fn disable(house: &House, database: &str, disabled: bool) -> Result<(), Refusal> {
@@ -118,13 +123,19 @@ fn disable(house: &House, database: &str, disabled: bool) -> Result<(), Refusal>
 }
 
 async fn kill(house: &Arc<House>, database: Option<&str>) -> Result<(), Refusal> {
-    known(house, database)?;
+    if house.is_suspended() || house.pools.is_all_paused() {
+        return Err(Refusal::AlreadyPaused);
+    }
+    let named = known(house, database)?;
     let mut clients = house.clients.all();
     clients.retain(|client| {
         let login = client.login.get();
         login.is_some_and(|l| l.pool.is_some() && database.is_none_or(|name| l.database == name))
     });
-    house.pools.pause(house, database);
+    match named {
+        Some(named) => house.pools.pause(house, &named),
+        None => house.pools.pause_each(house),
+    }
     kill_all(house, &clients).await;
     Ok(())
 }
@@ -174,11 +185,9 @@ async fn wait_close(house: &House, database: Option<&str>) -> Result<(), Refusal
     Ok(())
 }
 
-fn known(house: &House, database: Option<&str>) -> Result<(), Refusal> {
-    match database {
-        Some(name) if house.settings().database(name).is_none() => {
-            Err(Refusal::NoSuchDatabase(name.to_string()))
-        }
-        _ => Ok(()),
-    }
+/// The entry of the database that was named, if one was.
+fn known(house: &House, database: Option<&str>) -> Result<Option<Arc<Database>>, Refusal> {
+    let Some(name) = database else { return Ok(None) };
+    let found = house.settings().database(name);
+    found.map(Some).ok_or_else(|| Refusal::NoSuchDatabase(name.to_string()))
 }

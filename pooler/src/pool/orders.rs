@@ -3,51 +3,59 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Pools;
+use super::{Pools, State};
 use crate::house::House;
 use crate::logic::ledger::{CloseReason, GroupKey, ServerKey};
+use crate::settings::Database;
 
 /// How often a waiting PAUSE or WAIT_CLOSE looks again.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 impl Pools {
-    /// Stops lending. False: it was paused already.
-    pub fn pause(&self, house: &House, database: Option<&str>) -> bool {
+    /// Stops lending everywhere, beside what is paused by its name.
+    pub fn pause_all(&self, house: &House) {
+        let idle = self.lock().ledger.pause(None);
+        self.close_idle(house, idle, CloseReason::Paused);
+    }
+
+    /// Stops lending in one database, also before anybody has asked for it.
+    pub fn pause(&self, house: &House, database: &Database) {
+        let limit = house.settings().max_db_connections(database) as usize;
         let mut state = self.lock();
-        let group = state.group(database);
-        let was_paused = match group {
-            Some(group) => state.ledger.is_database_paused(group),
-            None => database.is_none() && state.ledger.is_all_paused(),
-        };
-        if was_paused {
-            return false;
-        }
-        let idle = match (database, group) {
-            (None, _) => state.ledger.pause(None),
-            (Some(_), Some(group)) => state.ledger.pause(Some(group)),
-            (Some(_), None) => Vec::new(),
-        };
+        let group = state.enter_database(&database.name, limit);
+        let idle = state.ledger.pause(Some(group));
         drop(state);
         self.close_idle(house, idle, CloseReason::Paused);
+    }
+
+    /// Stops lending in all databases that have pools, each by its name.
+    pub fn pause_each(&self, house: &House) {
+        let mut state = self.lock();
+        let groups: Vec<GroupKey> = state.databases.values().copied().collect();
+        let idle: Vec<ServerKey> =
+            groups.into_iter().flat_map(|group| state.ledger.pause(Some(group))).collect();
+        drop(state);
+        self.close_idle(house, idle, CloseReason::Paused);
+    }
+
+    /// False: it was not paused.
+    pub fn resume_all(&self, house: &Arc<House>) -> bool {
+        let mut state = self.lock();
+        if !state.ledger.is_all_paused() {
+            return false;
+        }
+        state.ledger.resume(None);
+        drop(state);
+        self.feed_hungry(house);
         true
     }
 
     /// False: it was not paused.
-    pub fn resume(&self, house: &Arc<House>, database: Option<&str>) -> bool {
+    pub fn resume(&self, house: &Arc<House>, database: &str) -> bool {
         let mut state = self.lock();
-        let group = state.group(database);
-        let was_paused = match (database, group) {
-            (None, _) => state.ledger.is_all_paused() || state.ledger.has_paused_database(),
-            (Some(_), Some(group)) => state.ledger.is_database_paused(group),
-            (Some(_), None) => false,
-        };
-        if !was_paused {
-            return false;
-        }
-        match (database, group) {
-            (Some(_), group) => group.into_iter().for_each(|g| state.ledger.resume(Some(g))),
-            (None, _) => state.ledger.resume_all(),
-        }
+        let paused = state.group(Some(database)).filter(|group| state.ledger.is_database_paused(*group));
+        let Some(group) = paused else { return false };
+        state.ledger.resume(Some(group));
         drop(state);
         self.feed_hungry(house);
         true
@@ -164,7 +172,13 @@ impl Pools {
     }
 }
 
-impl super::State {
+impl State {
+    /// The group of a database's pools; made when it is not there.
+    pub(super) fn enter_database(&mut self, name: &str, limit: usize) -> GroupKey {
+        let State { databases, ledger, .. } = self;
+        *databases.entry(name.to_string()).or_insert_with(|| ledger.add_database(limit))
+    }
+
     fn group(&self, database: Option<&str>) -> Option<GroupKey> {
         self.databases.get(database?).copied()
     }

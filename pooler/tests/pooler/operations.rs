@@ -357,3 +357,36 @@ fn only_a_process_of_our_own_user_may_take_over() {
     assert!(kind == b'E' && text.contains("only a process of the same user may take over"), "{text}");
     assert_eq!(Script::connect(&pooler).value("SELECT 'unharmed'"), "unharmed");
 }
+
+#[test]
+fn a_database_is_paused_before_anybody_has_asked_for_it() {
+    let pooler = Pooler::start("");
+    let mut console = console(&pooler);
+    for (stop, database) in [("PAUSE", "postgres"), ("KILL", "other")] {
+        assert_eq!(command(&mut console, &format!("{stop} {database}")), "C Z");
+        let mut client = Script::open(&pooler);
+        client.send_startup(database, &[]);
+        assert!(is_silent(&mut client), "it waits for RESUME");
+        assert!(command(&mut console, "SUSPEND").starts_with('E'), "cannot suspend with paused databases");
+        assert_eq!(command(&mut console, &format!("RESUME {database}")), "C Z");
+        while client.next().0 != b'Z' {}
+        assert_eq!(client.value("SELECT 'served'"), "served");
+    }
+}
+
+#[test]
+fn what_was_paused_by_its_name_is_resumed_by_its_name() {
+    let pooler = Pooler::start("");
+    let mut console = console(&pooler);
+    let mut client = Script::connect(&pooler);
+    assert_eq!(command(&mut console, "PAUSE postgres"), "C Z");
+    assert!(command(&mut console, "RESUME").starts_with('E'), "the pooler is not paused");
+    assert_eq!(command(&mut console, "PAUSE"), "C Z");
+    assert!(command(&mut console, "PAUSE other").starts_with('E'), "all is paused already");
+    assert!(command(&mut console, "KILL").starts_with('E'), "all is paused already");
+    assert_eq!(command(&mut console, "RESUME"), "C Z");
+    client.send(Batch::new().query("SELECT 'resumed'"));
+    assert!(is_silent(&mut client));
+    assert_eq!(command(&mut console, "RESUME postgres"), "C Z");
+    assert_eq!(client.column(), ["resumed"]);
+}

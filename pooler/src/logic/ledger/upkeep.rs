@@ -60,11 +60,6 @@ impl Ledger {
         self.set_paused(database, false);
     }
 
-    pub fn resume_all(&mut self) {
-        self.paused = false;
-        self.databases.iter_mut().for_each(|d| d.paused = false);
-    }
-
     pub fn has_paused_database(&self) -> bool {
         self.databases.iter().any(|d| d.paused)
     }
