@@ -24,7 +24,7 @@ use crate::store::users::User;
 
 pub use login_limit::LoginLimit;
 pub use passwords::Passwords;
-pub use revoked::Revoked;
+pub use revoked::{KEEP as ENDED_LOGINS_KEEP, Revoked};
 pub use tokens::{KeyPair, Keys, Purpose};
 
 /// How long an access token is valid.

@@ -73,6 +73,7 @@ impl Listeners {
 
 /// Every replica does it: a second one in the same hour finds nothing left to do.
 const PRUNE_PERIOD: Duration = Duration::from_secs(3600);
+const ENDED_LOGINS_RETRY: Duration = Duration::from_secs(1);
 /// A read that has no connection to its standby by then goes to the primary.
 const STANDBY_WAIT_MAX: Duration = Duration::from_secs(1);
 /// The time that background tasks get to end after everything else has.
@@ -206,6 +207,17 @@ async fn begin_serving(app: App) {
     }
     if !schema::wait(&app.store, &app.tasks).await {
         return;
+    }
+    loop {
+        // Before the first request: Redis may have forgotten them, and nobody else may be left who knows.
+        match app.store.logins().ended_within(auth::ENDED_LOGINS_KEEP).await {
+            Ok(ended) => break app.auth.revoked().remember(&ended),
+            Err(cause) => tracing::warn!(%cause, "ended logins cannot be read yet: {cause}"),
+        }
+        tokio::select! {
+            () = app.tasks.drain_started() => return,
+            () = tokio::time::sleep(ENDED_LOGINS_RETRY) => {}
+        }
     }
     match app.store.users().make_admins(&app.settings.auth.admins).await {
         Ok(0) => {}

@@ -330,12 +330,18 @@ async fn a_query_is_explained_and_never_writes() {
         json!({"query": "DELETE FROM users", "analyze": true}),
         json!({"query": "WITH gone AS (DELETE FROM users RETURNING 1) SELECT * FROM gone", "analyze": true}),
         json!({"query": "SELECT nextval('x')", "analyze": true}),
+        json!({"query": "SELECT username INTO stolen FROM users", "analyze": true}),
+        json!({"query": "WITH u AS (SELECT 1) SELECT * INTO stolen FROM u", "analyze": true}),
+        json!({"query": "SELECT lo_from_bytea(0, 'written')", "analyze": true}),
+        json!({"query": "SELECT \"pg_terminate_backend\"/**/(pid) FROM pg_stat_activity", "analyze": true}),
         json!({"query": "SELECT $1::int", "analyze": true}),
         json!({"query": "SELECT $1::int", "params": [1, 2]}),
         json!({"query": "SELECT nothing FROM nowhere"}),
     ] {
         ask(refused).await.assert_problem(422, "unprocessable");
     }
+    let stolen = ask(json!({"query": "SELECT * FROM stolen"})).await;
+    stolen.assert_problem(422, "unprocessable");
     let writes = ask(json!({"query": "DELETE FROM users"})).await;
     assert_eq!(writes.status, 200, "its plan may be seen");
     assert_eq!(user.get("/api/users/me").await.status, 200, "and nobody is gone");

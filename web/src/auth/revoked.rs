@@ -13,7 +13,7 @@ use crate::redis_link::RedisLink;
 const KEY: &str = "arena:revoked";
 const PERIOD: Duration = Duration::from_secs(1);
 /// A token that was made a moment before the end is dead by itself after its lifetime; the minute is for clocks that differ.
-const KEEP: Duration = ACCESS_LIFETIME.saturating_add(Duration::from_secs(60));
+pub const KEEP: Duration = ACCESS_LIFETIME.saturating_add(Duration::from_secs(60));
 
 /// The set, as this replica knows it: each login with the time of its end, in seconds since 1970.
 pub struct Revoked {
@@ -37,6 +37,11 @@ impl Revoked {
         if let Err(cause) = self.tell(&ended).await {
             tracing::warn!(%cause, "other replicas learn of an ended login when Redis is back: {cause}");
         }
+    }
+
+    /// Takes in what the database knows, which outlives Redis and all replicas.
+    pub fn remember(&self, ended: &[(Uuid, i64)]) {
+        self.logins.write().expect("nobody panics while holding it").extend(ended.iter().copied());
     }
 
     /// Keeps up with what the other replicas ended, and tells them what Redis does not know or has forgotten.

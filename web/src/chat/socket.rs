@@ -255,6 +255,9 @@ impl Connection {
         if text.len() > FRAME_LEN_MAX {
             return Err(too_long());
         }
+        if self.app.auth.revoked().contains(self.identity.login_id) {
+            return Err(End::TokenExpired.into());
+        }
         let frame = ClientFrame::parse(text);
         if !self.on_pace()? {
             let client_msg_id = match frame {

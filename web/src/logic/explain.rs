@@ -1,5 +1,7 @@
 //! Which statements may be explained, how their parameters are written, and what a plan suggests. Nothing is run here.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 /// What may be done with a statement.
@@ -30,6 +32,29 @@ pub fn judge(query: &str) -> Result<Statement, &'static str> {
         "INSERT" | "UPDATE" | "DELETE" | "MERGE" => Ok(Statement::Writes),
         _ => Err("only SELECT, WITH, VALUES, TABLE, INSERT, UPDATE, DELETE and MERGE can be explained"),
     }
+}
+
+/// What a query must not hold to be run, whatever its first word: a read-only transaction does not stop these.
+///
+/// # Errors
+/// What is in the way.
+pub fn judge_run(query: &str) -> Result<(), &'static str> {
+    if words(query).contains("into") {
+        return Err(
+            "a query with the word INTO is never run; leave analyze out, or give the word as a parameter",
+        );
+    }
+    if query.to_ascii_lowercase().contains("u&\"") {
+        return Err("a query with U&\"…\" is never run: it hides the names of what it calls");
+    }
+    Ok(())
+}
+
+/// All that may name a function, in small letters: quotes, literals and comments are not looked at, so that nothing
+/// can hide in them.
+pub fn words(query: &str) -> BTreeSet<String> {
+    let is_of_word = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '$' || !c.is_ascii();
+    query.split(|c| !is_of_word(c)).filter(|word| !word.is_empty()).map(str::to_ascii_lowercase).collect()
 }
 
 /// One parameter as an SQL literal of unknown type: Postgres gives it the type that the statement needs.
@@ -118,6 +143,18 @@ mod tests {
         {
             assert!(judge(refused).is_err(), "{refused}");
         }
+    }
+
+    #[test]
+    fn nothing_that_may_write_hides_in_quotes_or_comments() {
+        for refused in
+            ["SELECT 1 INTO t", "select 1 /**/into t", "SELECT 'x' \"into\" FROM t", "SELECT U&\"\\0070\"(1)"]
+        {
+            assert!(judge_run(refused).is_err(), "{refused}");
+        }
+        assert_eq!(judge_run("SELECT count(*) FROM intos"), Ok(()));
+        let found = words("SELECT pg_catalog.\"pg_Sleep\"/**/(1),x$y");
+        assert_eq!(found.into_iter().collect::<Vec<_>>(), ["1", "pg_catalog", "pg_sleep", "select", "x$y"]);
     }
 
     #[test]

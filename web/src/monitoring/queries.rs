@@ -104,6 +104,9 @@ pub async fn analyze(
             "a statement that writes is never run; leave analyze out",
         ));
     }
+    if asked.analyze {
+        explain::judge_run(&asked.query).map_err(|detail| Error::unprocessable("query", detail))?;
+    }
     let params = asked.params.as_deref().map(literals).transpose()?;
     let _one = ONE_AT_A_TIME
         .try_acquire()
@@ -142,10 +145,35 @@ async fn explain_in(
     let options = connect_options(&database.direct, &limits, "arena analyze")
         .options([("default_transaction_read_only", "on")]);
     let mut connection = PgConnection::connect_with(&options).await?;
+    if asked.analyze {
+        refuse_volatile(&mut connection, &asked.query).await?;
+    }
+    // Never committed: what a read-only transaction lets through is undone, too.
+    sqlx::raw_sql("BEGIN READ ONLY").execute(&mut connection).await?;
     let explained = explain_with(&mut connection, asked, params).await;
     // Only a courtesy: the server ends with its connection anyway.
     let _ = connection.close().await;
     explained
+}
+
+/// Functions that change something are volatile, and some of them do so beyond any transaction.
+async fn refuse_volatile(connection: &mut PgConnection, query: &str) -> Result<(), Error> {
+    let words: Vec<String> = explain::words(query).into_iter().collect();
+    let called: Option<String> = sqlx::query_scalar(
+        "SELECT proname::text FROM pg_proc WHERE provolatile = 'v' AND lower(proname) = ANY($1) LIMIT 1",
+    )
+    .persistent(false)
+    .bind(words)
+    .fetch_optional(&mut *connection)
+    .await?;
+    match called {
+        Some(name) => {
+            let detail =
+                format!("{name} may change something: a query that names it is never run; leave analyze out");
+            Err(Error::unprocessable("query", detail))
+        }
+        None => Ok(()),
+    }
 }
 
 async fn explain_with(

@@ -111,7 +111,8 @@ pub static SETTINGS: &[Setting] = &[
         "SECRET_KEY_FALLBACKS",
         Kind::Secret,
         "",
-        "more keys of the past, with commas between them: still accepted, never used",
+        "more keys, with commas between them: accepted, never used. Past ones, or the next one: a replica that signs with \
+         a new key is understood only where that is accepted already",
     ),
     fixed(
         "JWT_KEY",

@@ -1,5 +1,7 @@
 //! Logins: one row per place where a user is logged in, with the hash of its only valid refresh token.
 
+use std::time::Duration;
+
 use serde::Serialize;
 use sqlx::FromRow;
 use time::OffsetDateTime;
@@ -165,6 +167,22 @@ impl<'a> Logins<'a> {
             })
             .await?;
         Ok(done.rows_affected() > 0)
+    }
+
+    /// Logins that were ended within this time, each with when, in seconds since 1970.
+    pub async fn ended_within(&self, time: Duration) -> Result<Vec<(Uuid, i64)>, Error> {
+        Ok(self
+            .db
+            .run(|mut lease| async move {
+                sqlx::query_as(
+                    "SELECT id, extract(epoch FROM revoked_at)::bigint FROM logins
+              WHERE revoked_at > now() - make_interval(secs => $1)",
+                )
+                .bind(time.as_secs_f64())
+                .fetch_all(&mut *lease)
+                .await
+            })
+            .await?)
     }
 
     /// Forgets logins that ended long ago, with the tokens that were spent in them.
