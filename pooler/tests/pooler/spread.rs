@@ -105,7 +105,7 @@ fn what_tls_knows_of_a_connection_goes_along() {
     busy_clients_are_spread(&certificates.client_tls(), |pooler| {
         let mut tls = tls_client(Script::open(pooler).stream, &[b"postgresql"]);
         let mut login = Vec::new();
-        pgwire::startup::startup(&mut login, 0, [("user", "postgres"), ("database", "fake")].into_iter());
+        pgwire::startup::startup(&mut login, 0, [("user", "postgres"), ("database", "fake")]);
         tls.write_all(&login).expect("the pooler takes the login");
         let mut greeting = Vec::new();
         while !greeting.ends_with(&READY) {
