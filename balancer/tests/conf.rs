@@ -78,7 +78,7 @@ fn the_stack_s_own_configuration_is_understood() {
     let terms = &peer.terms;
     assert_eq!((&*terms.server, terms.max_conns, terms.max_fails), ("web-10:8000", 1500, 2));
     // Not the documents' 60: a restart of all replicas in turn would leave none to connect to.
-    assert_eq!(terms.fail_timeout, Duration::from_secs(10));
+    assert_eq!(terms.fail_timeout, Duration::from_secs(1));
     assert_eq!(peer.address, Address::Tcp(([10, 0, 0, 10], 8000).into()));
     assert_eq!(sockets.keepalive.timeout, Duration::from_secs(300));
     let server = only_server(&settings);

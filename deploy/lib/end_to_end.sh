@@ -74,7 +74,7 @@ direct_checks() { verify_here "$@" -- --only containers,sticky,rooms,stream,cons
 
 # All programs go over to another build under requests, each on a connection of its own, and none of them fails.
 upgrade_checks() {
-    local dir=$1 name said ended=0
+    local dir=$1 name said load ended=0
     shift
     mkdir "$dir/next"
     for name in web pooler balancer; do
@@ -88,9 +88,15 @@ upgrade_checks() {
             printf . >>"$dir/asked"
         done
     ) &
+    # Enough requests for each replica that goes to be found failing.
+    wrk -t 1 -c 8 -d 120s "http://127.0.0.1:$HTTP_PORT/db/connections/" >"$dir/load" &
+    load=$!
     said=$("$@" --programs "$dir/next" upgrade) || ended=$?
     touch "$dir/enough"
+    kill -INT "$load"
     wait
+    say "$(grep -E 'requests in|Non-2xx|Socket errors' "$dir/load")"
+    ! grep -q 'Non-2xx' "$dir/load" || ended=1
     say "$said"
     say "$(stat -c %s "$dir/asked") requests meanwhile, $(wc -l <"$dir/failed") failed"
     [ ! -s "$dir/failed" ] || { cat "$dir/failed" && ended=1; }

@@ -127,7 +127,7 @@ run_tests() {
     step wrong-settings 60 wrong_settings
     step native-stack 400 native_end_to_end all_checks
     step native-read-replica 200 native_end_to_end read_replica_checks --read-replica --replicas 2
-    step native-upgrade 200 native_end_to_end upgrade_checks --replicas 2
+    step native-upgrade 200 native_end_to_end upgrade_checks --replicas 3
     step native-direct 200 native_end_to_end direct_checks --direct --replicas 2
     if ! docker_answers; then
         skip docker-stack "no Docker engine answers here"

@@ -15,6 +15,8 @@ use crate::{conf, last_start, postgres, release};
 
 /// More replicas than this have no ports between the two bases of the defaults.
 const REPLICAS_MAX: u32 = 200;
+/// The balancer sends nothing to a replica that failed for `fail_timeout` of deploy/nginx.conf, and counts in seconds.
+const FORGIVEN_AFTER: Duration = Duration::from_secs(2);
 /// The balancer reads its file within this after a signal; until then a replica that goes would be missed.
 const RELOAD_TIME: Duration = Duration::from_millis(500);
 /// Names of the documents for parts of ours.
@@ -86,9 +88,7 @@ impl Stack {
             "web" => self.replicas.iter().map(|keeper| keeper.name().to_owned()).collect(),
             name => vec![name.to_owned()],
         };
-        for name in names {
-            self.replace(&name, Way::Anew, command).await?;
-        }
+        self.replace_in_turn(&names, Way::Anew, command).await?;
         Ok(())
     }
 
@@ -105,9 +105,7 @@ impl Stack {
         if changed.contains(&"web") {
             self.migrate().await?;
             let names: Vec<String> = self.replicas.iter().map(|keeper| keeper.name().to_owned()).collect();
-            for name in names {
-                self.replace(&name, Way::TakingOver, command).await?;
-            }
+            self.replace_in_turn(&names, Way::TakingOver, command).await?;
         }
         if self.pooler.is_some() && (changed.contains(&"pooler") || changed.contains(&"pgbouncer.ini")) {
             self.replace("pooler", Way::TakingOver, command).await?;
@@ -123,6 +121,17 @@ impl Stack {
             let text =
                 "postgresql.conf has changed: restart postgres to use it (restart postgres)".to_owned();
             command.reply(Reply::Line { text }).await;
+        }
+        Ok(())
+    }
+
+    /// The next one goes when the balancer sends to the one before again: of few replicas none would be left.
+    async fn replace_in_turn(&mut self, names: &[String], way: Way, command: &Command) -> Result<()> {
+        for (turn, name) in names.iter().enumerate() {
+            if turn > 0 {
+                tokio::time::sleep(FORGIVEN_AFTER).await;
+            }
+            self.replace(name, way, command).await?;
         }
         Ok(())
     }
