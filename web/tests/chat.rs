@@ -357,33 +357,6 @@ async fn the_sockets_of_a_login_that_was_ended_end_with_the_next_ping() {
 }
 
 #[tokio::test]
-async fn a_socket_whose_login_was_ended_sends_nothing_more() {
-    let world = World::start().await;
-    let replica = world.replica("web-1").await;
-    let ann = world.user("ann").await;
-    let id = session(&replica, &[&ann]).await;
-    let mut socket = Socket::open(&replica, &id, &ann.token).await;
-    assert_eq!(replica.client_of(&ann).post("/api/auth/logout", &json!({})).await.status, 204);
-    socket.send_message("late", "from nobody").await;
-    assert_eq!(socket.closed().await.0, 4401);
-    replica.stop().await;
-}
-
-#[tokio::test]
-async fn an_ended_login_stays_ended_when_redis_and_all_replicas_are_new() {
-    let mut world = World::start().await;
-    let one = world.replica("web-1").await;
-    let ann = world.user("ann").await;
-    assert_eq!(one.client_of(&ann).post("/api/auth/logout", &json!({})).await.status, 204);
-    one.stop().await;
-    world.redis_kill().await;
-    world.redis_restart().await;
-    let two = world.replica("web-2").await;
-    two.client_of(&ann).get("/api/users/me").await.assert_problem(401, "unauthorized");
-    two.stop().await;
-}
-
-#[tokio::test]
 async fn presence_counts_people_over_all_replicas_and_typing_is_shown() {
     let world = World::start().await;
     let (one, two) = (world.replica("web-1").await, world.replica("web-2").await);
