@@ -84,8 +84,9 @@ impl Downstream {
         let worker = self.worker.clone();
         let mut early = Some(early).filter(|early| !early.is_empty());
         let header_timeout = self.default_server(&worker.generation().running).head.header_timeout;
-        self.deadline.set(Instant::now(), header_timeout);
-        while early.is_some() || self.wait_for_request().await {
+        let mut kept_until = Instant::now();
+        self.deadline.set(kept_until, header_timeout);
+        while early.is_some() || self.wait_for_request(kept_until).await {
             let mut scratch = worker.spare.take();
             if let Some(early) = early.take() {
                 scratch.inbound = Buffer::of(early);
@@ -95,7 +96,11 @@ impl Downstream {
             match after {
                 // The deadline stays: pieces of a TLS record gain nothing.
                 None => {}
-                Some(After::KeepAlive { timeout }) => self.deadline.set(Instant::now(), timeout),
+                Some(After::KeepAlive(idle_time)) => {
+                    let now = Instant::now();
+                    self.deadline.set(now, idle_time.max);
+                    kept_until = now + idle_time.min;
+                }
                 Some(After::Linger(lingering)) => return Box::pin(self.linger(lingering)).await,
                 Some(After::Close) => return,
                 Some(After::Abort) => return self.wire.reset_on_close(),
@@ -109,7 +114,7 @@ impl Downstream {
         let mut burst = worker.bursts.take_or(Burst::new);
         let (down, scratch, after) = burst.serve(self, scratch).await;
         worker.bursts.give_back(burst);
-        if !matches!(after, None | Some(After::KeepAlive { .. })) {
+        if !matches!(after, None | Some(After::KeepAlive(_))) {
             worker.journal().flush_live();
         }
         worker.spare.give_back(scratch);
@@ -135,15 +140,19 @@ impl Downstream {
         }
     }
 
-    /// Holds no buffer while it waits, to the deadline. False when the connection is over.
-    async fn wait_for_request(&mut self) -> bool {
+    /// Holds no buffer while it waits, to the deadline or, when the worker drains, to `kept_until`. False when the
+    /// connection is over.
+    async fn wait_for_request(&mut self, kept_until: Instant) -> bool {
         let is_first = self.requests == 0;
         let _waiting = Waiting::begin(self.presence.metrics.clone());
         poll_fn(|cx| {
             if let Poll::Ready(readable) = self.wire.poll_readable(cx) {
                 return Poll::Ready(readable.is_ok());
             }
-            if !is_first && self.worker.is_draining() || self.deadline.poll(cx).is_ready() {
+            if !is_first && self.worker.is_draining() && kept_until < self.deadline.at() {
+                self.deadline.set_at(kept_until);
+            }
+            if self.deadline.poll(cx).is_ready() {
                 return Poll::Ready(false);
             }
             Poll::Pending
@@ -169,7 +178,7 @@ impl Downstream {
             }
             self.requests += 1;
             let after = relay::relay(&worker, &generation, self, scratch).await;
-            let After::KeepAlive { .. } = after else { return Some(after) };
+            let After::KeepAlive(_) = after else { return Some(after) };
             let head_len = scratch.story.request.len;
             scratch.inbound.consume(head_len);
             if scratch.inbound.is_empty() {

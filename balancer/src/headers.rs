@@ -1,14 +1,12 @@
 //! Heads on their way through: what is taken off because it concerns one hop only, what is put on because the
 //! configuration says so, and all else as it came, in order and case.
 
-use std::time::Duration;
-
 use crate::conf::location::{Action, DisabledFor, ServerTokens};
 use crate::conf::proxy::{ProxyPass, Redirects, SetHeader, UriForm, Version as ProxyVersion};
 use crate::logic::agents;
 use crate::logic::escape::escape_path;
 use crate::logic::h1::{Field, Framing, Known, Method, Version, fields, hash, write};
-use crate::relay::Exchange;
+use crate::relay::{Exchange, IdleTime};
 
 const CONNECTION: u32 = hash(b"connection");
 const UPGRADE: u32 = hash(b"upgrade");
@@ -45,7 +43,7 @@ const PROTECTED: &[&[u8]] = &[
 pub struct Delivery {
     pub framing: Framing,
     /// How long to wait for the client's next request; `None` closes.
-    pub keep_alive: Option<Duration>,
+    pub keep_alive: Option<IdleTime>,
 }
 
 impl Exchange<'_> {
@@ -378,7 +376,7 @@ impl Exchange<'_> {
     }
 
     /// How long the connection may wait for another request after this one; `None` when it must close.
-    pub fn keep_alive(&self) -> Option<Duration> {
+    pub fn keep_alive(&self) -> Option<IdleTime> {
         let terms = &self.location.keepalive;
         let may = self.scratch.story.request.keep_alive
             && !self.worker.is_draining()
@@ -387,7 +385,7 @@ impl Exchange<'_> {
             && self.down.requests < terms.requests_max
             && self.scratch.upload.is_rest_short(self.scratch.story.request.framing)
             && self.now.saturating_duration_since(self.down.arrival.opened.into_std()) < terms.time;
-        may.then_some(terms.timeout)
+        may.then_some(IdleTime { max: terms.timeout, min: terms.min_timeout.min(terms.timeout) })
     }
 
     /// `keepalive_disable`. Internet Explorer up to 6 mishandled kept connections after a POST only.

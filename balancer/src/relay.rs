@@ -48,12 +48,18 @@ use crate::running::Running;
 use crate::upstream_conns::{Place, UpstreamConn};
 use crate::worker::{Generation, Worker};
 
+/// How long a client's connection waits for its next request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IdleTime {
+    pub max: Duration,
+    /// A shutdown does not end it sooner.
+    pub min: Duration,
+}
+
 /// What becomes of the client's connection.
 #[derive(Debug)]
 pub enum After {
-    KeepAlive {
-        timeout: Duration,
-    },
+    KeepAlive(IdleTime),
     /// Closed, but read from for a while, so that the answer arrives.
     Linger(Lingering),
     Close,

@@ -216,6 +216,46 @@ fn quit_lets_what_is_under_way_end() {
     );
 }
 
+/// What an idle client finds that sends its next request after the order to quit.
+fn second_answer_after_quit(http: &str) -> String {
+    let mut world = World::new(&format!("{http}\n{SERVER}")).start();
+    let mut client = world.connect();
+    write!(client, "GET / HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"one") {
+        let mut piece = [0; 1024];
+        let len = client.read(&mut piece).unwrap();
+        assert!(len > 0, "closed after {}", text(&answer));
+        answer.extend_from_slice(&piece[..len]);
+    }
+    world.signal("quit");
+    world.wait_until("no new connection is taken", || TcpStream::connect(("127.0.0.1", world.port)).is_err());
+    // A closed connection may refuse the bytes at once or reset what is read.
+    let _ = write!(client, "GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    let mut second = String::new();
+    let _ = client.read_to_string(&mut second);
+    assert!(world.ended());
+    second
+}
+
+#[test]
+fn keepalive_min_timeout_spares_idle_clients_when_the_balancer_quits() {
+    let second = second_answer_after_quit("keepalive_min_timeout 20s;");
+    assert!(second.starts_with("HTTP/1.1 200") && second.contains("Connection: close"), "{second}");
+    assert_eq!(second_answer_after_quit(""), "", "nginx's default: idle clients are left at once");
+}
+
+#[test]
+fn keepalive_min_timeout_bounds_the_end_of_idle_clients() {
+    let mut world = World::new(&format!("keepalive_min_timeout 100ms;\n{SERVER}")).start();
+    let mut client = world.connect();
+    write!(client, "GET / HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+    assert!(client.read(&mut [0; 1024]).unwrap() > 0);
+    world.signal("quit");
+    assert!(world.ended(), "an idle client does not hold the balancer beyond its time");
+    assert_eq!(client.read(&mut [0; 1024]).unwrap(), 0);
+}
+
 #[test]
 fn stop_ends_at_once() {
     let mut world = World::new(SERVER).start();

@@ -346,6 +346,8 @@ impl SpoolTerms {
 pub struct ClientKeepalive {
     /// Zero: connections are not kept.
     pub timeout: Duration,
+    /// `keepalive_min_timeout`: a shutdown spares connections that have been idle for less.
+    pub min_timeout: Duration,
     /// What the `Keep-Alive: timeout=` header says, where it is asked for.
     pub header_timeout: Option<Duration>,
     pub requests_max: u64,

@@ -175,12 +175,12 @@ impl Exchange<'_> {
     }
 
     pub(super) async fn after_answer(&mut self, delivery: &Delivery) -> After {
-        let Some(timeout) = delivery.keep_alive else { return self.close_gently() };
+        let Some(idle_time) = delivery.keep_alive else { return self.close_gently() };
         if !self.scratch.upload.has_begun() {
             self.scratch.upload.begin(self.scratch.story.request.framing, 0);
         }
         if self.discard_body().await {
-            After::KeepAlive { timeout }
+            After::KeepAlive(idle_time)
         } else {
             After::Linger(self.location.lingering.clone())
         }

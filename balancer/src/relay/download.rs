@@ -154,7 +154,7 @@ impl Exchange<'_> {
             Ok(()) => {
                 self.scratch.story.is_complete = true;
                 match delivery.keep_alive {
-                    Some(timeout) if self.scratch.upload.is_read() => After::KeepAlive { timeout },
+                    Some(idle_time) if self.scratch.upload.is_read() => After::KeepAlive(idle_time),
                     // The answer came before the request's end.
                     Some(_) => Box::pin(self.after_answer(delivery)).await,
                     None => self.close_gently(),

@@ -433,6 +433,7 @@ pub const UNSHOWN: &[&str] = &[
     "http2_body_preread_size",
     "http2_max_concurrent_streams",
     "ip_hash_ipv6_bits",
+    "keepalive_min_timeout",
     "keepalive_time",
     "limit_conn_dry_run",
     "limit_conn_log_level",

@@ -259,6 +259,7 @@ fn keepalive(scope: &Scope<'_>) -> Result<ClientKeepalive> {
         (None, _, Some(node)) | (_, Some(None), Some(node)) => Err(node.directive_error("invalid value")),
         (timeout, header_timeout, _) => Ok(ClientKeepalive {
             timeout: timeout.unwrap_or_default(),
+            min_timeout: scope.duration("keepalive_min_timeout"),
             header_timeout: header_timeout.flatten(),
             requests_max: scope.count("keepalive_requests"),
             time: scope.duration("keepalive_time"),

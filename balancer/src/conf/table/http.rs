@@ -112,6 +112,13 @@ pub const ROWS: &[Directive] = &[
         "msie6",
         "browsers whose connections are not kept: msie6, safari, none",
     ),
+    one(
+        "keepalive_min_timeout",
+        REQUEST,
+        Kind::Millis,
+        "0",
+        "how long an idle client connection stays even when the balancer shuts down",
+    ),
     one("keepalive_requests", REQUEST, Kind::Count, "1000", "requests over one client connection"),
     one("keepalive_time", REQUEST, Kind::Millis, "1h", "longest life of a client connection"),
     one(
