@@ -16,3 +16,12 @@ proptest! {
         model::play(&script);
     }
 }
+
+/// Scripts that the fuzzer found.
+#[test]
+fn a_query_skipped_behind_an_error_then_a_bind_of_the_unnamed_statement() {
+    model::play(
+        b"PGB\x91\0\0\x93OUN\x01\x91\x91\0\0\x93\x01\x91\xf1\x03\xf1\x02d\x01\x04d\x01PGdaa\x01\x91\xf1\x03\
+          \xf1\x01BOUNCER_#\xa4\xa5",
+    );
+}

@@ -178,25 +178,31 @@ struct Client {
     unread: Vec<u8>,
     got: Vec<u8>,
     is_gone: bool,
-    /// Names that were parsed or closed since all was answered, and whether their batch has ended.
+    /// Names that were parsed or closed since all was answered, and whether their batch has ended. A simple query
+    /// closes the unnamed statement.
     fresh: BTreeMap<u8, bool>,
 }
 
 impl Client {
-    /// The one liberty that the pooler takes: where a Parse or Close is skipped behind an error, what the next batch does
+    /// The one liberty that the pooler takes: where a Parse, Close or query is skipped behind an error, what the next batch does
     /// with that name before it can know is done as if it had been carried out.
     fn may_meet_what_was_skipped(&self, byte: u8) -> bool {
         matches!(byte % 8, 0 | 1 | 5 | 6) && self.fresh.get(&name_index(byte)) == Some(&true)
     }
 
     fn note_sent(&mut self, byte: u8) {
+        if matches!(byte % 8, 3 | 4) {
+            self.fresh.values_mut().for_each(|has_ended| *has_ended = true);
+        }
         match byte % 8 {
             0 | 6 => drop(self.fresh.insert(name_index(byte), false)),
-            3 | 4 => self.fresh.values_mut().for_each(|has_ended| *has_ended = true),
+            4 => drop(self.fresh.insert(UNNAMED, false)),
             _ => {}
         }
     }
 }
+
+const UNNAMED: u8 = 0;
 
 fn name_index(byte: u8) -> u8 {
     (byte >> 3) % 3
