@@ -70,12 +70,13 @@ build_tests() {
 
 # Rust's tests count one by one; the runner's own closing lines are shown.
 rust_tests() {
-    local log="$RESULTS/tests.log" ended=0 started=$SECONDS counts
+    local log="$RESULTS/tests.log" ended=0 started=$SECONDS before=$PASSED counts
     if cargo nextest --version >/dev/null 2>&1; then
         timeout -k 30 2400 cargo nextest run --workspace --locked --no-fail-fast --color never \
             >"$log" 2>&1 </dev/null || ended=$?
         tail -n 40 "$log" | grep -E 'Summary|FAIL|TIMEOUT|error' || true
         PASSED=$((PASSED + $(nextest_count passed "$log")))
+        SKIPPED=$((SKIPPED + $(nextest_count skipped "$log")))
         counts=$(($(nextest_count failed "$log") + $(nextest_count 'timed out' "$log")))
         FAILED=$((FAILED + counts))
     else
@@ -86,7 +87,11 @@ rust_tests() {
         SKIPPED=$((SKIPPED + $(sum_of ignored "$log")))
         counts=$(sum_of failed "$log")
     fi
-    # Tests that did not even compile are no passed tests.
+    # Tests that did not even compile, and a run of none, are no passed tests.
+    if [ "$ended" = 0 ] && [ "$PASSED" = "$before" ]; then
+        say "no test ran"
+        ended=1
+    fi
     if [ "$ended" != 0 ] && [ "${counts:-0}" = 0 ]; then FAILED=$((FAILED + 1)); fi
     if [ "$ended" = 0 ]; then
         note_result PASS rust-tests "$((SECONDS - started)) s"

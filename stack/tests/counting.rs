@@ -22,7 +22,7 @@ fn counted(summary: &str, code: i32) -> String {
         RESULTS=$2
         PATH=$2:$PATH
         rust_tests
-        say "$PASSED passed, $FAILED failed""#;
+        say "$PASSED passed, $FAILED failed, $SKIPPED skipped""#;
     let output = Command::new("bash")
         .args(["-c", script, "bash"])
         .arg(root)
@@ -37,7 +37,7 @@ fn counted(summary: &str, code: i32) -> String {
 fn a_green_run_is_counted_and_the_script_goes_on() {
     assert_eq!(
         counted("     Summary [ 793.294s] 1298 tests run: 1298 passed, 0 skipped", 0),
-        "1298 passed, 0 failed; exit status: 0"
+        "1298 passed, 0 failed, 0 skipped; exit status: 0"
     );
 }
 
@@ -45,7 +45,7 @@ fn a_green_run_is_counted_and_the_script_goes_on() {
 fn slow_tests_are_passed_tests() {
     assert_eq!(
         counted("     Summary [   9.000s] 12 tests run: 12 passed (3 slow), 0 skipped", 0),
-        "12 passed, 0 failed; exit status: 0"
+        "12 passed, 0 failed, 0 skipped; exit status: 0"
     );
 }
 
@@ -53,11 +53,29 @@ fn slow_tests_are_passed_tests() {
 fn failures_and_timeouts_are_failed_tests() {
     assert_eq!(
         counted("     Summary [   9.000s] 12 tests run: 8 passed, 3 failed, 1 timed out, 0 skipped", 100),
-        "8 passed, 4 failed; exit status: 0"
+        "8 passed, 4 failed, 0 skipped; exit status: 0"
     );
 }
 
 #[test]
 fn tests_that_do_not_compile_are_one_failure() {
-    assert_eq!(counted("error: could not compile `web`", 101), "0 passed, 1 failed; exit status: 0");
+    assert_eq!(
+        counted("error: could not compile `web`", 101),
+        "0 passed, 1 failed, 0 skipped; exit status: 0"
+    );
+}
+
+#[test]
+fn a_run_without_a_test_is_a_failure_and_so_is_one_that_says_nothing() {
+    let summary = "     Summary [   0.000s] 0 tests run: 0 passed, 0 skipped";
+    assert_eq!(counted(summary, 0), "0 passed, 1 failed, 0 skipped; exit status: 0");
+    assert_eq!(counted("", 0), "0 passed, 1 failed, 0 skipped; exit status: 0");
+}
+
+#[test]
+fn tests_that_were_left_out_are_counted() {
+    assert_eq!(
+        counted("     Summary [   9.000s] 12 tests run: 12 passed, 3 skipped", 0),
+        "12 passed, 0 failed, 3 skipped; exit status: 0"
+    );
 }
