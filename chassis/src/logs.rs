@@ -65,6 +65,10 @@ pub fn check_level(level: &str) -> Result<(), Error> {
 }
 
 fn filter(level: &str) -> Result<EnvFilter, Error> {
+    // The library takes `sqlx=` for `sqlx=trace`.
+    if let Some(bare) = level.split(',').find(|directive| directive.trim_end().ends_with('=')) {
+        return Err(Error::Level { level: level.to_owned(), cause: format!("no level behind \"{bare}\"") });
+    }
     EnvFilter::try_new(level)
         .map_err(|cause| Error::Level { level: level.to_owned(), cause: cause.to_string() })
 }

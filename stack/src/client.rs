@@ -1,6 +1,7 @@
 //! The verbs of `stack`, seen from the caller's side: they ask the supervisor and print what it says.
 
 use std::fs::OpenOptions;
+use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
@@ -20,6 +21,13 @@ use crate::spawn::log_tail;
 use crate::supervisor::{end_left_over, plan_of, todays_name};
 use crate::{Site, last_start, record, release, trial};
 
+/// Prints a line. Who read our words may have left (`stack up | head -1`): the work goes on.
+macro_rules! say {
+    ($($argument:tt)*) => {
+        drop(writeln!(std::io::stdout(), $($argument)*))
+    };
+}
+
 /// How often a supervisor that has just been started is looked for.
 const LOOK: Duration = Duration::from_millis(20);
 /// For leftovers of a supervisor that was killed: the settings' value is not needed for those.
@@ -31,8 +39,8 @@ const LEFT_OVER_PATIENCE: Duration = Duration::from_secs(30);
 /// The start fails; the text says why.
 pub async fn up(site: &Site, how: Overrides, environment: Environment<'_>) -> Result<ExitCode> {
     if let Some(report) = ask_status(site).await? {
-        println!("the stack runs already (supervisor pid {}):", report.stack.pid);
-        println!("{}", report.table());
+        say!("the stack runs already (supervisor pid {}):", report.stack.pid);
+        say!("{}", report.table());
         let started = last_start::read(&site.dir)?;
         let is_so = how.replicas.is_none_or(|count| count as usize == report.replicas.len())
             && (started.direct || !how.direct)
@@ -82,7 +90,7 @@ pub async fn check(
     ports: Ports,
 ) -> Result<ExitCode> {
     checked(site, how, environment, ports).await?;
-    println!("the settings are right");
+    say!("the settings are right");
     Ok(ExitCode::SUCCESS)
 }
 
@@ -148,8 +156,8 @@ enum Ending {
 async fn print_replies(caller: &mut Caller) -> Result<Ending> {
     loop {
         match caller.next().await? {
-            Some(Reply::Line { text }) => println!("{text}"),
-            Some(Reply::Status { report }) => println!("{}", report.table()),
+            Some(Reply::Line { text }) => say!("{text}"),
+            Some(Reply::Status { report }) => say!("{}", report.table()),
             Some(Reply::Done) => return Ok(Ending::Done),
             Some(Reply::Failed { why }) => bail!("{why}"),
             None => return Ok(Ending::HungUp),
@@ -166,17 +174,20 @@ async fn carried_out(caller: &mut Caller) -> Result<()> {
 
 fn print_places(report: &Report) {
     let places = &report.places;
-    println!("chat          {}/", places.url);
-    println!("status        {}/status/", places.url);
-    println!("connections   {}/db/connections/", places.url);
-    println!("balancer      {}", places.balancer_metrics);
+    say!("chat          {}/", places.url);
+    say!("status        {}/status/", places.url);
+    say!("connections   {}/db/connections/", places.url);
+    say!("balancer      {}", places.balancer_metrics);
     if let Some(pooler) = &places.pooler {
-        println!(
+        say!(
             "pooler        psql -h {} -p {} -U {} pgbouncer -c 'SHOW POOLS'   (PGPASSFILE={})",
-            pooler.host, pooler.port, places.database.user, places.pgpass_file
+            pooler.host,
+            pooler.port,
+            places.database.user,
+            places.pgpass_file
         );
     }
-    println!("logs          {}/logs", report.stack.dir);
+    say!("logs          {}/logs", report.stack.dir);
 }
 
 /// `stack down`.
@@ -193,17 +204,17 @@ pub async fn down(site: &Site, purge: bool) -> Result<ExitCode> {
     wait_for_supervisor(&dirs, asked.as_ref().and_then(Caller::supervisor)).await?;
     let left = record::left_over(&dirs);
     if !left.is_empty() {
-        println!("ending {} parts that a killed supervisor left behind", left.len());
+        say!("ending {} parts that a killed supervisor left behind", left.len());
         end_left_over(&left, LEFT_OVER_PATIENCE).await;
     }
     match asked {
-        Some(_) => println!("the stack has stopped"),
-        None if left.is_empty() => println!("no stack runs in {}", dirs.root().display()),
+        Some(_) => say!("the stack has stopped"),
+        None if left.is_empty() => say!("no stack runs in {}", dirs.root().display()),
         None => {}
     }
     if purge {
         remove_all(&site.dir, &dirs)?;
-        println!("{} is removed", site.dir.display());
+        say!("{} is removed", site.dir.display());
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -257,9 +268,9 @@ pub async fn status(site: &Site, json: bool) -> Result<ExitCode> {
         return Ok(ExitCode::FAILURE);
     };
     if json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        say!("{}", serde_json::to_string_pretty(&report)?);
     } else {
-        println!("{}", report.table());
+        say!("{}", report.table());
     }
     Ok(if report.all_healthy() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -296,7 +307,7 @@ pub async fn upgrade(site: &Site, environment: Environment<'_>) -> Result<ExitCo
     let dirs = Dirs::at(&site.dir);
     let source = release::Source { programs: site.programs.clone(), texts: site.home.join("deploy") };
     if release::install(&dirs, &source)? == release::Installed::AlreadyCurrent {
-        println!("these programs are in use already");
+        say!("these programs are in use already");
         return Ok(ExitCode::SUCCESS);
     }
     command(site, &Request::Roll).await
@@ -308,9 +319,9 @@ pub async fn upgrade(site: &Site, environment: Environment<'_>) -> Result<ExitCo
 /// There is no release before this one, or a part does not become healthy with it.
 pub async fn roll_back(site: &Site) -> Result<ExitCode> {
     let before = release::roll_back(&Dirs::at(&site.dir))?;
-    println!("going back to {}; the database keeps its shape", before.display());
+    say!("going back to {}; the database keeps its shape", before.display());
     if ask_status(site).await?.is_none() {
-        println!("no stack runs: the next start uses it");
+        say!("no stack runs: the next start uses it");
         return Ok(ExitCode::SUCCESS);
     }
     command(site, &Request::Roll).await

@@ -101,6 +101,9 @@ pub struct Overrides {
     pub read_replica: bool,
 }
 
+/// What Postgres keeps of a name (manual, 4.1.1).
+const NAME_LEN_MAX: usize = 63;
+
 /// Placeholders that documents and examples put where a secret belongs: as good as nothing.
 const PLACEHOLDERS: [&str; 6] =
     ["your_password", "password", "secret", "changeme", "change-me", "secure_password"];
@@ -124,6 +127,9 @@ impl Settings {
             problems.push(problem);
             None
         });
+        let database = database(&values, url.as_ref());
+        problems.extend(unwritable_name("DB_NAME", &database.name));
+        problems.extend(unwritable_name("DB_USER", &database.user));
         let asked = asked(&values, url.as_ref(), overrides);
         let decided = Topology::decide(&asked).map_err(|problem| problems.push(problem)).ok();
         let Some(topology) = decided.filter(|_| problems.is_empty()) else { return Err(Errors { problems }) };
@@ -136,7 +142,7 @@ impl Settings {
             log_bytes_max: values.count("STACK_LOG_MEGABYTES") * 1024 * 1024,
             user: values.opt("STACK_USER").map(str::to_owned),
             postgres_bin: values.opt("STACK_POSTGRES_BIN").map(PathBuf::from),
-            database: database(&values, url.as_ref()),
+            database,
             pooler: pooler(&values),
             topology,
             secrets: given_secrets(&values, url),
@@ -225,6 +231,17 @@ fn database(values: &Values, url: Option<&DatabaseUrl>) -> Database {
         url_parameters: url.map(|url| url.parameters.clone()),
         direct_url_given: values.given("DATABASE_URL_DIRECT"),
     }
+}
+
+/// Names of databases and users stand in pgbouncer.ini, in URLs and in the arguments of Postgres' programs.
+fn unwritable_name(setting: &str, name: &str) -> Option<String> {
+    let is_fine = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | '@');
+    (!name.chars().all(is_fine) || name.starts_with('-') || name.len() > NAME_LEN_MAX).then(|| {
+        format!(
+            "{setting}: {name:?} is no name that every part can take; use at most {NAME_LEN_MAX} letters, digits \
+             and any of _ - . @, the first no -"
+        )
+    })
 }
 
 fn pooler(values: &Values) -> Pooler {

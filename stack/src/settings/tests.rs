@@ -62,6 +62,17 @@ fn the_url_names_database_user_and_password() {
 }
 
 #[test]
+fn names_that_some_part_could_not_read_are_told() {
+    for name in ["a b;c", "-d", "o'x", "a\"b", &"n".repeat(64)] {
+        let problems =
+            read_with(&[("DB_NAME", name), ("DB_USER", name)], Overrides::default()).unwrap_err().problems;
+        let told = |setting: &str| problems.iter().any(|problem| problem.starts_with(setting));
+        assert!(told("DB_NAME: ") && told("DB_USER: "), "{name}: {problems:?}");
+    }
+    assert!(read_with(&[("DB_NAME", "größe-1.a")], Overrides::default()).is_ok());
+}
+
+#[test]
 fn everything_that_is_wrong_is_told_at_once() {
     let pairs = [
         ("HTTP_PORT", "many"),
