@@ -204,6 +204,12 @@ impl ClientStatements {
         self.0.get_or_insert_default().close_unnamed()
     }
 
+    /// Whether there is an unnamed statement, or would be one if changes of the batches under way were taken back.
+    pub fn may_have_unnamed(&self) -> bool {
+        let is_unnamed = |(_, undo): &(Change, Undo)| matches!(undo, Undo::Unnamed(_));
+        self.0.as_ref().is_some_and(|own| own.unnamed.token.is_some() || own.changes.iter().any(is_unnamed))
+    }
+
     /// The unnamed statement and the message that makes it again; empty when it was too long.
     pub fn unnamed(&self) -> Option<(UnnamedToken, &[u8])> {
         let unnamed = &self.0.as_ref()?.unnamed;

@@ -8,7 +8,7 @@ mod model;
 use proptest::prelude::*;
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(3000))]
+    #![proptest_config(ProptestConfig::with_cases(20_000))]
     #[test]
     fn each_client_sees_what_it_would_see_on_a_postgres_of_its_own(
         script in proptest::collection::vec(any::<u8>(), 0..160),
@@ -24,4 +24,9 @@ fn a_query_skipped_behind_an_error_then_a_bind_of_the_unnamed_statement() {
         b"PGB\x91\0\0\x93OUN\x01\x91\x91\0\0\x93\x01\x91\xf1\x03\xf1\x02d\x01\x04d\x01PGdaa\x01\x91\xf1\x03\
           \xf1\x01BOUNCER_#\xa4\xa5",
     );
+}
+
+#[test]
+fn a_query_closes_the_unnamed_statement_though_one_before_it_was_skipped() {
+    model::play(b"\x00\x00\x00\x70\x04\x04\xc5\xc3\xc3\x04\x04\xc3\x04\xc5");
 }

@@ -85,7 +85,7 @@ impl Session {
                 io.server.queue.push(Owed::Query(Fate::Forward));
                 // A simple query drops the unnamed statement.
                 io.server.statements.set_unnamed(None);
-                if self.statements.unnamed().is_some() {
+                if self.statements.may_have_unnamed() {
                     io.server.queue.push_change(self.statements.close_unnamed());
                 }
             }
