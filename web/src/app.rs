@@ -2,11 +2,11 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Instant;
 
 use axum::extract::FromRef;
 use chassis::tasks::Tasks;
+use tokio::sync::watch;
 
 use crate::auth::Auth;
 use crate::chat::Chat;
@@ -78,7 +78,7 @@ impl FromRef<App> for Auth {
 }
 
 /// Where this replica stands in its life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     /// The database has not answered yet, or its schema is too old.
     Starting,
@@ -90,21 +90,17 @@ pub enum Phase {
 /// The phase, readable from everywhere; it only moves forward.
 #[derive(Debug)]
 pub struct Life {
-    phase: AtomicU8,
+    phase: watch::Sender<Phase>,
     pub started: Instant,
 }
 
 impl Life {
     pub fn new() -> Self {
-        Self { phase: AtomicU8::new(Phase::Starting as u8), started: Instant::now() }
+        Self { phase: watch::Sender::new(Phase::Starting), started: Instant::now() }
     }
 
     pub fn phase(&self) -> Phase {
-        match self.phase.load(Ordering::Acquire) {
-            0 => Phase::Starting,
-            1 => Phase::Serving,
-            _ => Phase::Draining,
-        }
+        *self.phase.borrow()
     }
 
     /// Whether this replica should get traffic.
@@ -118,7 +114,17 @@ impl Life {
 
     /// Moves on; a draining replica never serves again.
     pub fn advance(&self, to: Phase) {
-        self.phase.fetch_max(to as u8, Ordering::AcqRel);
+        self.phase.send_if_modified(|phase| {
+            let moves = to > *phase;
+            *phase = to.max(*phase);
+            moves
+        });
+    }
+
+    /// Returns when it is another phase than this one.
+    pub async fn leave(&self, phase: Phase) {
+        // The sender lives in `self`.
+        let _ = self.phase.subscribe().wait_for(|now| *now != phase).await;
     }
 }
 

@@ -146,18 +146,14 @@ pub async fn tell(app: &App) {
 
 /// Tells the fleet until drain.
 pub async fn beat(app: App) {
-    let mut life = app.life.phase();
     loop {
+        let told = app.life.phase();
         tell(&app).await;
-        // A change of phase is told soon; otherwise at the beat.
-        let began = tokio::time::Instant::now();
-        while began.elapsed() < BEAT && app.life.phase() == life {
-            tokio::select! {
-                () = app.tasks.drain_started() => return,
-                () = tokio::time::sleep(BEAT / 10) => {}
-            }
+        tokio::select! {
+            () = app.tasks.drain_started() => return,
+            () = app.life.leave(told) => {}
+            () = tokio::time::sleep(BEAT) => {}
         }
-        life = app.life.phase();
     }
 }
 
