@@ -9,16 +9,24 @@ use balancer::conf::Settings;
 use balancer::conf::blocks::{self, Files, Tree};
 use balancer::conf::build::{World, build};
 
-pub struct Memory(pub BTreeMap<PathBuf, String>);
+const MAIN: &str = "/etc/nginx.conf";
+
+pub struct Memory(pub BTreeMap<PathBuf, Vec<u8>>);
+
+impl Memory {
+    /// Reads its `/etc/nginx.conf`.
+    pub fn load(&self) -> Result<Settings, balancer::conf::error::Error> {
+        build(&blocks::read(self, Path::new(MAIN), "")?, self)
+    }
+}
 
 impl Files for Memory {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        let text = self.0.get(path).map(|text| text.clone().into_bytes());
-        text.ok_or_else(|| io::Error::from_raw_os_error(2))
+        self.0.get(path).cloned().ok_or_else(|| io::Error::from_raw_os_error(2))
     }
 
     fn glob(&self, pattern: &str) -> io::Result<Vec<PathBuf>> {
-        let (start, end) = pattern.split_once('*').unwrap();
+        let (start, end) = pattern.split_once('*').unwrap_or((pattern, ""));
         let fits = |path: &&PathBuf| {
             let path = path.to_string_lossy();
             path.starts_with(start) && path.ends_with(end)
@@ -63,20 +71,18 @@ impl World for Memory {
 /// What one file says, before it is given a meaning.
 #[allow(dead_code, reason = "each test file uses what it needs")]
 pub fn tree(text: &str) -> Tree {
-    let world = Memory([(PathBuf::from("/etc/nginx.conf"), text.to_owned())].into());
-    blocks::read(&world, Path::new("/etc/nginx.conf"), "").unwrap()
+    let world = Memory([(MAIN.into(), text.into())].into());
+    blocks::read(&world, Path::new(MAIN), "").unwrap()
 }
 
 /// Reads `/etc/nginx.conf` of these files.
 pub fn load(files: &[(&str, &str)]) -> Result<Settings, String> {
-    let files = files.iter().map(|(path, text)| (PathBuf::from(path), (*text).to_owned())).collect();
-    let world = Memory(files);
-    let tree = blocks::read(&world, Path::new("/etc/nginx.conf"), "").map_err(|error| error.to_string())?;
-    build(&tree, &world).map_err(|error| error.to_string())
+    let world = Memory(files.iter().map(|(path, text)| (path.into(), (*text).into())).collect());
+    world.load().map_err(|error| error.to_string())
 }
 
 pub fn settings(text: &str) -> Settings {
-    load(&[("/etc/nginx.conf", text)]).unwrap_or_else(|error| panic!("{error}\n{text}"))
+    load(&[(MAIN, text)]).unwrap_or_else(|error| panic!("{error}\n{text}"))
 }
 
 /// A configuration whose http block has this text.
@@ -88,5 +94,5 @@ pub fn http(text: &str) -> Settings {
 /// The complaint about a configuration.
 #[allow(dead_code, reason = "each test file uses what it needs")]
 pub fn complaint(text: &str) -> String {
-    load(&[("/etc/nginx.conf", text)]).map(drop).expect_err(text)
+    load(&[(MAIN, text)]).map(drop).expect_err(text)
 }
