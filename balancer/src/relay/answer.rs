@@ -115,7 +115,8 @@ impl Exchange<'_> {
         }
         let target = page.target.to_bytes(&self.facts());
         let status = match page.answer {
-            ErrorAnswer::Same => Some(answer.status),
+            // nginx: a page for 494 to 497, which no client knows, comes with 400.
+            ErrorAnswer::Same => Some(pages::sent_status(answer.status)),
             ErrorAnswer::Status(status) => Some(status),
             ErrorAnswer::OfTarget => None,
         };
