@@ -42,6 +42,8 @@ pub struct ChatSettings {
     /// How long a jump of offsets waits for what is missing.
     pub gap_wait: Duration,
     pub ping_period: Duration,
+    /// How often this replica says who is in its rooms.
+    pub presence_period: Duration,
     pub pong_wait: Duration,
     pub rate_per_s: u32,
     pub rate_burst: u32,
@@ -55,6 +57,7 @@ impl ChatSettings {
             compare_period: values.duration("CHAT_COMPARE_PERIOD"),
             gap_wait: values.duration("CHAT_GAP_WAIT"),
             ping_period: values.duration("CHAT_PING_PERIOD"),
+            presence_period: values.duration("CHAT_PRESENCE_PERIOD"),
             pong_wait: values.duration("CHAT_PONG_WAIT"),
             rate_per_s: small("CHAT_RATE_PER_S"),
             rate_burst: small("CHAT_RATE_BURST"),
@@ -110,7 +113,7 @@ impl Chat {
         hub.start_writers(|| bus::end_of(&hub, &tasks));
         let bus = bus::start(&hub, &redis, &tasks, &served_by);
         keeper::start(&hub, &bus, &tasks, settings.compare_period);
-        presence::start(&hub, &bus, &redis, &tasks);
+        presence::start(&hub, &bus, &redis, &tasks, settings.presence_period);
         Chat { shared: Arc::new(Shared { hub, bus, redis, served_by, settings, metrics }) }
     }
 

@@ -102,6 +102,10 @@ impl Hub {
         self.writers.start(&self.parts.tasks, ended);
     }
 
+    pub fn store(&self) -> &Store {
+        &self.parts.store
+    }
+
     pub fn metrics(&self) -> &ChatMetrics {
         &self.parts.metrics
     }
@@ -182,6 +186,16 @@ impl Hub {
     pub fn users_by_room(&self) -> Vec<(Uuid, Vec<Uuid>)> {
         let cells: Vec<Arc<RoomCell>> = self.lock_rooms().values().cloned().collect();
         cells.iter().map(|cell| (cell.session, cell.users().keys().copied().collect())).collect()
+    }
+
+    /// Says something to these users alone, each their own.
+    pub fn tell_users(&self, session: Uuid, frames: &HashMap<Uuid, Frame>) {
+        let Some(cell) = self.room(session) else { return };
+        for member in cell.lock().handles() {
+            if let Some(frame) = frames.get(&member.user.id) {
+                member.push_passing(frame.clone());
+            }
+        }
     }
 
     pub fn watch_stream(self: &Arc<Self>, stream: Uuid) -> StreamWatch {
@@ -352,12 +366,8 @@ impl RoomCell {
         self.users.lock().expect("nobody panics while holding it")
     }
 
-    /// Whether this is the user's first connection to the room on this replica.
-    fn on_user_joined(&self, user: &Author) -> bool {
-        let mut users = self.users();
-        let connections = users.entry(user.id).or_insert(0);
-        *connections += 1;
-        *connections == 1
+    fn on_user_joined(&self, user: &Author) {
+        *self.users().entry(user.id).or_insert(0) += 1;
     }
 
     /// Whether this was the user's last connection to the room on this replica.

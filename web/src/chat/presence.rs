@@ -15,21 +15,21 @@ use super::hub::Hub;
 use crate::logic::envelope::Envelope;
 use crate::logic::frames::ServerFrame;
 use crate::logic::message::Author;
+use crate::logic::wire::Frame;
 use crate::redis_link::RedisLink;
 
 /// Long enough to make one frame of a crowd, short enough to be felt as at once.
 const GATHER: Duration = Duration::from_millis(200);
-/// A replica that dies without a word is forgotten after this time.
-const ENTRY_LIFETIME: Duration = Duration::from_secs(60);
-const REFRESH_PERIOD: Duration = Duration::from_secs(20);
+/// A replica that dies without a word is forgotten after so many periods.
+const ENTRY_LIFETIME_PERIODS: u32 = 3;
 /// Redis must answer within this time, or the announcement is dropped.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// KEYS[1]: sorted set of "USER REPLICA" by expiry in ms. ARGV: now, expiry, replica, number of joins, joined users …,
-/// left users …. Answers the distinct users, then those who were not here before, then those who are gone everywhere.
+/// left users …. Answers the distinct users, then those who were not here before, then those who are gone everywhere,
+/// be it that they left or that their replica has fallen silent: whoever removes an entry is the one to tell of it.
 const ENTER: &str = r"
 local now, expiry, replica, joins = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
 local function users()
   local seen, count = {}, 0
   for _, entry in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
@@ -39,6 +39,7 @@ local function users()
   return seen, count
 end
 local before = users()
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
 for i = 5, #ARGV do
   local entry = ARGV[i] .. ' ' .. replica
   if i < 5 + joins then redis.call('ZADD', KEYS[1], expiry, entry) else redis.call('ZREM', KEYS[1], entry) end
@@ -46,11 +47,8 @@ end
 redis.call('PEXPIREAT', KEYS[1], expiry)
 local after, count = users()
 local fresh, gone = {}, {}
-for i = 5, #ARGV do
-  local user = ARGV[i]
-  if after[user] and not before[user] then fresh[#fresh + 1] = user end
-  if before[user] and not after[user] then gone[#gone + 1] = user end
-end
+for user in pairs(after) do if not before[user] then fresh[#fresh + 1] = user end end
+for user in pairs(before) do if not after[user] then gone[#gone + 1] = user end end
 return {count, fresh, gone}
 ";
 
@@ -65,6 +63,15 @@ pub struct Changes {
 struct Change {
     joined: HashMap<Uuid, Author>,
     left: HashMap<Uuid, Author>,
+}
+
+/// What came of an entry.
+struct Entered {
+    count: u64,
+    /// Those who were on no replica before.
+    fresh: Vec<Uuid>,
+    /// Those who are on none any more.
+    gone: Vec<Uuid>,
 }
 
 impl Changes {
@@ -90,12 +97,13 @@ impl Changes {
 }
 
 /// Starts the announcements; they end when a drain has begun and the hub is empty.
-pub fn start(hub: &Arc<Hub>, bus: &Bus, redis: &RedisLink, tasks: &Tasks) {
+pub fn start(hub: &Arc<Hub>, bus: &Bus, redis: &RedisLink, tasks: &Tasks, period: Duration) {
     let ended = end_of(hub, tasks);
     let presence = Presence {
         hub: Arc::clone(hub),
         bus: bus.clone(),
         redis: redis.clone(),
+        period,
         replica: Uuid::new_v4(),
         script: Script::new(ENTER),
     };
@@ -125,6 +133,8 @@ struct Presence {
     hub: Arc<Hub>,
     bus: Bus,
     redis: RedisLink,
+    /// How often the members are entered anew.
+    period: Duration,
     /// Names this process: a restarted replica must not inherit the entries of its former life.
     replica: Uuid,
     script: Script,
@@ -132,7 +142,7 @@ struct Presence {
 
 impl Presence {
     async fn run(&self) {
-        let mut refresh = tokio::time::interval(REFRESH_PERIOD);
+        let mut refresh = tokio::time::interval(self.period);
         loop {
             tokio::select! {
                 () = self.hub.changes.news.notified() => {
@@ -153,33 +163,62 @@ impl Presence {
     async fn announce(&self, session: Uuid, change: Change) {
         let joined: Vec<Uuid> = change.joined.keys().copied().collect();
         let left: Vec<Uuid> = change.left.keys().copied().collect();
-        let Some((count, fresh, gone)) = self.enter(session, &joined, &left).await else { return };
-        if fresh.is_empty() && gone.is_empty() && joined.is_empty() {
-            return;
-        }
-        let joined = among(&change.joined, &fresh);
-        let left = among(&change.left, &gone);
-        // Also when nobody is new to the fleet: the connection that has just come wants the count.
-        let frame = ServerFrame::Presence { joined: &joined, left: &left, count }.encode();
-        self.bus.publish(&Envelope::Passing { session, frame: &frame });
+        let Some(entered) = self.enter(session, &joined, &left).await else { return };
+        self.tell_known(session, &change, &entered);
+        self.tell(session, &change, &entered).await;
     }
 
     async fn refresh(&self) {
         for (session, users) in self.hub.users_by_room() {
-            if self.enter(session, &users, &[]).await.is_none() {
-                return;
-            }
+            let Some(entered) = self.enter(session, &users, &[]).await else { return };
+            self.tell(session, &Change::default(), &entered).await;
         }
     }
 
-    async fn enter(
-        &self,
-        session: Uuid,
-        joined: &[Uuid],
-        left: &[Uuid],
-    ) -> Option<(u64, Vec<String>, Vec<String>)> {
+    /// A new connection of somebody who was here before is news for nobody else, but it wants the count.
+    fn tell_known(&self, session: Uuid, change: &Change, entered: &Entered) {
+        let known = change.joined.values().filter(|user| !entered.fresh.contains(&user.id));
+        let frames: HashMap<Uuid, Frame> = known
+            .map(|user| {
+                let joined = std::slice::from_ref(user);
+                let frame = ServerFrame::Presence { joined, left: &[], count: entered.count };
+                (user.id, Frame::text(&frame.encode()))
+            })
+            .collect();
+        if !frames.is_empty() {
+            self.hub.tell_users(session, &frames);
+        }
+    }
+
+    /// Tells the room who came and went, if anybody did.
+    async fn tell(&self, session: Uuid, change: &Change, entered: &Entered) {
+        let joined = self.authors(&change.joined, &entered.fresh).await;
+        let left = self.authors(&change.left, &entered.gone).await;
+        if joined.is_empty() && left.is_empty() {
+            return;
+        }
+        let frame = ServerFrame::Presence { joined: &joined, left: &left, count: entered.count }.encode();
+        self.bus.publish(&Envelope::Passing { session, frame: &frame });
+    }
+
+    /// These people with their names; those who are not among `known` were on a replica that is silent.
+    async fn authors(&self, known: &HashMap<Uuid, Author>, ids: &[Uuid]) -> Vec<Author> {
+        let mut authors: Vec<Author> = ids.iter().filter_map(|id| known.get(id)).cloned().collect();
+        let unknown: Vec<Uuid> = ids.iter().filter(|id| !known.contains_key(id)).copied().collect();
+        if !unknown.is_empty() {
+            match self.hub.store().as_read().users().authors(&unknown).await {
+                Ok(found) => authors.extend(found),
+                Err(cause) => {
+                    tracing::warn!(%cause, "{} who came or went cannot be named: {cause}", unknown.len());
+                }
+            }
+        }
+        authors
+    }
+
+    async fn enter(&self, session: Uuid, joined: &[Uuid], left: &[Uuid]) -> Option<Entered> {
         let now_ms = now_ms();
-        let expiry_ms = now_ms + ENTRY_LIFETIME.as_millis();
+        let expiry_ms = now_ms + (self.period * ENTRY_LIFETIME_PERIODS).as_millis();
         let mut call = self.script.key(key(session));
         call.arg(now_ms.to_string())
             .arg(expiry_ms.to_string())
@@ -189,8 +228,9 @@ impl Presence {
             call.arg(user.to_string());
         }
         let mut connection = self.redis.connection();
-        match tokio::time::timeout(ANSWER_TIMEOUT, call.invoke_async(&mut connection)).await {
-            Ok(Ok(answer)) => Some(answer),
+        let asked = call.invoke_async::<(u64, Vec<String>, Vec<String>)>(&mut connection);
+        match tokio::time::timeout(ANSWER_TIMEOUT, asked).await {
+            Ok(Ok((count, fresh, gone))) => Some(Entered { count, fresh: ids(&fresh), gone: ids(&gone) }),
             Ok(Err(cause)) => {
                 tracing::debug!(%cause, "presence could not be entered: {cause}");
                 None
@@ -200,6 +240,6 @@ impl Presence {
     }
 }
 
-fn among(authors: &HashMap<Uuid, Author>, ids: &[String]) -> Vec<Author> {
-    ids.iter().filter_map(|id| authors.get(&Uuid::try_parse(id).ok()?)).cloned().collect()
+fn ids(texts: &[String]) -> Vec<Uuid> {
+    texts.iter().filter_map(|text| Uuid::try_parse(text).ok()).collect()
 }

@@ -272,6 +272,12 @@ pub static SETTINGS: &[Setting] = &[
         "30",
         "how long a jump of offsets waits for the missing message before it is read",
     ),
+    fixed(
+        "CHAT_PRESENCE_PERIOD",
+        Kind::Millis,
+        "20000",
+        "how often a replica says who is in its rooms; one that was silent three times as long is forgotten",
+    ),
     fixed("CHAT_PING_PERIOD", Kind::Seconds, "25", "how often the server pings a WebSocket"),
     fixed("CHAT_PONG_WAIT", Kind::Seconds, "8", "silence after a ping that closes a WebSocket"),
     fixed(

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::{Db, violates};
 use crate::error::Error;
+use crate::logic::message::Author;
 
 /// A user as others may see them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow, ToSchema)]
@@ -75,6 +76,21 @@ impl<'a> UserReads<'a> {
                 .await
             })
             .await?)
+    }
+
+    /// These people as authors, in any order.
+    pub async fn authors(&self, ids: &[Uuid]) -> Result<Vec<Author>, Error> {
+        let found: Vec<(Uuid, String, String)> = self
+            .db
+            .run(|mut lease| async move {
+                sqlx::query_as("SELECT id, username, display_name FROM users WHERE id = ANY($1)")
+                    .bind(ids)
+                    .fetch_all(&mut *lease)
+                    .await
+            })
+            .await?;
+        let authors = found.into_iter();
+        Ok(authors.map(|(id, username, display_name)| Author { id, username, display_name }).collect())
     }
 
     /// Users in order of their making, those after `after`.

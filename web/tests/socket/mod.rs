@@ -5,6 +5,7 @@
     reason = "each test file uses a part of it; a test that cannot go on fails"
 )]
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -34,27 +35,32 @@ pub struct RawSocket {
 
 impl Socket {
     pub async fn open(replica: &Replica, session: &str, token: &str) -> Self {
-        Self::open_at(replica, &format!("/ws/chat/session/{session}/?token={token}"), None).await
+        Self::open_to(replica.addr, session, token).await
+    }
+
+    /// At a replica that may be a process of its own.
+    pub async fn open_to(addr: SocketAddr, session: &str, token: &str) -> Self {
+        Self::open_at(addr, &format!("/ws/chat/session/{session}/?token={token}"), None).await
     }
 
     pub async fn open_since(replica: &Replica, session: &str, token: &str, since: i64) -> Self {
-        Self::open_at(replica, &format!("/ws/chat/session/{session}/?token={token}&since={since}"), None)
+        Self::open_at(replica.addr, &format!("/ws/chat/session/{session}/?token={token}&since={since}"), None)
             .await
     }
 
     /// A client whose kernel takes little, so that the server feels at once that nobody reads.
     pub async fn open_with_small_buffers(replica: &Replica, session: &str, token: &str) -> Self {
-        Self::open_at(replica, &format!("/ws/chat/session/{session}/?token={token}"), Some(4096)).await
+        Self::open_at(replica.addr, &format!("/ws/chat/session/{session}/?token={token}"), Some(4096)).await
     }
 
-    async fn open_at(replica: &Replica, path: &str, receive_buffer: Option<u32>) -> Self {
+    async fn open_at(addr: SocketAddr, path: &str, receive_buffer: Option<u32>) -> Self {
         let tcp = TcpSocket::new_v4().unwrap();
         if let Some(len) = receive_buffer {
             tcp.set_recv_buffer_size(len).unwrap();
         }
-        let tcp = tcp.connect(replica.addr).await.unwrap();
+        let tcp = tcp.connect(addr).await.unwrap();
         tcp.set_nodelay(true).unwrap();
-        let request = format!("ws://{}{path}", replica.addr).into_client_request().unwrap();
+        let request = format!("ws://{addr}{path}").into_client_request().unwrap();
         let (stream, _) =
             tokio_tungstenite::client_async(request, tcp).await.expect("the upgrade is granted");
         let mut socket = Self { stream, welcome: Value::Null, kept: Vec::new(), taken: Vec::new() };

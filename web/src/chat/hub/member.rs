@@ -219,9 +219,8 @@ impl Seat {
         if since.is_some() {
             hub.parts.metrics.resumes.inc();
         }
-        if self.cell.on_user_joined(&user) {
-            hub.changes.on_joined(self.cell.session, user);
-        }
+        self.cell.on_user_joined(&user);
+        hub.changes.on_joined(self.cell.session, user);
         if joined.catching_up {
             let (hub, cell, member) = (Arc::clone(hub), Arc::clone(&self.cell), Arc::clone(&member));
             self.hub.parts.tasks.spawn("catch-up", async move { catch_up(&hub, &cell, &member).await });
