@@ -20,6 +20,7 @@ use crate::app::App;
 use crate::error::Error;
 use crate::redis_link::RedisLink;
 use crate::settings;
+use crate::store::Store;
 use crate::store::users::User;
 
 pub use login_limit::LoginLimit;
@@ -112,8 +113,8 @@ impl Auth {
         self.still_logged_in(identity)
     }
 
-    /// A single-use ticket for `?token=`. Redis remembers it; while Redis is away it is a signed token
-    /// that ends after the same time.
+    /// A single-use ticket for `?token=`. Redis remembers it; while Redis is away it is a signed token that ends after
+    /// the same time, and Postgres remembers that it was used.
     pub async fn ticket(&self, identity: &Identity) -> String {
         let ticket = URL_SAFE_NO_PAD.encode(random());
         let value = self.shared.keys.sign(Purpose::Ticket, identity);
@@ -122,7 +123,7 @@ impl Auth {
         match self.shared.redis.ask::<()>(&pipeline).await {
             Ok(()) => ticket,
             Err(cause) => {
-                tracing::warn!(%cause, "Redis is away: the ticket is a signed token instead of single-use: {cause}");
+                tracing::warn!(%cause, "Redis is away: a ticket is a signed token: {cause}");
                 let brief = Identity { expires_at: now_s() + seconds(TICKET_LIFETIME), ..identity.clone() };
                 self.shared.keys.sign(Purpose::Ticket, &brief)
             }
@@ -133,22 +134,24 @@ impl Auth {
     ///
     /// # Errors
     /// It is neither, has ended or was used before.
-    pub async fn socket_token(&self, token: &str) -> Result<Identity, Error> {
+    pub async fn socket_token(&self, store: &Store, token: &str) -> Result<Identity, Error> {
         if let Ok(identity) = self.access(token) {
             return Ok(identity);
         }
         // A ticket of ours has no dots; a signed one of the time without Redis has two.
         if token.contains('.') {
-            return self.still_logged_in(self.shared.keys.check(Purpose::Ticket, token, now_s())?);
+            let (identity, id) = self.shared.keys.check_ticket(token, now_s())?;
+            let is_first = store.logins().use_ticket(id, identity.expires_at).await?;
+            return if is_first { self.still_logged_in(identity) } else { Err(used()) };
         }
         let mut pipeline = redis::pipe();
         pipeline.get_del(ticket_key(token));
         let (value,): (Option<String>,) = self.shared.redis.ask(&pipeline).await.map_err(|_| {
-            Error::unavailable("tickets cannot be checked now; connect with the access token")
+            Error::unavailable(
+                "this ticket cannot be checked now; get a new ticket, or connect with the access token",
+            )
         })?;
-        let value = value.ok_or_else(|| {
-            Error::unauthorized("the ticket is unknown, used or older than 30 s; get a new one")
-        })?;
+        let value = value.ok_or_else(used)?;
         self.still_logged_in(self.shared.keys.check(Purpose::Ticket, &value, now_s())?)
     }
 
@@ -158,6 +161,10 @@ impl Auth {
             false => Ok(identity),
         }
     }
+}
+
+fn used() -> Error {
+    Error::unauthorized("the ticket is unknown, used or older than 30 s; get a new one")
 }
 
 impl RefreshToken {

@@ -262,35 +262,6 @@ async fn a_ticket_is_made_for_those_who_are_logged_in() {
 }
 
 #[tokio::test]
-async fn a_ticket_is_good_once_on_any_replica_and_a_signed_one_helps_without_redis() {
-    let mut world = World::start().await;
-    let replica = world.replica("web-1").await;
-    let user = world.user("alice").await;
-    let settings = world.settings("web-2", &[]);
-    let link = web::redis_link::RedisLink::new(&settings.redis).unwrap();
-    let elsewhere = web::auth::Auth::new(&settings.auth, link);
-    let get = async || {
-        let answer = replica.client_of(&user).post("/api/auth/ws-ticket", &json!({})).await;
-        answer.at("/ticket").as_str().unwrap().to_owned()
-    };
-    let ticket = get().await;
-    assert_eq!(elsewhere.socket_token(&ticket).await.unwrap().username, "alice");
-    assert!(elsewhere.socket_token(&ticket).await.is_err(), "used");
-    assert_eq!(
-        elsewhere.socket_token(&user.token).await.unwrap().username,
-        "alice",
-        "an access token will do"
-    );
-    assert!(elsewhere.access(&get().await).is_err(), "a ticket is no access token");
-
-    world.redis_kill().await;
-    let signed = get().await;
-    assert_eq!(elsewhere.socket_token(&signed).await.unwrap().username, "alice");
-    assert!(elsewhere.access(&signed).is_err());
-    replica.stop().await;
-}
-
-#[tokio::test]
 async fn tokens_of_the_previous_secret_key_are_still_accepted() {
     let world = World::start().await;
     let before = world.replica("web-1").await;

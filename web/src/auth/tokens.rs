@@ -42,6 +42,9 @@ pub struct KeyPair(Key);
 #[derive(Serialize, Deserialize)]
 struct Claims {
     purpose: Purpose,
+    /// Of a ticket, which is good once; access tokens have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    jti: Option<Uuid>,
     sub: Uuid,
     name: String,
     display: String,
@@ -63,6 +66,7 @@ impl Keys {
         let header = Header { kid: Some(key.id.clone()), ..Header::new(key.algorithm) };
         let claims = Claims {
             purpose,
+            jti: (purpose == Purpose::Ticket).then(Uuid::new_v4),
             sub: identity.user_id,
             name: identity.username.clone(),
             display: identity.display_name.clone(),
@@ -91,6 +95,20 @@ impl Keys {
     /// # Errors
     /// Not signed by us, for another purpose, or ended at `now_s`.
     pub fn check(&self, purpose: Purpose, token: &str, now_s: i64) -> Result<Identity, Error> {
+        self.claims(purpose, token, now_s).map(Claims::into_identity)
+    }
+
+    /// Who a signed ticket belongs to, and the id by which it is used up.
+    ///
+    /// # Errors
+    /// As of [`Keys::check`].
+    pub fn check_ticket(&self, token: &str, now_s: i64) -> Result<(Identity, Uuid), Error> {
+        let claims = self.claims(Purpose::Ticket, token, now_s)?;
+        let id = claims.jti.ok_or_else(|| Error::unauthorized("the ticket is not valid; get a new one"))?;
+        Ok((claims.into_identity(), id))
+    }
+
+    fn claims(&self, purpose: Purpose, token: &str, now_s: i64) -> Result<Claims, Error> {
         let refused = || Error::unauthorized("the token is not valid; log in again");
         let header = jsonwebtoken::decode_header(token).map_err(|_| refused())?;
         let kid = header.kid.ok_or_else(refused)?;
@@ -106,14 +124,20 @@ impl Keys {
         if claims.exp <= now_s {
             return Err(Error::unauthorized("the token has ended; refresh it"));
         }
-        Ok(Identity {
-            user_id: claims.sub,
-            username: claims.name,
-            display_name: claims.display,
-            expires_at: claims.exp,
-            is_admin: claims.role == "admin",
-            login_id: claims.login,
-        })
+        Ok(claims)
+    }
+}
+
+impl Claims {
+    fn into_identity(self) -> Identity {
+        Identity {
+            user_id: self.sub,
+            username: self.name,
+            display_name: self.display,
+            expires_at: self.exp,
+            is_admin: self.role == "admin",
+            login_id: self.login,
+        }
     }
 }
 

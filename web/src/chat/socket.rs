@@ -63,7 +63,7 @@ pub async fn upgrade(
         .token
         .ok_or_else(|| Error::unauthorized("connect with ?token=; get one at /api/auth/ws-ticket"))?;
     let since = params.since.as_deref().map(parse_since).transpose()?;
-    let identity = app.auth.socket_token(&token).await?;
+    let identity = app.auth.socket_token(&app.store, &token).await?;
     let session =
         app.store.sessions().find(&id).await?.ok_or_else(|| Error::not_found("there is no such session"))?;
     if !app.store.sessions().is_member(session.id, identity.user_id).await? {
