@@ -345,8 +345,21 @@ async fn a_query_is_explained_and_never_writes() {
     let writes = ask(json!({"query": "DELETE FROM users"})).await;
     assert_eq!(writes.status, 200, "its plan may be seen");
     assert_eq!(user.get("/api/users/me").await.status, 200, "and nobody is gone");
+    for lead in ["/* x */ ", "-- x\n", "\n\t/* a /* nested */ b */ -- into\n"] {
+        let explained = ask(json!({"query": format!("{lead}SELECT 1")})).await;
+        assert_eq!(explained.status, 200, "{lead}: {explained:?}");
+        let run = ask(json!({"query": format!("{lead}SELECT 1 -- the end"), "analyze": true})).await;
+        assert_eq!(run.status, 200, "{lead}: {run:?}");
+    }
+
     user.post(path, &json!({"query": "SELECT 1"})).await.assert_problem(403, "forbidden");
     replica.stop().await;
+        json!({"query": "/* SELECT 1 */ DROP TABLE users"}),
+        json!({"query": "-- SELECT 1\nDROP TABLE users"}),
+        json!({"query": "/* /* */ SELECT 1"}),
+        json!({"query": "-- SELECT 1"}),
+        json!({"query": "/**/ SELECT 1; /**/ SELECT 2"}),
+        json!({"query": "/**/ DELETE FROM users", "analyze": true}),
 }
 
 #[tokio::test]

@@ -16,12 +16,49 @@ pub enum Statement {
 /// Rows that a sequential scan must throw away before an index is worth a word.
 const SCANNED_ROWS: f64 = 1000.0;
 
-/// Judges a statement by its first word.
+/// The query from its first word on. The white space and the comments before it are dropped, so that what is judged is
+/// what Postgres gets.
+///
+/// # Errors
+/// A comment that does not end.
+pub fn without_lead(query: &str) -> Result<&str, &'static str> {
+    let mut rest = query;
+    loop {
+        rest = rest.trim_start_matches([' ', '\t', '\n', '\r', '\x0b', '\x0c']);
+        if let Some(line) = rest.strip_prefix("--") {
+            rest = line.find(['\n', '\r']).map_or("", |end| &line[end..]);
+        } else if rest.starts_with("/*") {
+            let len = comment_len(rest).ok_or("a comment of the query does not end; write */ behind it")?;
+            rest = &rest[len..];
+        } else {
+            return Ok(rest);
+        }
+    }
+}
+
+/// The length of the comment that the text begins with. In Postgres they nest.
+fn comment_len(text: &str) -> Option<usize> {
+    let (bytes, mut at, mut depth) = (text.as_bytes(), 0, 0u32);
+    loop {
+        match bytes.get(at..at + 2)? {
+            b"/*" => depth += 1,
+            b"*/" if depth == 1 => return Some(at + 2),
+            b"*/" => depth -= 1,
+            _ => {
+                at += 1;
+                continue;
+            }
+        }
+        at += 2;
+    }
+}
+
+/// Judges a statement by its first word, with which it begins: see [`without_lead`].
 ///
 /// # Errors
 /// What is allowed.
 pub fn judge(query: &str) -> Result<Statement, &'static str> {
-    let word: String = query.trim_start().chars().take_while(char::is_ascii_alphabetic).collect();
+    let word: String = query.chars().take_while(char::is_ascii_alphabetic).collect();
     if query.contains('\0') {
         return Err("the query holds a NUL character; remove it");
     }
@@ -135,13 +172,38 @@ mod tests {
 
     #[test]
     fn statements_are_told_by_their_first_word() {
-        assert_eq!(judge("  select 1"), Ok(Statement::Reads));
+        assert_eq!(judge("select 1"), Ok(Statement::Reads));
         assert_eq!(judge("with x as (select 1) table x"), Ok(Statement::Reads));
         assert_eq!(judge("Delete from t"), Ok(Statement::Writes));
-        for refused in
-            ["", "DROP TABLE t", "EXPLAIN select 1", "/* x */ select 1", "COPY t TO PROGRAM 'x'", "SET x = 1"]
-        {
+        for refused in [
+            "",
+            " select 1",
+            "DROP TABLE t",
+            "EXPLAIN select 1",
+            "/* x */ select 1",
+            "COPY t TO PROGRAM 'x'",
+            "SET x = 1",
+        ] {
             assert!(judge(refused).is_err(), "{refused}");
+        }
+    }
+
+    #[test]
+    fn comments_and_white_space_before_a_statement_are_dropped() {
+        for lead in
+            ["", " \t\r\n", "-- x\n", "--\r", "/* x */", "/**/", "/* a /* b */ c */ -- d\n/*/**/*/ ", "/*é*/"]
+        {
+            let query = format!("{lead}SELECT 1 -- /* the rest stays");
+            assert_eq!(without_lead(&query), Ok("SELECT 1 -- /* the rest stays"), "{query}");
+        }
+        for (query, rest) in
+            [("-- SELECT 1", ""), ("/ * x */ SELECT 1", "/ * x */ SELECT 1"), ("- - x", "- - x")]
+        {
+            assert_eq!(without_lead(query), Ok(rest));
+            assert!(judge(rest).is_err(), "{query}");
+        }
+        for endless in ["/*", "/*/", "/* x */ /* /* y */ SELECT 1"] {
+            assert!(without_lead(endless).is_err(), "{endless}");
         }
     }
 
@@ -183,7 +245,7 @@ mod tests {
 
         #[test]
         fn any_query_is_judged_without_panic(query in ".{0,60}") {
-            let _ = judge(&query);
+            let _ = without_lead(&query).map(judge);
         }
     }
 }

@@ -95,9 +95,11 @@ pub async fn slow(
 pub async fn analyze(
     State(app): State<App>,
     _admin: Admin,
-    Body(asked): Body<Analyze>,
+    Body(mut asked): Body<Analyze>,
 ) -> Result<Json<Analyzed>, Error> {
-    let statement = explain::judge(&asked.query).map_err(|detail| Error::unprocessable("query", detail))?;
+    let wrong = |detail| Error::unprocessable("query", detail);
+    asked.query = explain::without_lead(&asked.query).map_err(wrong)?.to_owned();
+    let statement = explain::judge(&asked.query).map_err(wrong)?;
     if asked.analyze && statement == Statement::Writes {
         return Err(Error::unprocessable(
             "analyze",
@@ -105,7 +107,7 @@ pub async fn analyze(
         ));
     }
     if asked.analyze {
-        explain::judge_run(&asked.query).map_err(|detail| Error::unprocessable("query", detail))?;
+        explain::judge_run(&asked.query).map_err(wrong)?;
     }
     let params = asked.params.as_deref().map(literals).transpose()?;
     let _one = ONE_AT_A_TIME
