@@ -17,16 +17,12 @@ use std::rc::Rc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
-/// Routes of the contract that the document leaves out: it describes JSON, and each route once.
+/// Routes of the contract that the document leaves out: it describes JSON and streams of events.
 const BESIDES: &[(&str, &str)] = &[
     ("GET", "/"),
     ("GET", "/ops"),
     ("GET", "/docs"),
     ("GET", "/openapi.json"),
-    // The documents' older name of slow-queries.
-    ("GET", "/api/admin/monitoring/database/slow-queries"),
-    ("POST", "/api/messages/stream"),
-    ("GET", "/api/messages/stream/{stream_id}"),
     ("GET", "/ws/chat/session/{id}"),
 ];
 

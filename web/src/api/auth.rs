@@ -64,6 +64,7 @@ pub struct ListedLogin {
 }
 
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub struct LoginsQuery {
     pub limit: Option<i64>,
     /// `next` of the page before.

@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::response::{Html, IntoResponse};
 use http::header::CONTENT_SECURITY_POLICY;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
@@ -40,14 +40,25 @@ impl Modify for Bearer {
     }
 }
 
+/// Second names of routes: what the documents called them, or what begins with `/api/` as the others do.
+const ALIASES: [(&str, &str); 3] = [
+    ("/api/admin/monitoring/database/slow-queries", "/api/v1/monitoring/slow-queries"),
+    ("/api/messages/stream/", "/messages/stream/"),
+    ("/api/messages/stream/{stream_id}", "/messages/stream/{stream_id}"),
+];
+
 /// The document as JSON.
 pub fn document() -> Value {
     let mut document = serde_json::to_value(Document::openapi()).expect("the document is plain data");
     let paths = document["paths"].as_object_mut().expect("a document has paths");
+    for (alias, path) in ALIASES {
+        add_alias(paths, alias, path);
+    }
     for (path, methods) in paths {
         let methods = methods.as_object_mut().expect("a path has methods");
         for (method, operation) in methods {
             add_shared_answers(path, method, operation);
+            name_uniquely(operation);
         }
     }
     // What is said with a pooler is also, with more, what is said without: not one of the two, but one at least.
@@ -58,6 +69,24 @@ pub fn document() -> Value {
         pooler.insert("anyOf".to_owned(), forms);
     }
     document
+}
+
+/// Handlers of several modules share a name, and no two operations may.
+fn name_uniquely(operation: &mut Value) {
+    let tag = operation["tags"][0].as_str().expect("each operation has a tag");
+    let id = operation["operationId"].as_str().expect("each operation has an id");
+    operation["operationId"] = format!("{tag}_{id}").into();
+}
+
+/// The same operations under another path, and under other ids, as no two may share one.
+fn add_alias(paths: &mut Map<String, Value>, alias: &str, path: &str) {
+    let mut methods = paths[path].clone();
+    for operation in methods.as_object_mut().expect("a path has methods").values_mut() {
+        let id = operation["operationId"].as_str().expect("each operation has an id");
+        operation["operationId"] = format!("{id}_alias").into();
+        operation["description"] = format!("The same as `{path}`.").into();
+    }
+    paths.insert(alias.to_owned(), methods);
 }
 
 /// What the layers and extractors may answer in place of any handler; and the type that every problem is sent as.

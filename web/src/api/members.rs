@@ -24,6 +24,7 @@ pub struct AddMember {
 }
 
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub struct MembersQuery {
     pub limit: Option<i64>,
     /// `next` of the page before.
@@ -48,7 +49,7 @@ pub async fn join(State(app): State<App>, who: Identity, Path(id): Path<String>)
 }
 
 /// The members of a session that I am a member of.
-#[utoipa::path(get, path = "/api/sessions/{id}/members", tag = "sessions",
+#[utoipa::path(get, operation_id = "list_members", path = "/api/sessions/{id}/members", tag = "sessions",
     params(("id" = String, Path, description = "id or slug"), MembersQuery), responses(
     (status = 200, body = List<Author>), (status = 401, body = Problem), (status = 403, body = Problem),
     (status = 404, body = Problem), (status = 422, body = Problem)))]
@@ -95,7 +96,7 @@ pub async fn add(
 }
 
 /// Remove a member from a session of mine, or leave one. Doing it again changes nothing.
-#[utoipa::path(delete, path = "/api/sessions/{id}/members/{user_id}", tag = "sessions",
+#[utoipa::path(delete, operation_id = "remove_member", path = "/api/sessions/{id}/members/{user_id}", tag = "sessions",
     params(("id" = String, Path, description = "id or slug"), ("user_id" = uuid::Uuid, Path)), responses(
     (status = 204), (status = 401, body = Problem), (status = 403, body = Problem), (status = 404, body = Problem)))]
 pub async fn remove(

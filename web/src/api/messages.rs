@@ -31,6 +31,7 @@ pub struct CreateMessage {
 }
 
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub struct MessagesQuery {
     pub limit: Option<i64>,
     /// Only messages behind this offset.

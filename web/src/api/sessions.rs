@@ -33,6 +33,7 @@ pub struct ChangeSession {
 }
 
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub struct SessionsQuery {
     pub limit: Option<i64>,
     /// `next` of the page before.

@@ -18,6 +18,7 @@ use crate::store::ReadStore;
 use crate::store::users::User;
 
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub struct UsersQuery {
     pub limit: Option<i64>,
     /// `next` of the page before.

@@ -27,6 +27,7 @@ const ANALYZE_MAX: Duration = Duration::from_secs(5);
 const PARAMS_MAX: usize = 100;
 
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub struct SlowParams {
     pub threshold_ms: Option<f64>,
 }
