@@ -25,7 +25,7 @@ use crate::store::users::User;
 
 pub use login_limit::LoginLimit;
 pub use passwords::Passwords;
-pub use revoked::{KEEP as ENDED_LOGINS_KEEP, Revoked};
+pub use revoked::{CHANNEL as ENDED_LOGINS_CHANNEL, KEEP as ENDED_LOGINS_KEEP, Revoked};
 pub use tokens::{KeyPair, Keys, Purpose};
 
 /// How long an access token is valid.

@@ -18,6 +18,7 @@ use chassis::tasks::Tasks;
 use prometheus_client::registry::Registry;
 use uuid::Uuid;
 
+use crate::auth::Auth;
 use crate::logic::envelope::Envelope;
 use crate::logic::frames::ServerFrame;
 use crate::logic::message::{Author, Message, Offset};
@@ -41,9 +42,9 @@ pub struct ChatSettings {
     pub compare_period: Duration,
     /// How long a jump of offsets waits for what is missing.
     pub gap_wait: Duration,
-    pub ping_period: Duration,
     /// How often this replica says who is in its rooms.
     pub presence_period: Duration,
+    pub ping_period: Duration,
     pub pong_wait: Duration,
     pub rate_per_s: u32,
     pub rate_burst: u32,
@@ -56,8 +57,8 @@ impl ChatSettings {
             queue_bytes: usize::try_from(values.count("CHAT_QUEUE_BYTES")).unwrap_or(usize::MAX),
             compare_period: values.duration("CHAT_COMPARE_PERIOD"),
             gap_wait: values.duration("CHAT_GAP_WAIT"),
-            ping_period: values.duration("CHAT_PING_PERIOD"),
             presence_period: values.duration("CHAT_PRESENCE_PERIOD"),
+            ping_period: values.duration("CHAT_PING_PERIOD"),
             pong_wait: values.duration("CHAT_PONG_WAIT"),
             rate_per_s: small("CHAT_RATE_PER_S"),
             rate_burst: small("CHAT_RATE_BURST"),
@@ -70,6 +71,7 @@ pub struct Parts {
     pub store: Store,
     pub databases: Databases,
     pub redis: RedisLink,
+    pub auth: Auth,
     pub tasks: Tasks,
     pub served_by: Arc<str>,
     pub settings: ChatSettings,
@@ -100,7 +102,7 @@ struct Shared {
 impl Chat {
     /// Starts the bus and the keepers. They end on drain, once the last member has gone.
     pub fn start(parts: Parts) -> Chat {
-        let Parts { store, databases, redis, tasks, served_by, settings } = parts;
+        let Parts { store, databases, redis, auth, tasks, served_by, settings } = parts;
         let metrics = ChatMetrics::default();
         let hub = Arc::new(Hub::new(hub::Parts {
             store,
@@ -111,7 +113,7 @@ impl Chat {
             queue_bytes: settings.queue_bytes,
         }));
         hub.start_writers(|| bus::end_of(&hub, &tasks));
-        let bus = bus::start(&hub, &redis, &tasks, &served_by);
+        let bus = bus::start(&hub, &redis, &auth, &tasks, &served_by);
         keeper::start(&hub, &bus, &tasks, settings.compare_period);
         presence::start(&hub, &bus, &redis, &tasks, settings.presence_period);
         Chat { shared: Arc::new(Shared { hub, bus, redis, served_by, settings, metrics }) }

@@ -134,6 +134,7 @@ fn assemble(settings: Settings) -> anyhow::Result<App> {
         store: store.clone(),
         databases: databases.clone(),
         redis: redis.clone(),
+        auth: auth.clone(),
         tasks: tasks.clone(),
         served_by: Arc::clone(&served_by),
         settings: ChatSettings::new(&settings.values),

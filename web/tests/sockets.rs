@@ -6,8 +6,11 @@ mod world;
 
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use redis::AsyncCommands as _;
 use serde_json::json;
 use socket::{Socket, offsets};
+use world::programs::until;
 use world::{Replica, User, World};
 
 /// Final text, ping and close frames of a client, masked with zeros.
@@ -104,5 +107,35 @@ async fn an_ended_login_stays_ended_when_redis_and_all_replicas_are_new() {
     world.redis_restart().await;
     let two = world.replica("web-2").await;
     two.client_of(&ann).get("/api/users/me").await.assert_problem(401, "unauthorized");
+    two.stop().await;
+}
+
+#[tokio::test]
+async fn an_ended_login_is_told_to_the_other_replicas_at_once() {
+    let world = World::start().await;
+    let (one, two) = (world.replica("web-1").await, world.replica("web-2").await);
+    let (ann, bob) = (world.user("ann").await, world.user("bob").await);
+    let login = async |user: &User| -> String {
+        let logins = one.client_of(user).get("/api/auth/logins").await;
+        logins.at("/items/0/id").as_str().unwrap().to_owned()
+    };
+    let redis = redis::Client::open(format!("redis://127.0.0.1:{}", world.redis.port)).unwrap();
+    let mut heard = redis.get_async_pubsub().await.unwrap();
+    heard.subscribe("arena:ended").await.unwrap();
+    let of_ann = login(&ann).await;
+    assert_eq!(two.client_of(&ann).post("/api/auth/logout", &json!({})).await.status, 204);
+    let told: String = heard.on_message().next().await.unwrap().get_payload().unwrap();
+    assert!(told.starts_with(&of_ann), "{told}");
+    // Said once and written down nowhere: only who listens can know it.
+    let mut redis = redis.get_multiplexed_async_connection().await.unwrap();
+    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    let _: () = redis.publish("arena:ended", format!("{} {now}", login(&bob).await)).await.unwrap();
+    for replica in [&one, &two] {
+        until("the replica has heard of it", Duration::from_secs(10), async || {
+            replica.client_of(&bob).get("/api/users/me").await.status == 401
+        })
+        .await;
+    }
+    one.stop().await;
     two.stop().await;
 }

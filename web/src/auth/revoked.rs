@@ -1,4 +1,5 @@
-//! Logins that were ended while access tokens of theirs may still be about. Every replica learns of them within a second.
+//! Logins that were ended while access tokens of theirs may still be about. Replicas tell each other at once, over Redis;
+//! what is lost on the way, each reads within a second.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::RwLock;
@@ -11,6 +12,8 @@ use super::{ACCESS_LIFETIME, now_s, seconds};
 use crate::redis_link::RedisLink;
 
 const KEY: &str = "arena:revoked";
+/// Where a login that has ended is told: its id and the time of its end.
+pub const CHANNEL: &str = "arena:ended";
 const PERIOD: Duration = Duration::from_secs(1);
 /// A token that was made a moment before the end is dead by itself after its lifetime; the minute is for clocks that differ.
 pub const KEEP: Duration = ACCESS_LIFETIME.saturating_add(Duration::from_secs(60));
@@ -30,7 +33,7 @@ impl Revoked {
         self.logins.read().expect("nobody panics while holding it").contains_key(&login)
     }
 
-    /// Ends the access tokens of these logins: here at once, elsewhere within a second or when Redis is back.
+    /// Ends the access tokens of these logins: here at once, elsewhere with the next message, or when Redis is back.
     pub async fn add(&self, logins: &[Uuid]) {
         let ended: Vec<(Uuid, i64)> = logins.iter().map(|&login| (login, now_s())).collect();
         self.logins.write().expect("nobody panics while holding it").extend(ended.iter().copied());
@@ -42,6 +45,15 @@ impl Revoked {
     /// Takes in what the database knows, which outlives Redis and all replicas.
     pub fn remember(&self, ended: &[(Uuid, i64)]) {
         self.logins.write().expect("nobody panics while holding it").extend(ended.iter().copied());
+    }
+
+    /// Takes in what another replica said on [`CHANNEL`].
+    pub fn on_told(&self, text: &str) {
+        let told =
+            text.split_once(' ').and_then(|(login, since)| Some((login.parse().ok()?, since.parse().ok()?)));
+        if let Some(ended) = told {
+            self.remember(&[ended]);
+        }
     }
 
     /// Keeps up with what the other replicas ended, and tells them what Redis does not know or has forgotten.
@@ -87,6 +99,7 @@ impl Revoked {
         let mut pipeline = redis::pipe();
         for (login, since) in logins {
             pipeline.zadd(KEY, login.to_string(), since).ignore();
+            pipeline.publish(CHANNEL, format!("{login} {since}")).ignore();
         }
         self.redis.ask(&pipeline).await
     }

@@ -1,4 +1,5 @@
-//! Redis pub/sub between the replicas: one publisher and one subscriber per process.
+//! Redis pub/sub between the replicas: one publisher and one subscriber per process. The subscriber also hears of logins
+//! that have ended, which auth/revoked.rs tells.
 //!
 //! Pub/sub may lose; the rooms never do. So nobody waits for Redis here: what it does not take is dropped, and the
 //! keeper is told to compare offsets with the database.
@@ -16,6 +17,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, MissedTickBehavior};
 use uuid::Uuid;
 
+use crate::auth::{Auth, ENDED_LOGINS_CHANNEL};
 use crate::logic::envelope::{self, Envelope, PARTITION_COUNT};
 use crate::redis_link::RedisLink;
 
@@ -55,7 +57,7 @@ struct Outgoing {
 }
 
 /// Starts both directions. They end when a drain has begun and the hub is empty.
-pub fn start(hub: &Arc<Hub>, redis: &RedisLink, tasks: &Tasks, served_by: &str) -> Bus {
+pub fn start(hub: &Arc<Hub>, redis: &RedisLink, auth: &Auth, tasks: &Tasks, served_by: &str) -> Bus {
     let (waiting, outgoing) = mpsc::channel(WAITING_LEN_MAX);
     let health = Arc::new(Health {
         publishing: AtomicBool::new(false),
@@ -71,8 +73,13 @@ pub fn start(hub: &Arc<Hub>, redis: &RedisLink, tasks: &Tasks, served_by: &str) 
         health: Arc::clone(&health),
         beat_channel: beat_channel.clone(),
     };
-    let subscriber =
-        Subscriber { redis: redis.clone(), hub: Arc::clone(hub), health: Arc::clone(&health), beat_channel };
+    let subscriber = Subscriber {
+        redis: redis.clone(),
+        hub: Arc::clone(hub),
+        auth: auth.clone(),
+        health: Arc::clone(&health),
+        beat_channel,
+    };
     let ended = end_of(hub, tasks);
     tasks.spawn("bus publisher", async move {
         tokio::select! { () = publisher.run() => {}, () = ended => {} }
@@ -202,6 +209,7 @@ impl Publisher {
 struct Subscriber {
     redis: RedisLink,
     hub: Arc<Hub>,
+    auth: Auth,
     health: Arc<Health>,
     beat_channel: String,
 }
@@ -230,7 +238,7 @@ impl Subscriber {
     async fn subscribe(&self) -> Result<PubSub, RedisError> {
         let mut subscription = self.redis.client().get_async_pubsub().await?;
         let mut channels: Vec<String> = (0..PARTITION_COUNT).map(envelope::channel).collect();
-        channels.push(self.beat_channel.clone());
+        channels.extend([self.beat_channel.clone(), ENDED_LOGINS_CHANNEL.to_owned()]);
         subscription.subscribe(channels).await?;
         Ok(subscription)
     }
@@ -248,7 +256,7 @@ impl Subscriber {
                     message = news.next() => {
                         let Some(message) = message else { return };
                         heard = Instant::now();
-                        self.on_payload(message.get_payload_bytes());
+                        self.on_payload(message.get_channel_name(), message.get_payload_bytes());
                     }
                     () = &mut silence => break,
                 }
@@ -259,9 +267,11 @@ impl Subscriber {
         }
     }
 
-    fn on_payload(&self, payload: &[u8]) {
+    fn on_payload(&self, channel: &str, payload: &[u8]) {
         let Ok(text) = std::str::from_utf8(payload) else { return };
-        if let Some(envelope) = Envelope::decode(text) {
+        if channel == ENDED_LOGINS_CHANNEL {
+            self.auth.revoked().on_told(text);
+        } else if let Some(envelope) = Envelope::decode(text) {
             self.hub.on_envelope(&envelope);
         }
     }
