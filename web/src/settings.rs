@@ -202,7 +202,7 @@ fn auth(values: &Values) -> Result<Auth, String> {
     }
     Ok(Auth {
         secret: Secret::new(secret),
-        previous: previous_keys(values),
+        previous: previous_keys(values)?,
         key_pair: values
             .opt("JWT_KEY")
             .map(KeyPair::parse)
@@ -216,10 +216,20 @@ fn auth(values: &Values) -> Result<Auth, String> {
     })
 }
 
-fn previous_keys(values: &Values) -> Vec<Secret> {
+/// What they sign is believed as much as what `SECRET_KEY` signs: none may be easier to guess.
+fn previous_keys(values: &Values) -> Result<Vec<Secret>, String> {
     let fallbacks = values.text("SECRET_KEY_FALLBACKS").split(',').map(str::trim);
-    let given = values.opt("SECRET_KEY_PREVIOUS").into_iter().chain(fallbacks);
-    given.filter(|key| !key.is_empty()).map(Secret::new).collect()
+    let previous = values.opt("SECRET_KEY_PREVIOUS").map(|key| ("SECRET_KEY_PREVIOUS", key));
+    let given = previous.into_iter().chain(fallbacks.map(|key| ("SECRET_KEY_FALLBACKS", key)));
+    let given: Vec<_> = given.filter(|(_, key)| !key.is_empty()).collect();
+    if let Some((name, key)) = given.iter().find(|(_, key)| key.len() < SECRET_KEY_LEN_MIN) {
+        return Err(format!(
+            "{name}: a key of it is too short ({} characters; at least {SECRET_KEY_LEN_MIN}); in SECRET_KEY_FALLBACKS a \
+             comma ends a key, so a key that holds one can only stand in SECRET_KEY_PREVIOUS",
+            key.len()
+        ));
+    }
+    Ok(given.into_iter().map(|(_, key)| Secret::new(key)).collect())
 }
 
 fn database(values: &Values, warnings: &mut Vec<String>) -> Result<Database, String> {

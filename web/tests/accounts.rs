@@ -279,6 +279,45 @@ async fn tokens_of_the_previous_secret_key_are_still_accepted() {
     after.stop().await;
 }
 
+/// The steps of docs/secret-key.md, one replica for each: neighbours stand side by side while all are restarted in turn.
+#[tokio::test]
+async fn nobody_is_logged_out_while_the_secret_key_is_changed_step_by_step() {
+    let world = World::start().await;
+    let (old, new) = ("0".repeat(32), "1".repeat(32));
+    let (old, new) = (old.as_str(), new.as_str());
+    let steps = [(old, ""), (old, new), (new, old), (new, "")];
+    let mut replicas = Vec::new();
+    for (step, (key, fallbacks)) in steps.into_iter().enumerate() {
+        let settings = [("SECRET_KEY", key), ("SECRET_KEY_FALLBACKS", fallbacks)];
+        replicas.push(world.replica_with(&format!("web-{step}"), &settings).await);
+        world.user(&format!("of_step_{step}")).await;
+    }
+    let known = async |by: &Replica, at: &Replica, name: &str| -> u16 {
+        let user = log_in(by, name).await;
+        let ticket = by.client_of(&user).post("/api/auth/ws-ticket", &json!({})).await;
+        let ticket = ticket.at("/ticket").as_str().unwrap().to_owned();
+        let socket = at.client().get(&format!("/ws/chat/session/none/?token={ticket}")).await;
+        let status = at.client_of(&user).get("/api/users/me").await.status;
+        assert_eq!(socket.status == 404, status == 200, "a ticket is known where the token is: {socket:?}");
+        status
+    };
+    for (ahead, behind) in [(1, 0), (2, 1), (3, 2)] {
+        for (by, at) in [(ahead, behind), (behind, ahead)] {
+            // The last step is for when no token of the old key is about: those that are signed are of the new one.
+            let name = format!("of_step_{by}");
+            assert_eq!(known(&replicas[by], &replicas[at], &name).await, 200, "made at {by}, shown at {at}");
+        }
+    }
+    assert_eq!(known(&replicas[2], &replicas[0], "of_step_2").await, 401, "a step that is left out logs out");
+    // A refresh token is no matter of the key.
+    let of_old = log_in(&replicas[0], "of_step_0").await;
+    assert_eq!(replicas[3].client_of(&of_old).get("/api/users/me").await.status, 401);
+    assert_eq!(refresh(&replicas[3].client(), &of_old.refresh_token).await.status, 200);
+    for replica in replicas {
+        replica.stop().await;
+    }
+}
+
 #[tokio::test]
 async fn names_of_admin_usernames_are_admins_at_registration_and_at_start() {
     let world = World::start().await;

@@ -74,6 +74,20 @@ fn the_url_wins_and_a_contradiction_is_named() {
 }
 
 #[test]
+fn a_fallback_key_that_is_short_or_was_cut_at_a_comma_is_an_error_that_does_not_show_it() {
+    let with = |name, keys| {
+        read_with(&[("SECRET_KEY", KEY), (name, keys)]).map(|_| ()).map_err(|errors| errors.to_string())
+    };
+    let cut = "a key of the tests, cut at its comma and long enough";
+    let told = with("SECRET_KEY_FALLBACKS", cut).unwrap_err();
+    assert!(told.contains("SECRET_KEY_FALLBACKS") && told.contains("comma"), "{told}");
+    assert!(!told.contains("of the tests"), "{told}");
+    assert!(with("SECRET_KEY_PREVIOUS", "short").unwrap_err().contains("SECRET_KEY_PREVIOUS"));
+    assert_eq!(with("SECRET_KEY_PREVIOUS", cut), Ok(()));
+    assert_eq!(with("SECRET_KEY_FALLBACKS", &format!(" {KEY} ,,{KEY},")), Ok(()));
+}
+
+#[test]
 fn migrations_bypass_the_pooler() {
     let by_host = read_with(&[("SECRET_KEY", KEY), ("ACTUAL_DB_HOST", "postgres")]).unwrap();
     assert_eq!(format!("{:?}", by_host.database.direct), "arena_user@postgres:5432/arena_db");
