@@ -1,6 +1,8 @@
-//! Both ways over the WebSocket: each frame that a client may send, each kind that the server sends, key by key.
+//! Both ways over the WebSocket: each frame that a client may send, each kind that the server sends, key by key; and the
+//! close codes 4401, 4403 and 4429. Not 4408: a member is too slow only once megabytes of the session's messages fill the
+//! buffers between here and the replica, which are for web/tests/chat.rs to fill. 1001 and 1012 are for `shutdown`.
 
-use super::{Drive, People};
+use super::{Ask, Drive, People, text};
 use crate::logic::schema::Route;
 use crate::ws::{Socket, Text};
 use anyhow::Context;
@@ -27,6 +29,8 @@ const FRAMES: &[(&str, &str)] = &[
 ];
 const PATIENCE: Duration = Duration::from_secs(15);
 const FLOOD: usize = 2000;
+/// Slower than any rate that is allowed.
+const PING_PAUSE: Duration = Duration::from_millis(500);
 
 /// A socket, and how many frames of each kind came over it.
 struct Ear {
@@ -59,23 +63,38 @@ pub async fn drive(drive: &mut Drive<'_>, people: &People) -> anyhow::Result<usi
     anyhow::ensure!(error["code"] == "unknown_type", "after auth.refresh and an unknown type came {error}");
 
     let (ann_token, bob_token) = (people[0].token(), people[1].token());
-    let me = super::Ask::get("/api/users/me").of(&bob_token);
+    let me = Ask::get("/api/users/me").of(&bob_token);
     let me: Value = drive.ask(me, 200).await?.json()?;
-    let member = super::Ask::new(Method::DELETE, "/api/sessions/{id}/members/{user_id}");
+    let member = Ask::new(Method::DELETE, "/api/sessions/{id}/members/{user_id}");
     let member = member.at(&room).at(me["id"].as_str().unwrap_or_default());
     drive.ask(member.of(&ann_token), 204).await?;
     bob.closed_with(4403).await?;
 
     ann.flood_until_closed().await?;
+    let carol = ended_with_login(drive, &room).await?;
 
     let mut heard = bob.heard;
-    for (kind, count) in ann.heard {
+    for (kind, count) in ann.heard.into_iter().chain(carol.heard) {
         *heard.entry(kind).or_default() += count;
     }
-    drive.faults.extend(ann.faults.into_iter().chain(bob.faults));
+    drive.faults.extend(ann.faults.into_iter().chain(bob.faults).chain(carol.faults));
     let unheard = FRAMES.iter().filter(|(kind, _)| !heard.contains_key(*kind));
     drive.faults.extend(unheard.map(|(kind, _)| format!("no frame {kind} came")));
     Ok(FRAMES.len())
+}
+
+/// A token lives for a quarter of an hour; the end of its login closes the socket in the same way, and at once.
+async fn ended_with_login(drive: &mut Drive<'_>, room: &str) -> anyhow::Result<Ear> {
+    let name = format!("contract_{}", &uuid::Uuid::new_v4().simple().to_string()[..12]);
+    let given = json!({"username": name, "password": "good for one login"});
+    let made = drive.ask(Ask::post("/api/auth/register", given), 201).await?;
+    let token = text(&made, "/access_token")?;
+    let join = Ask::new(Method::POST, "/api/sessions/{id}/join").at(room);
+    drive.ask(join.of(&token), 200).await?;
+    let mut carol = Ear::open(drive, room, &token, None).await?;
+    drive.ask(Ask::new(Method::POST, "/api/auth/logout").of(&token), 204).await?;
+    carol.pinging_closed_with(4401).await?;
+    Ok(carol)
 }
 
 /// Keys that are missing or too many.
@@ -131,6 +150,25 @@ impl Ear {
         let error = self.until("error").await?;
         anyhow::ensure!(error["code"] == "rate_limit", "a flood is answered with {error}");
         self.closed_with(4429).await
+    }
+
+    /// Speaks now and then until the server closes: it looks at the login of whoever speaks.
+    async fn pinging_closed_with(&mut self, wanted: u16) -> anyhow::Result<()> {
+        let end = Instant::now() + PATIENCE;
+        while Instant::now() < end {
+            // It may be closed by now.
+            let _ = self.socket.send(json!({"type": "ping"}).to_string()).await;
+            let deadline = Instant::now() + PING_PAUSE;
+            loop {
+                match self.socket.next_text(deadline).await? {
+                    Text::Frame(text) => drop(self.take(&text)?),
+                    Text::Closed(code) if code == wanted => return Ok(()),
+                    Text::Closed(code) => anyhow::bail!("closed with {code} instead of {wanted}"),
+                    Text::Nothing => break,
+                }
+            }
+        }
+        anyhow::bail!("it stays open instead of being closed with {wanted}")
     }
 
     async fn closed_with(&mut self, wanted: u16) -> anyhow::Result<()> {

@@ -37,6 +37,9 @@ async fn refusals(drive: &mut Drive<'_>) -> anyhow::Result<()> {
     drive.ask(Ask::post("/api/auth/login", json!([])), 422).await?;
     let long = json!({"username": "x".repeat(200_000), "password": "x"});
     drive.ask(Ask::post("/api/auth/login", long), 413).await?;
+    let longer = json!({"username": "x".repeat(1_100_000), "password": "x"});
+    let longer = Ask { ends_at_balancer: true, ..Ask::post("/api/auth/login", longer) };
+    drive.ask(longer, 413).await?;
     drive.ask(Ask::new(Method::POST, "/api/auth/login").header("content-type", "text/plain"), 415).await?;
     Ok(())
 }
