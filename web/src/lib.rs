@@ -194,7 +194,6 @@ fn start_background(app: &App, ops_listener: std::net::TcpListener) {
     tasks.spawn("pool metrics log", monitoring::log_block::keep_logging(app.clone()));
     let following = app.clone();
     tasks.spawn("ended logins", async move { following.auth.revoked().follow(&following.tasks).await });
-    tasks.spawn("prune", prune(app.clone()));
     app.databases.watch(tasks);
 }
 
@@ -227,26 +226,32 @@ async fn begin_serving(app: App) {
     }
     app.life.advance(Phase::Serving);
     tracing::info!("{} is ready", app.served_by);
+    app.tasks.spawn("prune", prune(app.clone()));
 }
 
-/// Forgets logins that ended long ago, and messages beyond their retention, now and then.
+/// Forgets logins that ended long ago, and messages beyond their retention: at once, as no replica may live for an hour,
+/// and then now and then.
 async fn prune(app: App) {
     loop {
+        prune_once(&app).await;
         tokio::select! {
             () = app.tasks.drain_started() => return,
             () = tokio::time::sleep(PRUNE_PERIOD) => {}
         }
-        match app.store.logins().prune().await {
-            Ok(0) => {}
-            Ok(count) => tracing::info!(count, "{count} logins that ended long ago were forgotten"),
-            Err(cause) => tracing::warn!(%cause, "old logins stay for another hour: {cause}"),
-        }
-        let Some(retention) = app.settings.service.message_retention else { continue };
-        match app.store.messages().prune(OffsetDateTime::now_utc() - retention).await {
-            Ok(0) => {}
-            Ok(count) => tracing::info!(count, "{count} messages older than {retention:?} were removed"),
-            Err(cause) => tracing::warn!(%cause, "old messages stay for another hour: {cause}"),
-        }
+    }
+}
+
+async fn prune_once(app: &App) {
+    match app.store.logins().prune().await {
+        Ok(0) => {}
+        Ok(count) => tracing::info!(count, "{count} logins that ended long ago were forgotten"),
+        Err(cause) => tracing::warn!(%cause, "old logins stay for another hour: {cause}"),
+    }
+    let Some(retention) = app.settings.service.message_retention else { return };
+    match app.store.messages().prune(OffsetDateTime::now_utc() - retention).await {
+        Ok(0) => {}
+        Ok(count) => tracing::info!(count, "{count} messages older than {retention:?} were removed"),
+        Err(cause) => tracing::warn!(%cause, "old messages stay for another hour: {cause}"),
     }
 }
 

@@ -68,6 +68,55 @@ async fn without_redis_each_replica_counts_by_itself_and_is_not_slowed() {
 }
 
 #[tokio::test]
+async fn while_redis_is_dead_each_replica_has_a_count_of_its_own_and_then_they_share_one_again() {
+    let mut world = World::start().await;
+    let limits = [("API_RATE_PER_S", "1"), ("API_RATE_BURST", "10")];
+    let (one, two) = (world.replica_with("web-1", &limits).await, world.replica_with("web-2", &limits).await);
+    let (ann, bob, eve) = (world.user("ann").await, world.user("bob").await, world.user("eve").await);
+    world.redis_kill().await;
+    let began = std::time::Instant::now();
+    for replica in [&one, &two] {
+        let client = replica.client_of(&ann);
+        let mut passed = 0;
+        for _ in 0..20 {
+            let answer = client.get("/api/users/me").await;
+            assert_eq!(answer.header("ratelimit-policy"), "\"api\";q=10;w=10");
+            if answer.status == 200 {
+                passed += 1;
+            } else {
+                answer.assert_problem(429, "too-many");
+                assert!(answer.header("retry-after").parse::<u64>().unwrap() >= 1, "{answer:?}");
+            }
+        }
+        let earned = 1 + began.elapsed().as_secs();
+        assert!((10..=10 + earned).contains(&passed), "{passed} passed at {}", replica.name);
+    }
+
+    world.redis_restart().await;
+    let redis = redis::Client::open(format!("redis://127.0.0.1:{}", world.redis.port)).unwrap();
+    let redis = redis.get_multiplexed_async_connection().await.unwrap();
+    for replica in [&one, &two] {
+        until("the replica counts in Redis again", Duration::from_secs(20), async || {
+            let _: () = redis::cmd("FLUSHALL").query_async(&mut redis.clone()).await.unwrap();
+            replica.client_of(&eve).get("/api/users/me").await;
+            let key = format!("arena:rate:api:*{}*", eve.id);
+            let keys: Vec<String> =
+                redis::cmd("KEYS").arg(key).query_async(&mut redis.clone()).await.unwrap();
+            !keys.is_empty()
+        })
+        .await;
+    }
+    let (at_one, at_two) = (one.client_of(&bob), two.client_of(&bob));
+    let began = std::time::Instant::now();
+    let crowd = (0..40).map(|turn| if turn % 2 == 0 { &at_one } else { &at_two }.get("/api/users/me"));
+    let passed = join_all(crowd).await.iter().filter(|answer| answer.status == 200).count();
+    let earned = 1 + usize::try_from(began.elapsed().as_secs()).unwrap();
+    assert!((10..=10 + earned).contains(&passed), "{passed} passed at both");
+    one.stop().await;
+    two.stop().await;
+}
+
+#[tokio::test]
 async fn full_streams_leave_room_for_requests_and_health() {
     let world = World::start().await;
     let settings = [("STREAMS_MAX", "1"), ("RESPONDER_PACE", "500")];
