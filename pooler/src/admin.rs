@@ -78,7 +78,7 @@ impl Console {
                 Ok(text) => self.on_query(&String::from_utf8_lossy(text)),
                 Err(_) => close("incomplete query", "incomplete query"),
             },
-            kind::TERMINATE => Action::Close { reply: Vec::new(), reason: "close req" },
+            kind::TERMINATE => Action::Close { reply: Vec::new(), reason: "client close request" },
             kind::PARSE | kind::BIND | kind::EXECUTE => {
                 close("extended query protocol not supported by admin console", "bad packet")
             }
@@ -162,6 +162,7 @@ fn close(message: &str, reason: &'static str) -> Action {
     let mut reply = Vec::new();
     backend::error(&mut reply, &Report::error(sqlstate::PROTOCOL_VIOLATION, message));
     if reason != message {
+        ready(&mut reply);
         backend::error(&mut reply, &Report::fatal(sqlstate::PROTOCOL_VIOLATION, reason));
     }
     Action::Close { reply, reason }

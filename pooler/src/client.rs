@@ -373,10 +373,10 @@ impl Client {
             ServerHalt::OutOfStep(what) => {
                 (what.to_string(), End::server_gone("server sent what nobody asked for"))
             }
-            ServerHalt::OwnFailed(text) => {
+            ServerHalt::OwnFailed { sqlstate, text } => {
                 tracing::warn!("{} varcache_apply failed: {text}", self.entry.name());
-                let end = End::client(sqlstate::INVALID_PARAMETER_VALUE, "invalid server parameter");
-                ("invalid server parameter".to_string(), end.told_as(sqlstate::INVALID_PARAMETER_VALUE, text))
+                let reason = "invalid server parameter";
+                (reason.to_string(), End::own_request_failed(reason, sqlstate, text))
             }
             ServerHalt::OpenedTransaction => {
                 let text = "transaction blocks not allowed in statement pooling mode";

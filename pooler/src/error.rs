@@ -95,6 +95,12 @@ impl End {
         End { reason: text, fault: Fault::Server, told }
     }
 
+    /// A request of our own for the client failed: it gets Postgres' code, by which it knows whether to try again.
+    pub fn own_request_failed(reason: &str, sqlstate: String, text: String) -> End {
+        let fault = if sqlstate.starts_with("22") { Fault::Client } else { Fault::Server };
+        End { reason: reason.to_string(), fault, told: Told::Postgres { sqlstate, text } }
+    }
+
     /// Postgres did not take the login of a replication client. The log has PgBouncer's word for it, the client Postgres'.
     pub fn replication_refused(failure: &Failure) -> End {
         let text = format!("login failed: {}", failure.text);

@@ -24,6 +24,9 @@ use crate::settings::{ADMIN_DATABASE, Database, Settings, SslMode};
 use crate::talk::{Talk, TalkError};
 use crate::worker::Worker;
 
+/// A longer name is nobody's database, `*` or not: what Postgres keeps of a name (manual, 4.1.1).
+const DATABASE_NAME_LEN_MAX: usize = 63;
+
 /// Who came in.
 pub enum LoggedIn {
     Client {
@@ -156,7 +159,8 @@ impl LoginAttempt<'_> {
         asked: Asked,
     ) -> Result<LoggedIn, End> {
         let house = &self.worker.house;
-        let database = settings.database(&asked.database);
+        let is_name = asked.database.len() <= DATABASE_NAME_LEN_MAX;
+        let database = is_name.then(|| settings.database(&asked.database)).flatten();
         let proof = self.authenticate(talk, settings, &asked, database.as_ref()).await?;
         let Some(database) = database else {
             let text = format!("no such database: {}", asked.database);

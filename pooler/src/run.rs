@@ -210,8 +210,12 @@ fn on_signal(house: &Arc<House>, signal: Signal) {
             tracing::info!("got SIGINT, shutting down, waiting for all servers connections to be released");
             house.advance(Phase::WaitForServers);
         }
-        Signal::Terminate | Signal::Interrupt => {
+        Signal::Terminate => {
             tracing::info!("got SIGTERM while shutting down, fast exit");
+            house.advance(Phase::Ending);
+        }
+        Signal::Interrupt => {
+            tracing::info!("got SIGINT while shutting down, fast exit");
             house.advance(Phase::Ending);
         }
         Signal::Quit => {

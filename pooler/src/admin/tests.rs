@@ -84,7 +84,7 @@ fn the_extended_protocol_ends_the_connection() {
         panic!("goes on")
     };
     assert_eq!(error_text(&reply), "ERROR extended query protocol not supported by admin console");
-    assert_eq!(kinds(&reply), "EE");
+    assert_eq!(kinds(&reply), "EZE");
 }
 
 #[test]

@@ -136,19 +136,19 @@ async fn kill(house: &Arc<House>, database: Option<&str>) -> Result<(), Refusal>
         Some(named) => house.pools.pause(house, &named),
         None => house.pools.pause_each(house),
     }
-    kill_all(house, &clients).await;
+    kill_all(house, &clients, Order::DatabaseGone).await;
     Ok(())
 }
 
 async fn kill_client(house: &House, id: u64) -> Result<(), Refusal> {
     let client = house.clients.all().into_iter().find(|c| c.id == id || c.ptr == id);
-    kill_all(house, &[client.ok_or(Refusal::NoSuchClient)?]).await;
+    kill_all(house, &[client.ok_or(Refusal::NoSuchClient)?], Order::Killed).await;
     Ok(())
 }
 
 /// Comes back when they have gone: who looks afterwards does not find them any more.
-async fn kill_all(house: &House, clients: &[Arc<ClientEntry>]) {
-    clients.iter().for_each(|client| client.give(Order::Killed));
+async fn kill_all(house: &House, clients: &[Arc<ClientEntry>], order: Order) {
+    clients.iter().for_each(|client| client.give(order));
     // An operator may have named himself: he gets his answer first.
     let is_operator = |client: &ClientEntry| client.login.get().is_some_and(|login| login.pool.is_none());
     let is_done =

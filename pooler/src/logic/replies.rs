@@ -146,13 +146,6 @@ impl ReplyQueue {
         }
     }
 
-    /// A Flush was sent: the server may hold replies of a batch that no Sync has ended.
-    pub fn push_flush(&mut self) {
-        if self.state == State::Normal {
-            self.batch_open = true;
-        }
-    }
-
     /// CopyData was sent.
     pub fn push_copy_data(&mut self) {
         match self.state {

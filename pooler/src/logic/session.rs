@@ -66,8 +66,11 @@ pub enum ServerHalt {
     Input,
     /// The server broke the protocol or lost step with us.
     OutOfStep(&'static str),
-    /// A request of our own failed; the text is Postgres' message.
-    OwnFailed(String),
+    /// A request of our own failed, in Postgres' words. It may not be the request's fault: the server may be ending.
+    OwnFailed {
+        sqlstate: String,
+        text: String,
+    },
     /// Statement mode: the client opened a transaction.
     OpenedTransaction,
 }

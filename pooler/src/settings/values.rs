@@ -156,7 +156,7 @@ impl Value for Millis {
     }
 }
 
-/// Permission bits of a file, written in octal.
+/// Permission bits of a file, written in octal. `SHOW CONFIG` tells them in decimal, as PgBouncer does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct FileMode(pub u32);
 
@@ -169,7 +169,7 @@ impl Value for FileMode {
         Ok(FileMode(mode as u32))
     }
     fn show(&self) -> Option<String> {
-        Some(format!("{:04o}", self.0))
+        Some(self.0.to_string())
     }
 }
 

@@ -22,6 +22,7 @@ struct Postgres {
     portal: Option<Vec<u8>>,
     status: u8,
     skipping: bool,
+    is_batch_open: bool,
     input: Vec<u8>,
     output: Vec<u8>,
 }
@@ -29,7 +30,16 @@ struct Postgres {
 impl Postgres {
     fn new() -> Postgres {
         let (named, input, output) = (BTreeMap::new(), Vec::new(), Vec::new());
-        Postgres { named, unnamed: None, portal: None, status: b'I', skipping: false, input, output }
+        Postgres {
+            named,
+            unnamed: None,
+            portal: None,
+            status: b'I',
+            skipping: false,
+            is_batch_open: false,
+            input,
+            output,
+        }
     }
 
     /// Works on one message. False: there is none.
@@ -46,6 +56,12 @@ impl Postgres {
     }
 
     fn take(&mut self, kind: u8, body: &[u8]) {
+        self.is_batch_open = match kind {
+            b'S' => false,
+            b'Q' => self.is_batch_open && self.skipping,
+            b'H' => self.is_batch_open,
+            _ => true,
+        };
         if self.skipping && kind != b'S' {
             return;
         }
@@ -298,13 +314,17 @@ impl Pooler {
     }
 
     fn release(&mut self, client: &mut Client) {
-        let Some(server) = client.held.take() else { return };
+        let Some(mut server) = client.held.take() else { return };
         if client.is_gone || server.state.is_spent() {
             return self.idle.push(self.server());
         }
         if !server.state.is_free() || client.session.is_sending_message() {
             client.held = Some(server);
             return;
+        }
+        // A Flush asks for nothing.
+        while server.postgres.input.first() == Some(&b'H') {
+            server.postgres.work();
         }
         assert!(
             server.postgres.input.is_empty() && server.postgres.output.is_empty(),
@@ -394,6 +414,11 @@ pub fn play(bytes: &[u8]) {
     settle(&mut pooler, &mut clients);
     for client in &mut clients {
         while client.alone.work() {}
+        let wants_server = client.alone.status != b'I' || client.alone.is_batch_open;
+        assert!(
+            wants_server || client.held.is_none() || !client.unread.is_empty(),
+            "an idle client holds a server"
+        );
         let (got, expected) = (shown(&client.got), shown(&client.alone.output));
         if client.is_gone || !client.unread.is_empty() {
             assert!(expected.starts_with(&got), "{got} is no beginning of {expected}");

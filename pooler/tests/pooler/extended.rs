@@ -145,7 +145,21 @@ fn a_name_may_be_used_again_after_close_only() {
     client.send(Batch::new().close("never prepared").sync());
     assert_eq!(client.replies(1), "3 Z");
     client.send(Batch::new().parse("s", "SELECT 3").sync());
-    assert!(client.last_error().contains("prepared statement 's' was already prepared"));
+    assert!(client.last_error().contains("prepared statement name is already in use"));
+}
+
+#[test]
+fn nobody_closes_a_statement_of_others_by_its_name_on_the_server() {
+    let pooler = Pooler::start("default_pool_size = 1");
+    let (mut owner, mut other) = (Script::connect(&pooler), Script::connect(&pooler));
+    owner.send(Batch::new().parse("s", "SELECT 42").sync());
+    assert_eq!(owner.replies(1), "1 Z");
+    let name = other.value("SELECT name FROM pg_prepared_statements");
+    assert!(name.starts_with("PGBOUNCER_"), "{name}");
+    other.send(Batch::new().close(&name).sync());
+    assert_eq!(other.replies(1), "3 Z");
+    owner.send(run("s", &[]));
+    assert_eq!(owner.column(), ["42"]);
 }
 
 #[test]

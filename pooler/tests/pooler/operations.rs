@@ -270,7 +270,7 @@ fn after_kill_nobody_is_there_any_more() {
         assert_eq!(command(&mut console, "KILL postgres"), "C Z");
         console.send(Batch::new().query("SHOW CLIENTS"));
         assert_eq!(console.rows().len(), 1, "only this console");
-        assert!(clients.iter_mut().all(|client| client.last_error().contains("admin forced disconnect")));
+        assert!(clients.iter_mut().all(|client| client.last_error().contains("database removed")));
         assert_eq!(command(&mut console, "RESUME postgres"), "C Z");
     }
 }

@@ -91,6 +91,19 @@ fn replies_behind_a_flush_come_at_once_and_the_server_stays() {
 }
 
 #[test]
+fn a_flush_behind_the_end_of_a_batch_holds_no_server() {
+    let pooler = narrow();
+    let batch = Batch::new().parse("", "SELECT 1").bind("", &[]).execute(0).sync().flush();
+    for (asked, replies) in [(batch, "1 2 D C Z"), (Batch::new().query("SELECT 1").flush(), "T D C Z")] {
+        let mut idle = Script::connect(&pooler);
+        idle.send(asked);
+        assert_eq!(idle.replies(1), replies);
+        assert_eq!(Script::connect(&pooler).value("SELECT 2"), "2");
+        assert_clean(&pooler);
+    }
+}
+
+#[test]
 fn a_client_gone_in_the_middle_of_a_batch_takes_its_server_with_it() {
     let pooler = narrow();
     let mut client = Script::connect(&pooler);

@@ -45,6 +45,18 @@ fn a_server_that_dies_between_rows_ends_its_client_with_an_error() {
     assert_eq!(client.replies(1), "D E08006 closed");
 }
 
+/// Trap 20: no fault of the parameters, and a driver that may ask again knows it by the code.
+#[test]
+fn a_server_that_ends_while_it_takes_parameters_is_told_with_its_own_code() {
+    let fake = FakePostgres::start();
+    let pooler = Pooler::start_with(&fake.database(), "default_pool_size = 1");
+    let (mut client, mut server) = fake.meet(&pooler, &[("application_name", "x")]);
+    client.send(Batch::new().query("one"));
+    assert!(server.next().1.starts_with("SET "));
+    server.send_message(b'E', b"SFATAL\0VFATAL\0C57P01\0Mterminating connection\0\0");
+    assert_eq!(client.replies(1), "E57P01 closed");
+}
+
 /// Trap 20: "the database system is starting up" is no reason to send clients away.
 #[test]
 fn clients_wait_while_postgres_is_starting_up() {

@@ -154,7 +154,7 @@ impl Relay {
             Ask::Sync => self.queue.push(Owed::Sync(Fate::Forward)),
             Ask::Query(_) => self.queue.push(Owed::Query(Fate::Forward)),
             Ask::FunctionCall => self.queue.push(Owed::FunctionCall),
-            Ask::Flush => self.queue.push_flush(),
+            Ask::Flush => {}
             Ask::CopyDone | Ask::CopyFail => self.queue.push_copy_end(),
             Ask::CopyData { .. } => self.queue.push_copy_data(),
         }

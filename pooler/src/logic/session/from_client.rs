@@ -97,7 +97,8 @@ impl Session {
                 io.server.queue.push(Owed::Sync(Fate::Forward));
                 io.server.statements.on_sync();
             }
-            kind::FLUSH => io.server.queue.push_flush(),
+            // It asks for nothing: a batch is open by its requests, and behind a Sync there is none.
+            kind::FLUSH => {}
             kind::FUNCTION_CALL => io.server.queue.push(Owed::FunctionCall),
             kind::COPY_DATA if io.server.takes_copy_data() => io.server.queue.push_copy_data(),
             kind::COPY_DONE | kind::COPY_FAIL if io.server.takes_copy_data() => {
@@ -135,8 +136,7 @@ impl Session {
         };
         let shared = (io.intern)(parse.query, parse.types);
         let Some(change) = self.statements.insert(parse.name, shared.clone()) else {
-            let name = String::from_utf8_lossy(parse.name);
-            let text = format!("prepared statement '{name}' was already prepared");
+            let text = "prepared statement name is already in use".to_string();
             let sqlstate = pgwire::sqlstate::DUPLICATE_STATEMENT;
             return Next::Halt(ClientHalt::Refuse(Refusal { sqlstate, text }));
         };
@@ -214,13 +214,13 @@ impl Session {
     }
 
     fn on_close(&mut self, head: Head, name: &[u8], io: &mut ClientSide<'_, '_>) -> Next {
-        if self.rules.follows_statements
-            && let Some(change) = self.statements.remove(name)
-        {
-            // The server keeps it: other clients share it.
+        if self.rules.follows_statements && !name.is_empty() {
+            // The server keeps it: other clients share it. A name that this client does not have may be one of theirs.
             io.flow.skip(head.total_len());
             io.server.queue.push_invented(Invented::CloseComplete);
-            io.server.queue.push_change(change);
+            if let Some(change) = self.statements.remove(name) {
+                io.server.queue.push_change(change);
+            }
             write_invented(&mut io.server.queue, io.to_client);
             return Next::Go;
         }

@@ -38,7 +38,7 @@ impl Session {
                         return halt;
                     }
                 }
-                Verdict::OwnFailed => return ServerHalt::OwnFailed(error_text(head, io)),
+                Verdict::OwnFailed => return own_failed(head, io),
                 Verdict::OutOfStep => return ServerHalt::OutOfStep("reply that nobody asked for"),
             }
         }
@@ -162,8 +162,15 @@ fn needs_whole(message: u8) -> bool {
     matches!(message, kind::READY_FOR_QUERY | kind::PARAMETER_STATUS | kind::COMMAND_COMPLETE)
 }
 
-fn error_text(head: Head, io: &ServerSide<'_, '_>) -> String {
+fn own_failed(head: Head, io: &ServerSide<'_, '_>) -> ServerHalt {
     let rest = io.flow.rest();
     let body = &rest[HEAD_LEN..head.total_len().min(rest.len())];
-    Received::parse(body).map_or_else(|_| "unreadable error".to_string(), |received| received.summary())
+    let received = Received::parse(body).unwrap_or_default();
+    let text = |field: Option<&[u8]>, other: &str| {
+        field.map_or_else(|| other.to_string(), |bytes| String::from_utf8_lossy(bytes).into_owned())
+    };
+    ServerHalt::OwnFailed {
+        sqlstate: text(received.sqlstate, pgwire::sqlstate::INTERNAL_ERROR),
+        text: text(received.message, "unreadable error"),
+    }
 }

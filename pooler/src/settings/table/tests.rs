@@ -75,7 +75,7 @@ const KEYS: &[(&str, Option<&str>, Changes, &str)] = {
         ("tcp_user_timeout", Some("0"), Live, "7"),
         ("unix_socket_dir", Some("/tmp"), AtStart, "@x"),
         ("unix_socket_group", Some(""), AtStart, "x"),
-        ("unix_socket_mode", Some("0777"), AtStart, "0700"),
+        ("unix_socket_mode", Some("0777"), AtStart, "448"),
         // TLS
         ("client_tls13_ciphers", None, Live, "TLS_AES_128_GCM_SHA256"),
         ("client_tls_ca_file", Some(""), Live, "x"),
