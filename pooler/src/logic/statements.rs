@@ -383,11 +383,11 @@ impl ServerStatements {
         Some(shared)
     }
 
-    /// A Parse was not carried out: an earlier one may have been, though.
+    /// A Parse was not carried out: an earlier one may have been, though. Its statement may have been evicted since, and
+    /// come back when that is not carried out either.
     pub fn on_lost_parse(&mut self, id: u64) {
-        if let Some(slot) = self.prepared.get_mut(&id) {
-            slot.is_lost = true;
-        }
+        let evicted = self.evicted.iter_mut().filter(|slot| slot.shared.id == id);
+        self.prepared.get_mut(&id).into_iter().chain(evicted).for_each(|slot| slot.is_lost = true);
     }
 
     /// A Close of an evicted statement was not carried out: the server still has it.

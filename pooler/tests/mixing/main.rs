@@ -30,3 +30,8 @@ fn a_query_skipped_behind_an_error_then_a_bind_of_the_unnamed_statement() {
 fn a_query_closes_the_unnamed_statement_though_one_before_it_was_skipped() {
     model::play(b"\x00\x00\x00\x70\x04\x04\xc5\xc3\xc3\x04\x04\xc3\x04\xc5");
 }
+
+#[test]
+fn a_statement_that_failed_and_whose_eviction_was_skipped_is_not_taken_for_prepared() {
+    model::play(b"\x32\x70\x00\x5b\x00\xe0\x00\x6e\x00\xf2\x00\x08\x00\x5b\x31\x70");
+}
