@@ -2,6 +2,7 @@
 //! members' queues. What to deliver and what is missing is decided in `logic/rooms.rs`.
 
 mod member;
+mod membership;
 mod writers;
 
 use std::collections::HashMap;
@@ -18,7 +19,6 @@ use crate::error::Error;
 use crate::logic::envelope::Envelope;
 use crate::logic::frames::ServerFrame;
 use crate::logic::message::{Author, Message, Offset};
-use crate::logic::outbox::End;
 use crate::logic::rooms::{Limits, Room};
 use crate::logic::wire::Frame;
 use crate::replicas::Databases;
@@ -30,6 +30,7 @@ use super::presence::Changes;
 
 pub use member::{Member, Seat, Written};
 
+use membership::Reservations;
 use writers::Writers;
 
 /// Rows of one range read: about 100 KiB of usual messages.
@@ -67,6 +68,7 @@ pub struct RoomCell {
     seats: AtomicUsize,
     room: Mutex<Room<Arc<Member>, Frame>>,
     users: Mutex<HashMap<Uuid, u32>>,
+    reservations: Reservations,
 }
 
 /// Keeps the bus alive during a drain.
@@ -110,13 +112,23 @@ impl Hub {
         &self.parts.metrics
     }
 
-    /// Reserves a seat: from now on the room takes in what is published, and opens where the database stands.
+    /// Reserves a seat for a member: from now on the room takes in what is published, and opens where the database
+    /// stands. A removal that comes before the seat is taken is held against it, so nobody slips in between.
     ///
     /// # Errors
-    /// The database does not answer.
-    pub async fn open(self: &Arc<Self>, session: Uuid, last_offset: Offset) -> Result<Seat, Error> {
+    /// The user is no member, or the database does not answer.
+    pub async fn open(
+        self: &Arc<Self>,
+        session: Uuid,
+        user: Uuid,
+        last_offset: Offset,
+    ) -> Result<Seat, Error> {
         let cell = self.reserve(session);
-        let seat = Seat::new(Arc::clone(self), cell);
+        let seat = Seat::new(Arc::clone(self), cell, user);
+        // After the reservation: what was removed before is seen here, what is removed later is told to the seat.
+        if !self.parts.store.sessions().is_member(session, user).await? {
+            return Err(Error::forbidden("you are no member of this session; join it first"));
+        }
         let mut last = last_offset;
         if !seat.cell().is_open() {
             // What was published between the caller's look and the reservation would be missed: look again.
@@ -150,35 +162,7 @@ impl Hub {
                 let frame = Frame::text(frame);
                 cell.lock().handles().for_each(|member| member.push_passing(frame.clone()));
             }
-            Envelope::Removed { user, .. } => {
-                let concerned = |member: &&Arc<Member>| user.is_none_or(|user| member.user.id == user);
-                cell.lock().handles().filter(concerned).for_each(|member| member.close(End::Removed));
-            }
-        }
-    }
-
-    /// Compares all rooms with the database; what the bus lost is found here.
-    pub async fn compare(self: &Arc<Self>) {
-        const CHUNK_LEN: usize = 500;
-        let cells: Vec<Arc<RoomCell>> = self.lock_rooms().values().cloned().collect();
-        for chunk in cells.chunks(CHUNK_LEN) {
-            let sessions: Vec<Uuid> = chunk.iter().map(|cell| cell.session).collect();
-            match self.parts.store.messages().last_offsets(&sessions).await {
-                Ok(found) => {
-                    let found: HashMap<Uuid, Offset> = found.into_iter().collect();
-                    for cell in chunk {
-                        match found.get(&cell.session) {
-                            Some(last) => self.on_position(cell, *last),
-                            // The session is gone, and the bus did not tell us.
-                            None => cell.lock().handles().for_each(|member| member.close(End::Removed)),
-                        }
-                    }
-                }
-                Err(cause) => {
-                    tracing::warn!(%cause, rooms = chunk.len(), "offsets could not be compared: {cause}");
-                    return;
-                }
-            }
+            Envelope::Removed { session, user } => self.on_removed(session, user),
         }
     }
 
@@ -351,6 +335,7 @@ impl RoomCell {
             seats: AtomicUsize::new(0),
             room: Mutex::new(Room::new(limits)),
             users: Mutex::default(),
+            reservations: Reservations::default(),
         }
     }
 

@@ -66,14 +66,11 @@ pub async fn upgrade(
     let identity = app.auth.socket_token(&app.store, &token).await?;
     let session =
         app.store.sessions().find(&id).await?.ok_or_else(|| Error::not_found("there is no such session"))?;
-    if !app.store.sessions().is_member(session.id, identity.user_id).await? {
-        return Err(Error::forbidden("you are no member of this session; join it first"));
-    }
+    let seat = app.chat.shared.hub.open(session.id, identity.user_id, session.last_offset).await?;
     let (agreed, answer) = match wire::agree(request) {
         Ok(agreed) => agreed,
         Err(cause) => return Ok(wire::refusal(&cause)),
     };
-    let seat = app.chat.shared.hub.open(session.id, session.last_offset).await?;
     app.tasks.clone().spawn("websocket", async move {
         match agreed.socket().await {
             Ok((socket, already_read)) => {

@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
+use super::membership::Reservation;
 use super::writers::Writer;
 use super::{Hub, READ_PAUSE, RoomCell, deliver, portion};
 use crate::logic::frames::ServerFrame;
@@ -172,12 +173,14 @@ fn write_once<'a>(socket: &TcpStream, frames: impl Iterator<Item = &'a [u8]>) ->
 pub struct Seat {
     hub: Arc<Hub>,
     cell: Arc<RoomCell>,
+    reservation: Arc<Reservation>,
     member: Option<Arc<Member>>,
 }
 
 impl Seat {
-    pub(super) fn new(hub: Arc<Hub>, cell: Arc<RoomCell>) -> Self {
-        Self { hub, cell, member: None }
+    pub(super) fn new(hub: Arc<Hub>, cell: Arc<RoomCell>, user: Uuid) -> Self {
+        let reservation = cell.reservations.enter(user);
+        Self { hub, cell, reservation, member: None }
     }
 
     pub(super) fn cell(&self) -> &Arc<RoomCell> {
@@ -188,7 +191,8 @@ impl Seat {
         self.cell.session
     }
 
-    /// Takes the seat. The welcome is the first frame of its queue; with `since` the past follows.
+    /// Takes the seat. The welcome is the first frame of its queue; with `since` the past follows. Who was removed
+    /// after the reservation gets nothing but the close.
     pub fn take(
         &mut self,
         socket: TcpStream,
@@ -208,6 +212,10 @@ impl Seat {
         });
         let joined = {
             let mut room = self.cell.lock();
+            self.cell.reservations.leave(&self.reservation);
+            if self.reservation.is_revoked() {
+                member.close(End::Removed);
+            }
             let joined = room.join(member.id, Arc::clone(&member), since);
             let Joined { offset, resumed, .. } = joined;
             let session_id = self.cell.session;
@@ -244,6 +252,8 @@ impl Drop for Seat {
             let before = self.hub.connections.fetch_sub(1, Ordering::AcqRel);
             self.hub.parts.metrics.connections.set(i64::try_from(before - 1).unwrap_or(i64::MAX));
             self.hub.emptied.notify_waiters();
+        } else {
+            self.cell.reservations.leave(&self.reservation);
         }
         self.hub.release(&self.cell);
     }
