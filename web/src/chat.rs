@@ -112,6 +112,13 @@ impl Chat {
             gap_wait: settings.gap_wait,
             queue_bytes: settings.queue_bytes,
         }));
+        // Weak: the hub may not outlive its service because logins could still end.
+        let rooms = Arc::downgrade(&hub);
+        auth.revoked().tell_of_ends(move |logins| {
+            if let Some(hub) = rooms.upgrade() {
+                hub.on_ended(logins);
+            }
+        });
         hub.start_writers(|| bus::end_of(&hub, &tasks));
         let bus = bus::start(&hub, &redis, &auth, &tasks, &served_by);
         keeper::start(&hub, &bus, &tasks, settings.compare_period);

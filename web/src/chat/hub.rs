@@ -1,6 +1,7 @@
 //! Rooms and members of this replica. Takes in what the bus, the database and the sockets bring, and fills the
 //! members' queues. What to deliver and what is missing is decided in `logic/rooms.rs`.
 
+mod logins;
 mod member;
 mod membership;
 mod writers;
@@ -15,6 +16,7 @@ use chassis::tasks::Tasks;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
+use crate::auth::Identity;
 use crate::error::Error;
 use crate::logic::envelope::Envelope;
 use crate::logic::frames::ServerFrame;
@@ -23,6 +25,7 @@ use crate::logic::rooms::{Limits, Room};
 use crate::logic::wire::Frame;
 use crate::replicas::Databases;
 use crate::store::Store;
+use crate::store::sessions::Session;
 
 use super::Counts;
 use super::metrics::ChatMetrics;
@@ -30,6 +33,7 @@ use super::presence::Changes;
 
 pub use member::{Member, Seat, Written};
 
+use logins::Logins;
 use membership::Reservations;
 use writers::Writers;
 
@@ -52,6 +56,7 @@ pub struct Hub {
     parts: Parts,
     rooms: Mutex<HashMap<Uuid, Arc<RoomCell>>>,
     streams: Mutex<HashMap<Uuid, Weak<Notify>>>,
+    logins: Logins,
     writers: Writers,
     pub(super) changes: Changes,
     next_member: AtomicU64,
@@ -90,6 +95,7 @@ impl Hub {
             parts,
             rooms: Mutex::default(),
             streams: Mutex::default(),
+            logins: Logins::default(),
             changes: Changes::default(),
             next_member: AtomicU64::new(1),
             connections: AtomicUsize::new(0),
@@ -117,22 +123,17 @@ impl Hub {
     ///
     /// # Errors
     /// The user is no member, or the database does not answer.
-    pub async fn open(
-        self: &Arc<Self>,
-        session: Uuid,
-        user: Uuid,
-        last_offset: Offset,
-    ) -> Result<Seat, Error> {
-        let cell = self.reserve(session);
-        let seat = Seat::new(Arc::clone(self), cell, user);
+    pub async fn open(self: &Arc<Self>, session: &Session, who: &Identity) -> Result<Seat, Error> {
+        let cell = self.reserve(session.id);
+        let seat = Seat::new(Arc::clone(self), cell, who);
         // After the reservation: what was removed before is seen here, what is removed later is told to the seat.
-        if !self.parts.store.sessions().is_member(session, user).await? {
+        if !self.parts.store.sessions().is_member(session.id, who.user_id).await? {
             return Err(Error::forbidden("you are no member of this session; join it first"));
         }
-        let mut last = last_offset;
+        let mut last = session.last_offset;
         if !seat.cell().is_open() {
             // What was published between the caller's look and the reservation would be missed: look again.
-            let found = self.parts.store.messages().last_offsets(&[session]).await?;
+            let found = self.parts.store.messages().last_offsets(&[session.id]).await?;
             let (_, offset) = *found.first().ok_or_else(|| Error::not_found("there is no such session"))?;
             last = offset;
         }
@@ -164,6 +165,11 @@ impl Hub {
             }
             Envelope::Removed { session, user } => self.on_removed(session, user),
         }
+    }
+
+    /// Closes the sockets here of logins that have ended.
+    pub fn on_ended(&self, logins: &[Uuid]) {
+        self.logins.close(logins);
     }
 
     /// Every room with the distinct users that it has here.

@@ -15,6 +15,7 @@ use uuid::Uuid;
 use super::membership::Reservation;
 use super::writers::Writer;
 use super::{Hub, READ_PAUSE, RoomCell, deliver, portion};
+use crate::auth::Identity;
 use crate::logic::frames::ServerFrame;
 use crate::logic::message::{Author, Offset};
 use crate::logic::outbox::{End, Outbox, Pushed};
@@ -173,14 +174,16 @@ fn write_once<'a>(socket: &TcpStream, frames: impl Iterator<Item = &'a [u8]>) ->
 pub struct Seat {
     hub: Arc<Hub>,
     cell: Arc<RoomCell>,
+    /// The login whose token the client showed last.
+    login: Uuid,
     reservation: Arc<Reservation>,
     member: Option<Arc<Member>>,
 }
 
 impl Seat {
-    pub(super) fn new(hub: Arc<Hub>, cell: Arc<RoomCell>, user: Uuid) -> Self {
-        let reservation = cell.reservations.enter(user);
-        Self { hub, cell, reservation, member: None }
+    pub(super) fn new(hub: Arc<Hub>, cell: Arc<RoomCell>, who: &Identity) -> Self {
+        let reservation = cell.reservations.enter(who.user_id);
+        Self { hub, cell, login: who.login_id, reservation, member: None }
     }
 
     pub(super) fn cell(&self) -> &Arc<RoomCell> {
@@ -189,6 +192,15 @@ impl Seat {
 
     pub fn session(&self) -> Uuid {
         self.cell.session
+    }
+
+    /// From now on the member's socket ends with this login and no longer with the one before.
+    pub fn change_login(&mut self, login: Uuid) {
+        if let Some(member) = &self.member {
+            self.hub.logins.leave(self.login, member);
+            self.hub.logins.enter(login, member);
+        }
+        self.login = login;
     }
 
     /// Takes the seat. The welcome is the first frame of its queue; with `since` the past follows. Who was removed
@@ -210,6 +222,7 @@ impl Seat {
             writer: hub.writers.of(id),
             alarm: Notify::new(),
         });
+        hub.logins.enter(self.login, &member);
         let joined = {
             let mut room = self.cell.lock();
             self.cell.reservations.leave(&self.reservation);
@@ -245,6 +258,7 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         if let Some(member) = self.member.take() {
+            self.hub.logins.leave(self.login, &member);
             self.cell.lock().leave(member.id);
             if self.cell.on_user_left(&member.user) {
                 self.hub.changes.on_left(self.cell.session, member.user.clone());
