@@ -56,7 +56,12 @@ pub async fn list(
     (status = 200, body = User), (status = 401, body = Problem)))]
 pub async fn me(mut reading: Reading, who: Identity) -> Result<Response, Error> {
     let me = |store: ReadStore| async move { store.users().by_id(who.user_id).await };
-    let user = reading.ask(me).await?.ok_or_else(gone)?;
+    let found = match reading.ask(me).await? {
+        // A standby may not know an account yet that was made a moment ago.
+        None if reading.turn_to_primary() => reading.ask(me).await?,
+        found => found,
+    };
+    let user = found.ok_or_else(gone)?;
     Ok(reading.answer(Json(user)))
 }
 
