@@ -154,7 +154,8 @@ async fn explain_within(
     });
     match tokio::time::timeout(ANALYZE_MAX, answered).await {
         Ok(Ok(explained)) => explained,
-        Ok(Err(_)) | Err(_) => Err(Error::unavailable(
+        Ok(Err(_)) => Err(Error::unavailable("this replica is going away; ask another one")),
+        Err(_) => Err(Error::unavailable(
             "the analysis took longer than the 5 s that it may and was given up; Postgres ends it too",
         )),
     }
