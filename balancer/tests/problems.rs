@@ -120,12 +120,29 @@ fn check_all(port: u16, origin: &Origin) {
     let head = Client::connect(port).send("HEAD /problem HTTP/1.1\r\nHost: arena\r\n\r\n").response_to_head();
     assert_eq!((head.status, head.header("content-type")), (404, Some("application/problem+json")));
 
+    check_request_ids(port);
     origin.kill();
     for path in ["/api/users", "/messages/stream/x", "/api/messages/stream/x", "/ws/x", "/health", "/"] {
         let answer = Client::connect(port).get(path);
         assert_eq!(answer.status, 502, "{path}: {answer:?}");
         assert_eq!(problem(&answer)["instance"], path);
         assert_eq!(answer.header("retry-after"), Some("1"));
+    }
+}
+
+/// The same ids are taken over as in web/src/layers.rs, so that the logs of both name a request alike.
+fn check_request_ids(port: u16) {
+    let told = |id: &str| {
+        let request = format!("GET /problem HTTP/1.1\r\nHost: arena\r\nX-Request-Id: {id}\r\n\r\n");
+        let body = problem(&Client::connect(port).send(&request).response());
+        body["request_id"].as_str().unwrap().to_owned()
+    };
+    for id in ["7", "Az09-_.:/+=", "00-4bf92f35/77:b7=+", &"x".repeat(128)] {
+        assert_eq!(told(id), id);
+    }
+    for id in ["a b", "a\"b", "a\\b", "a,b", "a<b>", "a%0ab", "\u{e9}", &"x".repeat(129)] {
+        let made = told(id);
+        assert!(made.len() == 32 && made.bytes().all(|byte| byte.is_ascii_hexdigit()), "{id}: {made}");
     }
 }
 

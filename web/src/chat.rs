@@ -112,6 +112,13 @@ impl Chat {
             gap_wait: settings.gap_wait,
             queue_bytes: settings.queue_bytes,
         }));
+        // Weak: the hub may not outlive its service because logins could still end.
+        let rooms = Arc::downgrade(&hub);
+        auth.revoked().tell_of_ends(move |logins| {
+            if let Some(hub) = rooms.upgrade() {
+                hub.on_ended(logins);
+            }
+        });
         hub.start_writers(|| bus::end_of(&hub, &tasks));
         let bus = bus::start(&hub, &redis, &auth, &tasks, &served_by);
         keeper::start(&hub, &bus, &tasks, settings.compare_period);
@@ -126,13 +133,16 @@ impl Chat {
         self.send(Envelope::Message { session: message.session_id, offset: message.offset, frame: &frame });
     }
 
-    /// Closes the sockets of somebody who is no member any more, on every replica.
+    /// Closes the sockets of somebody who is no member any more: here at once, on other replicas when they hear of it
+    /// or at their next comparison.
     pub fn member_removed(&self, session: Uuid, user: Uuid) {
+        self.shared.hub.on_removed(session, Some(user));
         self.send(Envelope::Removed { session, user: Some(user) });
     }
 
-    /// Closes all sockets of a session that is gone, on every replica.
+    /// Closes all sockets of a session that is gone, likewise.
     pub fn session_closed(&self, session: Uuid) {
+        self.shared.hub.on_removed(session, None);
         self.send(Envelope::Removed { session, user: None });
     }
 

@@ -271,10 +271,15 @@ pub fn is_passing(cause: &sqlx::Error) -> bool {
 pub fn breaks_off(cause: &sqlx::Error) -> bool {
     match cause {
         sqlx::Error::Io(_) | sqlx::Error::WorkerCrashed | sqlx::Error::Tls(_) => true,
-        // Class 08: connection exceptions, of which a pooler tells too; 57P01 to 57P03: the server ends or begins.
-        sqlx::Error::Database(answer) => answer.code().is_some_and(|code| {
-            code.starts_with("08") || ["57P01", "57P02", "57P03", "25006"].contains(&code.as_ref())
-        }),
+        sqlx::Error::Database(answer) => {
+            // Class 08: connection exceptions, of which a pooler tells too; 57P: the server ends or begins, or has ended
+            // this session.
+            answer.code().is_some_and(|code| {
+                code.starts_with("08") || code.starts_with("57P") || code == "25006"
+            })
+            // Whoever passed it on may have given it a code of its own.
+            || answer.message().starts_with("terminating connection due to")
+        }
         _ => false,
     }
 }
@@ -325,6 +330,61 @@ mod tests {
         let broken = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
         assert!(Error::Database(sqlx::Error::Io(broken)).detail().contains("broke off"));
         assert!(Error::Database(sqlx::Error::PoolTimedOut).detail().contains("came free in time"));
+    }
+
+    #[derive(Debug)]
+    struct Said(&'static str, &'static str);
+
+    impl std::fmt::Display for Said {
+        fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            formatter.write_str(self.1)
+        }
+    }
+
+    impl std::error::Error for Said {}
+
+    impl sqlx::error::DatabaseError for Said {
+        fn message(&self) -> &str {
+            self.1
+        }
+
+        fn code(&self) -> Option<Cow<'_, str>> {
+            Some(self.0.into())
+        }
+
+        fn as_error(&self) -> &(dyn std::error::Error + Send + Sync + 'static) {
+            self
+        }
+
+        fn as_error_mut(&mut self) -> &mut (dyn std::error::Error + Send + Sync + 'static) {
+            self
+        }
+
+        fn into_error(self: Box<Self>) -> Box<dyn std::error::Error + Send + Sync + 'static> {
+            self
+        }
+
+        fn kind(&self) -> sqlx::error::ErrorKind {
+            sqlx::error::ErrorKind::Other
+        }
+    }
+
+    #[test]
+    fn a_lost_connection_is_known_by_its_code_or_by_its_text() {
+        for (code, text, is_lost) in [
+            ("57P01", "terminating connection due to administrator command", true),
+            ("22023", "terminating connection due to administrator command", true),
+            ("57P04", "the database was dropped", true),
+            ("57P05", "terminating connection due to idle-session timeout", true),
+            ("08P01", "server conn crashed?", true),
+            ("08006", "connection failure", true),
+            ("57014", "canceling statement due to statement timeout", false),
+            ("22023", "invalid parameter value", false),
+        ] {
+            let cause = sqlx::Error::Database(Box::new(Said(code, text)));
+            assert_eq!(breaks_off(&cause), is_lost, "{code} {text}");
+            assert!(!is_lost || is_passing(&cause), "{code} {text}");
+        }
     }
 
     #[test]

@@ -272,6 +272,11 @@ impl Reading {
         self.confirmed(answer).await
     }
 
+    /// From now on the primary is asked; `true` where it has not been before.
+    pub fn turn_to_primary(&mut self) -> bool {
+        std::mem::replace(&mut self.answerer, Answerer::Primary) != Answerer::Primary
+    }
+
     async fn confirmed<T>(&self, answer: Result<T, Error>) -> Result<T, Error> {
         if let Some(need) = self.need {
             self.databases.confirm(need).await?;

@@ -106,6 +106,39 @@ async fn without_redis_failed_logins_are_still_limited_and_logging_in_works() {
     replica.stop().await;
 }
 
+/// The statuses of so many wrong logins at once.
+async fn wrong_at_once(replicas: &[&Replica], count: usize) -> Vec<u16> {
+    let wrong = json!({"username": "alice", "password": "wrong one"});
+    let tries = (0..count).map(|n| {
+        let (client, wrong) = (replicas[n % replicas.len()].client(), &wrong);
+        async move { client.post("/api/auth/login", wrong).await.status }
+    });
+    let mut statuses = futures_util::future::join_all(tries).await;
+    statuses.sort_unstable();
+    statuses
+}
+
+#[tokio::test]
+async fn wrong_logins_at_once_do_not_pass_the_limit_of_tries() {
+    let mut world = World::start().await;
+    let limits = [("LOGIN_TRIES_MAX", "3")];
+    let (one, two) = (world.replica_with("web-1", &limits).await, world.replica_with("web-2", &limits).await);
+    world.user("alice").await;
+    // What succeeds takes its try back.
+    for _ in 0..5 {
+        log_in(&one, "alice").await;
+    }
+    let wanted = [vec![401; 3], vec![429; 37]].concat();
+    assert_eq!(wrong_at_once(&[&one, &two], 40).await, wanted);
+    world.redis_kill().await;
+    for _ in 0..5 {
+        log_in(&two, "alice").await;
+    }
+    assert_eq!(wrong_at_once(&[&two], 40).await, wanted, "without Redis each replica counts by itself");
+    one.kill();
+    two.kill();
+}
+
 #[tokio::test]
 async fn a_refresh_token_is_good_once_and_its_second_use_ends_the_login() {
     let world = World::start().await;

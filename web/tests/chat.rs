@@ -340,7 +340,7 @@ async fn what_is_no_websocket_frame_is_1002_and_text_that_is_no_utf8_is_1007() {
 }
 
 #[tokio::test]
-async fn the_sockets_of_a_login_that_was_ended_end_with_the_next_ping() {
+async fn the_sockets_of_a_login_that_was_ended_end_with_it() {
     let world = World::start().await;
     let (one, two) = (
         world.replica_with("web-1", &[("CHAT_PING_PERIOD", "1")]).await,

@@ -221,3 +221,24 @@ async fn a_write_that_was_lost_in_a_failover_is_503_and_never_an_old_answer() {
     }
     replica.stop().await;
 }
+
+#[tokio::test]
+async fn an_account_that_the_standby_does_not_know_yet_is_found_at_the_primary() {
+    let world = World::start().await;
+    let standby = world.standby().await;
+    let port = standby.port.to_string();
+    let settings =
+        [("DB_READ_HOST", "127.0.0.1"), ("DB_READ_PORT", port.as_str()), ("DB_READ_LAG_MAX", "600000")];
+    let replica = world.replica_with("web-1", &settings).await;
+    let alice = world.user("alice").await;
+    let read_from =
+        async || replica.client_of(&alice).get("/api/users").await.header("x-read-from").to_owned();
+    until("the standby answers", SOON, async || read_from().await == "replica-1").await;
+    standby.pause_replay().await;
+    let bob = world.user("bob").await;
+    // Without the token of the registration, as a client that keeps none asks.
+    let me = replica.client_of(&bob).get("/api/users/me").await;
+    assert_eq!((me.status, me.header("x-read-from")), (200, "primary"), "{me:?}");
+    standby.resume_replay().await;
+    replica.stop().await;
+}

@@ -112,23 +112,38 @@ pub async fn login(
     Body(asked): Body<LoginRequest>,
 ) -> Result<Response, Error> {
     let username = asked.username.to_lowercase();
-    app.auth
+    let tried = app
+        .auth
         .limit()
-        .check(&username, &origin.address)
+        .begin(&username, &origin.address)
         .await
         .inspect_err(|_| app.metrics.on_login("limited"))?;
-    let found = app.store.users().credentials(&username).await?;
-    let (user, hash) = found.map(|found| (found.user, found.password_hash)).unzip();
-    let fits = app.auth.passwords().matches(asked.password, hash).await?;
-    let Some(user) = user.filter(|_| fits) else {
-        app.auth.limit().on_failure(&username, &origin.address).await;
-        app.metrics.on_login("wrong");
-        return Err(Error::unauthorized("the username or the password is wrong"));
+    let checked = who_fits(&app, &username, asked.password).await;
+    let user = match checked {
+        Ok(Some(user)) => {
+            app.auth.limit().on_success(tried).await;
+            user
+        }
+        Ok(None) => {
+            app.metrics.on_login("wrong");
+            return Err(Error::unauthorized("the username or the password is wrong"));
+        }
+        Err(cause) => {
+            app.auth.limit().on_undecided(tried).await;
+            return Err(cause);
+        }
     };
-    app.auth.limit().on_success(&username, &origin.address).await;
     app.metrics.on_login("ok");
     let logged_in = log_in(&app, user, &origin).await?;
     Ok(app.databases.stamp(Json(logged_in)).await)
+}
+
+/// The user of this name and password. It takes as long where there is no such name.
+async fn who_fits(app: &App, username: &str, password: String) -> Result<Option<User>, Error> {
+    let found = app.store.users().credentials(username).await?;
+    let (user, hash) = found.map(|found| (found.user, found.password_hash)).unzip();
+    let fits = app.auth.passwords().matches(password, hash).await?;
+    Ok(user.filter(|_| fits))
 }
 
 /// Exchange a refresh token for new tokens; each is good once. One that comes back a second time ends its login.

@@ -56,7 +56,12 @@ pub async fn list(
     (status = 200, body = User), (status = 401, body = Problem)))]
 pub async fn me(mut reading: Reading, who: Identity) -> Result<Response, Error> {
     let me = |store: ReadStore| async move { store.users().by_id(who.user_id).await };
-    let user = reading.ask(me).await?.ok_or_else(gone)?;
+    let found = match reading.ask(me).await? {
+        // A standby may not know an account yet that was made a moment ago.
+        None if reading.turn_to_primary() => reading.ask(me).await?,
+        found => found,
+    };
+    let user = found.ok_or_else(gone)?;
     Ok(reading.answer(Json(user)))
 }
 
@@ -85,16 +90,24 @@ pub async fn password(
     accounts::check_password(&change.new).map_err(|detail| Error::unprocessable("new", detail))?;
     // Who holds a stolen access token must not try passwords at leisure: the tries count like logins.
     let place = format!("account {}", who.user_id);
-    app.auth.limit().check(&who.username, &place).await?;
-    let found = app.store.users().credentials(&who.username).await?.ok_or_else(gone)?;
-    if !app.auth.passwords().matches(change.old, Some(found.password_hash)).await? {
-        app.auth.limit().on_failure(&who.username, &place).await;
-        return Err(Error::unprocessable("old", "this is not your password"));
+    let tried = app.auth.limit().begin(&who.username, &place).await?;
+    match is_password(&app, &who, change.old).await {
+        Ok(true) => app.auth.limit().on_success(tried).await,
+        Ok(false) => return Err(Error::unprocessable("old", "this is not your password")),
+        Err(cause) => {
+            app.auth.limit().on_undecided(tried).await;
+            return Err(cause);
+        }
     }
     let hash = app.auth.passwords().hash(change.new).await?;
     let ended = app.store.users().set_password(who.user_id, &hash, who.login_id).await?;
     app.auth.revoked().add(&ended).await;
     Ok(app.databases.stamp(StatusCode::NO_CONTENT).await)
+}
+
+async fn is_password(app: &App, who: &Identity, password: String) -> Result<bool, Error> {
+    let found = app.store.users().credentials(&who.username).await?.ok_or_else(gone)?;
+    app.auth.passwords().matches(password, Some(found.password_hash)).await
 }
 
 /// Delete my account. My messages stay, without my name.

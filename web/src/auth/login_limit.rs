@@ -1,4 +1,4 @@
-//! How many failed logins a name and an address may have. Counted in Redis for all replicas; by this one alone while Redis is away.
+//! How many failed logins a name and an address may have, those under way included. Counted in Redis for all replicas; by this one alone while Redis is away.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -16,107 +16,153 @@ use crate::settings;
 /// Names and addresses counted here while Redis is away; past it, all counts start anew.
 const LOCAL_LEN_MAX: usize = 10_000;
 
-/// Counts failures, refuses when there were too many.
+/// Counts tries that have not succeeded, refuses when there are too many.
 pub struct LoginLimit {
     redis: RedisLink,
     local: Mutex<HashMap<String, (u64, Instant)>>,
-    count: Script,
+    begin: Script,
     tries_max: u64,
     tries_address_max: u64,
     window: Duration,
 }
+
+/// A try that is counted as a failure until it is taken back: many at once cannot all pass before the first has failed.
+#[must_use = "a try that succeeded is taken back"]
+pub struct Try {
+    keys: [String; 2],
+    counted: Counted,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Counted {
+    InRedis,
+    Here,
+}
+
+/// What to take back of a try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Back {
+    /// The name's whole count; the address keeps the failures of other names.
+    Success,
+    /// This try alone.
+    Undecided,
+}
+
+/// In one step, so that no two tries pass on the same count; the end of the window is set with the first, so that a count
+/// can never stay for ever. Answers with 0, or with the milliseconds to wait.
+const BEGIN: &str = "
+    local wait = 0
+    for i, key in ipairs(KEYS) do
+        if tonumber(redis.call('GET', key) or '0') >= tonumber(ARGV[i + 1]) then
+            wait = math.max(wait, redis.call('PTTL', key), 1)
+        end
+    end
+    if wait > 0 then return wait end
+    for _, key in ipairs(KEYS) do
+        if redis.call('INCR', key) == 1 then redis.call('PEXPIRE', key, ARGV[1]) end
+    end
+    return 0";
+
+/// A count that has ended meanwhile is not begun anew below zero.
+const TAKE_BACK: &str = "
+    for _, key in ipairs(KEYS) do
+        if tonumber(redis.call('GET', key) or '0') > 0 then redis.call('DECR', key) end
+    end";
 
 impl LoginLimit {
     pub fn new(settings: &settings::Auth, redis: RedisLink) -> Self {
         Self {
             redis,
             local: Mutex::default(),
-            // The end of the window is set with the first failure, in one step: a count can never stay for ever.
-            count: Script::new(
-                "local n = redis.call('INCR', KEYS[1]) \
-                 if n == 1 then redis.call('PEXPIRE', KEYS[1], ARGV[1]) end \
-                 return {n, redis.call('PTTL', KEYS[1])}",
-            ),
+            begin: Script::new(BEGIN),
             tries_max: settings.tries_max,
             tries_address_max: settings.tries_address_max,
             window: settings.tries_window,
         }
     }
 
+    /// Counts a try before it is made.
+    ///
     /// # Errors
-    /// This name or this address has failed too often; when to come back.
-    pub async fn check(&self, username: &str, address: &str) -> Result<(), Error> {
-        for (key, max) in self.keys(username, address) {
-            let (count, left) = self.read(&key).await;
-            if count >= max {
-                return Err(Error::too_many(left.max(Duration::from_secs(1))));
-            }
-        }
-        Ok(())
-    }
-
-    /// Counts a failed login.
-    pub async fn on_failure(&self, username: &str, address: &str) {
-        for (key, _) in self.keys(username, address) {
-            let mut connection = self.redis.connection();
-            let window_ms = u64::try_from(self.window.as_millis()).unwrap_or(u64::MAX).max(1);
-            let counted: Result<(u64, i64), _> =
-                self.count.key(&key).arg(window_ms).invoke_async(&mut connection).await;
-            if counted.is_err() {
-                self.count_here(key);
-            }
+    /// This name or this address has too many that failed or are under way; when to come back.
+    pub async fn begin(&self, username: &str, address: &str) -> Result<Try, Error> {
+        let keys = [key("name", username), key("address", address)];
+        let limits = [self.tries_max, self.tries_address_max];
+        let window_ms = u64::try_from(self.window.as_millis()).unwrap_or(u64::MAX).max(1);
+        let mut connection = self.redis.connection();
+        let mut asked = self.begin.key(&keys[0]);
+        asked.key(&keys[1]).arg(window_ms).arg(limits[0]).arg(limits[1]);
+        let (wait, counted) = match asked.invoke_async::<u64>(&mut connection).await {
+            Ok(wait_ms) => (Duration::from_millis(wait_ms), Counted::InRedis),
+            Err(_) => (self.begin_here(&keys, limits), Counted::Here),
+        };
+        match wait.is_zero() {
+            true => Ok(Try { keys, counted }),
+            false => Err(Error::too_many(wait.max(Duration::from_secs(1)))),
         }
     }
 
-    /// A login that succeeded clears the name's count; the address keeps its own.
-    pub async fn on_success(&self, username: &str, address: &str) {
-        let [(key, _), _] = self.keys(username, address);
-        self.local.lock().expect("nobody panics while holding it").remove(&key);
+    /// A try that succeeded was none, and clears the count of its name.
+    pub async fn on_success(&self, tried: Try) {
+        self.take_back(&tried, Back::Success).await;
+    }
+
+    /// A try that came to nothing because of us is no failure of whoever tried.
+    pub async fn on_undecided(&self, tried: Try) {
+        self.take_back(&tried, Back::Undecided).await;
+    }
+
+    async fn take_back(&self, tried: &Try, back: Back) {
+        let [name, address] = &tried.keys;
+        let decreased: &[&String] = if back == Back::Success { &[address] } else { &[name, address] };
+        {
+            let mut local = self.local.lock().expect("nobody panics while holding it");
+            if back == Back::Success {
+                local.remove(name);
+            }
+            for key in decreased.iter().filter(|_| tried.counted == Counted::Here) {
+                if let Some((count, _)) = local.get_mut(*key) {
+                    *count = count.saturating_sub(1);
+                }
+            }
+        }
         let mut pipeline = redis::pipe();
-        pipeline.del(&key).ignore();
+        if back == Back::Success {
+            pipeline.del(name).ignore();
+        }
+        if tried.counted == Counted::InRedis {
+            pipeline.cmd("EVAL").arg(TAKE_BACK).arg(decreased.len()).arg(decreased).ignore();
+        }
         if let Err(cause) = self.redis.ask::<()>(&pipeline).await {
             tracing::debug!(%cause, "a count of failed logins stays until its window ends: {cause}");
         }
     }
 
-    /// Hashed: names and addresses of people are not for those who list Redis' keys.
-    fn keys(&self, username: &str, address: &str) -> [(String, u64); 2] {
-        let key = |kind: &str, text: &str| {
-            format!("arena:tries:{kind}:{}", URL_SAFE_NO_PAD.encode(Sha256::digest(text.as_bytes())))
-        };
-        [(key("name", username), self.tries_max), (key("address", address), self.tries_address_max)]
-    }
-
-    async fn read(&self, key: &str) -> (u64, Duration) {
-        let mut pipeline = redis::pipe();
-        pipeline.get(key).pttl(key);
-        match self.redis.ask::<(Option<u64>, i64)>(&pipeline).await {
-            Ok((count, left_ms)) => {
-                (count.unwrap_or(0), Duration::from_millis(u64::try_from(left_ms).unwrap_or(0)))
-            }
-            Err(_) => self.read_here(key),
-        }
-    }
-
-    fn read_here(&self, key: &str) -> (u64, Duration) {
-        let local = self.local.lock().expect("nobody panics while holding it");
-        match local.get(key) {
-            Some((count, since)) if since.elapsed() < self.window => {
-                (*count, self.window.saturating_sub(since.elapsed()))
-            }
-            _ => (0, Duration::ZERO),
-        }
-    }
-
-    fn count_here(&self, key: String) {
+    fn begin_here(&self, keys: &[String; 2], limits: [u64; 2]) -> Duration {
         let mut local = self.local.lock().expect("nobody panics while holding it");
         if local.len() >= LOCAL_LEN_MAX {
             local.clear();
         }
-        let entry = local.entry(key).or_insert_with(|| (0, Instant::now()));
-        if entry.1.elapsed() >= self.window {
-            *entry = (0, Instant::now());
+        for key in keys {
+            if local.get(key).is_some_and(|(_, since)| since.elapsed() >= self.window) {
+                local.remove(key);
+            }
         }
-        entry.0 += 1;
+        let waits = keys.iter().zip(limits).filter_map(|(key, max)| {
+            let (count, since) = local.get(key)?;
+            (*count >= max).then(|| self.window.saturating_sub(since.elapsed()).max(Duration::from_millis(1)))
+        });
+        let wait = waits.max().unwrap_or_default();
+        if wait.is_zero() {
+            for key in keys {
+                local.entry(key.clone()).or_insert_with(|| (0, Instant::now())).0 += 1;
+            }
+        }
+        wait
     }
+}
+
+/// Hashed: names and addresses of people are not for those who list Redis' keys.
+fn key(kind: &str, text: &str) -> String {
+    format!("arena:tries:{kind}:{}", URL_SAFE_NO_PAD.encode(Sha256::digest(text.as_bytes())))
 }

@@ -2,7 +2,7 @@
 //! what is lost on the way, each reads within a second.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::RwLock;
+use std::sync::{OnceLock, RwLock};
 use std::time::Duration;
 
 use chassis::tasks::Tasks;
@@ -22,11 +22,20 @@ pub const KEEP: Duration = ACCESS_LIFETIME.saturating_add(Duration::from_secs(60
 pub struct Revoked {
     redis: RedisLink,
     logins: RwLock<HashMap<Uuid, i64>>,
+    listener: OnceLock<Listener>,
 }
+
+/// Takes in logins that this replica has just learnt to have ended.
+type Listener = Box<dyn Fn(&[Uuid]) + Send + Sync>;
 
 impl Revoked {
     pub fn new(redis: RedisLink) -> Self {
-        Self { redis, logins: RwLock::default() }
+        Self { redis, logins: RwLock::default(), listener: OnceLock::new() }
+    }
+
+    /// Names who is told of every login that ends, once and after [`Revoked::contains`] says so. The first one counts.
+    pub fn tell_of_ends(&self, listener: impl Fn(&[Uuid]) + Send + Sync + 'static) {
+        let _ = self.listener.set(Box::new(listener));
     }
 
     pub fn contains(&self, login: Uuid) -> bool {
@@ -36,15 +45,22 @@ impl Revoked {
     /// Ends the access tokens of these logins: here at once, elsewhere with the next message, or when Redis is back.
     pub async fn add(&self, logins: &[Uuid]) {
         let ended: Vec<(Uuid, i64)> = logins.iter().map(|&login| (login, now_s())).collect();
-        self.logins.write().expect("nobody panics while holding it").extend(ended.iter().copied());
+        self.remember(&ended);
         if let Err(cause) = self.tell(&ended).await {
             tracing::warn!(%cause, "other replicas learn of an ended login when Redis is back: {cause}");
         }
     }
 
-    /// Takes in what the database knows, which outlives Redis and all replicas.
+    /// Takes in what this replica did, what another one said, or what the database knows, which outlives them all.
     pub fn remember(&self, ended: &[(Uuid, i64)]) {
-        self.logins.write().expect("nobody panics while holding it").extend(ended.iter().copied());
+        let news: Vec<Uuid> = {
+            let mut logins = self.logins.write().expect("nobody panics while holding it");
+            let is_new = |&&(login, since): &&(Uuid, i64)| logins.insert(login, since).is_none();
+            ended.iter().filter(is_new).map(|&(login, _)| login).collect()
+        };
+        if let Some(listener) = self.listener.get().filter(|_| !news.is_empty()) {
+            listener(&news);
+        }
     }
 
     /// Takes in what another replica said on [`CHANNEL`].
@@ -75,8 +91,8 @@ impl Revoked {
     fn merge(&self, known: &[(Uuid, i64)]) -> Vec<(Uuid, i64)> {
         let oldest = now_s() - seconds(KEEP);
         let in_redis: HashSet<Uuid> = known.iter().map(|&(login, _)| login).collect();
+        self.remember(known);
         let mut logins = self.logins.write().expect("nobody panics while holding it");
-        logins.extend(known.iter().copied());
         logins.retain(|_, since| *since >= oldest);
         logins
             .iter()

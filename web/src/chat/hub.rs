@@ -1,7 +1,9 @@
 //! Rooms and members of this replica. Takes in what the bus, the database and the sockets bring, and fills the
 //! members' queues. What to deliver and what is missing is decided in `logic/rooms.rs`.
 
+mod logins;
 mod member;
+mod membership;
 mod writers;
 
 use std::collections::HashMap;
@@ -14,15 +16,16 @@ use chassis::tasks::Tasks;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
+use crate::auth::Identity;
 use crate::error::Error;
 use crate::logic::envelope::Envelope;
 use crate::logic::frames::ServerFrame;
 use crate::logic::message::{Author, Message, Offset};
-use crate::logic::outbox::End;
 use crate::logic::rooms::{Limits, Room};
 use crate::logic::wire::Frame;
 use crate::replicas::Databases;
 use crate::store::Store;
+use crate::store::sessions::Session;
 
 use super::Counts;
 use super::metrics::ChatMetrics;
@@ -30,6 +33,8 @@ use super::presence::Changes;
 
 pub use member::{Member, Seat, Written};
 
+use logins::Logins;
+use membership::Reservations;
 use writers::Writers;
 
 /// Rows of one range read: about 100 KiB of usual messages.
@@ -51,6 +56,7 @@ pub struct Hub {
     parts: Parts,
     rooms: Mutex<HashMap<Uuid, Arc<RoomCell>>>,
     streams: Mutex<HashMap<Uuid, Weak<Notify>>>,
+    logins: Logins,
     writers: Writers,
     pub(super) changes: Changes,
     next_member: AtomicU64,
@@ -67,6 +73,7 @@ pub struct RoomCell {
     seats: AtomicUsize,
     room: Mutex<Room<Arc<Member>, Frame>>,
     users: Mutex<HashMap<Uuid, u32>>,
+    reservations: Reservations,
 }
 
 /// Keeps the bus alive during a drain.
@@ -88,6 +95,7 @@ impl Hub {
             parts,
             rooms: Mutex::default(),
             streams: Mutex::default(),
+            logins: Logins::default(),
             changes: Changes::default(),
             next_member: AtomicU64::new(1),
             connections: AtomicUsize::new(0),
@@ -110,17 +118,22 @@ impl Hub {
         &self.parts.metrics
     }
 
-    /// Reserves a seat: from now on the room takes in what is published, and opens where the database stands.
+    /// Reserves a seat for a member: from now on the room takes in what is published, and opens where the database
+    /// stands. A removal that comes before the seat is taken is held against it, so nobody slips in between.
     ///
     /// # Errors
-    /// The database does not answer.
-    pub async fn open(self: &Arc<Self>, session: Uuid, last_offset: Offset) -> Result<Seat, Error> {
-        let cell = self.reserve(session);
-        let seat = Seat::new(Arc::clone(self), cell);
-        let mut last = last_offset;
+    /// The user is no member, or the database does not answer.
+    pub async fn open(self: &Arc<Self>, session: &Session, who: &Identity) -> Result<Seat, Error> {
+        let cell = self.reserve(session.id);
+        let seat = Seat::new(Arc::clone(self), cell, who);
+        // After the reservation: what was removed before is seen here, what is removed later is told to the seat.
+        if !self.parts.store.sessions().is_member(session.id, who.user_id).await? {
+            return Err(Error::forbidden("you are no member of this session; join it first"));
+        }
+        let mut last = session.last_offset;
         if !seat.cell().is_open() {
             // What was published between the caller's look and the reservation would be missed: look again.
-            let found = self.parts.store.messages().last_offsets(&[session]).await?;
+            let found = self.parts.store.messages().last_offsets(&[session.id]).await?;
             let (_, offset) = *found.first().ok_or_else(|| Error::not_found("there is no such session"))?;
             last = offset;
         }
@@ -150,36 +163,13 @@ impl Hub {
                 let frame = Frame::text(frame);
                 cell.lock().handles().for_each(|member| member.push_passing(frame.clone()));
             }
-            Envelope::Removed { user, .. } => {
-                let concerned = |member: &&Arc<Member>| user.is_none_or(|user| member.user.id == user);
-                cell.lock().handles().filter(concerned).for_each(|member| member.close(End::Removed));
-            }
+            Envelope::Removed { session, user } => self.on_removed(session, user),
         }
     }
 
-    /// Compares all rooms with the database; what the bus lost is found here.
-    pub async fn compare(self: &Arc<Self>) {
-        const CHUNK_LEN: usize = 500;
-        let cells: Vec<Arc<RoomCell>> = self.lock_rooms().values().cloned().collect();
-        for chunk in cells.chunks(CHUNK_LEN) {
-            let sessions: Vec<Uuid> = chunk.iter().map(|cell| cell.session).collect();
-            match self.parts.store.messages().last_offsets(&sessions).await {
-                Ok(found) => {
-                    let found: HashMap<Uuid, Offset> = found.into_iter().collect();
-                    for cell in chunk {
-                        match found.get(&cell.session) {
-                            Some(last) => self.on_position(cell, *last),
-                            // The session is gone, and the bus did not tell us.
-                            None => cell.lock().handles().for_each(|member| member.close(End::Removed)),
-                        }
-                    }
-                }
-                Err(cause) => {
-                    tracing::warn!(%cause, rooms = chunk.len(), "offsets could not be compared: {cause}");
-                    return;
-                }
-            }
-        }
+    /// Closes the sockets here of logins that have ended.
+    pub fn on_ended(&self, logins: &[Uuid]) {
+        self.logins.close(logins);
     }
 
     /// Every room with the distinct users that it has here.
@@ -351,6 +341,7 @@ impl RoomCell {
             seats: AtomicUsize::new(0),
             room: Mutex::new(Room::new(limits)),
             users: Mutex::default(),
+            reservations: Reservations::default(),
         }
     }
 

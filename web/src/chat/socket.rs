@@ -66,14 +66,11 @@ pub async fn upgrade(
     let identity = app.auth.socket_token(&app.store, &token).await?;
     let session =
         app.store.sessions().find(&id).await?.ok_or_else(|| Error::not_found("there is no such session"))?;
-    if !app.store.sessions().is_member(session.id, identity.user_id).await? {
-        return Err(Error::forbidden("you are no member of this session; join it first"));
-    }
+    let seat = app.chat.shared.hub.open(&session, &identity).await?;
     let (agreed, answer) = match wire::agree(request) {
         Ok(agreed) => agreed,
         Err(cause) => return Ok(wire::refusal(&cause)),
     };
-    let seat = app.chat.shared.hub.open(session.id, session.last_offset).await?;
     app.tasks.clone().spawn("websocket", async move {
         match agreed.socket().await {
             Ok((socket, already_read)) => {
@@ -141,6 +138,7 @@ impl Connection {
             display_name: identity.display_name.clone(),
         };
         let member = seat.take(socket, user, since, &app.chat.shared.served_by);
+        end_with_login(&app, &identity, &member);
         let reader = Reader::new(Arc::clone(&member), already_read);
         let expires = expiry(&identity, now);
         let keepalive = Keepalive::new(settings.ping_period, settings.pong_wait, expires, now);
@@ -219,9 +217,6 @@ impl Connection {
         match due {
             Due::Nothing => Ok(()),
             Due::Close(end) => Err(end.into()),
-            Due::Ping if self.app.auth.revoked().contains(self.identity.login_id) => {
-                Err(End::TokenExpired.into())
-            }
             Due::Ping => {
                 self.member.push_now(Frame::ping());
                 Ok(())
@@ -304,6 +299,8 @@ impl Connection {
         match self.app.auth.access(token) {
             Ok(identity) if identity.user_id == self.identity.user_id => {
                 self.keepalive.on_token(expiry(&identity, Instant::now()));
+                self.seat.change_login(identity.login_id);
+                end_with_login(&self.app, &identity, &self.member);
                 self.identity = identity;
             }
             Ok(_) => self.refuse("unauthorized", "the token belongs to somebody else"),
@@ -317,6 +314,13 @@ impl Connection {
 
     fn place(&self) -> requests::Place {
         requests::Place { session: self.seat.session(), member: Arc::clone(&self.member) }
+    }
+}
+
+/// A login that ended after its token was checked and before the hub knew whose socket this is.
+fn end_with_login(app: &App, identity: &Identity, member: &Member) {
+    if app.auth.revoked().contains(identity.login_id) {
+        member.close(End::TokenExpired);
     }
 }
 

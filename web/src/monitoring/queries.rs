@@ -6,8 +6,8 @@ use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
-use tokio::sync::Semaphore;
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection};
+use tokio::sync::{Semaphore, oneshot};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::app::App;
@@ -24,6 +24,8 @@ const THRESHOLD_MS: f64 = 1000.0;
 const QUERIES_MAX: i64 = 50;
 /// A statement that is being analysed gets this long.
 const ANALYZE_MAX: Duration = Duration::from_secs(5);
+/// Postgres looks at its limit between steps only, and a step may take long; past this its connection is dropped.
+const POSTGRES_END_MAX: Duration = Duration::from_secs(30);
 const PARAMS_MAX: usize = 100;
 
 #[derive(Deserialize, IntoParams)]
@@ -111,12 +113,7 @@ pub async fn analyze(
         explain::judge_run(&asked.query).map_err(wrong)?;
     }
     let params = asked.params.as_deref().map(literals).transpose()?;
-    let _one = ONE_AT_A_TIME
-        .try_acquire()
-        .map_err(|_| Error::unavailable("another statement is being analysed; try again when it is done"))?;
-    let explained = explain_in(&app.settings.database, &asked, params);
-    let (plan, generic_plan) =
-        tokio::time::timeout(ANALYZE_MAX * 2, explained).await.map_err(|_| Error::TimedOut)??;
+    let (plan, generic_plan) = explain_within(&app, asked, params).await?;
     Ok(Json(Analyzed {
         cost: explain::cost(&plan),
         execution_ms: explain::execution_ms(&plan),
@@ -137,6 +134,33 @@ fn literals(params: &[Value]) -> Result<Vec<String>, Error> {
     written.map_err(|detail| Error::unprocessable("params", detail))
 }
 
+/// Answers at the limit though Postgres may be in the middle of a step that it does not interrupt. There its own limit of
+/// the same length ends the statement as soon as it can; until then nobody begins another one.
+async fn explain_within(
+    app: &App,
+    asked: Analyze,
+    params: Option<Vec<String>>,
+) -> Result<(Value, bool), Error> {
+    let one = ONE_AT_A_TIME
+        .try_acquire()
+        .map_err(|_| Error::unavailable("another statement is being analysed; try again when it is done"))?;
+    let (answer, answered) = oneshot::channel();
+    let database = app.settings.database.clone();
+    app.tasks.spawn("analysis", async move {
+        let explained = tokio::time::timeout(POSTGRES_END_MAX, explain_in(&database, &asked, params)).await;
+        drop(one);
+        // Nobody listens any more where the limit was reached.
+        let _ = answer.send(explained.unwrap_or(Err(Error::TimedOut)));
+    });
+    match tokio::time::timeout(ANALYZE_MAX, answered).await {
+        Ok(Ok(explained)) => explained,
+        Ok(Err(_)) => Err(Error::unavailable("this replica is going away; ask another one")),
+        Err(_) => Err(Error::unavailable(
+            "the analysis took longer than the 5 s that it may and was given up; Postgres ends it too",
+        )),
+    }
+}
+
 /// Over a connection of its own to Postgres itself: what is prepared here must never stay in a pooled connection.
 /// Gives the plan and whether it is the generic one.
 async fn explain_in(
@@ -146,7 +170,9 @@ async fn explain_in(
 ) -> Result<(Value, bool), Error> {
     let limits = Database { statement_timeout: ANALYZE_MAX, ..database.clone() };
     let options = connect_options(&database.direct, &limits, "arena analyze")
-        .options([("default_transaction_read_only", "on")]);
+        .options([("default_transaction_read_only", "on")])
+        // The statement and its parameters are the admin's, and may hold data: none of it goes to our log.
+        .disable_statement_logging();
     let mut connection = PgConnection::connect_with(&options).await?;
     if asked.analyze {
         refuse_volatile(&mut connection, &asked.query).await?;
@@ -186,11 +212,7 @@ async fn explain_with(
 ) -> Result<(Value, bool), Error> {
     // Sent as one extended-protocol statement: Postgres itself refuses a second one behind a semicolon.
     let prepare = format!("PREPARE analysed AS {}", asked.query);
-    sqlx::query(AssertSqlSafe(prepare))
-        .persistent(false)
-        .execute(&mut *connection)
-        .await
-        .map_err(of_query)?;
+    sqlx::query(AssertSqlSafe(prepare)).persistent(false).execute(&mut *connection).await.map_err(of_text)?;
     let needed: i32 = sqlx::query_scalar(
         "SELECT coalesce(array_length(parameter_types, 1), 0) FROM pg_prepared_statements WHERE name = 'analysed'",
     )
@@ -220,15 +242,31 @@ async fn explain_with(
         .persistent(false)
         .fetch_one(&mut *connection)
         .await
-        .map_err(of_query)?;
+        .map_err(of_run)?;
     Ok((plan, generic))
 }
 
-/// What Postgres says about the admin's own statement is for the admin to read.
-fn of_query(error: sqlx::Error) -> Error {
+/// What Postgres says about the text of a statement, before it has looked at any data, is for the admin to read.
+fn of_text(error: sqlx::Error) -> Error {
     let said = error.as_database_error().map(|answer| answer.message().to_owned());
     match said {
         Some(message) => Error::unprocessable("query", message),
         None => error.into(),
     }
 }
+
+/// Whatever comes later may quote data, of any SQLSTATE: `(SELECT password_hash …)::int` is answered with the hash. Making
+/// a plan may do so too, as it calls stable functions to guess how many rows there are.
+fn of_run(error: sqlx::Error) -> Error {
+    let Some(answer) = error.as_database_error() else { return error.into() };
+    let code = answer.code().unwrap_or_default();
+    if code == QUERY_CANCELED {
+        return Error::unprocessable("query", "it ran longer than the 5 s that it may (SQLSTATE 57014)");
+    }
+    let detail = format!(
+        "Postgres refused it with SQLSTATE {code}; its message may quote data of the tables and is not shown"
+    );
+    Error::unprocessable("query", detail)
+}
+
+const QUERY_CANCELED: &str = "57014";

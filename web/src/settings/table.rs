@@ -264,7 +264,7 @@ pub static SETTINGS: &[Setting] = &[
         "CHAT_COMPARE_PERIOD",
         Kind::Millis,
         "5000",
-        "how often the offsets of the rooms are compared with the database",
+        "how often offsets and members of the rooms are compared with the database",
     ),
     fixed(
         "CHAT_GAP_WAIT",

@@ -128,6 +128,24 @@ impl<'a> SessionReads<'a> {
             .await?)
     }
 
+    /// Of these pairs of a session and a user, those where the user is no member.
+    pub async fn strangers(&self, sessions: &[Uuid], users: &[Uuid]) -> Result<Vec<(Uuid, Uuid)>, Error> {
+        Ok(self
+            .db
+            .run(|mut lease| async move {
+                sqlx::query_as(
+                    "SELECT s.session_id, s.user_id FROM unnest($1::uuid[], $2::uuid[]) AS s (session_id, user_id)
+               LEFT JOIN members m ON m.session_id = s.session_id AND m.user_id = s.user_id
+              WHERE m.user_id IS NULL",
+                )
+                .bind(sessions)
+                .bind(users)
+                .fetch_all(&mut *lease)
+                .await
+            })
+            .await?)
+    }
+
     /// The sessions that a user is a member of, newest first, those made before `before`.
     pub async fn of_user(&self, user: Uuid, before: Option<Uuid>, limit: i64) -> Result<Vec<Session>, Error> {
         Ok(self

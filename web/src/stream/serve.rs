@@ -80,7 +80,7 @@ pub async fn ask(
     let opening = [event("message", &question), event("start", &json!({ "stream_id": question.id }))];
     let reader = Reader::new(&app.streams, question, 0);
     let events = stream::iter(opening).chain(following(reader));
-    Ok(stamped(respond(&app, events, place), token.as_deref()))
+    Ok(stamped(respond(&app, &identity, events, place), token.as_deref()))
 }
 
 /// Goes on after the event that `Last-Event-ID` names, on any replica, until 10 minutes after the end.
@@ -113,10 +113,18 @@ pub async fn resume(
         return Err(Error::forbidden("you are no member of this session"));
     }
     let reader = Reader::resume(&app.streams, question, next).await?;
-    Ok(respond(&app, following(reader), place))
+    Ok(respond(&app, &identity, following(reader), place))
 }
 
-fn respond(app: &App, events: impl Stream<Item = Event> + Send + 'static, place: Place) -> Response {
+fn respond(
+    app: &App,
+    who: &Identity,
+    events: impl Stream<Item = Event> + Send + 'static,
+    place: Place,
+) -> Response {
+    let (auth, login) = (app.auth.clone(), who.login_id);
+    // Who comes back with `Last-Event-ID` is told why: 401.
+    let events = events.take_while(move |_| std::future::ready(!auth.revoked().contains(login)));
     let alive = KeepAlive::new().interval(app.streams.shared.settings.heartbeat).text("alive");
     let events = events.map(move |event| {
         // Held as long as the stream lasts, or its client stays.

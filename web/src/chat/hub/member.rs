@@ -12,8 +12,10 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
+use super::membership::Reservation;
 use super::writers::Writer;
 use super::{Hub, READ_PAUSE, RoomCell, deliver, portion};
+use crate::auth::Identity;
 use crate::logic::frames::ServerFrame;
 use crate::logic::message::{Author, Offset};
 use crate::logic::outbox::{End, Outbox, Pushed};
@@ -172,12 +174,16 @@ fn write_once<'a>(socket: &TcpStream, frames: impl Iterator<Item = &'a [u8]>) ->
 pub struct Seat {
     hub: Arc<Hub>,
     cell: Arc<RoomCell>,
+    /// The login whose token the client showed last.
+    login: Uuid,
+    reservation: Arc<Reservation>,
     member: Option<Arc<Member>>,
 }
 
 impl Seat {
-    pub(super) fn new(hub: Arc<Hub>, cell: Arc<RoomCell>) -> Self {
-        Self { hub, cell, member: None }
+    pub(super) fn new(hub: Arc<Hub>, cell: Arc<RoomCell>, who: &Identity) -> Self {
+        let reservation = cell.reservations.enter(who.user_id);
+        Self { hub, cell, login: who.login_id, reservation, member: None }
     }
 
     pub(super) fn cell(&self) -> &Arc<RoomCell> {
@@ -188,7 +194,17 @@ impl Seat {
         self.cell.session
     }
 
-    /// Takes the seat. The welcome is the first frame of its queue; with `since` the past follows.
+    /// From now on the member's socket ends with this login and no longer with the one before.
+    pub fn change_login(&mut self, login: Uuid) {
+        if let Some(member) = &self.member {
+            self.hub.logins.leave(self.login, member);
+            self.hub.logins.enter(login, member);
+        }
+        self.login = login;
+    }
+
+    /// Takes the seat. The welcome is the first frame of its queue; with `since` the past follows. Who was removed
+    /// after the reservation gets nothing but the close.
     pub fn take(
         &mut self,
         socket: TcpStream,
@@ -206,8 +222,13 @@ impl Seat {
             writer: hub.writers.of(id),
             alarm: Notify::new(),
         });
+        hub.logins.enter(self.login, &member);
         let joined = {
             let mut room = self.cell.lock();
+            self.cell.reservations.leave(&self.reservation);
+            if self.reservation.is_revoked() {
+                member.close(End::Removed);
+            }
             let joined = room.join(member.id, Arc::clone(&member), since);
             let Joined { offset, resumed, .. } = joined;
             let session_id = self.cell.session;
@@ -237,6 +258,7 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         if let Some(member) = self.member.take() {
+            self.hub.logins.leave(self.login, &member);
             self.cell.lock().leave(member.id);
             if self.cell.on_user_left(&member.user) {
                 self.hub.changes.on_left(self.cell.session, member.user.clone());
@@ -244,6 +266,8 @@ impl Drop for Seat {
             let before = self.hub.connections.fetch_sub(1, Ordering::AcqRel);
             self.hub.parts.metrics.connections.set(i64::try_from(before - 1).unwrap_or(i64::MAX));
             self.hub.emptied.notify_waiters();
+        } else {
+            self.cell.reservations.leave(&self.reservation);
         }
         self.hub.release(&self.cell);
     }
