@@ -125,6 +125,7 @@ pub async fn login(
             user
         }
         Ok(None) => {
+            app.auth.limit().on_failure(tried).await;
             app.metrics.on_login("wrong");
             return Err(Error::unauthorized("the username or the password is wrong"));
         }

@@ -93,7 +93,10 @@ pub async fn password(
     let tried = app.auth.limit().begin(&who.username, &place).await?;
     match is_password(&app, &who, change.old).await {
         Ok(true) => app.auth.limit().on_success(tried).await,
-        Ok(false) => return Err(Error::unprocessable("old", "this is not your password")),
+        Ok(false) => {
+            app.auth.limit().on_failure(tried).await;
+            return Err(Error::unprocessable("old", "this is not your password"));
+        }
         Err(cause) => {
             app.auth.limit().on_undecided(tried).await;
             return Err(cause);

@@ -1,7 +1,8 @@
-//! How many failed logins a name and an address may have, those under way included. Counted in Redis for all replicas; by this one alone while Redis is away.
+//! How many failed logins a name and an address may have; for a name those under way count too. Counted in Redis for all
+//! replicas; by this one alone while Redis is away.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -21,15 +22,18 @@ pub struct LoginLimit {
     redis: RedisLink,
     local: Mutex<HashMap<String, (u64, Instant)>>,
     begin: Script,
+    count: Script,
     tries_max: u64,
     tries_address_max: u64,
     window: Duration,
 }
 
-/// A try that is counted as a failure until it is taken back: many at once cannot all pass before the first has failed.
-#[must_use = "a try that succeeded is taken back"]
+/// A try that counts as a failure of its name until it is taken back: many at once cannot all pass before the first has
+/// failed. For its address, which many people may share who log in at the same moment, it counts once it has failed.
+#[must_use = "how it ended decides what stays counted"]
 pub struct Try {
-    keys: [String; 2],
+    name: String,
+    address: String,
     counted: Counted,
 }
 
@@ -37,15 +41,6 @@ pub struct Try {
 enum Counted {
     InRedis,
     Here,
-}
-
-/// What to take back of a try.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Back {
-    /// The name's whole count; the address keeps the failures of other names.
-    Success,
-    /// This try alone.
-    Undecided,
 }
 
 /// In one step, so that no two tries pass on the same count; the end of the window is set with the first, so that a count
@@ -58,16 +53,14 @@ const BEGIN: &str = "
         end
     end
     if wait > 0 then return wait end
-    for _, key in ipairs(KEYS) do
-        if redis.call('INCR', key) == 1 then redis.call('PEXPIRE', key, ARGV[1]) end
-    end
+    if redis.call('INCR', KEYS[1]) == 1 then redis.call('PEXPIRE', KEYS[1], ARGV[1]) end
     return 0";
 
+const COUNT: &str = "if redis.call('INCR', KEYS[1]) == 1 then redis.call('PEXPIRE', KEYS[1], ARGV[1]) end";
+
 /// A count that has ended meanwhile is not begun anew below zero.
-const TAKE_BACK: &str = "
-    for _, key in ipairs(KEYS) do
-        if tonumber(redis.call('GET', key) or '0') > 0 then redis.call('DECR', key) end
-    end";
+const TAKE_BACK: &str =
+    "if tonumber(redis.call('GET', KEYS[1]) or '0') > 0 then redis.call('DECR', KEYS[1]) end";
 
 impl LoginLimit {
     pub fn new(settings: &settings::Auth, redis: RedisLink) -> Self {
@@ -75,6 +68,7 @@ impl LoginLimit {
             redis,
             local: Mutex::default(),
             begin: Script::new(BEGIN),
+            count: Script::new(COUNT),
             tries_max: settings.tries_max,
             tries_address_max: settings.tries_address_max,
             window: settings.tries_window,
@@ -84,81 +78,96 @@ impl LoginLimit {
     /// Counts a try before it is made.
     ///
     /// # Errors
-    /// This name or this address has too many that failed or are under way; when to come back.
+    /// This name has too many that failed or are under way, or this address too many that failed; when to come back.
     pub async fn begin(&self, username: &str, address: &str) -> Result<Try, Error> {
-        let keys = [key("name", username), key("address", address)];
-        let limits = [self.tries_max, self.tries_address_max];
-        let window_ms = u64::try_from(self.window.as_millis()).unwrap_or(u64::MAX).max(1);
+        let (name, address) = (key("name", username), key("address", address));
         let mut connection = self.redis.connection();
-        let mut asked = self.begin.key(&keys[0]);
-        asked.key(&keys[1]).arg(window_ms).arg(limits[0]).arg(limits[1]);
+        let mut asked = self.begin.key(&name);
+        asked.key(&address).arg(self.window_ms()).arg(self.tries_max).arg(self.tries_address_max);
         let (wait, counted) = match asked.invoke_async::<u64>(&mut connection).await {
             Ok(wait_ms) => (Duration::from_millis(wait_ms), Counted::InRedis),
-            Err(_) => (self.begin_here(&keys, limits), Counted::Here),
+            Err(_) => (self.begin_here(&name, &address), Counted::Here),
         };
         match wait.is_zero() {
-            true => Ok(Try { keys, counted }),
+            true => Ok(Try { name, address, counted }),
             false => Err(Error::too_many(wait.max(Duration::from_secs(1)))),
+        }
+    }
+
+    /// A try that failed stays counted.
+    pub async fn on_failure(&self, tried: Try) {
+        let mut connection = self.redis.connection();
+        let mut counting = self.count.key(&tried.address);
+        let counted: redis::RedisResult<()> =
+            counting.arg(self.window_ms()).invoke_async(&mut connection).await;
+        if counted.is_err() {
+            self.count_here(&mut self.local(), &tried.address);
         }
     }
 
     /// A try that succeeded was none, and clears the count of its name.
     pub async fn on_success(&self, tried: Try) {
-        self.take_back(&tried, Back::Success).await;
+        self.local().remove(&tried.name);
+        let mut pipeline = redis::pipe();
+        pipeline.del(&tried.name).ignore();
+        self.tell(&pipeline).await;
     }
 
     /// A try that came to nothing because of us is no failure of whoever tried.
     pub async fn on_undecided(&self, tried: Try) {
-        self.take_back(&tried, Back::Undecided).await;
-    }
-
-    async fn take_back(&self, tried: &Try, back: Back) {
-        let [name, address] = &tried.keys;
-        let decreased: &[&String] = if back == Back::Success { &[address] } else { &[name, address] };
-        {
-            let mut local = self.local.lock().expect("nobody panics while holding it");
-            if back == Back::Success {
-                local.remove(name);
-            }
-            for key in decreased.iter().filter(|_| tried.counted == Counted::Here) {
-                if let Some((count, _)) = local.get_mut(*key) {
+        match tried.counted {
+            Counted::Here => {
+                if let Some((count, _)) = self.local().get_mut(&tried.name) {
                     *count = count.saturating_sub(1);
                 }
             }
+            Counted::InRedis => {
+                let mut pipeline = redis::pipe();
+                pipeline.cmd("EVAL").arg(TAKE_BACK).arg(1).arg(&tried.name).ignore();
+                self.tell(&pipeline).await;
+            }
         }
-        let mut pipeline = redis::pipe();
-        if back == Back::Success {
-            pipeline.del(name).ignore();
-        }
-        if tried.counted == Counted::InRedis {
-            pipeline.cmd("EVAL").arg(TAKE_BACK).arg(decreased.len()).arg(decreased).ignore();
-        }
-        if let Err(cause) = self.redis.ask::<()>(&pipeline).await {
+    }
+
+    async fn tell(&self, pipeline: &redis::Pipeline) {
+        if let Err(cause) = self.redis.ask::<()>(pipeline).await {
             tracing::debug!(%cause, "a count of failed logins stays until its window ends: {cause}");
         }
     }
 
-    fn begin_here(&self, keys: &[String; 2], limits: [u64; 2]) -> Duration {
-        let mut local = self.local.lock().expect("nobody panics while holding it");
+    fn window_ms(&self) -> u64 {
+        u64::try_from(self.window.as_millis()).unwrap_or(u64::MAX).max(1)
+    }
+
+    fn local(&self) -> MutexGuard<'_, HashMap<String, (u64, Instant)>> {
+        self.local.lock().expect("nobody panics while holding it")
+    }
+
+    fn begin_here(&self, name: &str, address: &str) -> Duration {
+        let mut local = self.local();
+        let waits = [(name, self.tries_max), (address, self.tries_address_max)].into_iter().filter_map(
+            |(key, max)| {
+                let (count, since) = local.get(key)?;
+                let left = self.window.saturating_sub(since.elapsed());
+                (*count >= max).then_some(left)
+            },
+        );
+        let wait = waits.max().unwrap_or_default();
+        if wait.is_zero() {
+            self.count_here(&mut local, name);
+        }
+        wait
+    }
+
+    fn count_here(&self, local: &mut HashMap<String, (u64, Instant)>, key: &str) {
         if local.len() >= LOCAL_LEN_MAX {
             local.clear();
         }
-        for key in keys {
-            if local.get(key).is_some_and(|(_, since)| since.elapsed() >= self.window) {
-                local.remove(key);
-            }
+        let entry = local.entry(key.to_owned()).or_insert_with(|| (0, Instant::now()));
+        if entry.1.elapsed() >= self.window {
+            *entry = (0, Instant::now());
         }
-        let waits = keys.iter().zip(limits).filter_map(|(key, max)| {
-            let (count, since) = local.get(key)?;
-            (*count >= max).then(|| self.window.saturating_sub(since.elapsed()).max(Duration::from_millis(1)))
-        });
-        let wait = waits.max().unwrap_or_default();
-        if wait.is_zero() {
-            for key in keys {
-                local.entry(key.clone()).or_insert_with(|| (0, Instant::now())).0 += 1;
-            }
-        }
-        wait
+        entry.0 += 1;
     }
 }
 
