@@ -228,12 +228,14 @@ async fn a_member_that_is_too_slow_is_closed_with_4408_and_resumes() {
     let id = session(&replica, &[&ann, &bob]).await;
     let mut slow = Socket::open_with_small_buffers(&replica, &id, &bob.token).await;
     let mut sender = Socket::open(&replica, &id, &ann.token).await;
-    // The kernel's buffers take some; 15 KiB each, until the queue overflows.
+    // The kernel's buffers take some; 15 KiB each, until the queue overflows. The sender waits for its own copy of each:
+    // acks overtake those, and its queue is as short.
     const COUNT: usize = 400;
     let content = "x".repeat(15_000);
     for n in 0..COUNT {
         sender.send_message(&format!("c{n}"), &content).await;
         sender.ack(&format!("c{n}")).await;
+        sender.messages(1).await;
     }
     let (messages, code) = slow.rest().await;
     assert_eq!(code, Some(4408));

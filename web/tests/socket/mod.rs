@@ -156,7 +156,10 @@ impl Socket {
             return self.kept.remove(at);
         }
         loop {
-            let frame = self.next().await.expect("the socket stays open");
+            let frame = match self.read().await {
+                Some(Ok(frame)) => frame,
+                ended => panic!("the socket does not stay open: {ended:?}"),
+            };
             if is_it(&frame) {
                 return frame;
             }
