@@ -145,7 +145,7 @@ fn a_name_may_be_used_again_after_close_only() {
     client.send(Batch::new().close("never prepared").sync());
     assert_eq!(client.replies(1), "3 Z");
     client.send(Batch::new().parse("s", "SELECT 3").sync());
-    assert!(client.last_error().contains("prepared statement name is already in use"));
+    assert!(client.last_error().contains("prepared statement 's' was already prepared"));
 }
 
 #[test]

@@ -136,7 +136,8 @@ impl Session {
         };
         let shared = (io.intern)(parse.query, parse.types);
         let Some(change) = self.statements.insert(parse.name, shared.clone()) else {
-            let text = "prepared statement name is already in use".to_string();
+            let name = String::from_utf8_lossy(parse.name);
+            let text = format!("prepared statement '{name}' was already prepared");
             let sqlstate = pgwire::sqlstate::DUPLICATE_STATEMENT;
             return Next::Halt(ClientHalt::Refuse(Refusal { sqlstate, text }));
         };
