@@ -71,7 +71,7 @@ fn a_suspend_ends_with_the_operator_who_gave_it() {
     assert_eq!(command(&mut operator, "SUSPEND"), "C Z");
     drop(operator);
     assert_eq!(client.value("SELECT 'goes on'"), "goes on");
-    assert!(pooler.log().contains("admin disappeared when suspended, doing RESUME"));
+    pooler.wait_for_log("admin disappeared when suspended, doing RESUME");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use rustls::pki_types::pem::PemObject;
@@ -240,10 +240,27 @@ pub fn get_page(port: u16, path: &str) -> String {
     text
 }
 
+/// A port that is this test's until its process ends: locked against the others, each in a process of its own, and none of
+/// those that the kernel gives to outgoing connections.
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port is free");
-    listener.local_addr().expect("the listener has an address").port()
+    static LOCKS: Mutex<Vec<std::fs::File>> = Mutex::new(Vec::new());
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("ports");
+    std::fs::create_dir_all(&folder).expect("the target folder is ours");
+    let first = std::process::id() * 37;
+    let port = (0..PORTS.len() as u32).find_map(|step| {
+        let port =
+            PORTS.start + u16::try_from((first + step) % PORTS.len() as u32).expect("within the range");
+        let lock = std::fs::File::create(folder.join(port.to_string())).expect("the folder is ours");
+        let is_ours = lock.try_lock().is_ok() && TcpListener::bind(("127.0.0.1", port)).is_ok();
+        is_ours.then(|| {
+            LOCKS.lock().expect("nobody panics while holding it").push(lock);
+            port
+        })
+    });
+    port.expect("a port is free")
 }
+
+const PORTS: std::ops::Range<u16> = 10_000..20_000;
 
 /// The settings for these HBA rules, which stand in a file that outlives the test.
 pub fn hba(rules: &str) -> String {
