@@ -41,9 +41,21 @@ pub struct Question {
     client_msg_id: Option<String>,
 }
 
+/// One event of an answer, as whoever reads `text/event-stream` gets it.
+#[derive(utoipa::ToSchema)]
+#[expect(dead_code, reason = "describes the wire for the document; events are written as text")]
+pub struct AnswerEvent {
+    /// `message`, `start`, `token`, `done` or `error`.
+    event: String,
+    /// JSON.
+    data: String,
+    /// Where to resume: what to send as `Last-Event-ID`.
+    id: Option<String>,
+}
+
 /// Stores a question and streams its answer as `text/event-stream`: `message`, `start`, `token` …, `done` or `error`.
 #[utoipa::path(post, path = "/messages/stream/", tag = "messages", request_body = Question, responses(
-    (status = 200, description = "events, sent as made", content_type = "text/event-stream", body = String),
+    (status = 200, description = "events, sent as made", content_type = "text/event-stream", body = AnswerEvent),
     (status = 401, body = Problem), (status = 403, body = Problem), (status = 404, body = Problem),
     (status = 413, body = Problem), (status = 415, body = Problem), (status = 422, body = Problem),
     (status = 503, body = Problem)))]
@@ -87,7 +99,7 @@ pub async fn ask(
 #[utoipa::path(get, path = "/messages/stream/{stream_id}", tag = "messages",
     params(("stream_id" = String, Path, description = "from the event `start`"),
         ("Last-Event-ID" = Option<String>, Header, description = "id of the last event that was received")),
-    responses((status = 200, description = "events, sent as made", content_type = "text/event-stream", body = String),
+    responses((status = 200, description = "events, sent as made", content_type = "text/event-stream", body = AnswerEvent),
         (status = 401, body = Problem), (status = 403, body = Problem), (status = 404, body = Problem),
         (status = 422, body = Problem), (status = 503, body = Problem)))]
 pub async fn resume(
