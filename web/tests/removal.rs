@@ -138,8 +138,7 @@ async fn the_sockets_of_an_ended_login_are_closed_at_once_on_every_replica() {
     let world = World::start().await;
     let (one, two) = (world.replica_with("web-1", &NEVER).await, world.replica_with("web-2", &NEVER).await);
     let ann = world.user("ann").await;
-    let made = one.client_of(&ann).post("/api/sessions", &json!({"title": "room"})).await;
-    let id = made.at("/id").as_str().unwrap();
+    let id = &room_of(&one.client_of(&ann)).await;
     let other = log_in(&one, "ann").await;
     let mut keeps = Socket::open(&one, id, &ann.token).await;
     let mut at_one = Socket::open(&one, id, &other.token).await;
@@ -156,14 +155,19 @@ async fn the_sockets_of_an_ended_login_are_closed_at_once_on_every_replica() {
     two.stop().await;
 }
 
+/// A session of this client's own.
+async fn room_of(client: &Client) -> String {
+    let made = client.post("/api/sessions", &json!({"title": "room"})).await;
+    made.at("/id").as_str().unwrap().to_owned()
+}
+
 #[tokio::test]
 async fn a_socket_belongs_to_the_login_of_its_newest_token() {
     let world = World::start().await;
     let replica = world.replica_with("web-1", &NEVER).await;
     let ann = world.user("ann").await;
     let client = replica.client_of(&ann);
-    let made = client.post("/api/sessions", &json!({"title": "room"})).await;
-    let id = made.at("/id").as_str().unwrap();
+    let id = &room_of(&client).await;
     let mut socket = Socket::open(&replica, id, &ann.token).await;
     let other = log_in(&replica, "ann").await;
     socket.send(&json!({"type": "auth.refresh", "token": other.token})).await;
@@ -183,8 +187,7 @@ async fn an_ended_login_that_only_redis_remembers_closes_its_sockets() {
     let replica = world.replica_with("web-1", &NEVER).await;
     let ann = world.user("ann").await;
     let client = replica.client_of(&ann);
-    let made = client.post("/api/sessions", &json!({"title": "room"})).await;
-    let id = made.at("/id").as_str().unwrap();
+    let id = &room_of(&client).await;
     let mut socket = Socket::open(&replica, id, &ann.token).await;
     let login = client.get("/api/auth/logins").await.at("/items/0/id").as_str().unwrap().to_owned();
     let redis = redis::Client::open(format!("redis://127.0.0.1:{}", world.redis.port)).unwrap();
