@@ -187,6 +187,8 @@ struct Words {
     message: String,
     fields: String,
     log: LogId,
+    /// Of the client, where the event is about one.
+    connection: Option<u64>,
 }
 
 /// Fields that stand behind the message, in the order in which they are recorded; others serve programs, not readers.
@@ -194,8 +196,10 @@ const SHOWN_FIELDS: [&str; 6] = ["client", "server", "request", "upstream", "hos
 
 impl Visit for Words {
     fn record_u64(&mut self, field: &Field, value: u64) {
-        if field.name() == "log" {
-            self.log = LogId(value);
+        match field.name() {
+            "log" => self.log = LogId(value),
+            "connection" => self.connection = Some(value),
+            _ => {}
         }
     }
 
@@ -213,7 +217,7 @@ impl Visit for Words {
     }
 }
 
-/// `2026/11/21 11:15:10 [error] 7#7: message, client: …`
+/// `2026/11/21 11:15:10 [error] 7#7: *12 message, client: …`
 fn line(now: time::OffsetDateTime, level: ErrorLevel, words: &Words) -> String {
     let (year, month, day) = now.to_calendar_date();
     let (hour, minute, second) = now.to_hms();
@@ -223,6 +227,9 @@ fn line(now: time::OffsetDateTime, level: ErrorLevel, words: &Words) -> String {
         u8::from(month),
         level_name(level),
     );
+    if let Some(connection) = words.connection {
+        let _ = write!(line, "*{connection} ");
+    }
     // A value from outside must not begin a line of its own.
     for letter in words.message.chars().chain(words.fields.chars()) {
         match letter {
@@ -243,14 +250,14 @@ mod tests {
     #[test]
     fn lines_look_like_nginx() {
         let (message, fields) = ("no live\nupstreams".into(), ", client: 127.0.0.1".into());
-        let words = Words { message, fields, log: LogId::MAIN };
+        let words = Words { message, fields, connection: Some(12), ..Words::default() };
         let at = time::OffsetDateTime::from(UNIX_EPOCH + Duration::from_secs(86_399));
         let shown = line(at, ErrorLevel::Error, &words);
         let process = std::process::id();
         assert_eq!(
             shown,
             format!(
-                "1970/01/01 23:59:59 [error] {process}#{process}: no live\\nupstreams, client: 127.0.0.1\n"
+                "1970/01/01 23:59:59 [error] {process}#{process}: *12 no live\\nupstreams, client: 127.0.0.1\n"
             )
         );
     }

@@ -14,7 +14,7 @@ use crate::conf::made::Memory;
 use crate::conf::variables::{Facts, HeaderName, Variable};
 use crate::downstream::Downstream;
 use crate::logic::h1::target::split_port;
-use crate::logic::h1::{Fields, Version, fields, lines, write};
+use crate::logic::h1::{Field, Fields, Version, fields, lines, write};
 use crate::relay::scratch::Scratch;
 use crate::relay::story::{Asked, Attempt, Limited, Story};
 use crate::running::Running;
@@ -93,7 +93,11 @@ impl<'a> Told<'a> {
         Some(match variable {
             Variable::Args | Variable::QueryString => put(out, self.args()),
             Variable::IsArgs => put(out, if self.args().is_empty() { b"" } else { b"?" }),
-            Variable::Http(name) => joined(&request.fields, head, name, out),
+            Variable::Http(name) => {
+                joined(&request.fields, head, name, out)
+                    || self.server.head.underscores_in_headers
+                        && underscored(&request.fields, head, name, out)
+            }
             Variable::Arg(name) => put_some(out, argument(self.args(), name)),
             Variable::Cookie(name) => put_some(out, self.cookie(name)),
             Variable::ContentLength => {
@@ -110,7 +114,7 @@ impl<'a> Told<'a> {
             Variable::RequestMethod => put(out, request.method_span.of(head)),
             Variable::RequestUri => put(out, request.target_span.of(head)),
             Variable::RequestLength => put_number(out, request.len as u64 + story.request_body_len),
-            Variable::RequestBody => put(out, &self.scratch.upload.kept),
+            Variable::RequestBody => put_some(out, self.scratch.upload.in_memory()),
             Variable::RequestBodyFile => match &self.scratch.upload.spool {
                 Some(spool) => put(out, spool.path().as_os_str().as_encoded_bytes()),
                 None => false,
@@ -433,6 +437,13 @@ fn joined(fields: &Fields, head: &[u8], name: &HeaderName, out: &mut Vec<u8>) ->
         found = true;
     }
     found
+}
+
+/// The first field whose name is this one but for underscores in the place of hyphens: `$http_` makes no difference.
+fn underscored(fields: &Fields, head: &[u8], name: &HeaderName, out: &mut Vec<u8>) -> bool {
+    let plain = |byte: &u8| if *byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
+    let is_it = |field: &&Field| field.name.of(head).iter().map(plain).eq(name.lower.iter().copied());
+    put_some(out, fields.list.iter().find(is_it).map(|field| field.value.of(head)))
 }
 
 /// The same for lines that were written.

@@ -384,8 +384,13 @@ impl Exchange<'_> {
             && !self.is_disabled_agent(terms.disabled)
             && self.down.requests < terms.requests_max
             && self.scratch.upload.is_rest_short(self.scratch.story.request.framing)
-            && self.now.saturating_duration_since(self.down.arrival.opened.into_std()) < terms.time;
+            && self.begun().saturating_duration_since(self.down.arrival.opened.into_std()) < terms.time;
         may.then_some(IdleTime { max: terms.timeout, min: terms.min_timeout.min(terms.timeout) })
+    }
+
+    /// When the request came.
+    fn begun(&self) -> std::time::Instant {
+        self.scratch.story.started.unwrap_or(self.now)
     }
 
     /// `keepalive_disable`. Internet Explorer up to 6 mishandled kept connections after a POST only.

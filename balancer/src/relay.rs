@@ -297,7 +297,8 @@ impl<'a> Exchange<'a> {
                 None => Asked::Name(lease.peer().name.clone()),
             };
             self.scratch.story.attempts.push(Attempt::new(asked, self.now));
-            let place = id.filter(|_| reuse && self.location.proxy.bind.is_none()).map(|id| place(id, lease));
+            let place =
+                id.filter(|_| reuse && !self.location.proxy.is_bound_to_client()).map(|id| place(id, lease));
             let failed = match self.attempt(lease, place, pass).await {
                 Ok(conn) => match self.wants_next(tries) {
                     None => return Ok(conn),

@@ -1,155 +1,74 @@
 //! Every directive does something: the answer to a request changes with it, or what the origin saw does, and in both
-//! cases it is what nginx (Debian's) answers. Directives that a request of this kind cannot show are named with the test
-//! that shows them.
+//! cases it is what nginx answers: Debian's, or whichever stands first in `PATH`. Directives that a request of this kind
+//! cannot show are named with the test that shows them, or with the reason why none does.
 
 #![allow(clippy::unwrap_used, reason = "a world that cannot be built fails its test loudly")]
 
+#[path = "directives/between.rs"]
+mod between;
 mod common;
+mod keys;
 mod nginx;
 #[path = "directives/rows.rs"]
 mod rows;
+#[path = "directives/world.rs"]
+mod world;
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use balancer::conf::table;
-use common::{Balancer, Client, Origin, wait_until};
+use common::{Balancer, Client, wait_until};
 use nginx::Nginx;
 use regex::Regex;
-use rows::{ROWS, Row, SHOWN_ELSEWHERE, UNSHOWN};
-
-/// Answers with what it saw; words in the path ask for more.
-fn origin() -> Origin {
-    Origin::scripted(|served| {
-        while let Some((head, body)) = served.read_request_with_body() {
-            let seen = format!("{head}{}", String::from_utf8_lossy(&body));
-            let mut answer = String::from("HTTP/1.1 ");
-            let asks = |word: &str| head.lines().next().unwrap().contains(word);
-            answer.push_str(if asks("missing") { "404 Not Found" } else { "200 OK" });
-            answer.push_str("\r\nContent-Type: text/html\r\n");
-            for (word, line) in [
-                ("cookie", "Set-Cookie: a=b; Domain=origin.test; Path=/in/\r\n"),
-                ("moved", "Location: http://origin.test/in/x\r\n"),
-                ("accel", "X-Accel-Redirect: /aside\r\n"),
-                ("server", "Server: theirs\r\n"),
-            ] {
-                answer.push_str(if asks(word) { line } else { "" });
-            }
-            if asks("large") {
-                write!(answer, "X-Large: {}\r\n", "x".repeat(3000)).unwrap();
-            }
-            write!(answer, "X-Seen: yes\r\nContent-Length: {}\r\n\r\n{seen}", seen.len()).unwrap();
-            served.send(&answer);
-        }
-    })
-}
-
-/// Two server blocks for each row: with the directive and without.
-fn configuration(origin: &Origin, files: &Path) -> String {
-    let mut http = String::from("default_type text/plain; proxy_http_version 1.1;\n");
-    for (number, row) in ROWS.iter().enumerate() {
-        writeln!(http, "{}", row.http).unwrap();
-        for (name, text) in [("on", row.on), ("off", row.off)] {
-            let server = row.server.replace('@', text);
-            writeln!(http, "server {{ listen 127.0.0.1:PORT; server_name {name}{number}; {server} }}")
-                .unwrap();
-        }
-    }
-    let origin = format!("http://127.0.0.1:{}", origin.port);
-    http.replace("ORIGIN", &origin).replace("FILES", &files.display().to_string())
-}
-
-fn files() -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    let text = "text ".repeat(100);
-    for (name, text) in
-        [("one.txt", &text[..]), ("index.html", "index"), ("other.html", "other"), ("page.zzz", "zzz")]
-    {
-        std::fs::write(folder.path().join(name), text).unwrap();
-    }
-    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    packed.write_all(b"packed").unwrap();
-    std::fs::write(folder.path().join("one.txt.gz"), packed.finish().unwrap()).unwrap();
-    std::fs::write(folder.path().join("users"), "user:{PLAIN}secret\n").unwrap();
-    // Reading it is for nginx's worker, whoever that is.
-    std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    folder
-}
-
-/// All that a client gets for the row's requests, without what cannot be the same.
-fn answers(port: u16, host: &str, row: &Row) -> String {
-    let mut got = String::new();
-    for request in row.requests {
-        let mut client = Client::connect(port);
-        let request = match request.strip_prefix('/') {
-            Some(path) => format!("GET /{path} HTTP/1.1\r\nHost: HOST\r\n\r\n"),
-            None => (*request).to_owned(),
-        };
-        // The connection ends with the answer to the second, whatever the first one did.
-        let request = request.replace("HOST", host);
-        client.send(&request).send("GET /end HTTP/1.1\r\nHost: on0\r\nConnection: close\r\n\r\n");
-        let (bytes, _) = client.rest();
-        let text = String::from_utf8_lossy(&bytes);
-        let first = text.rfind("HTTP/1.1 ").filter(|at| *at > 0).map_or(&text[..], |at| &text[..at]);
-        got.push_str(first);
-    }
-    normalised(&got, port, host)
-}
-
-/// Without versions and times; lines of heads in any order, also of those that the origin saw.
-fn normalised(text: &str, port: u16, host: &str) -> String {
-    let rules = [(r"\r\nDate: [^\r]*", ""), (r"nginx/[0-9.]+( \([^)]*\))?", "nginx/V")];
-    // What is packed may be packed in more than one way; nginx offers parts of ready-made files only of late.
-    let packed = text.contains("Content-Encoding: gzip");
-    let text = if packed { text.split("\r\n\r\n").next().unwrap() } else { text };
-    let text = if packed { text.replace("\r\nAccept-Ranges: bytes", "") } else { text.to_owned() };
-    let text = text.replace(&port.to_string(), "PORT").replace(host, "HOST");
-    let text = rules.into_iter().fold(text, |text, (pattern, with)| {
-        Regex::new(pattern).unwrap().replace_all(&text, with).into_owned()
-    });
-    let sorted = |part: &str| {
-        let mut lines: Vec<&str> = part.split("\r\n").collect();
-        lines.sort_unstable();
-        lines.join("\n")
-    };
-    text.split("\r\n\r\n").map(sorted).collect::<Vec<String>>().join("\n\n")
-}
+use rows::{EXCUSED, SHOWN_ELSEWHERE};
+use world::{MODES, World};
 
 #[test]
 fn each_directive_changes_the_answer_as_it_does_in_nginx() {
-    let (origin, files) = (origin(), files());
-    let http = configuration(&origin, files.path());
-    let nginx = Nginx::start(&http);
-    let balancer = Balancer::start(&http);
+    let world = World::new();
+    let logs = tempfile::tempdir().unwrap();
+    world::open(logs.path());
+    let version = nginx::version();
+    let nginx = Nginx::start(&world.configuration(|row| row.since <= version, logs.path()));
+    let balancer = Balancer::start(&world.configuration(|_| true, Path::new("DIR")));
     let mut wrong = String::new();
-    for (number, row) in ROWS.iter().enumerate() {
+    for (number, row) in rows::all().enumerate() {
+        let name = row.directive;
         let mut ours = Vec::new();
-        for name in ["on", "off"] {
-            let host = format!("{name}{number}");
-            let (theirs, our) = (answers(nginx.port, &host, row), answers(balancer.port, &host, row));
-            if theirs != our {
-                writeln!(wrong, "{} {name}:\n--- nginx\n{theirs}\n--- ours\n{our}", row.directive).unwrap();
+        for mode in MODES {
+            let (our, took) = world::answers(balancer.port, (number, mode), row);
+            let is_late = mode == "on" && took < Duration::from_millis(row.no_faster);
+            if is_late {
+                writeln!(wrong, "{name} took only {took:?}").unwrap();
+            }
+            if row.since <= version {
+                let (theirs, _) = world::answers(nginx.port, (number, mode), row);
+                if theirs != our {
+                    writeln!(wrong, "{name} {mode}:\n--- nginx\n{theirs}\n--- ours\n{our}").unwrap();
+                }
             }
             ours.push(our);
         }
-        if ours[0] == ours[1] {
-            writeln!(wrong, "{} changes nothing:\n{}", row.directive, ours[0]).unwrap();
+        if ours[0] == ours[1] && row.no_faster == 0 {
+            writeln!(wrong, "{name} changes nothing:\n{}", ours[0]).unwrap();
         }
     }
     assert!(wrong.is_empty(), "{wrong}");
 }
 
 #[test]
-fn every_directive_is_shown_to_do_something_or_named() {
+fn every_directive_is_shown_to_do_something_or_excused() {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut unshown = Vec::new();
     for directive in table::all().filter(|directive| !table::is_moot(directive)) {
         let name = directive.name;
-        let is_row = ROWS.iter().any(|row| row.directive == name);
-        assert!(!is_row || !UNSHOWN.contains(&name), "{name} is shown: it need not be excused");
-        if is_row || UNSHOWN.contains(&name) {
+        let is_row = rows::all().any(|row| row.directive == name);
+        let is_excused = EXCUSED.iter().any(|(excused, _)| *excused == name);
+        assert!(!is_row || !is_excused, "{name} is shown: it need not be excused");
+        if is_row || is_excused {
             continue;
         }
         let shown = SHOWN_ELSEWHERE.iter().find(|(_, names)| names.contains(&name));

@@ -168,3 +168,21 @@ fn nginx_answers_the_same_with_the_same_file() {
     let nginx = Nginx::start(&inside);
     check_all(nginx.port, &origin);
 }
+
+#[test]
+fn answers_of_503_to_one_client_cost_nobody_else_a_replica() {
+    let origin = Origin::scripted(|served| {
+        while let Some(head) = served.read_request() {
+            let (status, body) =
+                if head.starts_with("GET /api/busy ") { (503, OVERLOADED) } else { (200, "here") };
+            served.send(&format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\n\r\n{body}", body.len()));
+        }
+    });
+    let balancer = Balancer::start(&inside(&origin, "off"));
+    // More than twenty, which would be two for each of ten replicas.
+    for _ in 0..60 {
+        let refused = balancer.client().get("/api/busy");
+        assert_eq!((refused.status, &refused.body[..]), (503, OVERLOADED), "the replica's own word");
+    }
+    assert_eq!(balancer.client().get("/api/users").body, "here");
+}

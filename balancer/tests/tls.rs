@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a world that cannot be built fails its test loudly")]
 
 mod common;
+mod keys;
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -11,48 +12,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use common::{Balancer, PATIENCE};
-
-/// Certificates in a folder of their own.
-struct Keys(tempfile::TempDir);
-
-impl Keys {
-    fn new() -> Keys {
-        Keys(tempfile::tempdir().unwrap())
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.0.path().join(name).display().to_string()
-    }
-
-    fn openssl(&self, command: &str) {
-        let done = Command::new("openssl").args(command.split(' ')).current_dir(&self.0).output().unwrap();
-        assert!(done.status.success(), "{command}: {}", String::from_utf8_lossy(&done.stderr));
-    }
-
-    /// `NAME.crt` and `NAME.key`, signed by itself.
-    fn own(&self, name: &str, kind: &str) {
-        let kind = if kind == "rsa" { "rsa:2048" } else { "ec -pkeyopt ec_paramgen_curve:prime256v1" };
-        self.openssl(&format!(
-            "req -x509 -newkey {kind} -nodes -keyout {name}.key -out {name}.crt -subj /CN={name} -days 3"
-        ));
-    }
-
-    /// `NAME.crt` and `NAME.key`, signed by `ca`: X.509 version 1, as plain `openssl x509 -req` makes them.
-    fn signed(&self, name: &str, ca: &str) {
-        self.openssl(&format!(
-            "req -newkey rsa:2048 -nodes -keyout {name}.key -out {name}.csr -subj /CN={name}"
-        ));
-        self.openssl(&format!(
-            "x509 -req -in {name}.csr -CA {ca}.crt -CAkey {ca}.key -CAcreateserial -out {name}.crt -days 3"
-        ));
-    }
-
-    /// The two directives.
-    fn shown(&self, name: &str) -> String {
-        let (certificate, key) = (self.path(&format!("{name}.crt")), self.path(&format!("{name}.key")));
-        format!("ssl_certificate {certificate}; ssl_certificate_key {key};")
-    }
-}
+use keys::Keys;
 
 /// What curl prints, certificates unchecked.
 fn curl(port: u16, host: &str, path: &str, more: &[&str]) -> String {
@@ -319,14 +279,7 @@ fn a_revoked_client_is_refused_and_the_authoritys_word_is_stapled() {
     for name in ["server", "friend", "revoked"] {
         keys.signed(name, "ca");
     }
-    let write = |name: &str, text: &str| std::fs::write(keys.path(name), text).unwrap();
-    write("index.txt", "");
-    write(
-        "ca.conf",
-        "[ca]\ndefault_ca = own\n[own]\ndatabase = index.txt\ndefault_md = sha256\ndefault_crl_days = 3\n",
-    );
-    keys.openssl("ca -config ca.conf -keyfile ca.key -cert ca.crt -revoke revoked.crt");
-    keys.openssl("ca -config ca.conf -keyfile ca.key -cert ca.crt -gencrl -out crl.pem");
+    keys.revoked("revoked", "ca", "crl.pem");
     keys.openssl(
         "ocsp -index index.txt -CA ca.crt -rsigner ca.crt -rkey ca.key -issuer ca.crt -cert server.crt \
          -respout ocsp.der -ndays 3",

@@ -10,6 +10,7 @@ use super::naming::Naming;
 use super::template::Template;
 use super::upstream::UpstreamId;
 use super::variables::{Facts, HeaderName, WithGroups};
+use crate::logic::proxy_protocol;
 use crate::tls::client::UpstreamTls;
 
 /// `proxy_pass`.
@@ -94,6 +95,16 @@ pub struct Proxy {
     pub cookies: Cookies,
     pub ignored: Ignored,
     pub bind: Option<Template>,
+    pub socket_keepalive: bool,
+    /// Ours: what is said before the first request of a connection.
+    pub protocol: Option<proxy_protocol::Version>,
+}
+
+impl Proxy {
+    /// A connection is of one client's and no other's.
+    pub fn is_bound_to_client(&self) -> bool {
+        self.bind.is_some() || self.protocol.is_some()
+    }
 }
 
 /// How much of an answer is held for a slow client, and where.

@@ -33,6 +33,44 @@ pub struct Route {
     pub destination_text: Box<[u8]>,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Version {
+    V1,
+    V2,
+}
+
+/// What is told to who stands behind us: where the client is and where it reached us; without them, that nobody knows.
+pub fn header(version: Version, ends: Option<(SocketAddr, SocketAddr)>) -> Vec<u8> {
+    let plain = |end: SocketAddr| SocketAddr::new(end.ip().to_canonical(), end.port());
+    let ends = ends.map(|(source, destination)| (plain(source), plain(destination)));
+    // One family for both is all that the header can say.
+    let ends = ends.filter(|(source, destination)| source.is_ipv4() == destination.is_ipv4());
+    match (version, ends) {
+        (Version::V1, None) => b"PROXY UNKNOWN\r\n".to_vec(),
+        (Version::V1, Some((source, destination))) => {
+            let family = if source.is_ipv4() { "TCP4" } else { "TCP6" };
+            let (from, to) = (source.ip(), destination.ip());
+            format!("PROXY {family} {from} {to} {} {}\r\n", source.port(), destination.port()).into_bytes()
+        }
+        // LOCAL: the connection is our own business.
+        (Version::V2, None) => [&SIGNATURE[..], &[0x20, 0, 0, 0]].concat(),
+        (Version::V2, Some((source, destination))) => {
+            let mut rest = Vec::with_capacity(36);
+            for end in [source, destination] {
+                match end.ip() {
+                    IpAddr::V4(ip) => rest.extend_from_slice(&ip.octets()),
+                    IpAddr::V6(ip) => rest.extend_from_slice(&ip.octets()),
+                }
+            }
+            rest.extend_from_slice(&source.port().to_be_bytes());
+            rest.extend_from_slice(&destination.port().to_be_bytes());
+            let family = if source.is_ipv4() { 0x11 } else { 0x21 };
+            let len = if source.is_ipv4() { 12 } else { 36 };
+            [&SIGNATURE[..], &[0x21, family, 0, len], &rest].concat()
+        }
+    }
+}
+
 /// A header on its way in.
 #[derive(Debug, Default)]
 pub struct Reader {

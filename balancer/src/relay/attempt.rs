@@ -7,6 +7,7 @@ use std::pin::pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio::time::Instant as TimerInstant;
 
@@ -20,6 +21,7 @@ use crate::error::Error;
 use crate::http2::asked::Asked;
 use crate::logic::h1::target::split_port;
 use crate::logic::h1::{BadResponse, Known, Version, fields};
+use crate::logic::proxy_protocol;
 use crate::logic::upstreams::Lease;
 use crate::tls::connect::{TlsPeer, connect as shake_hands};
 use crate::upstream_conns::{Place, Protocol, UpstreamConn};
@@ -110,7 +112,12 @@ impl Exchange<'_> {
 
     async fn dial(&mut self, address: &Address, protocol: &Protocol) -> Result<UpstreamConn, Error> {
         let timeout = self.location.proxy.connect_timeout;
-        let mut connecting = pin!(open(address, self.bound_to(), protocol));
+        let dialing = Dialing {
+            from: self.bound_to(),
+            keepalive: self.location.proxy.socket_keepalive,
+            greeting: self.greeting(),
+        };
+        let mut connecting = pin!(open(address, dialing, protocol));
         let ignores_abort = self.location.proxy.ignore_client_abort;
         let Exchange { down, scratch, .. } = self;
         down.deadline.set(TimerInstant::now(), timeout);
@@ -134,6 +141,14 @@ impl Exchange<'_> {
         let text = self.location.proxy.bind.as_ref()?.to_bytes(&self.facts());
         let text = String::from_utf8(text).ok()?;
         text.parse().ok().or_else(|| Some(SocketAddr::new(text.parse().ok()?, 0)))
+    }
+
+    /// `proxy_protocol`: who the client is, as far as that is known.
+    fn greeting(&self) -> Option<Vec<u8>> {
+        let version = self.location.proxy.protocol?;
+        let client = self.scratch.story.client.as_ref().map(|client| client.address);
+        let ends = client.or(self.down.arrival.peer).zip(self.down.wire.local_addr());
+        Some(proxy_protocol::header(version, ends))
     }
 
     async fn receive_head(&mut self, conn: &mut UpstreamConn) -> Result<(), Error> {
@@ -289,9 +304,23 @@ struct Watch {
     now: Instant,
 }
 
+/// How a connection to an upstream is opened.
+#[derive(Debug, Clone, Default)]
+pub struct Dialing {
+    /// `proxy_bind`.
+    pub from: Option<SocketAddr>,
+    /// `proxy_socket_keepalive`.
+    pub keepalive: bool,
+    /// Said before all else, TLS included.
+    pub greeting: Option<Vec<u8>>,
+}
+
 /// A connection on which the first request can be sent.
-pub async fn open(address: &Address, from: Option<SocketAddr>, protocol: &Protocol) -> Result<Wire, Error> {
-    let wire = connect(address, from).await.map_err(not_connected)?;
+pub async fn open(address: &Address, dialing: Dialing, protocol: &Protocol) -> Result<Wire, Error> {
+    let mut wire = connect(address, &dialing).await.map_err(not_connected)?;
+    if let Some(greeting) = &dialing.greeting {
+        wire.write_all(greeting).await.map_err(Error::Connect)?;
+    }
     let (wire, scheme) = match &protocol.tls {
         None => (wire, "http"),
         // Boxed: what a handshake needs must not make each request's own future larger.
@@ -307,10 +336,10 @@ pub async fn open(address: &Address, from: Option<SocketAddr>, protocol: &Protoc
     asked.map(|asked| Wire::Asked(Box::new(asked))).map_err(|error| Error::Read(crate::http2::gone(error)))
 }
 
-async fn connect(address: &Address, from: Option<SocketAddr>) -> io::Result<Wire> {
+async fn connect(address: &Address, dialing: &Dialing) -> io::Result<Wire> {
     match address {
         Address::Tcp(to) => {
-            let stream = match from {
+            let stream = match dialing.from {
                 None => TcpStream::connect(to).await?,
                 Some(from) => {
                     let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
@@ -321,6 +350,9 @@ async fn connect(address: &Address, from: Option<SocketAddr>) -> io::Result<Wire
                 }
             };
             stream.set_nodelay(true)?;
+            if dialing.keepalive {
+                socket2::SockRef::from(&stream).set_keepalive(true)?;
+            }
             Ok(Wire::Tcp(stream))
         }
         Address::Unix(path) => Ok(Wire::Unix(UnixStream::connect(path).await?)),

@@ -129,7 +129,7 @@ impl Exchange<'_> {
         let Some(id) = id else { return };
         if self.is_clean(download) {
             let terms = &self.running.settings.http.upstream(id).keepalive;
-            if !self.worker.is_draining() && self.location.proxy.bind.is_none() {
+            if !self.worker.is_draining() && !self.location.proxy.is_bound_to_client() {
                 self.worker.idle.give_back(place(id, lease), conn, terms, self.now);
             }
         } else if self.has_surplus(download) && self.worker.idle.distrust(place(id, lease), self.now) {

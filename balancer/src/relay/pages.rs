@@ -68,11 +68,10 @@ pub fn page(status: u16, software: &[u8]) -> Option<Vec<u8>> {
         401 => "401 Authorization Required".to_owned(),
         _ => format!("{} {reason}", sent_status(status)),
     };
-    let explained = match status {
-        494 => "<center>Request Header Or Cookie Too Large</center>\r\n",
-        _ => "",
+    let (heading, explained) = match status {
+        494..=497 => ("400 Bad Request".to_owned(), format!("<center>{reason}</center>\r\n")),
+        _ => (title.clone(), String::new()),
     };
-    let heading = if status == 494 { "400 Bad Request".to_owned() } else { title.clone() };
     let software = String::from_utf8_lossy(software);
     Some(
         format!(

@@ -3,10 +3,13 @@
 use std::fmt;
 use std::sync::atomic::Ordering::Relaxed;
 
+use tracing::{debug, error, info, trace, warn};
+
 use super::Exchange;
 use super::story::Asked;
 use crate::conf::settings::ErrorLevel;
 use crate::error::{Error, Side};
+use crate::logic::h1::Known;
 use crate::logic::redact;
 use crate::logic::upstreams::Lease;
 use crate::metrics::{Metrics, Told, ZoneMetrics};
@@ -87,15 +90,19 @@ impl Exchange<'_> {
         let server = &*self.server.name;
         let line = story.request.line_span.of(self.scratch.inbound.unread());
         let request = format!("\"{}\"", redact::request_line(line).escape_ascii());
-        let host = format!("\"{}\"", story.host.escape_ascii());
+        let host = story.request.fields.known(Known::Host).next();
+        let host =
+            host.map(|field| format!("\"{}\"", field.value.of(self.scratch.inbound.unread()).escape_ascii()));
+        let host = host.as_deref();
+        let connection = self.down.arrival.serial;
         let upstream = lease.map(|lease| format!("\"{}://{}\"", self.upstream_scheme(), lease.peer().name));
         let upstream = upstream.as_deref();
         match level {
-            ErrorLevel::Warn => tracing::warn!(log, %client, server, request, upstream, host, "{what}"),
-            ErrorLevel::Notice => tracing::info!(log, %client, server, request, upstream, host, "{what}"),
-            ErrorLevel::Info => tracing::debug!(log, %client, server, request, upstream, host, "{what}"),
-            ErrorLevel::Debug => tracing::trace!(log, %client, server, request, upstream, host, "{what}"),
-            _ => tracing::error!(log, %client, server, request, upstream, host, "{what}"),
+            ErrorLevel::Warn => warn!(log, connection, %client, server, request, upstream, host, "{what}"),
+            ErrorLevel::Notice => info!(log, connection, %client, server, request, upstream, host, "{what}"),
+            ErrorLevel::Info => debug!(log, connection, %client, server, request, upstream, host, "{what}"),
+            ErrorLevel::Debug => trace!(log, connection, %client, server, request, upstream, host, "{what}"),
+            _ => error!(log, connection, %client, server, request, upstream, host, "{what}"),
         }
     }
 }

@@ -1,4 +1,5 @@
-//! A request's body in a file: where `client_body_in_file_only` or `$request_body_file` ask for one.
+//! A request's body in a file: where `proxy_request_buffering` is written out, or `client_body_in_file_only` or
+//! `$request_body_file` ask for one.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};

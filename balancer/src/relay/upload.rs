@@ -114,6 +114,12 @@ impl Upload {
         };
     }
 
+    /// `$request_body`: the body where all of it is in memory. A part of it would be taken for the whole.
+    pub fn in_memory(&self) -> Option<&[u8]> {
+        let is_whole = self.is_replaced || self.is_read() && !self.is_streamed && self.spool.is_none();
+        is_whole.then_some(&self.kept[..])
+    }
+
     /// It was read to its end for an earlier location of this request.
     fn is_all_kept(&self) -> bool {
         self.is_read() && self.len > 0 && !self.is_streamed

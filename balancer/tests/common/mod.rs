@@ -5,7 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a world that cannot be built fails its test loudly")]
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -37,9 +37,10 @@ impl Balancer {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let dir = folder.path().display();
         let http = http.replace("PORT", &port.to_string()).replace("DIR", &dir.to_string());
+        let events = if main.contains("events") { "" } else { "events { }" };
         let text = format!(
             "daemon off; pid {dir}/pid; error_log {dir}/error.log info; {main}\n\
-             events {{ }}\nhttp {{ access_log {dir}/access.log;\n{http}\n}}\n"
+             {events}\nhttp {{ access_log {dir}/access.log;\n{http}\n}}\n"
         );
         std::fs::write(folder.path().join("nginx.conf"), text).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_balancer"))
@@ -272,7 +273,11 @@ impl Response {
 
 impl Client {
     pub fn connect(port: u16) -> Client {
-        let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        Client::connect_to(Ipv4Addr::LOCALHOST, port)
+    }
+
+    pub fn connect_to(address: Ipv4Addr, port: u16) -> Client {
+        let stream = TcpStream::connect((address, port)).unwrap();
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();

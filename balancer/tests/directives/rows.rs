@@ -1,31 +1,56 @@
 //! The rows: a directive, a server block with `@` in its place, and the requests whose answers it changes.
 
+use super::between;
+
 pub struct Row {
     pub directive: &'static str,
-    /// Of the http block.
+    /// Of the http block; for each of the two servers anew where it has their `NAME`.
     pub http: &'static str,
+    pub inner: &'static str,
     pub server: &'static str,
     pub on: &'static str,
     pub off: &'static str,
     /// A path, or a whole request in which `HOST` is the server's name.
     pub requests: &'static [&'static str],
+    pub no_faster: u64,
+    pub since: (u16, u16, u16),
 }
 
-const fn row(
+pub const fn row(
     directive: &'static str,
     server: &'static str,
     (on, off): (&'static str, &'static str),
     requests: &'static [&'static str],
 ) -> Row {
-    Row { directive, http: "", server, on, off, requests }
+    Row { directive, http: "", inner: "", server, on, off, requests, no_faster: 0, since: (0, 0, 0) }
 }
 
-const fn with(http: &'static str, row: Row) -> Row {
+pub const fn with(http: &'static str, row: Row) -> Row {
     Row { http, ..row }
 }
 
-const PROXY: &str = "location / { proxy_pass ORIGIN; proxy_set_header Connection \"\"; @ }";
-const STATIC: &str = "location / { root FILES; @ }";
+/// A second server, at `INNER`: what follows its address there. With an `@` it is this one that has the directive.
+pub const fn behind(inner: &'static str, row: Row) -> Row {
+    Row { inner, ..row }
+}
+
+/// The directive is of that version of nginx; older ones are not asked.
+pub const fn since(since: (u16, u16, u16), row: Row) -> Row {
+    Row { since, ..row }
+}
+
+/// What changes is the time: no less than so many milliseconds.
+pub const fn no_faster(no_faster: u64, row: Row) -> Row {
+    Row { no_faster, ..row }
+}
+
+/// The rows of both files.
+pub fn all() -> impl Iterator<Item = &'static Row> {
+    ROWS.iter().chain(between::ROWS)
+}
+
+pub const PROXY: &str = "location / { proxy_pass ORIGIN; proxy_set_header Connection \"\"; @ }";
+pub const STATIC: &str = "location / { root FILES; @ }";
 const SAY: &str = "location / { @ return 200 said; }";
 const POST: &str = "POST /p?q HTTP/1.1\r\nHost: HOST\r\nX-Own: 1\r\nContent-Length: 4\r\n\r\nbody";
 const PACKED: &str = "GET /one.txt HTTP/1.1\r\nHost: HOST\r\nAccept-Encoding: gzip\r\n\r\n";
@@ -390,88 +415,39 @@ pub const SHOWN_ELSEWHERE: &[(&str, &[&str])] = &[
     ("tests/docs.rs", &["ops_listen"]),
     ("tests/resolver.rs", &["proxy_connect_timeout", "resolver", "resolver_timeout"]),
     ("tests/retry.rs", &["proxy_next_upstream", "proxy_read_timeout"]),
-    ("tests/control.rs", &["daemon", "pid", "worker_processes"]),
+    ("tests/control.rs", &["daemon", "keepalive_min_timeout", "pid", "worker_processes"]),
+    (
+        "tests/process.rs",
+        &[
+            "gzip_comp_level",
+            "http2_body_preread_size",
+            "http2_max_concurrent_streams",
+            "ip_hash_ipv6_bits",
+            "master_process",
+            "proxy_ignore_client_abort",
+            "proxy_protocol",
+            "proxy_send_timeout",
+            "proxy_socket_keepalive",
+            "ssl_session_ticket_key",
+            "user",
+            "worker_connections",
+            "worker_rlimit_nofile",
+            "worker_shutdown_timeout",
+        ],
+    ),
 ];
 
-/// What no test here shows yet. nginx's own tests, run beside these, show most of it.
-pub const UNSHOWN: &[&str] = &[
-    "accept_mutex",
-    "server_name_in_redirect",
-    "ignore_invalid_headers",
-    "large_client_header_buffers",
-    "merge_slashes",
-    "underscores_in_headers",
-    "auth_delay",
-    "client_body_buffer_size",
-    "client_header_buffer_size",
-    "early_hints",
-    "grpc_bind",
-    "grpc_buffer_size",
-    "grpc_connect_timeout",
-    "grpc_hide_header",
-    "grpc_intercept_errors",
-    "grpc_next_upstream",
-    "grpc_next_upstream_timeout",
-    "grpc_next_upstream_tries",
-    "grpc_pass_header",
-    "grpc_read_timeout",
-    "grpc_send_timeout",
-    "grpc_set_header",
-    "grpc_ssl_certificate",
-    "grpc_ssl_certificate_key",
-    "grpc_ssl_ciphers",
-    "grpc_ssl_crl",
-    "grpc_ssl_name",
-    "grpc_ssl_password_file",
-    "grpc_ssl_protocols",
-    "grpc_ssl_server_name",
-    "grpc_ssl_session_reuse",
-    "grpc_ssl_trusted_certificate",
-    "grpc_ssl_verify",
-    "grpc_ssl_verify_depth",
-    "gzip_comp_level",
-    "http2_body_preread_size",
-    "http2_max_concurrent_streams",
-    "ip_hash_ipv6_bits",
-    "keepalive_min_timeout",
-    "keepalive_time",
-    "limit_conn_dry_run",
-    "limit_conn_log_level",
-    "limit_conn_status",
-    "limit_req_log_level",
-    "lingering_close",
-    "lingering_time",
-    "lingering_timeout",
-    "log_not_found",
-    "master_process",
-    "max_headers",
-    "open_log_file_cache",
-    "proxy_bind",
-    "proxy_ignore_client_abort",
-    "proxy_limit_rate",
-    "proxy_next_upstream_timeout",
-    "proxy_next_upstream_tries",
-    "proxy_send_timeout",
-    "proxy_ssl_ciphers",
-    "proxy_ssl_crl",
-    "proxy_ssl_password_file",
-    "proxy_ssl_protocols",
-    "proxy_ssl_session_reuse",
-    "proxy_ssl_verify_depth",
-    "ssi_last_modified",
-    "ssl_ciphers",
-    "ssl_early_data",
-    "ssl_ecdh_curve",
-    "ssl_prefer_server_ciphers",
-    "ssl_protocols",
-    "ssl_session_ticket_key",
-    "ssl_trusted_certificate",
-    "ssl_verify_depth",
-    "stub_status",
-    "tcp_nodelay",
-    "use",
-    "user",
-    "worker_connections",
-    "worker_rlimit_nofile",
-    "worker_shutdown_timeout",
+/// What no request can show.
+pub const EXCUSED: &[(&str, &str)] = &[
+    ("accept_mutex", "only `off` is taken"),
+    ("use", "only `epoll` is taken"),
+    ("tcp_nodelay", "bytes are the same, and their times on the loopback too"),
+    ("open_log_file_cache", "how often a file is opened; the log is the same"),
+    ("ssl_early_data", "only `off` is taken"),
+    ("lingering_close", "a client sees it where its own bytes are under way, which no script can time"),
+    ("lingering_time", "as `lingering_close`"),
+    ("lingering_timeout", "as `lingering_close`"),
+    ("grpc_connect_timeout", "as `proxy_connect_timeout`, from the same code"),
+    ("grpc_send_timeout", "as `proxy_send_timeout`, from the same code"),
+    ("grpc_socket_keepalive", "as `proxy_socket_keepalive`, from the same code"),
 ];

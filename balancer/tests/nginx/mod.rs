@@ -40,6 +40,17 @@ impl Nginx {
     }
 }
 
+/// Of the nginx that is started here.
+#[allow(dead_code, reason = "each test binary uses its own part")]
+pub fn version() -> (u16, u16, u16) {
+    let told = Command::new("nginx").arg("-v").output().expect("nginx is installed (Debian package nginx)");
+    let told = String::from_utf8_lossy(&told.stderr).into_owned();
+    let number = told.trim().rsplit('/').next().unwrap().split(' ').next().unwrap();
+    let mut parts = number.split('.').map(|part| part.parse().expect("a number of a version"));
+    let mut next = || parts.next().unwrap();
+    (next(), next(), next())
+}
+
 impl Drop for Nginx {
     fn drop(&mut self) {
         let _ = self.child.kill();

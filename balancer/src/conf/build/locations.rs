@@ -277,13 +277,15 @@ fn spool_terms(
         template.parts().iter().any(|part| matches!(part, Part::Variable(Variable::RequestBodyFile)))
     };
     let templates = headers.iter().map(|header| &header.value);
+    // By default only what a buffer holds is read first; who writes the directive out wants all of a body.
+    let is_whole = scope.given("proxy_request_buffering").is_some_and(|node| node.arg(0) == "on");
     SpoolTerms {
         only: match scope.text("client_body_in_file_only") {
             "on" => FileOnly::On,
             "clean" => FileOnly::Clean,
             _ => FileOnly::Off,
         },
-        is_asked_for: templates.chain(logs.iter().map(|log| &log.format.line)).any(asks),
+        is_asked_for: is_whole || templates.chain(logs.iter().map(|log| &log.format.line)).any(asks),
         folder: full_path(world, scope.text("client_body_temp_path")).into(),
     }
 }

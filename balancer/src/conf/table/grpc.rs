@@ -25,6 +25,8 @@ pub const ROWS: &[Directive] = &[
     words("grpc_next_upstream", REQUEST, 1..=ANY, "error timeout", "what sends a request to the next server"),
     one("grpc_next_upstream_tries", REQUEST, Kind::Count, "0", "most servers asked; 0: all"),
     one("grpc_next_upstream_timeout", REQUEST, Kind::Millis, "0", "longest time for trying; 0: any"),
+    words("grpc_ignore_headers", REQUEST, 1..=ANY, "", "orders of the upstream that are not obeyed"),
+    one("grpc_socket_keepalive", REQUEST, Kind::Flag, "off", "TCP keepalive on connections to upstreams"),
     one("grpc_bind", REQUEST, Kind::Words, "off", "local address for upstream connections"),
     one("grpc_ssl_certificate", REQUEST, Kind::Words, "", "file of the certificate shown to upstreams"),
     one("grpc_ssl_certificate_key", REQUEST, Kind::Words, "", "file of the certificate's key"),

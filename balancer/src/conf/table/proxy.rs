@@ -48,7 +48,13 @@ pub const ROWS: &[Directive] = &[
     words("proxy_buffers", REQUEST, 2..=2, "8 8k", "number and size: so much of it is held in memory"),
     one("proxy_max_temp_file_size", REQUEST, Kind::Offset, "1024m", "so much more in a file; 0: nothing"),
     words("proxy_temp_path", REQUEST, 1..=4, "proxy_temp", "folder of such files, which have no names there"),
-    one("proxy_request_buffering", REQUEST, Kind::Flag, "on", "read the body before the upstream is asked"),
+    one(
+        "proxy_request_buffering",
+        REQUEST,
+        Kind::Flag,
+        "on",
+        "read the body before the upstream is asked: up to `client_body_buffer_size`, or whole where this is written out",
+    ),
     one("proxy_buffer_size", REQUEST, Kind::Size, "8k", "buffer for the head of the answer"),
     words(
         "proxy_next_upstream",
@@ -73,5 +79,14 @@ pub const ROWS: &[Directive] = &[
     words("proxy_cookie_flags", REQUEST, 1..=4, "", "flags that a cookie gets or loses; `off`").many(),
     words("proxy_ignore_headers", REQUEST, 1..=ANY, "", "orders of the upstream that are not obeyed"),
     words("proxy_redirect", REQUEST, 1..=2, "default", "how Location and Refresh are rewritten").many(),
+    one("proxy_socket_keepalive", REQUEST, Kind::Flag, "off", "TCP keepalive on connections to upstreams"),
+    one(
+        "proxy_protocol",
+        REQUEST,
+        Kind::Choice(&["off", "on", "v1", "v2"]),
+        "off",
+        "ours (nginx has it for streams): tell upstreams the client's address in the PROXY protocol, version 1 (`on`) or 2; \
+         such a connection serves one request",
+    ),
     one("proxy_bind", REQUEST, Kind::Words, "off", "local address for upstream connections"),
 ];

@@ -107,7 +107,7 @@ impl Refusal {
     pub fn status(self) -> u16 {
         match self {
             Refusal::RequestLineTooLong => 414,
-            Refusal::HeaderTooLarge => 494,
+            Refusal::HeaderTooLarge | Refusal::TooManyFields => 494,
             Refusal::Version => 505,
             Refusal::TransferEncodingUnknown => 501,
             Refusal::Expectation => 417,

@@ -102,6 +102,21 @@ proptest! {
     }
 
     #[test]
+    fn what_is_told_is_what_is_read(
+        is_v1: bool, source: (std::net::IpAddr, u16), destination: (std::net::IpAddr, u16), is_known: bool,
+    ) {
+        let end = |(ip, port): (IpAddr, u16)| SocketAddr::new(ip.to_canonical(), port);
+        let (source, destination) = (end(source), end(destination));
+        let version = if is_v1 { Version::V1 } else { Version::V2 };
+        let data = header(version, is_known.then_some((source, destination)));
+        let (read, taken) = read(&data, 1000).unwrap().unwrap();
+        prop_assert_eq!(taken, data.len());
+        let told = read.route.map(|route| (route.source, route.destination));
+        let can_be_told = is_known && source.is_ipv4() == destination.is_ipv4();
+        prop_assert_eq!(told, can_be_told.then_some((source, destination)));
+    }
+
+    #[test]
     fn no_values_panic(tlvs in proptest::collection::vec(any::<u8>(), 0..60), name in "(ssl_)?(0x)?[a-f0-9]{0,6}|alpn|ssl|ssl_verify|ssl_cn") {
         let _ = Header { route: None, tlvs }.tlv(&name);
     }
