@@ -31,7 +31,7 @@ use bus::Bus;
 use hub::Hub;
 use metrics::ChatMetrics;
 
-pub use hub::{Busy, Seat, StreamWatch};
+pub use hub::{Busy, ReaderSeat, Seat, StreamWatch};
 
 /// What the operator may set about chat.
 #[derive(Debug, Clone)]
@@ -133,7 +133,7 @@ impl Chat {
         self.send(Envelope::Message { session: message.session_id, offset: message.offset, frame: &frame });
     }
 
-    /// Closes the sockets of somebody who is no member any more: here at once, on other replicas when they hear of it
+    /// Closes the sockets of somebody who is no member any more, and ends the answers that it reads: here at once, on other replicas when they hear of it
     /// or at their next comparison.
     pub fn member_removed(&self, session: Uuid, user: Uuid) {
         self.shared.hub.on_removed(session, Some(user));
@@ -168,6 +168,11 @@ impl Chat {
     pub fn stream_failed(&self, session: Uuid, stream: Uuid, code: &str, detail: &str) {
         let frame = ServerFrame::Error { code, detail, client_msg_id: None }.encode();
         self.send(Envelope::Token { session, stream, frame: &frame });
+    }
+
+    /// One who reads an answer in this session; see [`ReaderSeat::is_removed`].
+    pub fn seat_reader(&self, session: Uuid, user: Uuid) -> ReaderSeat {
+        self.shared.hub.seat_reader(session, user)
     }
 
     /// Wakes up whenever a token of this stream is published by any replica.

@@ -31,6 +31,10 @@ impl<T: DeserializeOwned> FromRequest<App> for Body<T> {
                 413 => Error::TooLarge { limit: BODY_LEN_MAX },
                 _ => Error::unprocessable("body", "it could not be read to its end"),
             })?;
+        // All bodies are objects; serde would take an array too, field by field.
+        if bytes.trim_ascii_start().starts_with(b"[") {
+            return Err(Error::unprocessable("body", "expected an object, not an array"));
+        }
         serde_json::from_slice(&bytes).map(Self).map_err(|cause| json_error(&cause))
     }
 }
@@ -71,6 +75,20 @@ impl<T: DeserializeOwned> FromRequestParts<App> for Params<T> {
         match Query::<T>::from_request_parts(parts, app).await {
             Ok(Query(params)) => Ok(Self(params)),
             Err(refused) => Err(Error::unprocessable("query", refused.body_text())),
+        }
+    }
+}
+
+/// What stands in the path. What cannot be read names nothing that there is.
+pub struct Path<T>(pub T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T> {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
+        match axum::extract::Path::<T>::from_request_parts(parts, state).await {
+            Ok(axum::extract::Path(found)) => Ok(Self(found)),
+            Err(_) => Err(Error::not_found("nothing has such a name")),
         }
     }
 }

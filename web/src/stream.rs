@@ -161,10 +161,9 @@ impl Streams {
         if self.lock_live().contains_key(&question.id) {
             return false;
         }
-        match self.answer(question).await {
-            Ok(None) => self.shared.record.claim(question.id).await.unwrap_or(true),
-            Ok(Some(_)) | Err(_) => false,
-        }
+        // The lease first: a maker gives it up when its answer is stored, so that the look comes after that.
+        let claimed = self.shared.record.claim(question.id).await;
+        claimed != Some(false) && matches!(self.answer(question).await, Ok(None))
     }
 
     /// The stored answer to a question, with a token that lets its reader see it everywhere.

@@ -216,3 +216,30 @@ async fn an_answer_that_streams_to_an_ended_login_ends_with_the_next_token() {
     }
     replica.kill();
 }
+
+#[tokio::test]
+async fn an_answer_that_streams_to_a_removed_member_ends_with_the_next_token() {
+    let world = World::start().await;
+    let slow = [("RESPONDER_PACE", "100"), ("CHAT_COMPARE_PERIOD", "600000")];
+    let (one, two) = (world.replica_with("web-1", &slow).await, world.replica_with("web-2", &slow).await);
+    let (ann, bob) = (world.user("ann").await, world.user("bob").await);
+    let owner = one.client_of(&ann);
+    let id = private_session(&owner, &bob).await;
+    let guest = two.client_of(&bob);
+    let content = "a question whose answer has many words";
+    let question = json!({"session_id": id, "content": content, "client_msg_id": "k1"});
+    let mut events = Events::post(&guest, "/messages/stream/", &question).await;
+    let start = events.next_of("start").await;
+    events.next_of("token").await;
+    remove(&owner, &id, &bob).await;
+    while let Some(event) = events.next().await {
+        assert_eq!(event.name, "token", "the stream ends before its answer does");
+    }
+    let path = format!("/messages/stream/{}", start.data["stream_id"].as_str().unwrap());
+    assert_eq!(guest.get(&path).await.status, 403);
+    // Nor does the same question, sent again under its key, bring the answer.
+    let again = guest.post("/messages/stream/", &question).await;
+    assert_eq!(again.status, 403, "{again:?}");
+    one.kill();
+    two.kill();
+}

@@ -41,6 +41,29 @@ async fn resume(replica: &Replica, user: &User, stream: &str, last: Option<&str>
 }
 
 #[tokio::test]
+async fn a_question_sent_again_under_an_idempotency_key_is_stored_once_and_has_one_answer() {
+    let world = World::start().await;
+    let replica = world.replica_with("web-1", &[("RESPONDER_PACE", "1")]).await;
+    let ann = world.user("ann").await;
+    let id = session(&replica, &ann).await;
+    let body = json!({"session_id": id, "content": QUESTION});
+    let client = replica.client_of(&ann).with_header("Idempotency-Key", "k1");
+    let mut streams = Vec::new();
+    for _ in 0..2 {
+        let mut events = Events::post(&client, "/messages/stream/", &body).await;
+        streams.push(events.next_of("start").await.data["stream_id"].clone());
+        assert_eq!(events.tokens().await, tokens_of(QUESTION));
+    }
+    assert_eq!(streams[0], streams[1]);
+    let path = format!("/api/sessions/{id}/messages");
+    assert_eq!(client.get(&path).await.at("/items").as_array().unwrap().len(), 2, "one question, one answer");
+    let other = json!({"session_id": id, "content": QUESTION, "client_msg_id": "k2"});
+    let refused = client.post("/messages/stream/", &other).await;
+    assert_eq!(refused.status, 422, "two names for one message: {refused:?}");
+    replica.stop().await;
+}
+
+#[tokio::test]
 async fn an_answer_is_sent_as_it_is_made_and_stored_when_it_is_done() {
     let world = World::start().await;
     let replica = world.replica_with("web-1", &[("RESPONDER_PACE", "20")]).await;

@@ -3,6 +3,7 @@
 
 mod endpoint;
 mod events;
+mod socket;
 mod world;
 
 use std::time::{Duration, Instant};
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 use endpoint::{Ending, Endpoint};
 use events::Events;
 use serde_json::json;
+use socket::Socket;
 use web::logic::{builtin_answer, tokens_out};
 use world::process::Process;
 use world::programs::until;
@@ -71,6 +73,34 @@ async fn another_replica_takes_over_within_three_seconds_and_no_token_is_lost_or
     let list = survivor.client_of(&ann).get(&format!("/api/sessions/{id}/messages")).await;
     assert_eq!(list.at("/items").as_array().unwrap().len(), 2, "one question, one answer");
     survivor.stop().await;
+}
+
+#[tokio::test]
+async fn a_maker_that_stood_still_and_comes_back_shows_the_room_no_token_again() {
+    let world = World::start().await;
+    let pace = &[("RESPONDER_PACE", "60")];
+    let other = world.replica_with("web-2", pace).await;
+    let ann = world.user("ann").await;
+    let maker = Process::start(&world, "web-1", pace).await;
+    let id = session(&maker.client_of(&ann)).await;
+    let mut member = Socket::open(&other, &id, &ann.token).await;
+    let (mut events, _) = ask(&maker.client_of(&ann), &id).await;
+    let mut indices = Vec::new();
+    while indices.len() < 4 {
+        indices.push(member.frame("token").await["i"].as_u64().unwrap());
+    }
+    maker.freeze();
+    // What was under way, and then what the other replica makes.
+    while indices.last().is_none_or(|last| *last < 20) {
+        indices.push(member.frame("token").await["i"].as_u64().unwrap());
+    }
+    maker.thaw();
+    member.frame("stream.done").await;
+    events.next_of("done").await;
+    indices.extend(member.seen("token").iter().map(|token| token["i"].as_u64().unwrap()));
+    let whole = tokens_out::split(&builtin_answer::answer(QUESTION)).len() as u64;
+    assert_eq!(indices, (0..whole).collect::<Vec<u64>>());
+    other.stop().await;
 }
 
 #[tokio::test]

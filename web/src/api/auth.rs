@@ -1,7 +1,7 @@
 //! Registration, login, refresh, logout, tickets, and the list of places where one is logged in.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -11,7 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 use crate::app::App;
 use crate::auth::{ACCESS_LIFETIME, Identity, RefreshToken, TICKET_LIFETIME};
 use crate::error::{Error, Problem};
-use crate::extract::{Body, Origin, Page, Params, id_mark, path_id};
+use crate::extract::{Body, Origin, Page, Params, Path, id_mark, path_id};
 use crate::logic::accounts;
 use crate::logic::pages::{self, List};
 use crate::store::logins::{Login, NewLogin, Rotation};

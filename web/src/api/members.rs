@@ -1,7 +1,7 @@
 //! Members of a session: join, add, list, remove.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
 use serde::Deserialize;
@@ -11,7 +11,7 @@ use super::sessions::{find, member, owner};
 use crate::app::App;
 use crate::auth::Identity;
 use crate::error::{Error, Problem};
-use crate::extract::{Body, Page, Params, id_mark, path_id};
+use crate::extract::{Body, Page, Params, Path, id_mark, path_id};
 use crate::logic::message::Author;
 use crate::logic::pages::{self, List};
 use crate::replicas::Reading;

@@ -1,7 +1,7 @@
 //! Messages: store one, once; read them by offset.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use http::header::HeaderName;
 use http::{HeaderMap, HeaderValue, StatusCode};
@@ -13,7 +13,7 @@ use super::sessions::{find, member};
 use crate::app::App;
 use crate::auth::Identity;
 use crate::error::{Error, Problem};
-use crate::extract::{Body, Page, Params};
+use crate::extract::{Body, Page, Params, Path};
 use crate::logic::message::{Message, Offset, Role, check_client_msg_id, check_content};
 use crate::logic::pages::List;
 use crate::replicas::{Reading, stamped};
@@ -126,7 +126,7 @@ pub async fn list(
 }
 
 /// The key of the body or of the header.
-fn key_of<'a>(headers: &'a HeaderMap, in_body: Option<&'a str>) -> Result<Option<&'a str>, Error> {
+pub fn key_of<'a>(headers: &'a HeaderMap, in_body: Option<&'a str>) -> Result<Option<&'a str>, Error> {
     let in_header = match headers.get(IDEMPOTENCY_KEY) {
         None => None,
         Some(value) => Some(value.to_str().map_err(|_| {

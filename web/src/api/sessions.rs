@@ -1,7 +1,7 @@
 //! Sessions: make, list, look at, change, delete.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
 use serde::Deserialize;
@@ -10,7 +10,7 @@ use utoipa::{IntoParams, ToSchema};
 use crate::app::App;
 use crate::auth::Identity;
 use crate::error::{Error, Problem};
-use crate::extract::{Body, Page, Params, id_mark};
+use crate::extract::{Body, Page, Params, Path, id_mark};
 use crate::logic::accounts;
 use crate::logic::pages::{self, List};
 use crate::replicas::Reading;

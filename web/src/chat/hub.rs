@@ -4,6 +4,7 @@
 mod logins;
 mod member;
 mod membership;
+mod readers;
 mod writers;
 
 use std::collections::HashMap;
@@ -32,9 +33,11 @@ use super::metrics::ChatMetrics;
 use super::presence::Changes;
 
 pub use member::{Member, Seat, Written};
+pub use readers::ReaderSeat;
 
 use logins::Logins;
 use membership::Reservations;
+use readers::Readers;
 use writers::Writers;
 
 /// Rows of one range read: about 100 KiB of usual messages.
@@ -57,6 +60,7 @@ pub struct Hub {
     rooms: Mutex<HashMap<Uuid, Arc<RoomCell>>>,
     streams: Mutex<HashMap<Uuid, Weak<Notify>>>,
     logins: Logins,
+    readers: Readers,
     writers: Writers,
     pub(super) changes: Changes,
     next_member: AtomicU64,
@@ -96,6 +100,7 @@ impl Hub {
             rooms: Mutex::default(),
             streams: Mutex::default(),
             logins: Logins::default(),
+            readers: Readers::default(),
             changes: Changes::default(),
             next_member: AtomicU64::new(1),
             connections: AtomicUsize::new(0),
@@ -147,6 +152,10 @@ impl Hub {
         if let Envelope::Token { stream, .. } = envelope {
             self.wake_stream(*stream);
         }
+        if let Envelope::Removed { session, user } = *envelope {
+            // Also where nobody of the room sits: an answer may stream to somebody who has no socket.
+            return self.on_removed(session, user);
+        }
         let Some(cell) = self.room(envelope.session()) else { return };
         match *envelope {
             Envelope::Message { offset, frame, .. } => {
@@ -163,7 +172,7 @@ impl Hub {
                 let frame = Frame::text(frame);
                 cell.lock().handles().for_each(|member| member.push_passing(frame.clone()));
             }
-            Envelope::Removed { session, user } => self.on_removed(session, user),
+            Envelope::Removed { .. } => {}
         }
     }
 

@@ -51,6 +51,10 @@ struct Raw {
 impl ClientFrame {
     /// Reads one text frame.
     pub fn parse(text: &str) -> Result<ClientFrame, Refusal> {
+        // serde would take an array too, field by field.
+        if text.trim_start().starts_with('[') {
+            return Err(Refusal::new("bad_json", "a frame is a JSON object, not an array".into()));
+        }
         let raw: Raw = serde_json::from_str(text).map_err(|error| {
             Refusal::new("bad_json", format!("the frame is not the JSON that is expected: {error}"))
         })?;
@@ -180,6 +184,7 @@ mod tests {
         assert_eq!(parse(r#"{"type":"ask","client_msg_id":"c1","content":"hi"}"#), ClientFrame::Ask(draft));
         assert_eq!(parse(r#"{"type":"typing"}"#), ClientFrame::Typing);
         assert_eq!(parse(r#"{"type":"ping","later":1}"#), ClientFrame::Ping);
+        assert_eq!(refusal(r#" ["message.send","c1","hi",null]"#).code, "bad_json");
         let refresh = ClientFrame::AuthRefresh { token: "t".into() };
         assert_eq!(parse(r#"{"type":"auth.refresh","token":"t"}"#), refresh);
     }

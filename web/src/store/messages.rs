@@ -7,9 +7,12 @@ use sqlx::{FromRow, Row};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::sessions::SessionReads;
 use super::{Db, violates};
 use crate::error::Error;
 use crate::logic::message::{Author, Message, Offset, Role};
+
+const NO_MEMBER: &str = "you are no member of this session";
 
 /// What is to be stored.
 #[derive(Debug, Clone, Copy)]
@@ -236,6 +239,12 @@ impl<'a> Messages<'a> {
             if message.content != new.content || message.role != new.role {
                 return Err(Error::IdempotencyMismatch);
             }
+            // Who was removed since may not have its message again: the answer to it would come with it.
+            if let Some(author) = new.author
+                && !SessionReads::new(self.db).is_member(new.session_id, author).await?
+            {
+                return Err(Error::forbidden(NO_MEMBER));
+            }
             return Ok(Appended { message, replayed: true });
         }
         let exists: bool = self
@@ -248,7 +257,7 @@ impl<'a> Messages<'a> {
             })
             .await?;
         Err(match exists {
-            true => Error::forbidden("you are no member of this session"),
+            true => Error::forbidden(NO_MEMBER),
             false => Error::not_found("there is no such session"),
         })
     }

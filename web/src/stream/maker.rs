@@ -196,14 +196,19 @@ async fn tell(streams: &Streams, live: &Live, stream: Uuid, known_len: usize) {
         if !tokens.is_empty() {
             let start = recorded;
             // Less than `start` when Redis lost all it had: then everything is recorded again.
-            recorded = record.append(stream, start, &tokens).await.unwrap_or(start);
+            let (before, after) = record.append(stream, start, &tokens).await.unwrap_or((start, start));
+            recorded = after;
+            // What another maker recorded, it has shown.
+            shown = shown.max(before);
             for (token, i) in tokens.iter().zip(start..).filter(|(_, i)| *i >= shown) {
                 chat.token(live.session, stream, i, token);
             }
             shown = shown.max(start + tokens.len());
         }
         if let Some(outcome) = outcome {
-            record.finish(stream, &outcome).await;
+            if !record.finish(stream, &outcome).await {
+                return;
+            }
             match outcome {
                 Outcome::Done(answer) => chat.stream_done(live.session, stream, answer.offset),
                 Outcome::Failed { code, detail } => chat.stream_failed(live.session, stream, &code, &detail),

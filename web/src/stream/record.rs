@@ -25,14 +25,16 @@ const SWEEP_LEN: usize = 16;
 /// Streams that are being made anywhere, by the time at which their lease ends, in ms.
 const RUNNING: &str = "arena:streams:running";
 
-/// Appends only where the record ends: of two makers, one that was thought dead, each token is recorded once.
+/// Appends only where the record ends: of two makers, one that was thought dead, each token is recorded once. Gives
+/// where it ended before and where it ends now.
 const APPEND: &str = r"
-local at, start = redis.call('LLEN', KEYS[1]), tonumber(ARGV[1])
+local before, start = redis.call('LLEN', KEYS[1]), tonumber(ARGV[1])
+local at = before
 for i = 2, #ARGV do
   if start + i - 2 == at then redis.call('RPUSH', KEYS[1], ARGV[i]); at = at + 1 end
 end
 redis.call('PEXPIRE', KEYS[1], 900000)
-return at
+return {before, at}
 ";
 
 #[derive(Clone)]
@@ -85,8 +87,8 @@ impl Record {
         self.tell(&pipeline).await;
     }
 
-    /// Records tokens `start…`; gives how many the record has, `None` when Redis is away.
-    pub async fn append(&self, stream: Uuid, start: usize, tokens: &[Arc<str>]) -> Option<usize> {
+    /// Records tokens `start…`; gives how many the record had and has, `None` when Redis is away.
+    pub async fn append(&self, stream: Uuid, start: usize, tokens: &[Arc<str>]) -> Option<(usize, usize)> {
         const PATIENCE: Duration = Duration::from_secs(1);
         let mut call = self.append.key(key(stream, "tokens"));
         call.arg(start);
@@ -97,8 +99,9 @@ impl Record {
         tokio::time::timeout(PATIENCE, call.invoke_async(&mut connection)).await.ok()?.ok()
     }
 
-    /// Notes the end; from now on the record lives as long as a stream can be resumed.
-    pub async fn finish(&self, stream: Uuid, outcome: &Outcome) {
+    /// Notes the end; from now on the record lives as long as a stream can be resumed. False when another maker had noted
+    /// that the answer is stored.
+    pub async fn finish(&self, stream: Uuid, outcome: &Outcome) -> bool {
         let fields = match outcome {
             Outcome::Done(answer) => vec![("state", "done".into()), ("offset", answer.offset.to_string())],
             Outcome::Failed { code, detail } => {
@@ -107,6 +110,8 @@ impl Record {
         };
         let mut pipeline = redis::pipe();
         pipeline
+            .atomic()
+            .hget(key(stream, "meta"), "state")
             .hset_multiple(key(stream, "meta"), &fields)
             .ignore()
             .pexpire(key(stream, "meta"), millis(self.kept))
@@ -117,7 +122,13 @@ impl Record {
             .ignore()
             .zrem(RUNNING, stream.to_string())
             .ignore();
-        self.tell(&pipeline).await;
+        match self.ask::<(Option<String>,)>(&pipeline).await {
+            Ok((before,)) => before.as_deref() != Some("done"),
+            Err(cause) => {
+                tracing::debug!(%cause, "the end of a stream could not be recorded: {cause}");
+                true
+            }
+        }
     }
 
     /// Forgets a stream that cannot be.

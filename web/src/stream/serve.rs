@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::{Stream, StreamExt as _, stream};
@@ -14,10 +14,12 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::reader::{Item, Reader};
+use crate::api::messages::key_of;
 use crate::app::App;
 use crate::auth::Identity;
+use crate::chat::ReaderSeat;
 use crate::error::{self, Error, Problem};
-use crate::extract::Body;
+use crate::extract::{Body, Path};
 use crate::limits::Place;
 use crate::logic::message::{self, Role};
 use crate::logic::tokens_out;
@@ -37,7 +39,8 @@ pub struct Question {
     /// The session's UUID or slug.
     session_id: String,
     content: String,
-    /// Sent again with the same id, the question is stored once and its one answer is streamed.
+    /// Sent again with the same id, the question is stored once and its one answer is streamed. The header
+    /// `Idempotency-Key` does the same.
     client_msg_id: Option<String>,
 }
 
@@ -54,7 +57,8 @@ pub struct AnswerEvent {
 }
 
 /// Stores a question and streams its answer as `text/event-stream`: `message`, `start`, `token` …, `done` or `error`.
-#[utoipa::path(post, path = "/messages/stream/", tag = "messages", request_body = Question, responses(
+#[utoipa::path(post, path = "/messages/stream/", tag = "messages", request_body = Question,
+    params(("Idempotency-Key" = Option<String>, Header)), responses(
     (status = 200, description = "events, sent as made", content_type = "text/event-stream", body = AnswerEvent),
     (status = 401, body = Problem), (status = 403, body = Problem), (status = 404, body = Problem),
     (status = 413, body = Problem), (status = 415, body = Problem), (status = 422, body = Problem),
@@ -62,6 +66,7 @@ pub struct AnswerEvent {
 pub async fn ask(
     State(app): State<App>,
     identity: Identity,
+    headers: HeaderMap,
     Body(question): Body<Question>,
 ) -> Result<Response, Error> {
     // While others may still ask here, they are served: a balancer does not send a POST again to somebody else.
@@ -71,17 +76,16 @@ pub async fn ask(
     }
     let place = app.limits.bulkheads.streams.enter().await?;
     message::check_content(&question.content).map_err(|advice| Error::unprocessable("content", advice))?;
-    if let Some(id) = &question.client_msg_id {
-        message::check_client_msg_id(id).map_err(|advice| Error::unprocessable("client_msg_id", advice))?;
-    }
+    let key = key_of(&headers, question.client_msg_id.as_deref())?;
     let session = app.store.sessions().find(&question.session_id).await?;
     let session = session.ok_or_else(|| Error::not_found("there is no such session"))?;
+    let seat = app.chat.seat_reader(session.id, identity.user_id);
     let new = NewMessage {
         session_id: session.id,
         author: Some(identity.user_id),
         role: Role::User,
         content: &question.content,
-        client_msg_id: question.client_msg_id.as_deref(),
+        client_msg_id: key,
     };
     let mut appended = app.store.messages().append(new).await?;
     appended.message.ct = app.databases.token().await;
@@ -92,7 +96,7 @@ pub async fn ask(
     let opening = [event("message", &question), event("start", &json!({ "stream_id": question.id }))];
     let reader = Reader::new(&app.streams, question, 0);
     let events = stream::iter(opening).chain(following(reader));
-    Ok(stamped(respond(&app, &identity, events, place), token.as_deref()))
+    Ok(stamped(respond(&app, &identity, events, (place, seat)), token.as_deref()))
 }
 
 /// Goes on after the event that `Last-Event-ID` names, on any replica, until 10 minutes after the end.
@@ -121,22 +125,24 @@ pub async fn resume(
     };
     let question = app.store.messages().by_id(stream_id).await?.filter(|found| found.role == Role::User);
     let question = question.ok_or_else(gone)?;
+    let seat = app.chat.seat_reader(question.session_id, identity.user_id);
     if !app.store.sessions().is_member(question.session_id, identity.user_id).await? {
         return Err(Error::forbidden("you are no member of this session"));
     }
     let reader = Reader::resume(&app.streams, question, next).await?;
-    Ok(respond(&app, &identity, following(reader), place))
+    Ok(respond(&app, &identity, following(reader), (place, seat)))
 }
 
 fn respond(
     app: &App,
     who: &Identity,
     events: impl Stream<Item = Event> + Send + 'static,
-    place: Place,
+    (place, seat): (Place, ReaderSeat),
 ) -> Response {
     let (auth, login) = (app.auth.clone(), who.login_id);
-    // Who comes back with `Last-Event-ID` is told why: 401.
-    let events = events.take_while(move |_| std::future::ready(!auth.revoked().contains(login)));
+    // Who comes back with `Last-Event-ID` is told why: 401 or 403.
+    let may_read = move || !auth.revoked().contains(login) && !seat.is_removed();
+    let events = events.take_while(move |_| std::future::ready(may_read()));
     let alive = KeepAlive::new().interval(app.streams.shared.settings.heartbeat).text("alive");
     let events = events.map(move |event| {
         // Held as long as the stream lasts, or its client stays.

@@ -51,6 +51,11 @@ impl Process {
         shell(&format!("kill -STOP {}", self.child.id()));
     }
 
+    /// SIGCONT: it goes on as if nothing had been.
+    pub fn thaw(&self) {
+        shell(&format!("kill -CONT {}", self.child.id()));
+    }
+
     /// SIGKILL: it has no time for a word to anybody.
     pub fn kill(mut self) {
         self.end();

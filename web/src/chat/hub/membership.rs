@@ -68,8 +68,10 @@ impl RoomCell {
 }
 
 impl Hub {
-    /// Closes the sockets here of one who is no member any more; without a user, of all: the session is gone.
+    /// Closes the sockets here of one who is no member any more, and ends the answers that stream to it; without a user,
+    /// of all: the session is gone.
     pub fn on_removed(&self, session: Uuid, user: Option<Uuid>) {
+        self.readers.remove(session, |id| user.is_none_or(|user| user == id));
         if let Some(cell) = self.room(session) {
             cell.remove(|id| user.is_none_or(|user| user == id));
         }
@@ -77,6 +79,9 @@ impl Hub {
 
     /// Compares all rooms with the database; what the bus lost, messages and removals, is found here.
     pub async fn compare(self: &Arc<Self>) {
+        if let Err(cause) = self.compare_readers().await {
+            tracing::warn!(%cause, "readers of answers could not be compared: {cause}");
+        }
         let cells: Vec<Arc<RoomCell>> = self.lock_rooms().values().cloned().collect();
         for chunk in cells.chunks(CHUNK_LEN) {
             // Who may not read is closed before the messages that it may have missed are delivered.
@@ -91,16 +96,26 @@ impl Hub {
         }
     }
 
+    async fn compare_readers(&self) -> Result<(), Error> {
+        let (sessions, users) = self.readers.all();
+        self.remove_strangers(&sessions, &users).await
+    }
+
     async fn compare_members(&self, chunk: &[Arc<RoomCell>]) -> Result<(), Error> {
         let seated = |cell: &Arc<RoomCell>| {
             let users: Vec<Uuid> = cell.users().keys().copied().collect();
             users.into_iter().map(|user| (cell.session, user)).collect::<Vec<_>>()
         };
         let (sessions, users): (Vec<Uuid>, Vec<Uuid>) = chunk.iter().flat_map(seated).unzip();
+        self.remove_strangers(&sessions, &users).await
+    }
+
+    /// Of these users, each at the place of its session, those who are no members.
+    async fn remove_strangers(&self, sessions: &[Uuid], users: &[Uuid]) -> Result<(), Error> {
         if users.is_empty() {
             return Ok(());
         }
-        for (session, user) in self.store().sessions().strangers(&sessions, &users).await? {
+        for (session, user) in self.store().sessions().strangers(sessions, users).await? {
             self.on_removed(session, Some(user));
         }
         Ok(())
