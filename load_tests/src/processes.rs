@@ -47,6 +47,23 @@ impl Process {
             .with_context(|| format!("cannot send {signal} to {}", self.command))
     }
 
+    /// SIGSTOP; returns once each of its threads stands still, which on a busy machine is some time later.
+    ///
+    /// # Errors
+    /// As of [`Process::signal`], or a thread goes on all the same.
+    pub async fn freeze(self, limit: Duration) -> anyhow::Result<()> {
+        self.signal(Signal::SIGSTOP)?;
+        let began = Instant::now();
+        while !stands_still(self.pid) {
+            if began.elapsed() > limit {
+                self.signal(Signal::SIGCONT)?;
+                anyhow::bail!("process {} does not stand still", self.pid);
+            }
+            sleep(ASK_EVERY).await;
+        }
+        Ok(())
+    }
+
     /// Waits until it is no more.
     pub async fn gone(self, limit: Duration) -> anyhow::Result<Duration> {
         let began = Instant::now();
@@ -100,6 +117,16 @@ pub async fn healthy(site: &Site, replica: &Replica, limit: Duration) -> anyhow:
         );
         sleep(ASK_EVERY).await;
     }
+}
+
+/// Each of its threads is stopped.
+fn stands_still(pid: u32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let mut states = threads.map(|thread| {
+        let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+    });
+    states.all(|is_stopped| is_stopped)
 }
 
 /// Also where nobody reaps it, as the first process of a container may fail to do: a zombie without other threads.

@@ -40,7 +40,7 @@ async fn a_message_whose_replica_dies_between_commit_and_publish_reaches_everybo
             .await
     })
     .await;
-    victim.freeze();
+    victim.freeze().await;
     locker.execute("COMMIT").await.unwrap();
     until("the message is committed", SOON, async || counts("SELECT EXISTS (SELECT 1 FROM messages)").await)
         .await;

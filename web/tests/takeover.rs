@@ -89,7 +89,7 @@ async fn a_maker_that_stood_still_and_comes_back_shows_the_room_no_token_again()
     while indices.len() < 4 {
         indices.push(member.frame("token").await["i"].as_u64().unwrap());
     }
-    maker.freeze();
+    maker.freeze().await;
     // What was under way, and then what the other replica makes.
     while indices.last().is_none_or(|last| *last < 20) {
         indices.push(member.frame("token").await["i"].as_u64().unwrap());

@@ -54,7 +54,8 @@ impl Balancer {
         let mut balancer = Balancer { folder, port, child };
         let start = Instant::now();
         let pid = balancer.folder.path().join("pid");
-        while TcpStream::connect(("127.0.0.1", port)).is_err() || !pid.exists() {
+        // One connection and no more: those that were tried and left are connections of a worker's too.
+        while !pid.exists() || TcpStream::connect(("127.0.0.1", port)).is_err() {
             assert!(
                 balancer.child.try_wait().unwrap().is_none(),
                 "the balancer ended: {}",

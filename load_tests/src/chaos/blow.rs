@@ -47,7 +47,7 @@ pub async fn strike(case: Case, site: &Site, stage: &Stage, frozen: Duration) ->
         }
         Case::RedisFrozen => {
             let redis = Process::of_redis(site)?;
-            redis.signal(Signal::SIGSTOP)?;
+            redis.freeze(BACK_LIMIT).await?;
             sleep(frozen).await;
             redis.signal(Signal::SIGCONT)?;
             Ok(format!("Redis frozen for {} s", frozen.as_secs()))

@@ -51,7 +51,7 @@ pub async fn strike(site: &Site, stage: &Stage) -> anyhow::Result<String> {
     })
     .await?;
     let process = Process::of_replica(victim)?;
-    process.signal(Signal::SIGSTOP)?;
+    process.freeze(STEP_LIMIT).await?;
     locker.batch_execute("COMMIT").await?;
     let stored = until("the message is committed", async || is_stored(&seer, session).await).await;
     // Whatever came of it: a stopped replica must not stay so.

@@ -46,9 +46,19 @@ impl Process {
         self.client().with_token(&user.token)
     }
 
-    /// SIGSTOP: it stands still, its connections stay.
-    pub fn freeze(&self) {
+    /// SIGSTOP: when this returns each of its threads stands still; its connections stay.
+    pub async fn freeze(&self) {
         shell(&format!("kill -STOP {}", self.child.id()));
+        until("the process stands still", START_MAX, async || self.stands_still()).await;
+    }
+
+    fn stands_still(&self) -> bool {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        threads.flatten().all(|thread| {
+            // The state follows the name, which stands in parentheses.
+            let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+        })
     }
 
     /// SIGCONT: it goes on as if nothing had been.
