@@ -1,14 +1,21 @@
 //! The connection to Redis. Redis may be away: every question has a short limit, and callers go on without it. Where
-//! Sentinels tell who the master is, the connection follows it.
+//! Sentinels tell who the master is, the connection follows it; in a cluster each question goes to the node that has its
+//! key.
+
+mod cluster;
+mod parts;
 
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use chassis::tasks::Tasks;
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{Client, FromRedisValue, Pipeline, RedisError, RedisResult, TlsCertificates};
+use redis::aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig};
+use redis::{
+    Client, Cmd, FromRedisValue, Pipeline, RedisError, RedisFuture, RedisResult, TlsCertificates, Value,
+};
 
-use crate::settings::{self, Sentinels};
+use crate::settings::{self, RedisLayout, Sentinels};
+use cluster::Cluster;
 
 /// Redis answers in well under a millisecond; one that takes this long counts as away.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(750);
@@ -24,7 +31,20 @@ pub struct RedisLink {
 
 struct Shared {
     settings: settings::Redis,
-    server: RwLock<Server>,
+    servers: Servers,
+}
+
+/// Who is asked.
+enum Servers {
+    One(RwLock<Server>),
+    Cluster(Cluster),
+}
+
+/// The shared connection, for one question.
+#[derive(Clone)]
+pub enum Connection {
+    One(ConnectionManager),
+    Cluster(Cluster),
 }
 
 /// The server that is talked to now.
@@ -41,35 +61,69 @@ impl RedisLink {
     /// # Errors
     /// The URL or the certificates are not understood; they are not repeated, as they may hold a password.
     pub fn new(settings: &settings::Redis) -> Result<Self, String> {
-        let server = Server::open(settings, &settings.address).map_err(|_| {
+        let servers = match &settings.layout {
+            RedisLayout::Cluster(nodes) => Cluster::new(settings, nodes).map(Servers::Cluster),
+            RedisLayout::Single | RedisLayout::Sentinels(_) => {
+                Server::open(settings, &settings.address).map(|server| Servers::One(RwLock::new(server)))
+            }
+        };
+        let servers = servers.map_err(|_| {
             "REDIS_URL or REDIS_TLS_CA: not understood; write redis[s]://[[USER]:PASSWORD@]HOST[:PORT][/DB], and \
              certificates as PEM"
                 .to_owned()
         })?;
-        Ok(Self { shared: Arc::new(Shared { settings: settings.clone(), server: RwLock::new(server) }) })
+        Ok(Self { shared: Arc::new(Shared { settings: settings.clone(), servers }) })
     }
 
-    /// For those who need connections of their own, such as subscribers. Ask again for each connection.
-    pub fn client(&self) -> Client {
-        self.server().client
+    /// For those who need connections of their own, such as subscribers. Ask again for each connection: in a cluster it
+    /// is the next node's turn, and each node hears what is published on any.
+    ///
+    /// # Errors
+    /// The cluster names a node by something that is no address.
+    pub fn client(&self) -> RedisResult<Client> {
+        match &self.shared.servers {
+            Servers::One(server) => Ok(read(server).client),
+            Servers::Cluster(cluster) => client_at(&self.shared.settings, &cluster.next_node()),
+        }
     }
 
     /// The shared connection.
-    pub fn connection(&self) -> ConnectionManager {
-        self.server().manager
+    pub fn connection(&self) -> Connection {
+        match &self.shared.servers {
+            Servers::One(server) => Connection::One(read(server).manager),
+            Servers::Cluster(cluster) => Connection::Cluster(cluster.clone()),
+        }
     }
 
     /// `host:port`, for people.
     pub fn address(&self) -> Arc<str> {
-        self.server().address
+        match &self.shared.servers {
+            Servers::One(server) => read(server).address,
+            Servers::Cluster(_) => self.shared.settings.address.as_str().into(),
+        }
     }
 
-    /// Keeps up with the master that the Sentinels name; comes back at once where there are none.
+    /// Whether keys of different slots are on different servers, where no transaction and no script reaches both.
+    pub fn is_cluster(&self) -> bool {
+        matches!(self.shared.servers, Servers::Cluster(_))
+    }
+
+    /// Keeps up with the master that the Sentinels name, or with the nodes of a cluster; comes back at once where there
+    /// are neither.
     pub async fn follow(&self, tasks: &Tasks) {
-        let Some(sentinels) = &self.shared.settings.sentinels else { return };
+        match (&self.shared.servers, &self.shared.settings.layout) {
+            (Servers::Cluster(cluster), _) => cluster.follow(tasks).await,
+            (Servers::One(server), RedisLayout::Sentinels(sentinels)) => {
+                self.follow_master(server, sentinels, tasks).await;
+            }
+            (Servers::One(_), RedisLayout::Single | RedisLayout::Cluster(_)) => {}
+        }
+    }
+
+    async fn follow_master(&self, server: &RwLock<Server>, sentinels: &Sentinels, tasks: &Tasks) {
         loop {
             match master(sentinels).await {
-                Some(address) => self.move_to(&address),
+                Some(address) => self.move_to(server, &address),
                 None => tracing::debug!("no Sentinel names the master {}", sentinels.master),
             }
             tokio::select! {
@@ -82,56 +136,78 @@ impl RedisLink {
     /// Sends a pipeline; the limit covers reconnecting too.
     pub async fn ask<T: FromRedisValue>(&self, pipeline: &Pipeline) -> RedisResult<T> {
         let mut connection = self.connection();
-        match tokio::time::timeout(ANSWER_TIMEOUT, pipeline.query_async(&mut connection)).await {
-            Ok(answer) => answer,
-            Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
-        }
+        in_time(pipeline.query_async(&mut connection)).await
     }
 
-    /// How long a ping takes.
+    /// How long a ping takes; of a cluster, until the last of its masters has answered.
     pub async fn ping(&self) -> RedisResult<Duration> {
         let asked = tokio::time::Instant::now();
-        let () = self.ask(redis::pipe().cmd("PING").ignore()).await?;
+        match self.connection() {
+            Connection::One(_) => self.ask::<()>(redis::pipe().cmd("PING").ignore()).await?,
+            mut cluster @ Connection::Cluster(_) => {
+                in_time(redis::cmd("PING").exec_async(&mut cluster)).await?
+            }
+        }
         Ok(asked.elapsed())
     }
 
     /// Takes leave.
     pub async fn quit(&self) {
+        if let Servers::Cluster(cluster) = &self.shared.servers {
+            return cluster.hang_up();
+        }
         if let Err(cause) = self.ask::<()>(redis::pipe().cmd("QUIT").ignore()).await {
             tracing::debug!(%cause, "Redis was away at the end: {cause}");
         }
     }
 
-    fn move_to(&self, address: &str) {
+    fn move_to(&self, current: &RwLock<Server>, address: &str) {
         if &*self.address() == address {
             return;
         }
         match Server::open(&self.shared.settings, address) {
             Ok(server) => {
                 tracing::info!("the Sentinels name {address} as the master of Redis");
-                *self.shared.server.write().expect("nobody panics while holding it") = server;
+                *current.write().expect("nobody panics while holding it") = server;
             }
             Err(cause) => {
                 tracing::warn!(%cause, "the Sentinels name {address}, which is no address: {cause}");
             }
         }
     }
+}
 
-    fn server(&self) -> Server {
-        self.shared.server.read().expect("nobody panics while holding it").clone()
+impl ConnectionLike for Connection {
+    fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
+        match self {
+            Self::One(manager) => manager.req_packed_command(command),
+            Self::Cluster(cluster) => Box::pin(cluster.ask(command)),
+        }
+    }
+
+    fn req_packed_commands<'a>(
+        &'a mut self,
+        pipeline: &'a Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> RedisFuture<'a, Vec<Value>> {
+        match self {
+            Self::One(manager) => manager.req_packed_commands(pipeline, offset, count),
+            Self::Cluster(cluster) => Box::pin(cluster.ask_all(pipeline, offset, count)),
+        }
+    }
+
+    fn get_db(&self) -> i64 {
+        match self {
+            Self::One(manager) => manager.get_db(),
+            Self::Cluster(_) => 0,
+        }
     }
 }
 
 impl Server {
     fn open(settings: &settings::Redis, address: &str) -> Result<Self, RedisError> {
-        let url = url_at(settings.url.reveal(), address);
-        let client = match &settings.ca {
-            None => Client::open(url)?,
-            Some(ca) => {
-                let root_cert = Some(ca.reveal().as_bytes().to_vec());
-                Client::build_with_tls(url, TlsCertificates { client_tls: None, root_cert })?
-            }
-        };
+        let client = client_at(settings, address)?;
         // One try per question: whoever asks while Redis is away learns it at once, and the next question tries again.
         let config = ConnectionManagerConfig::new()
             .set_number_of_retries(1)
@@ -141,6 +217,30 @@ impl Server {
         let manager = ConnectionManager::new_lazy_with_config(client.clone(), config)?;
         Ok(Self { client, manager, address: address.into() })
     }
+}
+
+fn read(server: &RwLock<Server>) -> Server {
+    server.read().expect("nobody panics while holding it").clone()
+}
+
+async fn in_time<T>(question: impl Future<Output = RedisResult<T>>) -> RedisResult<T> {
+    match tokio::time::timeout(ANSWER_TIMEOUT, question).await {
+        Ok(answer) => answer,
+        Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
+    }
+}
+
+fn client_at(settings: &settings::Redis, address: &str) -> RedisResult<Client> {
+    let url = url_at(settings.url.reveal(), address);
+    match certificates(settings) {
+        None => Client::open(url),
+        Some(certificates) => Client::build_with_tls(url, certificates),
+    }
+}
+
+fn certificates(settings: &settings::Redis) -> Option<TlsCertificates> {
+    let root_cert = Some(settings.ca.as_ref()?.reveal().as_bytes().to_vec());
+    Some(TlsCertificates { client_tls: None, root_cert })
 }
 
 /// The URL with another place in it.

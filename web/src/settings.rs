@@ -102,7 +102,18 @@ pub struct Redis {
     pub address: String,
     /// Certificates, PEM, that the server's is checked against instead of the system's.
     pub ca: Option<Secret>,
-    pub sentinels: Option<Sentinels>,
+    pub layout: RedisLayout,
+}
+
+/// Which of the servers of Redis is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RedisLayout {
+    /// There is but one.
+    Single,
+    /// The one that the Sentinels name.
+    Sentinels(Sentinels),
+    /// The one that has the key, of a cluster; `host:port` of some of its nodes.
+    Cluster(Vec<String>),
 }
 
 /// Who tells which Redis is the master.
@@ -148,9 +159,9 @@ impl Settings {
         let service = keep(service(&values, host_name), &mut problems);
         let auth = keep(auth(&values), &mut problems);
         let database = keep(database(&values, &mut warnings), &mut problems);
-        let redis = redis(&values);
-        match (service, auth, database) {
-            (Some(service), Some(auth), Some(database)) if problems.is_empty() => {
+        let redis = keep(redis(&values), &mut problems);
+        match (service, auth, database, redis) {
+            (Some(service), Some(auth), Some(database), Some(redis)) if problems.is_empty() => {
                 Ok(Self { service, auth, database, redis, values, warnings })
             }
             _ => Err(Errors { problems }),
@@ -324,15 +335,39 @@ fn read_targets(values: &Values, primary: &Target) -> Result<Vec<Target>, String
     Ok(found)
 }
 
-fn redis(values: &Values) -> Redis {
+fn redis(values: &Values) -> Result<Redis, String> {
     let (url, address) = redis_place(values);
-    let places = values.list("REDIS_SENTINELS");
+    let layout = redis_layout(values)?;
+    let address = match &layout {
+        RedisLayout::Cluster(nodes) => nodes.join(", "),
+        RedisLayout::Single | RedisLayout::Sentinels(_) => address,
+    };
+    let database = url.split_once("://").and_then(|(_, rest)| rest.rsplit_once('/')).map_or("", |(_, db)| db);
+    let database = database.split('?').next().unwrap_or_default();
+    if matches!(layout, RedisLayout::Cluster(_)) && !matches!(database, "" | "0") {
+        let name = if values.given("REDIS_URL") { "REDIS_URL" } else { "REDIS_DB" };
+        return Err(format!(
+            "{name}: asks for database {database}, but a Redis Cluster (REDIS_CLUSTER) has only database 0"
+        ));
+    }
+    Ok(Redis { url: Secret::new(url), address, ca: values.opt("REDIS_TLS_CA").map(Secret::new), layout })
+}
+
+fn redis_layout(values: &Values) -> Result<RedisLayout, String> {
+    let (places, nodes) = (values.list("REDIS_SENTINELS"), values.list("REDIS_CLUSTER"));
     let master = values.text("REDIS_SENTINEL_MASTER").to_owned();
-    Redis {
-        url: Secret::new(url),
-        address,
-        ca: values.opt("REDIS_TLS_CA").map(Secret::new),
-        sentinels: (!places.is_empty()).then_some(Sentinels { places, master }),
+    for node in &nodes {
+        database_url::split_place(node, 6379).map_err(|e| format!("REDIS_CLUSTER: {e}"))?;
+    }
+    match (places.is_empty(), nodes.is_empty()) {
+        (true, true) => Ok(RedisLayout::Single),
+        (false, true) => Ok(RedisLayout::Sentinels(Sentinels { places, master })),
+        (true, false) => Ok(RedisLayout::Cluster(nodes)),
+        (false, false) => {
+            Err("REDIS_SENTINELS and REDIS_CLUSTER: both are given; a Redis is either behind Sentinels \
+                               or a cluster, leave one of them empty"
+                .to_owned())
+        }
     }
 }
 

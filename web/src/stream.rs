@@ -222,7 +222,12 @@ impl Streams {
             Ok(_) => return self.shared.record.forget(stream).await,
             Err(_) => return,
         };
-        let known = self.shared.record.read(stream, 0).await.map_or(0, |page| page.tokens.len());
+        let page = self.shared.record.read(stream, 0).await.unwrap_or_default();
+        if matches!(page.state, State::Failed { .. }) {
+            // It has ended; only its entry among those that run was left, see `Record::finish`.
+            return self.shared.record.forget(stream).await;
+        }
+        let known = page.tokens.len();
         match self.answer(&question).await {
             Ok(Some(answer)) => {
                 self.shared.record.finish(stream, &live::Outcome::Done(Box::new(answer))).await;

@@ -171,7 +171,8 @@ impl LoginLimit {
     }
 }
 
-/// Hashed: names and addresses of people are not for those who list Redis' keys.
+/// Hashed: names and addresses of people are not for those who list Redis' keys. The braces keep them in one slot of a
+/// Redis Cluster, as the script that counts a try asks for two of them.
 fn key(kind: &str, text: &str) -> String {
-    format!("arena:tries:{kind}:{}", URL_SAFE_NO_PAD.encode(Sha256::digest(text.as_bytes())))
+    format!("{{arena:tries}}:{kind}:{}", URL_SAFE_NO_PAD.encode(Sha256::digest(text.as_bytes())))
 }

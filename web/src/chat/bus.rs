@@ -236,7 +236,7 @@ impl Subscriber {
     }
 
     async fn subscribe(&self) -> Result<PubSub, RedisError> {
-        let mut subscription = self.redis.client().get_async_pubsub().await?;
+        let mut subscription = self.redis.client()?.get_async_pubsub().await?;
         let mut channels: Vec<String> = (0..PARTITION_COUNT).map(envelope::channel).collect();
         channels.extend([self.beat_channel.clone(), ENDED_LOGINS_CHANNEL.to_owned()]);
         subscription.subscribe(channels).await?;

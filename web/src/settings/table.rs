@@ -252,6 +252,12 @@ pub static SETTINGS: &[Setting] = &[
         "Sentinels as HOST:PORT, who tell which Redis is the master; REDIS_HOST is not used then",
     ),
     fixed("REDIS_SENTINEL_MASTER", Kind::Text, "mymaster", "name under which the Sentinels know the master"),
+    fixed(
+        "REDIS_CLUSTER",
+        Kind::List,
+        "",
+        "nodes of a Redis Cluster as HOST:PORT, from which the others are learnt; REDIS_HOST is not used then",
+    ),
     fixed("METRICS_LOG_INTERVAL", Kind::Seconds, "60", "how often the connection pool metrics are logged"),
     // Chat
     fixed(

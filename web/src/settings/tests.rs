@@ -58,6 +58,42 @@ fn debug_output_shows_no_secret() {
 }
 
 #[test]
+fn redis_is_one_server_or_behind_sentinels_or_a_cluster_but_not_two_of_them() {
+    let redis = |pairs: &[(&str, &str)]| {
+        let settings = read_with(&[&[("SECRET_KEY", KEY)], pairs].concat());
+        settings.map(|settings| settings.redis).map_err(|errors| errors.to_string())
+    };
+    assert_eq!(redis(&[]).unwrap().layout, RedisLayout::Single);
+    let sentinels = redis(&[("REDIS_SENTINELS", "s1:26379,s2:26379")]).unwrap().layout;
+    let places = vec!["s1:26379".to_owned(), "s2:26379".to_owned()];
+    assert_eq!(sentinels, RedisLayout::Sentinels(Sentinels { places, master: "mymaster".to_owned() }));
+    let cluster = redis(&[("REDIS_CLUSTER", "a:1,b:2"), ("REDIS_URL", "rediss://u:p@elsewhere/0")]).unwrap();
+    assert_eq!(cluster.layout, RedisLayout::Cluster(vec!["a:1".to_owned(), "b:2".to_owned()]));
+    assert_eq!(cluster.address, "a:1, b:2");
+    let error = redis(&[("REDIS_CLUSTER", "a:1"), ("REDIS_SENTINELS", "s1:26379")]).unwrap_err();
+    assert!(error.contains("REDIS_SENTINELS") && error.contains("REDIS_CLUSTER"), "{error}");
+    let error = redis(&[("REDIS_CLUSTER", "a:one")]).unwrap_err();
+    assert!(error.contains("REDIS_CLUSTER: \"one\" is no port"), "{error}");
+}
+
+#[test]
+fn a_cluster_has_no_other_database_than_0() {
+    for (name, value) in [("REDIS_URL", "redis://u:p@h:6379/3?protocol=resp3"), ("REDIS_DB", "3")] {
+        let with = |cluster| read_with(&[("SECRET_KEY", KEY), (name, value), ("REDIS_CLUSTER", cluster)]);
+        assert!(with("").is_ok());
+        let error = with("a:1").unwrap_err().to_string();
+        assert!(error.contains(&format!("{name}: asks for database 3")), "{error}");
+        assert!(error.contains("REDIS_CLUSTER") && !error.contains("u:p"), "{error}");
+    }
+    for url in ["redis://h", "redis://h/", "redis://h:1/0", "redis://h?protocol=resp3"] {
+        assert!(
+            read_with(&[("SECRET_KEY", KEY), ("REDIS_URL", url), ("REDIS_CLUSTER", "a:1")]).is_ok(),
+            "{url}"
+        );
+    }
+}
+
+#[test]
 fn the_url_wins_and_a_contradiction_is_named() {
     let settings = read_with(&[
         ("SECRET_KEY", KEY),

@@ -119,10 +119,18 @@ impl Record {
             .pexpire(key(stream, "tokens"), millis(self.kept))
             .ignore()
             .del(key(stream, "lease"))
-            .ignore()
-            .zrem(RUNNING, stream.to_string())
             .ignore();
-        match self.ask::<(Option<String>,)>(&pipeline).await {
+        // No transaction reaches beyond one slot of a cluster. A replica that dies between the two leaves an entry whose
+        // lease has ended: the sweep sees that the stream has too, and takes the entry away.
+        let apart = self.redis.is_cluster();
+        if !apart {
+            pipeline.zrem(RUNNING, stream.to_string()).ignore();
+        }
+        let answer = self.ask::<(Option<String>,)>(&pipeline).await;
+        if apart && answer.is_ok() {
+            self.tell(redis::pipe().zrem(RUNNING, stream.to_string()).ignore()).await;
+        }
+        match answer {
             Ok((before,)) => before.as_deref() != Some("done"),
             Err(cause) => {
                 tracing::debug!(%cause, "the end of a stream could not be recorded: {cause}");

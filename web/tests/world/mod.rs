@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "a world that cannot be made must fail the test")]
 
+pub mod cluster;
 pub mod http;
 pub mod process;
 pub mod programs;

@@ -110,7 +110,7 @@ impl Sentinel {
     }
 }
 
-async fn wait_for(port: u16) {
+pub(super) async fn wait_for(port: u16) {
     until("Redis answers", START_MAX, async || {
         tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok()
     })
