@@ -36,7 +36,7 @@ struct Shared {
 
 /// Who is asked.
 enum Servers {
-    One(RwLock<Server>),
+    One(Box<RwLock<Server>>),
     Cluster(Cluster),
 }
 
@@ -63,9 +63,8 @@ impl RedisLink {
     pub fn new(settings: &settings::Redis) -> Result<Self, String> {
         let servers = match &settings.layout {
             RedisLayout::Cluster(nodes) => Cluster::new(settings, nodes).map(Servers::Cluster),
-            RedisLayout::Single | RedisLayout::Sentinels(_) => {
-                Server::open(settings, &settings.address).map(|server| Servers::One(RwLock::new(server)))
-            }
+            RedisLayout::Single | RedisLayout::Sentinels(_) => Server::open(settings, &settings.address)
+                .map(|server| Servers::One(Box::new(RwLock::new(server)))),
         };
         let servers = servers.map_err(|_| {
             "REDIS_URL or REDIS_TLS_CA: not understood; write redis[s]://[[USER]:PASSWORD@]HOST[:PORT][/DB], and \
@@ -145,7 +144,7 @@ impl RedisLink {
         match self.connection() {
             Connection::One(_) => self.ask::<()>(redis::pipe().cmd("PING").ignore()).await?,
             mut cluster @ Connection::Cluster(_) => {
-                in_time(redis::cmd("PING").exec_async(&mut cluster)).await?
+                in_time(redis::cmd("PING").exec_async(&mut cluster)).await?;
             }
         }
         Ok(asked.elapsed())

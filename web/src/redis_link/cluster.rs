@@ -134,7 +134,7 @@ impl Cluster {
                 Ok(seen) if seen.masters.is_empty() => tracing::debug!("the Redis Cluster has no slots yet"),
                 Ok(seen) => self.on_seen(seen),
                 Err(cause) => {
-                    tracing::debug!(%cause, "no node of the Redis Cluster tells who belongs to it: {cause}")
+                    tracing::debug!(%cause, "no node of the Redis Cluster tells who belongs to it: {cause}");
                 }
             }
             tokio::select! {
