@@ -102,11 +102,6 @@ impl RedisLink {
         }
     }
 
-    /// Whether keys of different slots are on different servers, where no transaction and no script reaches both.
-    pub fn is_cluster(&self) -> bool {
-        matches!(self.shared.servers, Servers::Cluster(_))
-    }
-
     /// Keeps up with the master that the Sentinels name, or with the nodes of a cluster; comes back at once where there
     /// are neither.
     pub async fn follow(&self, tasks: &Tasks) {

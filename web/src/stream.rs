@@ -7,7 +7,7 @@
 mod live;
 mod maker;
 mod reader;
-mod record;
+pub mod record;
 pub mod serve;
 
 use std::collections::HashMap;
@@ -32,6 +32,7 @@ use crate::store::messages::Appended;
 use live::Live;
 use record::{Record, State};
 
+pub use live::Outcome;
 pub use serve::{ask, resume};
 
 /// How often each replica looks for answers whose maker has died.
@@ -135,16 +136,16 @@ impl Streams {
     /// Makes the answer to a stored question, unless it is made or being made already.
     pub async fn begin(&self, question: Appended) {
         let Appended { message: question, replayed } = question;
-        let mut known_len = 0;
+        let (maker, mut known_len) = (Uuid::new_v4(), 0);
         if replayed {
-            if !self.is_left_alone(&question).await {
+            if !self.is_left_alone(&question, maker).await {
                 return;
             }
             // Begun by a maker that died, it goes on there; failed, it begins anew.
             let page = self.shared.record.read(question.id, 0).await.unwrap_or_default();
             known_len = if page.state == State::Making { page.tokens.len() } else { 0 };
         }
-        self.make(question, known_len).await;
+        self.make(question, maker, known_len).await;
     }
 
     /// How many answers are being made here.
@@ -156,14 +157,20 @@ impl Streams {
         self.lock_live().is_empty()
     }
 
-    /// Whether a question that was sent again has neither an answer nor anybody who makes it.
-    async fn is_left_alone(&self, question: &Message) -> bool {
+    /// Whether a question that was sent again has neither an answer nor anybody who makes it; `maker` has its lease then.
+    async fn is_left_alone(&self, question: &Message, maker: Uuid) -> bool {
         if self.lock_live().contains_key(&question.id) {
             return false;
         }
         // The lease first: a maker gives it up when its answer is stored, so that the look comes after that.
-        let claimed = self.shared.record.claim(question.id).await;
-        claimed != Some(false) && matches!(self.answer(question).await, Ok(None))
+        if self.shared.record.claim(question.id, maker).await == Some(false) {
+            return false;
+        }
+        let is_unanswered = matches!(self.answer(question).await, Ok(None));
+        if !is_unanswered {
+            self.shared.record.release(question.id, maker).await;
+        }
+        is_unanswered
     }
 
     /// The stored answer to a question, with a token that lets its reader see it everywhere.
@@ -174,7 +181,7 @@ impl Streams {
         Ok(Some(Message { ct: self.shared.databases.token().await, ..answer }))
     }
 
-    async fn make(&self, question: Message, known_len: usize) {
+    async fn make(&self, question: Message, maker: Uuid, known_len: usize) {
         let live = Arc::new(Live::new(question.session_id));
         {
             let mut all = self.lock_live();
@@ -185,14 +192,14 @@ impl Streams {
         }
         // Before anybody is told the stream's id: a reader on another replica must find it.
         match known_len {
-            0 => self.shared.record.begin(question.id).await,
-            _ => self.shared.record.renew(question.id).await,
+            0 => self.shared.record.begin(question.id, maker).await,
+            _ => self.shared.record.renew(question.id, maker).await,
         }
         let streams = self.clone();
         let busy = self.shared.chat.hold();
         self.shared.tasks.spawn("answer", async move {
             let stream = question.id;
-            maker::run(&streams, &live, question, known_len).await;
+            maker::run(&streams, &live, maker, question, known_len).await;
             streams.lock_live().remove(&stream);
             streams.shared.ended.notify_waiters();
             drop(busy);
@@ -214,7 +221,10 @@ impl Streams {
 
     /// Goes on where a maker that died left off.
     async fn take_over(&self, stream: Uuid) {
-        if self.lock_live().contains_key(&stream) || self.shared.record.claim(stream).await != Some(true) {
+        let maker = Uuid::new_v4();
+        if self.lock_live().contains_key(&stream)
+            || self.shared.record.claim(stream, maker).await != Some(true)
+        {
             return;
         }
         let question = match self.shared.store.messages().by_id(stream).await {
@@ -230,13 +240,23 @@ impl Streams {
         let known = page.tokens.len();
         match self.answer(&question).await {
             Ok(Some(answer)) => {
-                self.shared.record.finish(stream, &live::Outcome::Done(Box::new(answer))).await;
+                self.end_for_another(question.session_id, stream, maker, answer).await;
             }
             Ok(None) => {
                 tracing::info!(%stream, known, "taking over an answer whose maker is gone");
-                self.make(question, known).await;
+                self.make(question, maker, known).await;
             }
             Err(_) => {}
+        }
+    }
+
+    /// Tells of an answer that is stored and whose maker did not come to tell of it.
+    async fn end_for_another(&self, session: Uuid, stream: Uuid, maker: Uuid, answer: Message) {
+        let (chat, offset) = (&self.shared.chat, answer.offset);
+        // A room that has heard of it passes it over.
+        chat.publish(&answer);
+        if self.shared.record.finish(stream, maker, &Outcome::Done(Box::new(answer))).await {
+            chat.stream_done(session, stream, offset);
         }
     }
 

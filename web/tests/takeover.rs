@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use endpoint::{Ending, Endpoint};
 use events::Events;
 use serde_json::json;
-use socket::Socket;
+use socket::{Socket, offsets};
+use sqlx::Executor as _;
 use web::logic::{builtin_answer, tokens_out};
 use world::process::Process;
 use world::programs::until;
@@ -20,6 +21,7 @@ use world::{Client, World};
 const QUESTION: &str = "What is a lease, and who holds it?";
 /// What the issue allows from the death of the maker to the next token.
 const TAKEOVER_MAX: Duration = Duration::from_secs(3);
+const SOON: Duration = Duration::from_secs(20);
 
 async fn session(client: &Client) -> String {
     let made = client.post("/api/sessions", &json!({"title": "room"})).await;
@@ -100,6 +102,37 @@ async fn a_maker_that_stood_still_and_comes_back_shows_the_room_no_token_again()
     indices.extend(member.seen("token").iter().map(|token| token["i"].as_u64().unwrap()));
     let whole = tokens_out::split(&builtin_answer::answer(QUESTION)).len() as u64;
     assert_eq!(indices, (0..whole).collect::<Vec<u64>>());
+    other.stop().await;
+}
+
+#[tokio::test]
+async fn the_room_hears_once_of_an_answer_whose_maker_stood_still_when_it_was_stored() {
+    let world = World::start().await;
+    let other = world.replica_with("web-2", &[("CHAT_COMPARE_PERIOD", "60000")]).await;
+    let ann = world.user("ann").await;
+    let maker = Process::start(&world, "web-1", &[("RESPONDER_PACE", "60")]).await;
+    let id = session(&maker.client_of(&ann)).await;
+    let mut member = Socket::open(&other, &id, &ann.token).await;
+    let (mut events, _) = ask(&maker.client_of(&ann), &id).await;
+    member.frame("token").await;
+    // The lock holds the answer's commit back until its maker stands still.
+    let mut locker = world.postgres.connect(&world.database).await;
+    locker.execute("BEGIN; SELECT 1 FROM sessions FOR UPDATE").await.unwrap();
+    let holds = async |sql: &'static str| -> bool {
+        sqlx::query_scalar(sql).fetch_one(&mut world.postgres.connect(&world.database).await).await.unwrap()
+    };
+    let waits = "SELECT EXISTS (SELECT 1 FROM pg_locks WHERE NOT granted AND locktype = 'transactionid')";
+    until("the answer waits for the lock", SOON, async || holds(waits).await).await;
+    maker.freeze().await;
+    locker.execute("COMMIT").await.unwrap();
+    assert_eq!(member.frame("stream.done").await["offset"], 2, "told by the replica that took over");
+    assert_eq!(offsets(&member.messages(2).await), [1, 2]);
+    maker.thaw();
+    events.next_of("done").await;
+    let path = format!("/api/sessions/{id}/messages");
+    maker.client_of(&ann).post(&path, &json!({"content": "and now?"})).await;
+    assert_eq!(offsets(&member.messages(1).await), [3]);
+    assert_eq!(member.seen("stream.done").len(), 0, "not a second time by the maker");
     other.stop().await;
 }
 

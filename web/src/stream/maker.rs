@@ -23,11 +23,10 @@ const STORE_TRIES: u32 = 8;
 const STORE_PAUSE: Duration = Duration::from_millis(250);
 
 /// Runs one answer from the question to the stored message.
-pub async fn run(streams: &Streams, live: &Live, question: Message, known_len: usize) {
+pub async fn run(streams: &Streams, live: &Live, maker: Uuid, question: Message, known_len: usize) {
     let stream = question.id;
-    let made = async {
-        tokio::join!(produce(streams, live, question, known_len), tell(streams, live, stream, known_len))
-    };
+    let telling = tell(streams, live, stream, maker, known_len);
+    let made = async { tokio::join!(produce(streams, live, question, known_len), telling) };
     tokio::select! {
         _ = made => {}
         // Having cut it off, it leaves the end to the others.
@@ -186,7 +185,7 @@ async fn store(streams: &Streams, question: &Message, text: &str) -> Result<Mess
 
 /// Records tokens in Redis and shows them to the room as they come; those that come while Redis is asked share the
 /// next question.
-async fn tell(streams: &Streams, live: &Live, stream: Uuid, known_len: usize) {
+async fn tell(streams: &Streams, live: &Live, stream: Uuid, maker: Uuid, known_len: usize) {
     let (record, chat) = (&streams.shared.record, &streams.shared.chat);
     let (mut recorded, mut shown) = (known_len, known_len);
     let mut renewed = Instant::now();
@@ -196,7 +195,8 @@ async fn tell(streams: &Streams, live: &Live, stream: Uuid, known_len: usize) {
         if !tokens.is_empty() {
             let start = recorded;
             // Less than `start` when Redis lost all it had: then everything is recorded again.
-            let (before, after) = record.append(stream, start, &tokens).await.unwrap_or((start, start));
+            let (before, after) =
+                record.append(stream, maker, start, &tokens).await.unwrap_or((start, start));
             recorded = after;
             // What another maker recorded, it has shown.
             shown = shown.max(before);
@@ -206,7 +206,7 @@ async fn tell(streams: &Streams, live: &Live, stream: Uuid, known_len: usize) {
             shown = shown.max(start + tokens.len());
         }
         if let Some(outcome) = outcome {
-            if !record.finish(stream, &outcome).await {
+            if !record.finish(stream, maker, &outcome).await {
                 return;
             }
             match outcome {
@@ -217,7 +217,7 @@ async fn tell(streams: &Streams, live: &Live, stream: Uuid, known_len: usize) {
         }
         let waited = tokio::time::timeout_at(renewed + LEASE_RENEWAL, news).await;
         if waited.is_err() || renewed.elapsed() >= LEASE_RENEWAL {
-            record.renew(stream).await;
+            record.renew(stream, maker).await;
             renewed = Instant::now();
         }
     }

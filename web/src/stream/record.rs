@@ -1,6 +1,6 @@
 //! The record of a stream in Redis, from which every replica can serve it: its tokens, how it ended, and a lease that
-//! shows that its maker lives. All keys of a stream are in one hash slot. Redis away costs the others the live tokens,
-//! never the answer.
+//! shows that its maker lives. A maker has an id of its own, by which it is told from one that was thought dead. All keys
+//! of a stream are in one hash slot. Redis away costs the others the live tokens, never the answer.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -26,16 +26,56 @@ const SWEEP_LEN: usize = 16;
 const RUNNING: &str = "arena:streams:running";
 
 /// Appends only where the record ends: of two makers, one that was thought dead, each token is recorded once. Gives
-/// where it ended before and where it ends now.
+/// where it ended before others had recorded, and where it ends now: what this maker recorded itself it knows, also when
+/// its question came here twice, as it may in a cluster.
 const APPEND: &str = r"
-local before, start = redis.call('LLEN', KEYS[1]), tonumber(ARGV[1])
-local at = before
-for i = 2, #ARGV do
-  if start + i - 2 == at then redis.call('RPUSH', KEYS[1], ARGV[i]); at = at + 1 end
+local before, start, maker = redis.call('LLEN', KEYS[1]), tonumber(ARGV[1]), ARGV[2]
+local by, at = redis.call('HGET', KEYS[2], 'by'), before
+for i = 3, #ARGV do
+  if start + i - 3 == at then redis.call('RPUSH', KEYS[1], ARGV[i]); at = at + 1 end
 end
 redis.call('PEXPIRE', KEYS[1], 900000)
+if at > before then
+  redis.call('HSET', KEYS[2], 'by', maker)
+  redis.call('PEXPIRE', KEYS[2], 900000)
+end
+if by == maker then before = math.min(before, start) end
 return {before, at}
 ";
+
+/// A maker that stood still does not take its lease back from the one that went on in its place.
+const RENEW: &str = r"
+redis.call('HSETNX', KEYS[1], 'state', 'making')
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+local holder = redis.call('GET', KEYS[2])
+if not holder or holder == ARGV[1] then redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2]) end
+";
+
+/// One maker ends a stream. Who fails while another one is making, or has made, the answer, notes nothing.
+const FINISH: &str = r"
+local meta, tokens, lease = KEYS[1], KEYS[2], KEYS[3]
+local maker, kept, state = ARGV[1], ARGV[2], ARGV[4]
+local holder = redis.call('GET', lease)
+if redis.call('HGET', meta, 'state') == 'done' then
+  if holder == maker then redis.call('DEL', lease) end
+  return redis.call('HGET', meta, 'ender') == maker and 'noted' or 'ended'
+end
+if state == 'failed' and holder and holder ~= maker then return 'making' end
+redis.call('HSET', meta, 'ender', maker, unpack(ARGV, 3))
+redis.call('PEXPIRE', meta, kept)
+redis.call('PEXPIRE', tokens, kept)
+redis.call('DEL', lease)
+return 'noted'
+";
+
+const CLAIM: &str = r"
+local holder = redis.call('GET', KEYS[1])
+if holder then return holder == ARGV[1] and 1 or 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
+";
+
+const RELEASE: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end";
 
 #[derive(Clone)]
 pub struct Record {
@@ -70,28 +110,32 @@ impl Record {
     }
 
     /// Enters a stream whose making begins, or begins anew after it failed, with nothing made yet.
-    pub async fn begin(&self, stream: Uuid) {
+    pub async fn begin(&self, stream: Uuid, maker: Uuid) {
         let mut pipeline = redis::pipe();
         pipeline.del(key(stream, "tokens")).ignore().del(key(stream, "meta")).ignore();
+        add_renewal(&mut pipeline, stream, maker);
         self.tell(&pipeline).await;
-        self.renew(stream).await;
     }
 
     /// Enters a stream and takes its lease, or renews it; also after a loss of all that Redis had.
-    pub async fn renew(&self, stream: Uuid) {
-        let (meta, lease_end) = (key(stream, "meta"), now_ms() + millis(LEASE));
+    pub async fn renew(&self, stream: Uuid, maker: Uuid) {
         let mut pipeline = redis::pipe();
-        pipeline.hset_nx(&meta, "state", "making").ignore().pexpire(&meta, millis(UNFINISHED_KEPT)).ignore();
-        pipeline.cmd("SET").arg(key(stream, "lease")).arg(1).arg("PX").arg(millis(LEASE)).ignore();
-        pipeline.zadd(RUNNING, stream.to_string(), lease_end).ignore();
+        add_renewal(&mut pipeline, stream, maker);
         self.tell(&pipeline).await;
     }
 
-    /// Records tokens `start…`; gives how many the record had and has, `None` when Redis is away.
-    pub async fn append(&self, stream: Uuid, start: usize, tokens: &[Arc<str>]) -> Option<(usize, usize)> {
+    /// Records tokens `start…`; gives how many others had recorded, or `start`, and how many there are now; `None` when
+    /// Redis is away.
+    pub async fn append(
+        &self,
+        stream: Uuid,
+        maker: Uuid,
+        start: usize,
+        tokens: &[Arc<str>],
+    ) -> Option<(usize, usize)> {
         const PATIENCE: Duration = Duration::from_secs(1);
         let mut call = self.append.key(key(stream, "tokens"));
-        call.arg(start);
+        call.key(key(stream, "meta")).arg(start).arg(maker.to_string());
         for token in tokens {
             call.arg(&**token);
         }
@@ -99,39 +143,28 @@ impl Record {
         tokio::time::timeout(PATIENCE, call.invoke_async(&mut connection)).await.ok()?.ok()
     }
 
-    /// Notes the end; from now on the record lives as long as a stream can be resumed. False when another maker had noted
-    /// that the answer is stored.
-    pub async fn finish(&self, stream: Uuid, outcome: &Outcome) -> bool {
-        let fields = match outcome {
-            Outcome::Done(answer) => vec![("state", "done".into()), ("offset", answer.offset.to_string())],
+    /// Notes the end; from now on the record lives as long as a stream can be resumed. False when the end is another
+    /// maker's to tell: its answer is stored, or this one failed and the other goes on.
+    pub async fn finish(&self, stream: Uuid, maker: Uuid, outcome: &Outcome) -> bool {
+        let mut pipeline = redis::pipe();
+        let call = pipeline.cmd("EVAL").arg(FINISH).arg(3);
+        call.arg(key(stream, "meta")).arg(key(stream, "tokens")).arg(key(stream, "lease"));
+        call.arg(maker.to_string()).arg(millis(self.kept));
+        match outcome {
+            Outcome::Done(answer) => call.arg(&["state", "done", "offset"]).arg(answer.offset),
             Outcome::Failed { code, detail } => {
-                vec![("state", "failed".into()), ("code", code.clone()), ("detail", detail.clone())]
+                call.arg(&["state", "failed", "code", code.as_str(), "detail", detail.as_str()])
             }
         };
-        let mut pipeline = redis::pipe();
-        pipeline
-            .atomic()
-            .hget(key(stream, "meta"), "state")
-            .hset_multiple(key(stream, "meta"), &fields)
-            .ignore()
-            .pexpire(key(stream, "meta"), millis(self.kept))
-            .ignore()
-            .pexpire(key(stream, "tokens"), millis(self.kept))
-            .ignore()
-            .del(key(stream, "lease"))
-            .ignore();
-        // No transaction reaches beyond one slot of a cluster. A replica that dies between the two leaves an entry whose
-        // lease has ended: the sweep sees that the stream has too, and takes the entry away.
-        let apart = self.redis.is_cluster();
-        if !apart {
-            pipeline.zrem(RUNNING, stream.to_string()).ignore();
-        }
-        let answer = self.ask::<(Option<String>,)>(&pipeline).await;
-        if apart && answer.is_ok() {
-            self.tell(redis::pipe().zrem(RUNNING, stream.to_string()).ignore()).await;
-        }
-        match answer {
-            Ok((before,)) => before.as_deref() != Some("done"),
+        match self.ask::<(String,)>(&pipeline).await {
+            Ok((end,)) => {
+                // In a cluster this is in another slot. A replica that dies between the two leaves an entry whose lease
+                // has ended: the sweep sees that the stream has too, and takes the entry away.
+                if end != "making" {
+                    self.tell(redis::pipe().zrem(RUNNING, stream.to_string()).ignore()).await;
+                }
+                end == "noted"
+            }
             Err(cause) => {
                 tracing::debug!(%cause, "the end of a stream could not be recorded: {cause}");
                 true
@@ -180,12 +213,21 @@ impl Record {
         self.ask::<(bool,)>(&pipeline).await.map_or(true, |(heard,)| heard)
     }
 
-    /// Takes the lease of a stream if nobody has it; `None` when Redis is away.
-    pub async fn claim(&self, stream: Uuid) -> Option<bool> {
+    /// Takes the lease of a stream for this maker if no other has it; `None` when Redis is away.
+    pub async fn claim(&self, stream: Uuid, maker: Uuid) -> Option<bool> {
         let mut pipeline = redis::pipe();
-        pipeline.cmd("SET").arg(key(stream, "lease")).arg(1).arg("NX").arg("PX").arg(millis(LEASE));
-        let (taken,): (Option<String>,) = self.ask(&pipeline).await.ok()?;
-        Some(taken.is_some())
+        let call = pipeline.cmd("EVAL").arg(CLAIM).arg(1).arg(key(stream, "lease"));
+        call.arg(maker.to_string()).arg(millis(LEASE));
+        let (taken,): (bool,) = self.ask(&pipeline).await.ok()?;
+        Some(taken)
+    }
+
+    /// Gives up a lease that this maker claimed and needs no more.
+    pub async fn release(&self, stream: Uuid, maker: Uuid) {
+        let mut pipeline = redis::pipe();
+        let call = pipeline.cmd("EVAL").arg(RELEASE).arg(1).arg(key(stream, "lease"));
+        call.arg(maker.to_string()).ignore();
+        self.tell(&pipeline).await;
     }
 
     /// Streams whose lease has ended before their answer.
@@ -206,6 +248,12 @@ impl Record {
             tracing::debug!(%cause, "a stream could not be recorded: {cause}");
         }
     }
+}
+
+fn add_renewal(pipeline: &mut Pipeline, stream: Uuid, maker: Uuid) {
+    let call = pipeline.cmd("EVAL").arg(RENEW).arg(2).arg(key(stream, "meta")).arg(key(stream, "lease"));
+    call.arg(maker.to_string()).arg(millis(LEASE)).arg(millis(UNFINISHED_KEPT)).ignore();
+    pipeline.zadd(RUNNING, stream.to_string(), now_ms() + millis(LEASE)).ignore();
 }
 
 fn key(stream: Uuid, part: &str) -> String {

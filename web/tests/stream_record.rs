@@ -1,0 +1,124 @@
+//! The record of a stream, as two makers use it of whom one was thought dead, in a real Redis.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod world;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use time::OffsetDateTime;
+use uuid::Uuid;
+use web::logic::message::{Message, Role};
+use web::redis_link::RedisLink;
+use web::stream::Outcome;
+use web::stream::record::{Record, State};
+use world::World;
+
+/// A record with one stream that two makers know.
+struct Told {
+    record: Record,
+    stream: Uuid,
+    first: Uuid,
+    second: Uuid,
+    world: World,
+}
+
+impl Told {
+    async fn begun() -> Self {
+        let world = World::start().await;
+        let redis = RedisLink::new(&world.settings("web-1", &[]).redis).unwrap();
+        let record = Record::new(redis, Duration::from_secs(600));
+        let (stream, first, second) = (Uuid::new_v4(), Uuid::new_v4(), Uuid::new_v4());
+        record.begin(stream, first).await;
+        Self { record, stream, first, second, world }
+    }
+
+    async fn append(&self, maker: Uuid, start: usize, tokens: &[&str]) -> (usize, usize) {
+        let tokens: Vec<Arc<str>> = tokens.iter().map(|token| Arc::from(*token)).collect();
+        self.record.append(self.stream, maker, start, &tokens).await.unwrap()
+    }
+
+    async fn finish(&self, maker: Uuid, outcome: &Outcome) -> bool {
+        self.record.finish(self.stream, maker, outcome).await
+    }
+
+    async fn state(&self) -> State {
+        self.record.read(self.stream, 0).await.unwrap().state
+    }
+
+    /// As if its maker had stood still for too long.
+    async fn end_lease(&self) {
+        let client = redis::Client::open(format!("redis://127.0.0.1:{}", self.world.redis.port)).unwrap();
+        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        let lease = format!("arena:{{{}}}:lease", self.stream);
+        let ended: u64 = redis::cmd("DEL").arg(lease).query_async(&mut connection).await.unwrap();
+        assert_eq!(ended, 1, "somebody had it");
+    }
+}
+
+fn done() -> Outcome {
+    Outcome::Done(Box::new(Message {
+        id: Uuid::new_v4(),
+        session_id: Uuid::new_v4(),
+        offset: 2,
+        role: Role::Assistant,
+        author: None,
+        content: "the answer".into(),
+        created_at: OffsetDateTime::UNIX_EPOCH,
+        client_msg_id: None,
+        ct: None,
+    }))
+}
+
+fn failed() -> Outcome {
+    Outcome::Failed { code: "responder-failed".into(), detail: "ask again".into() }
+}
+
+#[tokio::test]
+async fn tokens_are_recorded_once_and_a_maker_learns_which_another_has_shown() {
+    let told = Told::begun().await;
+    assert_eq!(told.append(told.first, 0, &["a", "b"]).await, (0, 2));
+    assert_eq!(told.append(told.second, 2, &["c"]).await, (2, 3));
+    assert_eq!(told.append(told.first, 2, &["c", "d"]).await, (3, 4), "the other has shown c");
+    assert_eq!(told.append(told.first, 2, &["c", "d"]).await, (2, 4), "the same question twice, all its own");
+    assert_eq!(told.record.read(told.stream, 1).await.unwrap().tokens, ["b", "c", "d"]);
+}
+
+#[tokio::test]
+async fn the_lease_is_one_makers_until_it_ends() {
+    let told = Told::begun().await;
+    let claim = async |maker| told.record.claim(told.stream, maker).await.unwrap();
+    assert!(!claim(told.second).await);
+    assert!(claim(told.first).await, "its own, asked twice");
+    told.end_lease().await;
+    assert!(claim(told.second).await);
+    told.record.renew(told.stream, told.first).await;
+    assert!(!claim(told.first).await, "who comes back does not take it from the other");
+    told.record.release(told.stream, told.first).await;
+    assert!(!claim(told.first).await, "nor gives it up for the other");
+    told.record.release(told.stream, told.second).await;
+    assert!(claim(told.first).await);
+}
+
+#[tokio::test]
+async fn an_end_is_told_by_the_maker_that_noted_it_first() {
+    let told = Told::begun().await;
+    assert!(told.finish(told.second, &done()).await);
+    assert!(told.finish(told.second, &done()).await, "the same question twice");
+    assert!(!told.finish(told.first, &done()).await);
+    assert!(!told.finish(told.first, &failed()).await);
+    assert_eq!(told.state().await, State::Done, "a late failure takes nothing back");
+}
+
+#[tokio::test]
+async fn a_failure_while_another_maker_goes_on_is_not_noted() {
+    let told = Told::begun().await;
+    told.end_lease().await;
+    assert_eq!(told.record.claim(told.stream, told.second).await, Some(true));
+    assert!(!told.finish(told.first, &failed()).await);
+    assert_eq!(told.state().await, State::Making);
+    assert!(told.finish(told.second, &failed()).await);
+    assert!(matches!(told.state().await, State::Failed { .. }));
+    assert!(told.finish(told.first, &done()).await, "an answer that is stored after all counts");
+    assert_eq!(told.state().await, State::Done);
+}
