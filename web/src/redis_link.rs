@@ -133,14 +133,12 @@ impl RedisLink {
         in_time(pipeline.query_async(&mut connection)).await
     }
 
-    /// How long a ping takes; of a cluster, until the last of its masters has answered.
+    /// How long a ping takes; of a cluster, until the last of its masters that are known so far has answered.
     pub async fn ping(&self) -> RedisResult<Duration> {
         let asked = tokio::time::Instant::now();
-        match self.connection() {
-            Connection::One(_) => self.ask::<()>(redis::pipe().cmd("PING").ignore()).await?,
-            mut cluster @ Connection::Cluster(_) => {
-                in_time(redis::cmd("PING").exec_async(&mut cluster)).await?;
-            }
+        match &self.shared.servers {
+            Servers::One(_) => self.ask::<()>(redis::pipe().cmd("PING").ignore()).await?,
+            Servers::Cluster(cluster) => in_time(cluster.ping()).await?,
         }
         Ok(asked.elapsed())
     }

@@ -342,12 +342,14 @@ fn redis(values: &Values) -> Result<Redis, String> {
         RedisLayout::Cluster(nodes) => nodes.join(", "),
         RedisLayout::Single | RedisLayout::Sentinels(_) => address,
     };
-    let database = url.split_once("://").and_then(|(_, rest)| rest.rsplit_once('/')).map_or("", |(_, db)| db);
-    let database = database.split('?').next().unwrap_or_default();
+    let database = redis_database(&url);
     if matches!(layout, RedisLayout::Cluster(_)) && !matches!(database, "" | "0") {
         let name = if values.given("REDIS_URL") { "REDIS_URL" } else { "REDIS_DB" };
+        // Anything but a number may be a password that went astray.
+        let is_number = database.bytes().all(|byte| byte.is_ascii_digit());
+        let wanted = if is_number { format!("database {database}") } else { "another database".to_owned() };
         return Err(format!(
-            "{name}: asks for database {database}, but a Redis Cluster (REDIS_CLUSTER) has only database 0"
+            "{name}: asks for {wanted}, but a Redis Cluster (REDIS_CLUSTER) has only database 0"
         ));
     }
     Ok(Redis { url: Secret::new(url), address, ca: values.opt("REDIS_TLS_CA").map(Secret::new), layout })
@@ -374,9 +376,7 @@ fn redis_layout(values: &Values) -> Result<RedisLayout, String> {
 /// The URL, and `host:port` of it.
 fn redis_place(values: &Values) -> (String, String) {
     if let Some(url) = values.opt("REDIS_URL") {
-        let after_login = url.rsplit_once('@').map_or(url, |(_, place)| place);
-        let place = after_login.split_once("://").map_or(after_login, |(_, place)| place);
-        let address = place.split(['/', '?']).next().unwrap_or_default().to_owned();
+        let address = behind_login(url).split(['/', '?']).next().unwrap_or_default().to_owned();
         return (url.to_owned(), address);
     }
     let address = format!("{}:{}", values.text("REDIS_HOST"), values.port("REDIS_PORT"));
@@ -390,6 +390,18 @@ fn redis_place(values: &Values) -> (String, String) {
     };
     let scheme = if values.flag("REDIS_TLS") { "rediss" } else { "redis" };
     (format!("{scheme}://{login}{address}/{}", values.count("REDIS_DB")), address)
+}
+
+/// The number of the database in the URL, or whatever stands in its place.
+fn redis_database(url: &str) -> &str {
+    let place = behind_login(url).split('?').next().unwrap_or_default();
+    place.split_once('/').map_or("", |(_, database)| database)
+}
+
+/// What follows the user and the password, which may hold any character but the last `@`.
+fn behind_login(url: &str) -> &str {
+    let behind = url.rsplit_once('@').map_or(url, |(_, behind)| behind);
+    behind.split_once("://").map_or(behind, |(_, behind)| behind)
 }
 
 /// The table's limits keep such counts far below the type's.

@@ -61,6 +61,12 @@ async fn ask(client: &Client, session: &str, key: &str) -> (Events, String) {
     (events, stream)
 }
 
+/// Asks one node, whatever its slots are.
+async fn ask_node<T: redis::FromRedisValue>(node: &str, question: &redis::Cmd) -> redis::RedisResult<T> {
+    let client = redis::Client::open(format!("redis://{node}"))?;
+    question.query_async(&mut client.get_multiplexed_async_connection().await?).await
+}
+
 fn text_of(token: &Value) -> String {
     token["text"].as_str().unwrap().to_owned()
 }
@@ -233,6 +239,7 @@ async fn a_master_dies_and_chat_goes_on_with_nothing_lost() {
     at_one.send_message("before", "before").await;
     assert_eq!(offsets(&at_two.messages(1).await), [1]);
     cluster.kill_first().await;
+    until_whole(&one.client(), false).await;
     for turn in 0..20 {
         at_one.send_message(&format!("during-{turn}"), "during").await;
         at_one.ack(&format!("during-{turn}")).await;
@@ -257,6 +264,58 @@ async fn a_master_dies_and_chat_goes_on_with_nothing_lost() {
     }
     one.stop().await;
     two.stop().await;
+}
+
+#[tokio::test]
+async fn a_master_that_is_gone_is_seen_and_the_rooms_of_the_others_are_refreshed() {
+    let (world, cluster) = start().await;
+    let places = cluster.places();
+    let settings = [("REDIS_CLUSTER", places.as_str()), ("CHAT_PRESENCE_PERIOD", "1000")];
+    let one = replica(&world, "web-1", &places, &settings[1..]).await;
+    let ann = world.user("ann").await;
+    let mut members = Vec::new();
+    for _ in 0..24 {
+        let id = session(&one.client_of(&ann)).await;
+        let mut member = Socket::open(&one, &id, &ann.token).await;
+        member.frame("presence").await;
+        members.push((format!("arena:{{{id}}}:presence"), member));
+    }
+    let nodes: Vec<&str> = places.split(',').collect();
+    for node in &nodes {
+        let mut alone = redis::cmd("CONFIG");
+        alone.arg("SET").arg("cluster-require-full-coverage").arg("no");
+        let _: redis::Value = ask_node(node, &alone).await.unwrap();
+    }
+    // The second has no replica: its slots remain without a master.
+    let _: Result<redis::Value, _> = ask_node(nodes[1], redis::cmd("SHUTDOWN").arg("NOSAVE")).await;
+    let late = world.replica_with("web-2", &settings).await;
+    for turn in 0..20 {
+        for replica in [&one, &late] {
+            if turn == 0 {
+                until_whole(&replica.client(), false).await;
+            }
+            assert_eq!(replica.client().get("/status/").await.at("/checks/redis/healthy"), false);
+        }
+    }
+    let mut living = Vec::new();
+    for (key, _) in &members {
+        let slot: u16 = ask_node(nodes[0], redis::cmd("CLUSTER").arg("KEYSLOT").arg(key)).await.unwrap();
+        if !(5461..=10_922).contains(&slot) {
+            living.push(key);
+        }
+    }
+    assert!((1..members.len()).contains(&living.len()), "of 24 rooms some are here and some there");
+    for key in &living {
+        let _: usize = cluster.ask(redis::cmd("DEL").arg(key)).await;
+    }
+    for key in &living {
+        until("the room is entered anew", HEAL_MAX, async || {
+            cluster.ask::<usize>(redis::cmd("ZCARD").arg(key)).await == 1
+        })
+        .await;
+    }
+    one.stop().await;
+    late.stop().await;
 }
 
 #[tokio::test]

@@ -103,7 +103,9 @@ async fn anybody_may_join_and_leave_a_public_session() {
     }
     assert_eq!(guest.post(&format!("{path}/messages"), &json!({"content": "hi"})).await.status, 201);
     guest.post(&format!("{path}/messages"), &json!(["hi", "k1"])).await.assert_problem(422, "unprocessable");
-    guest.get("/api/sessions/%ff").await.assert_problem(404, "not-found");
+    for nowhere in ["/api/sessions/%ff", "/ws/chat/session/%ff/?token=any"] {
+        guest.get(nowhere).await.assert_problem(404, "not-found");
+    }
     assert_eq!(guest.delete(&format!("{path}/members/{}", bob.id)).await.status, 204);
     guest.get(&format!("{path}/messages")).await.assert_problem(403, "forbidden");
 

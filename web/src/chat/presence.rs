@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use chassis::tasks::Tasks;
+use futures_util::future::join_all;
 use redis::Script;
 use tokio::sync::Notify;
 use uuid::Uuid;
@@ -24,6 +25,8 @@ const GATHER: Duration = Duration::from_millis(200);
 const ENTRY_LIFETIME_PERIODS: u32 = 3;
 /// Redis must answer within this time, or the announcement is dropped.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
+/// A cluster is told of so many rooms at the same time; those whose master is away cost the limit of an answer together.
+const REFRESHED_AT_ONCE: usize = 128;
 
 /// KEYS[1]: sorted set of "USER REPLICA" by expiry in ms. ARGV: now, expiry, replica, number of joins, joined users …,
 /// left users …. Answers the distinct users, then those who were not here before, then those who are gone everywhere,
@@ -168,11 +171,23 @@ impl Presence {
         self.tell(session, &change, &entered).await;
     }
 
+    /// In a cluster one master may be away and the others not: the rooms of many slots are entered at the same time, and
+    /// only when none of them could be is Redis away.
     async fn refresh(&self) {
-        for (session, users) in self.hub.users_by_room() {
-            let Some(entered) = self.enter(session, &users, &[]).await else { return };
-            self.tell(session, &Change::default(), &entered).await;
+        let at_once = if self.redis.is_cluster() { REFRESHED_AT_ONCE } else { 1 };
+        for rooms in self.hub.users_by_room().chunks(at_once) {
+            let refreshed = join_all(rooms.iter().map(|(session, users)| self.refresh_room(*session, users)));
+            if !refreshed.await.contains(&true) {
+                return;
+            }
         }
+    }
+
+    /// Whether Redis could be told.
+    async fn refresh_room(&self, session: Uuid, users: &[Uuid]) -> bool {
+        let Some(entered) = self.enter(session, users, &[]).await else { return false };
+        self.tell(session, &Change::default(), &entered).await;
+        true
     }
 
     /// A new connection of somebody who was here before is news for nobody else, but it wants the count.

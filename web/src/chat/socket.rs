@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::extract::{Path, Query, Request, State};
+use axum::extract::{Query, Request, State};
 use axum::response::Response;
 use serde::Deserialize;
 use tokio::net::TcpStream;
@@ -19,6 +19,7 @@ use tungstenite::error::{CapacityError, Error as WsError, ProtocolError};
 use crate::app::App;
 use crate::auth::Identity;
 use crate::error::Error;
+use crate::extract::Path;
 use crate::layers;
 use crate::logic::frames::{ClientFrame, FRAME_LEN_MAX, Refusal, ServerFrame};
 use crate::logic::keepalive::{Due, Keepalive};

@@ -1,19 +1,22 @@
 //! A Redis Cluster: one connection that knows which node has which slot, and the nodes for those who need a connection of
 //! their own. How a pipeline is cut is in parts.rs.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use chassis::tasks::Tasks;
-use futures_util::future::join_all;
+use futures_util::future::{join_all, try_join_all};
 use redis::aio::ConnectionLike as _;
 use redis::cluster::{ClusterClient, ClusterConfig};
 use redis::cluster_async::ClusterConnection;
-use redis::cluster_routing::{Route, SingleNodeRoutingInfo, Slot, SlotAddr};
-use redis::{Cmd, ErrorKind, Pipeline, RedisResult, Value};
+use redis::cluster_routing::{
+    MultipleNodeRoutingInfo, Route, RoutingInfo, SingleNodeRoutingInfo, Slot, SlotAddr,
+};
+use redis::{AsyncConnectionConfig, Cmd, ErrorKind, Pipeline, RedisResult, Value};
 
 use super::parts::{Goal, Part, parts, whole};
-use super::{certificates, url_at};
+use super::{certificates, client_at, url_at};
 use crate::settings;
 
 /// Shorter than the limit of a question: while one node is dialled in vain, those of the others wait.
@@ -116,6 +119,28 @@ impl Cluster {
         Ok((part, answer?))
     }
 
+    /// Whether each master answers. The connection passes over those that it could not reach when it last looked, and
+    /// dials them when a question is theirs: they are dialled here too. Where no master has been learnt yet, those that
+    /// the connection knows are enough. To ask it for a master by address would have it dial all nodes anew each time.
+    pub async fn ping(&self) -> RedisResult<()> {
+        let masters = RoutingInfo::MultiNode((MultipleNodeRoutingInfo::AllMasters, None));
+        let answer = self.connection()?.route_command(redis::cmd("PING"), masters).await;
+        self.on_answer(&answer);
+        let learnt = self.nodes().learnt.masters.clone();
+        let passed_over = passed_over(learnt, answer?)?;
+        try_join_all(passed_over.iter().map(|master| self.ping_alone(master))).await?;
+        Ok(())
+    }
+
+    async fn ping_alone(&self, node: &str) -> RedisResult<()> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CONNECT_TIMEOUT))
+            .set_response_timeout(Some(ANSWER_TIMEOUT));
+        let client = client_at(&self.shared.settings, node)?;
+        let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
+        redis::cmd("PING").exec_async(&mut connection).await
+    }
+
     /// `host:port` of a node; another one each time, if there are several.
     pub fn next_node(&self) -> String {
         self.nodes().next()
@@ -173,7 +198,10 @@ impl Cluster {
             return Ok(connection.clone());
         }
         let client = client(&self.shared.settings, &self.nodes().all())?;
-        let connection = client.get_pending_async_connection_with_config(ClusterConfig::default());
+        // Without a limit here the builder's is forgotten, and what the library asks by itself may last for ever.
+        let config =
+            ClusterConfig::new().set_connection_timeout(CONNECT_TIMEOUT).set_response_timeout(ANSWER_TIMEOUT);
+        let connection = client.get_pending_async_connection_with_config(config);
         held.connection = Some(connection.clone());
         Ok(connection)
     }
@@ -237,6 +265,14 @@ fn client(settings: &settings::Redis, nodes: &[String]) -> RedisResult<ClusterCl
     }
 }
 
+/// The masters that are not among those that answered; the answer of each is told by its address.
+fn passed_over(mut masters: Vec<String>, answer: Value) -> RedisResult<Vec<String>> {
+    let answers: HashMap<String, String> = redis::from_redis_value(answer)?;
+    // The library writes IPv6 without brackets.
+    masters.retain(|master| !answers.contains_key(&master.replace(['[', ']'], "")));
+    Ok(masters)
+}
+
 fn place(node: Value) -> Option<String> {
     let mut parts = redis::from_redis_value::<Vec<Value>>(node).ok()?.into_iter();
     let host: Option<String> = redis::from_redis_value(parts.next()?).ok()?;
@@ -253,6 +289,11 @@ fn random() -> [u8; 4] {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
     use super::*;
 
     fn text(text: &str) -> Value {
@@ -266,6 +307,47 @@ mod tests {
         Value::Array([Value::Int(0), Value::Int(1)].into_iter().chain(nodes).collect())
     }
 
+    /// Takes everything well but the question who has which slot, which it never answers. Counts how often that comes.
+    async fn mute_node() -> (String, Arc<AtomicUsize>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let place = listener.local_addr().unwrap().to_string();
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&asked);
+        tokio::spawn(async move {
+            while let Ok((mut socket, _)) = listener.accept().await {
+                let counter = Arc::clone(&counter);
+                tokio::spawn(async move {
+                    let mut bytes = [0; 4096];
+                    while let Ok(len @ 1..) = socket.read(&mut bytes).await {
+                        let read = String::from_utf8_lossy(&bytes[..len]);
+                        if read.contains("SLOTS") {
+                            counter.fetch_add(1, Ordering::Relaxed);
+                            continue;
+                        }
+                        let answers = "+OK\r\n".repeat(read.matches('*').count());
+                        socket.write_all(answers.as_bytes()).await.unwrap();
+                    }
+                });
+            }
+        });
+        (place, asked)
+    }
+
+    #[tokio::test]
+    async fn what_the_library_asks_by_itself_has_a_limit() {
+        let (place, asked) = mute_node().await;
+        let nodes = vec![place.clone()];
+        let layout = settings::RedisLayout::Cluster(nodes.clone());
+        let url = settings::Secret::new("redis://any");
+        let cluster =
+            Cluster::new(&settings::Redis { url, address: place, ca: None, layout }, &nodes).unwrap();
+        // Together they take less than SILENCE_MAX: the connection is still the first one.
+        for _ in 0..3 {
+            assert!(cluster.ask(&redis::cmd("PING")).await.is_err());
+        }
+        assert!(asked.load(Ordering::Relaxed) >= 2, "the first look was given up and another one begun");
+    }
+
     #[test]
     fn masters_and_replicas_are_read_each_once_and_the_nameless_are_passed_over() {
         let answer = Value::Array(vec![
@@ -277,6 +359,17 @@ mod tests {
         assert_eq!(seen.masters, ["[::1]:5", "b:2"]);
         assert_eq!(seen.all, ["[::1]:5", "a:1", "b:2"]);
         assert_eq!(Topology::read(Value::Nil), Topology::default());
+    }
+
+    #[test]
+    fn a_master_that_did_not_answer_is_passed_over_and_one_that_refuses_is_an_error() {
+        let pong = |place: &str| (text(place), Value::SimpleString("PONG".into()));
+        let masters = ["[::1]:5", "a:1", "b:2"].map(str::to_owned).to_vec();
+        let answer = Value::Map(vec![pong("b:2"), pong("::1:5"), pong("c:3")]);
+        assert_eq!(passed_over(masters.clone(), answer).unwrap(), ["a:1"]);
+        assert!(passed_over(vec![], Value::Map(vec![pong("a:1")])).unwrap().is_empty());
+        let refusal = redis::parse_redis_value(b"-NOAUTH log in first\r\n").unwrap();
+        assert!(passed_over(masters, Value::Map(vec![(text("a:1"), refusal)])).is_err());
     }
 
     #[test]

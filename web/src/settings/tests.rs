@@ -85,11 +85,24 @@ fn a_cluster_has_no_other_database_than_0() {
         assert!(error.contains(&format!("{name}: asks for database 3")), "{error}");
         assert!(error.contains("REDIS_CLUSTER") && !error.contains("u:p"), "{error}");
     }
-    for url in ["redis://h", "redis://h/", "redis://h:1/0", "redis://h?protocol=resp3"] {
+    for url in ["redis://h", "redis://h/", "redis://h:1/0", "redis://h?protocol=resp3", "redis://:pa/ss@h:1"]
+    {
         assert!(
             read_with(&[("SECRET_KEY", KEY), ("REDIS_URL", url), ("REDIS_CLUSTER", "a:1")]).is_ok(),
             "{url}"
         );
+    }
+}
+
+#[test]
+fn what_stands_in_the_place_of_a_database_is_repeated_only_if_it_is_a_number() {
+    for url in
+        ["redis://:ge/heim@h:6379/3", "redis://h:6379/geheim", "redis://u:ge/heim@h/geheim/3", "redis://h/-1"]
+    {
+        let given = [("SECRET_KEY", KEY), ("REDIS_URL", url), ("REDIS_CLUSTER", "a:1")];
+        let error = read_with(&given).unwrap_err().to_string();
+        assert!(error.contains("REDIS_URL: asks for") && error.contains("only database 0"), "{error}");
+        assert!(!error.contains("heim") && !error.contains("-1"), "{url}: {error}");
     }
 }
 
