@@ -102,6 +102,11 @@ impl RedisLink {
         }
     }
 
+    /// Whether rooms and streams are on several servers, of which one may be away.
+    pub fn is_cluster(&self) -> bool {
+        matches!(self.shared.servers, Servers::Cluster(_))
+    }
+
     /// Keeps up with the master that the Sentinels name, or with the nodes of a cluster; comes back at once where there
     /// are neither.
     pub async fn follow(&self, tasks: &Tasks) {
