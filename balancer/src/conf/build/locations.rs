@@ -278,7 +278,8 @@ fn spool_terms(
     };
     let templates = headers.iter().map(|header| &header.value);
     // By default only what a buffer holds is read first; who writes the directive out wants all of a body.
-    let is_whole = scope.given("proxy_request_buffering").is_some_and(|node| node.arg(0) == "on");
+    let is_whole =
+        scope.given("proxy_request_buffering").is_some_and(|node| value::flag(node.arg(0)) == Some(true));
     SpoolTerms {
         only: match scope.text("client_body_in_file_only") {
             "on" => FileOnly::On,
