@@ -191,6 +191,28 @@ fn upstreams_are_told_of_the_client_in_the_proxy_protocol_for_each_request_anew(
 }
 
 #[test]
+fn checks_of_servers_that_demand_the_proxy_protocol_send_its_header() {
+    const LOCAL: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
+    for (version, header) in [("on", &b"PROXY UNKNOWN\r\n"[..]), ("v2", LOCAL)] {
+        let origin = Origin::scripted(move |served| {
+            let mut came = vec![0; header.len()];
+            served.read_exactly(&mut came);
+            assert_eq!(came, header);
+            served.read_request();
+            served.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        });
+        let _balancer = Balancer::start(&format!(
+            "upstream g {{ zone g; server 127.0.0.1:{}; }}\n\
+             server {{ listen 127.0.0.1:PORT; location / {{ proxy_pass http://g; proxy_protocol {version};\n\
+             health_check interval=20ms uri=/health; }} }}",
+            origin.port
+        ));
+        wait_until("two checks came", || origin.seen().len() >= 2);
+        assert!(origin.seen()[1].starts_with("GET /health HTTP/1.1\r\n"), "{:?}", origin.seen());
+    }
+}
+
+#[test]
 fn gzip_comp_level_packs_more_or_less() {
     let folder = tempfile::tempdir().unwrap();
     let text: String =
