@@ -133,6 +133,9 @@ pub(super) fn location(scope: &Scope<'_>, site: &Site<'_>, shared: &mut Shared<'
     let headers: Arc<[AddHeader]> = added(scope, names, "add_header")?.into();
     let logs = shared.logs.of(scope, shared.http)?;
     let spool = spool_terms(scope, shared.world, (&headers, &logs));
+    if spool.is_wanted() {
+        shared.body_folders.insert(spool.folder.clone());
+    }
     Ok(Location {
         kind: site.kind,
         path: site.path.as_bytes().into(),
