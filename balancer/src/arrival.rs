@@ -69,11 +69,12 @@ async fn arrive(
     let place = poll_fn(|cx| Poll::Ready(worker.connections().enter(cx.waker(), is_cut.clone()))).await;
     let metrics = worker.generation().running.metrics.clone();
     metrics.connections_active.fetch_add(1, Relaxed);
+    // One count for all workers, as in nginx: a line of the log names one connection.
+    let serial = metrics.connection_serial.fetch_add(1, Relaxed) + 1;
     let opened = Instant::now();
     let presence = Rc::new(Presence { place, worker: worker.clone(), metrics });
     let peer_text =
         peer.map_or_else(|| b"unix:".to_vec(), |peer| peer.ip().to_canonical().to_string().into_bytes());
-    let serial = worker.next_serial();
     let peer_text = peer_text.into();
     let mut arrival = Arrival { peer, peer_text, listen, serial, opened, tls: None, proxied: None };
     let mut deadline = Deadline::new(opened);

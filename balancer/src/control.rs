@@ -82,6 +82,7 @@ fn check_files(loaded: (Settings, Tree)) -> Result<Vec<Source>, String> {
     let (settings, tree) = loaded;
     ErrorLogs::default().open(&settings.main.error_logs, &settings.http.error_logs)?;
     LogFiles::default().open(&settings.http.log_files)?;
+    process::make_folders(&settings.http.body_folders, settings.main.user.as_ref())?;
     Ok(tree.sources)
 }
 
@@ -150,6 +151,7 @@ fn prepare(
     let files = files.map_err(|error| format!("the limit of open files cannot be read: {error}"))?;
     let logs = Arc::new(LogFiles::default());
     logs.open(&settings.http.log_files)?;
+    process::make_folders(&settings.http.body_folders, settings.main.user.as_ref())?;
     let workers = settings.main.worker_processes;
     let inherited = Inherited::receive();
     let mut inherited = inherited.map_err(|error| format!("taking over sockets failed: {error}"))?;
@@ -362,6 +364,7 @@ impl Master {
         let workers = settings.main.worker_processes;
         let listeners = listeners::open(&settings.http.listens, &before.listeners, workers)?;
         before.logs.open(&settings.http.log_files)?;
+        process::make_folders(&settings.http.body_folders, settings.main.user.as_ref())?;
         self.error_logs.open(&settings.main.error_logs, &settings.http.error_logs)?;
         Ok(Running {
             listeners,

@@ -51,6 +51,11 @@ pub enum Error {
     NoResolver(Box<str>),
     #[error("a temporary file failed: {0}")]
     Spool(io::Error),
+    /// What it took cannot be sent to a second location's.
+    #[error(
+        "the request's body was sent to an earlier upstream and is not kept whole (proxy_request_buffering on keeps it)"
+    )]
+    BodyGone,
     #[error("gzip of an answer failed: {0}")]
     Coding(io::Error),
     #[error("client closed connection")]
@@ -77,6 +82,7 @@ impl Error {
             | Error::NotResolved(..)
             | Error::NoResolver(_)
             | Error::Exhausted(_)
+            | Error::BodyGone
             | Error::Spool(_) => Side::Us,
             _ => Side::Upstream,
         }

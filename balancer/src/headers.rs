@@ -64,7 +64,7 @@ impl Exchange<'_> {
                 _ => {}
             }
         }
-        match self.scratch.upload.framing {
+        match self.scratch.upload.framing() {
             Framing::Length(len) => write::content_length(&mut out, len),
             Framing::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
             Framing::None | Framing::UntilClose => {}
@@ -76,12 +76,7 @@ impl Exchange<'_> {
             self.write_clients_own(&mut out);
         }
         out.extend_from_slice(b"\r\n");
-        let upload = &self.scratch.upload;
-        match upload.framing {
-            Framing::Chunked if !upload.kept.is_empty() => write::chunk(&mut out, &upload.kept),
-            Framing::Length(_) => out.extend_from_slice(&upload.kept),
-            _ => {}
-        }
+        self.scratch.upload.write_kept(&mut out);
         let story = &mut self.scratch.story;
         // A request with a body cannot switch protocols: its body could be read as the new protocol's first bytes.
         story.is_upgrade_sent = asks_upgrade && names_protocol && story.request.framing == Framing::None;

@@ -20,6 +20,8 @@ use crate::running::Running;
 #[derive(Debug, Default)]
 pub struct Metrics {
     pub connections_accepted: AtomicU64,
+    /// The number of the last one: `$connection`.
+    pub connection_serial: AtomicU64,
     pub connections_active: AtomicU64,
     /// Waiting for a request: nothing of one has come.
     pub connections_waiting: AtomicU64,

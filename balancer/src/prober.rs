@@ -16,6 +16,7 @@ use crate::error::Error;
 use crate::logic::check::{BODY_LEN_MAX, Mismatch, check_body, check_head};
 use crate::logic::h1::{BadBody, BadResponse, BodyReader, Method, Piece, ResponseHead};
 use crate::logic::health::Turn;
+use crate::logic::proxy_protocol;
 use crate::logic::upstreams::Group;
 use crate::relay::attempt::{Dialing, open};
 use crate::running::Running;
@@ -137,7 +138,9 @@ impl Probe {
         let address = self.address();
         let tls = self.check.tls.clone().map(|tls| TlsPeer { tls, name: self.check.host.clone() });
         let protocol = Protocol { tls, ..Protocol::default() };
-        let connecting = open(&address, Dialing::default(), &protocol);
+        // On nobody's behalf: the connection is our own business.
+        let greeting = self.check.protocol.map(|version| proxy_protocol::header(version, None));
+        let connecting = open(&address, Dialing { greeting, ..Dialing::default() }, &protocol);
         let connected = tokio::time::timeout(self.check.connect_timeout, connecting).await;
         let mut wire = connected.map_err(|_| Failed::Timeout)?.map_err(Failed::Connect)?;
         let answered = tokio::time::timeout(self.check.read_timeout, self.ask(&mut wire)).await;

@@ -12,6 +12,7 @@ mod dress;
 mod files;
 mod guard;
 mod inside;
+mod intake;
 mod lookup;
 mod pace;
 mod page;

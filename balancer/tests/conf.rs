@@ -341,6 +341,16 @@ fn directives_without_effect_are_named_with_their_reason() {
 }
 
 #[test]
+fn grpc_pass_does_not_take_proxy_protocol_over() {
+    let settings = http(
+        "proxy_protocol v2; server { listen 80; location / { proxy_pass http://127.0.0.1:1; }
+         location /g/ { grpc_pass 127.0.0.1:2; } }",
+    );
+    let told = |path: &str| route(only_server(&settings), path).proxy.protocol.is_some();
+    assert_eq!((told("/"), told("/g/")), (true, false));
+}
+
+#[test]
 fn files_have_a_root_an_index_and_types() {
     let settings = http(
         "types { text/css css; application/x-a a b; } root /srv; index a.html b.html;

@@ -45,6 +45,37 @@ fn root_becomes_the_user_of_the_configuration_and_nobody_else_becomes_another() 
 }
 
 #[test]
+fn folders_for_bodies_are_made_at_the_start_for_whom_workers_run_as() {
+    let origin = Origin::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    let http = |directive: &str| {
+        let port = origin.port;
+        format!(
+            "client_body_temp_path DIR/bodies; client_body_buffer_size 1k; client_body_in_file_only off;\n\
+             server {{ listen 127.0.0.1:PORT; location / {{ proxy_pass http://127.0.0.1:{port}; {directive} }} }}"
+        )
+    };
+    let balancer = Balancer::start_with("user nobody;", &http("proxy_request_buffering on;"));
+    assert!(balancer.path("bodies").is_dir());
+    // What is above it is the test's own, and not nobody's.
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(balancer.path(""), open).unwrap();
+    let request = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9000\r\n\r\n{}", "x".repeat(9000));
+    assert_eq!(balancer.client().send(&request).response().status, 200, "{}", balancer.errors());
+    let streaming = Balancer::start_with("user nobody;", &http(""));
+    assert!(!streaming.path("bodies").exists(), "nobody asked for it");
+    // A folder that cannot be made is found out at the start, and by -t.
+    let conf = balancer.path("nginx.conf");
+    let text = std::fs::read_to_string(&conf).unwrap();
+    std::fs::write(&conf, text.replace("/bodies;", "/nginx.conf/bodies;")).unwrap();
+    let tested = Command::new(env!("CARGO_BIN_EXE_balancer")).args(["-t", "-c"]).arg(&conf).output().unwrap();
+    let said = String::from_utf8_lossy(&tested.stderr);
+    assert!(
+        !tested.status.success() && said.contains("[emerg]") && said.contains("nginx.conf/bodies"),
+        "{said}"
+    );
+}
+
+#[test]
 fn without_a_master_process_there_is_one_worker() {
     let threads = |main: &str| {
         let balancer = Balancer::start_with(main, SAYS_HERE);
@@ -187,6 +218,28 @@ fn upstreams_are_told_of_the_client_in_the_proxy_protocol_for_each_request_anew(
             client.send(&format!("GET / HTTP/1.1\r\nHost: test\r\nX-Forwarded-For: {from}\r\n\r\n"));
             assert_eq!(client.response().body, format!("{from} 127.0.0.1 1"), "{version}");
         }
+    }
+}
+
+#[test]
+fn checks_of_servers_that_demand_the_proxy_protocol_send_its_header() {
+    const LOCAL: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
+    for (version, header) in [("on", &b"PROXY UNKNOWN\r\n"[..]), ("v2", LOCAL)] {
+        let origin = Origin::scripted(move |served| {
+            let mut came = vec![0; header.len()];
+            served.read_exactly(&mut came);
+            assert_eq!(came, header);
+            served.read_request();
+            served.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        });
+        let _balancer = Balancer::start(&format!(
+            "upstream g {{ zone g; server 127.0.0.1:{}; }}\n\
+             server {{ listen 127.0.0.1:PORT; location / {{ proxy_pass http://g; proxy_protocol {version};\n\
+             health_check interval=20ms uri=/health; }} }}",
+            origin.port
+        ));
+        wait_until("two checks came", || origin.seen().len() >= 2);
+        assert!(origin.seen()[1].starts_with("GET /health HTTP/1.1\r\n"), "{:?}", origin.seen());
     }
 }
 

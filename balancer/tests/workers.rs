@@ -5,6 +5,7 @@
 mod common;
 mod nginx;
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
@@ -53,6 +54,16 @@ fn max_conns_is_exact_over_all_workers() {
     });
     assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 3, "{statuses:?}");
     assert!(most.load(Ordering::SeqCst) <= 3);
+}
+
+#[test]
+fn no_two_connections_have_one_number() {
+    let balancer = Balancer::with_workers(
+        "server { listen 127.0.0.1:PORT reuseport; location / { return 200 $connection; } }",
+        4,
+    );
+    let numbers: BTreeSet<String> = (0..40).map(|_| balancer.client().get("/").body).collect();
+    assert_eq!(numbers.len(), 40, "{numbers:?}");
 }
 
 #[test]

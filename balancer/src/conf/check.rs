@@ -6,6 +6,7 @@ use std::time::Duration;
 use regex::bytes::Regex;
 
 use super::upstream::UpstreamId;
+use crate::logic::proxy_protocol;
 use crate::tls::client::UpstreamTls;
 
 /// `health_check` of one location.
@@ -23,6 +24,8 @@ pub struct HealthCheck {
     pub host: Box<str>,
     /// `proxy_pass https://…`: checks speak TLS too.
     pub tls: Option<Arc<UpstreamTls>>,
+    /// `proxy_protocol`: servers that demand its header demand it of checks.
+    pub protocol: Option<proxy_protocol::Version>,
     pub matcher: Arc<Match>,
     pub connect_timeout: Duration,
     pub read_timeout: Duration,

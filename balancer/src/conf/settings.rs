@@ -106,6 +106,8 @@ pub struct Http {
     pub zones: Vec<(ZoneKind, Box<str>)>,
     /// The distinct files that access logs are written to.
     pub log_files: Vec<Arc<Path>>,
+    /// Where bodies of requests go that some location wants in files.
+    pub body_folders: Vec<Arc<Path>>,
     /// What `limit_req_zone` and `limit_conn_zone` declare, by `ZoneId`.
     pub request_zones: Vec<Arc<RequestZone>>,
     pub connection_zones: Vec<Arc<ConnectionZone>>,

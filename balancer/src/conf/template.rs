@@ -47,6 +47,10 @@ impl Template {
         &self.parts
     }
 
+    pub fn has_request_body(&self) -> bool {
+        self.parts.iter().any(|part| matches!(part, Part::Variable(Variable::RequestBody)))
+    }
+
     /// Appends the value; a variable without a value counts as empty, as in nginx.
     pub fn render(&self, facts: &dyn Facts, out: &mut Vec<u8>) {
         for part in &self.parts {

@@ -2,12 +2,16 @@
 
 use std::fs::OpenOptions;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::sync::Arc;
 
 use chassis::listen::OpenFiles;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Gid, Pid, Uid, daemon, fchown, geteuid, initgroups, setgid, setuid};
+use nix::unistd::{
+    AccessFlags, Gid, Pid, Uid, access, chown, daemon, fchown, geteuid, initgroups, setgid, setuid,
+};
 
 use crate::cli::Order;
 use crate::conf::error::system;
@@ -71,7 +75,25 @@ pub fn settle(main: &Main, is_successor: bool) -> Result<(), String> {
     Ok(())
 }
 
-fn become_user(user: &User, pid_file: &Path) -> Result<(), String> {
+/// What bodies are to be written to later, while it can still be refused. Root makes it for whom workers run as.
+pub fn make_folders(folders: &[Arc<Path>], user: Option<&User>) -> Result<(), String> {
+    let owner = user.filter(|_| geteuid().is_root()).map(ids).transpose()?;
+    for folder in folders {
+        let is_new = !folder.exists();
+        std::fs::create_dir_all(folder).map_err(|error| system("mkdir", folder, &error))?;
+        if let Some((owner, group)) = owner
+            && (is_new || std::fs::metadata(folder).is_ok_and(|folder| folder.uid() != owner.as_raw()))
+        {
+            let given = chown(&**folder, Some(owner), Some(group));
+            given.map_err(|errno| system("chown", folder, &errno.into()))?;
+        }
+        access(&**folder, AccessFlags::W_OK | AccessFlags::X_OK)
+            .map_err(|errno| system("open", folder, &errno.into()))?;
+    }
+    Ok(())
+}
+
+fn ids(user: &User) -> Result<(Uid, Gid), String> {
     let known = nix::unistd::User::from_name(&user.name).ok().flatten();
     let known = known.ok_or_else(|| format!("user \"{}\" is not known on this machine", user.name))?;
     let group = match &user.group {
@@ -81,9 +103,14 @@ fn become_user(user: &User, pid_file: &Path) -> Result<(), String> {
             group.ok_or_else(|| format!("group \"{name}\" is not known on this machine"))?.gid
         }
     };
-    reserve_pid_file(pid_file, known.uid, group).map_err(|error| system("open", pid_file, &error))?;
+    Ok((known.uid, group))
+}
+
+fn become_user(user: &User, pid_file: &Path) -> Result<(), String> {
+    let (uid, group) = ids(user)?;
+    reserve_pid_file(pid_file, uid, group).map_err(|error| system("open", pid_file, &error))?;
     let name = std::ffi::CString::new(user.name.as_bytes()).map_err(|error| error.to_string())?;
-    let done = initgroups(&name, group).and_then(|()| setgid(group)).and_then(|()| setuid(known.uid));
+    let done = initgroups(&name, group).and_then(|()| setgid(group)).and_then(|()| setuid(uid));
     done.map_err(|error| format!("becoming user \"{}\" failed ({error})", user.name))
 }
 

@@ -43,13 +43,16 @@ pub enum Version {
 pub fn header(version: Version, ends: Option<(SocketAddr, SocketAddr)>) -> Vec<u8> {
     let plain = |end: SocketAddr| SocketAddr::new(end.ip().to_canonical(), end.port());
     let ends = ends.map(|(source, destination)| (plain(source), plain(destination)));
-    // One family for both is all that the header can say.
-    let ends = ends.filter(|(source, destination)| source.is_ipv4() == destination.is_ipv4());
+    // One family for both is all that the header can say: `real_ip` may have found a client of the other one.
+    let ends = ends.map(|(source, destination)| match source.is_ipv4() == destination.is_ipv4() {
+        true => (source, destination),
+        false => (widened(source), widened(destination)),
+    });
     match (version, ends) {
         (Version::V1, None) => b"PROXY UNKNOWN\r\n".to_vec(),
         (Version::V1, Some((source, destination))) => {
             let family = if source.is_ipv4() { "TCP4" } else { "TCP6" };
-            let (from, to) = (source.ip(), destination.ip());
+            let (from, to) = (text(source.ip()), text(destination.ip()));
             format!("PROXY {family} {from} {to} {} {}\r\n", source.port(), destination.port()).into_bytes()
         }
         // LOCAL: the connection is our own business.
@@ -68,6 +71,24 @@ pub fn header(version: Version, ends: Option<(SocketAddr, SocketAddr)>) -> Vec<u
             let len = if source.is_ipv4() { 12 } else { 36 };
             [&SIGNATURE[..], &[0x21, family, 0, len], &rest].concat()
         }
+    }
+}
+
+fn widened(end: SocketAddr) -> SocketAddr {
+    match end.ip() {
+        IpAddr::V4(ip) => SocketAddr::new(ip.to_ipv6_mapped().into(), end.port()),
+        IpAddr::V6(_) => end,
+    }
+}
+
+/// Version 1 has an address of IPv6 in groups of digits only, where Rust writes a mapped one with dots.
+fn text(ip: IpAddr) -> String {
+    match ip {
+        IpAddr::V6(ip) if ip.to_ipv4_mapped().is_some() => {
+            let [.., high, low] = ip.segments();
+            format!("::ffff:{high:x}:{low:x}")
+        }
+        ip => ip.to_string(),
     }
 }
 

@@ -10,13 +10,12 @@ use crate::conf::build::addresses_of;
 use crate::conf::variables::{Facts as _, Variable};
 use crate::control::changes::Change;
 use crate::logic::changes::{Edit, Refusal};
-use crate::logic::h1::Framing;
 
 const JSON: &str = "application/json";
 
 impl Exchange<'_> {
     pub(super) async fn api(&mut self, writes: bool) -> Step {
-        if let Err(error) = self.read_ahead().await {
+        if let Err(error) = self.read_clients(true).await {
             return self.not_upstreams_fault(&error);
         }
         let answered = self.call_api(writes).await;
@@ -30,9 +29,11 @@ impl Exchange<'_> {
 
     async fn call_api(&mut self, writes: bool) -> Result<Answer, Fault> {
         let story = &self.scratch.story;
-        if story.request.framing != Framing::None && !self.scratch.upload.is_read() {
-            return Err(Fault::BodyTooLarge);
-        }
+        let body = match self.scratch.upload.in_memory() {
+            Some(body) => body,
+            None if self.scratch.upload.is_empty() => &[],
+            None => return Err(Fault::BodyTooLarge),
+        };
         let path = String::from_utf8_lossy(&story.path).into_owned();
         let own = String::from_utf8_lossy(&self.location.path).into_owned();
         let query = String::from_utf8_lossy(self.args()).into_owned();
@@ -40,7 +41,7 @@ impl Exchange<'_> {
             method: self.verb(),
             path: path.strip_prefix(own.as_str()).unwrap_or(&path),
             query: &query,
-            body: &self.scratch.upload.kept,
+            body,
             writes,
         };
         match api::call(&ask, self.running)? {

@@ -2,8 +2,8 @@
 //! `$request_body_file` ask for one.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// Read from the file and sent at a time.
@@ -37,7 +37,8 @@ impl Spool {
     }
 
     pub fn append(&mut self, data: &[u8]) -> io::Result<()> {
-        self.file.write_all(data)?;
+        // At its place: where an earlier write failed half-way, that half is written over.
+        self.file.write_all_at(data, self.len)?;
         self.len += data.len() as u64;
         Ok(())
     }
@@ -51,14 +52,14 @@ impl Spool {
         self.sent_len == self.len
     }
 
-    /// Appends the next piece.
-    pub fn read(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
+    /// Appends the next piece and tells its length.
+    pub fn read(&mut self, out: &mut Vec<u8>) -> io::Result<usize> {
         let len = PIECE_LEN.min(self.len - self.sent_len);
         self.file.seek(SeekFrom::Start(self.sent_len))?;
         let read = (&self.file).take(len).read_to_end(out)? as u64;
         self.sent_len += read;
         // Somebody cut the file: what was promised cannot be sent.
-        if read == len { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+        if read == len { Ok(read as usize) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
     }
 }
 

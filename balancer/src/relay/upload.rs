@@ -1,10 +1,8 @@
 //! The request's body on its way up. What is read before the first server is asked is kept, so that it can be sent
 //! again to the next one; what is streamed after that is gone once it is sent.
 
-use std::io;
 use std::task::{Context, Poll};
 
-use super::Exchange;
 use super::scratch::Scratch;
 use super::spool::Spool;
 use crate::buffer::BUFFER_LEN;
@@ -14,29 +12,74 @@ use crate::logic::h1::{BodyReader, Framing, Piece, write};
 use crate::wire::Wire;
 
 /// An unwanted body is read to its end up to this length; past it, closing the connection is cheaper.
-const DISCARD_LEN_MAX: u64 = 1 << 20;
+pub(super) const DISCARD_LEN_MAX: u64 = 1 << 20;
 
 #[derive(Debug, Default)]
 pub struct Upload {
     reader: BodyReader,
-    /// How the upstream is told where the body ends.
-    pub framing: Framing,
+    /// How an upstream would be told where the client's body ends.
+    pub(super) framing: Framing,
     /// Decoded body, read before the first attempt.
-    pub kept: Vec<u8>,
+    pub(super) kept: Vec<u8>,
     /// The body, where it is wanted in a file; `kept` then holds what is not written to it yet.
     pub spool: Option<Spool>,
-    /// Decoded bytes so far.
-    len: u64,
-    len_max: u64,
-    /// More than what is kept has been sent: an attempt cannot be repeated.
-    is_streamed: bool,
+    /// Decoded bytes so far: those that are not kept have been sent away.
+    pub(super) len: u64,
+    pub(super) len_max: u64,
+    pub(super) sends: Sends,
+    /// Of what the head of this attempt's request announced.
+    owed: Owed,
     /// The upstream of this attempt takes no more; its answer may still come.
     is_broken: bool,
-    /// The client's own body is not sent.
-    is_replaced: bool,
     has_begun: bool,
     /// Bytes moved since the caller looked last: a reason to move the deadline.
     pub moved: bool,
+}
+
+/// Which body the present location's upstream gets. The client's stays what it is: another location may send it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) enum Sends {
+    #[default]
+    Clients,
+    /// `proxy_set_body`.
+    Ours(Vec<u8>),
+    /// `proxy_pass_request_body off`, or a request that has become a GET.
+    Nothing,
+}
+
+/// What a connection must still be given before another request may follow on it.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Owed {
+    #[default]
+    Nothing,
+    Bytes(u64),
+    LastChunk,
+    /// More was sent than was announced: nothing makes up for that.
+    Overrun,
+}
+
+impl Owed {
+    fn of(framing: Framing) -> Owed {
+        match framing {
+            Framing::Length(len) => Owed::Bytes(len),
+            Framing::Chunked => Owed::LastChunk,
+            Framing::None | Framing::UntilClose => Owed::Nothing,
+        }
+    }
+
+    /// So many bytes of the body were put behind the head.
+    fn on_sent(&mut self, len: usize) {
+        *self = match *self {
+            Owed::Bytes(owed) => owed.checked_sub(len as u64).map_or(Owed::Overrun, Owed::Bytes),
+            Owed::Nothing if len > 0 => Owed::Overrun,
+            owed => owed,
+        };
+        debug_assert_ne!(*self, Owed::Overrun, "a body is longer than its head says");
+    }
+
+    fn is_nothing(self) -> bool {
+        matches!(self, Owed::Nothing | Owed::Bytes(0))
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,8 +119,8 @@ impl Upload {
     }
 
     /// Nothing of it has been looked at.
-    fn is_untouched(&self) -> bool {
-        self.len == 0 && !self.is_read() && !self.is_replaced
+    pub(super) fn is_untouched(&self) -> bool {
+        self.len == 0 && !self.is_read()
     }
 
     /// What is left of it can be read away, so that the client's next request can be found behind it.
@@ -89,48 +132,83 @@ impl Upload {
         }
     }
 
-    pub fn is_replayable(&self) -> bool {
-        !self.is_streamed
+    /// It has come to its end, and there was nothing in it.
+    pub(super) fn is_empty(&self) -> bool {
+        self.is_read() && self.len == 0
     }
 
-    /// Head and body went out whole.
+    pub fn is_replayable(&self) -> bool {
+        self.sends != Sends::Clients || !self.is_holed()
+    }
+
+    /// Part of the client's body has been sent away and is not kept: nobody can be sent the whole of it any more.
+    pub(super) fn is_holed(&self) -> bool {
+        self.held_len() < self.len
+    }
+
+    fn held_len(&self) -> u64 {
+        self.kept.len() as u64 + self.spool.as_ref().map_or(0, Spool::len)
+    }
+
+    /// Head and body went out whole, as the head announced them.
     pub fn is_complete(&self) -> bool {
-        self.is_read() && !self.is_broken && self.spool.as_ref().is_none_or(Spool::is_sent)
+        !self.is_broken && self.owed.is_nothing()
     }
 
     /// A new attempt begins: what broke was the last one.
     pub fn on_attempt(&mut self) {
         self.is_broken = false;
+        // The end may have come after the first attempt was told that chunks follow.
+        if self.is_read() && !self.is_holed() {
+            self.on_all_kept();
+        }
         if let Some(spool) = &mut self.spool {
             spool.rewind();
         }
     }
 
     /// The body is known to its end: the upstream can be told its length.
-    fn on_all_kept(&mut self) {
+    pub(super) fn on_all_kept(&mut self) {
         self.framing = match self.framing {
             Framing::None => Framing::None,
-            _ => Framing::Length(self.spool.as_ref().map_or(self.kept.len() as u64, Spool::len)),
+            _ => Framing::Length(self.held_len()),
         };
     }
 
     /// `$request_body`: the body where all of it is in memory. A part of it would be taken for the whole.
     pub fn in_memory(&self) -> Option<&[u8]> {
-        let is_whole = self.is_replaced || self.is_read() && !self.is_streamed && self.spool.is_none();
+        let is_whole = self.is_read() && self.len > 0 && self.kept.len() as u64 == self.len;
         is_whole.then_some(&self.kept[..])
     }
 
     /// It was read to its end for an earlier location of this request.
-    fn is_all_kept(&self) -> bool {
-        self.is_read() && self.len > 0 && !self.is_streamed
+    pub(super) fn is_all_kept(&self) -> bool {
+        self.is_read() && self.len > 0 && !self.is_holed()
     }
 
-    /// `proxy_set_body`, `proxy_pass_request_body off`: another body is sent than the one that came.
-    fn replace(&mut self, body: Option<Vec<u8>>) {
-        self.framing = body.as_ref().map_or(Framing::None, |body| Framing::Length(body.len() as u64));
-        self.kept = body.unwrap_or_default();
-        self.spool = None;
-        self.is_replaced = true;
+    /// How the upstream is told where the body ends.
+    pub fn framing(&self) -> Framing {
+        match &self.sends {
+            Sends::Clients => self.framing,
+            Sends::Ours(body) => Framing::Length(body.len() as u64),
+            Sends::Nothing => Framing::None,
+        }
+    }
+
+    /// Puts what is in memory of the body behind a head that says `framing`.
+    pub fn write_kept(&mut self, out: &mut Vec<u8>) {
+        self.owed = Owed::of(self.framing());
+        let body = match &self.sends {
+            Sends::Clients => &self.kept,
+            Sends::Ours(body) => body,
+            Sends::Nothing => return,
+        };
+        match self.owed {
+            Owed::LastChunk if !body.is_empty() => write::chunk(out, body),
+            Owed::Bytes(_) => out.extend_from_slice(body),
+            _ => return,
+        }
+        self.owed.on_sent(body.len());
     }
 
     fn count(&mut self, len: usize) -> Result<(), Error> {
@@ -142,7 +220,7 @@ impl Upload {
 
 impl Scratch {
     /// Decodes what has come into `kept`. True when the body has ended.
-    fn keep_body(&mut self, len_max: usize) -> Result<bool, Error> {
+    pub(super) fn keep_body(&mut self, len_max: usize) -> Result<bool, Error> {
         let head_len = self.story.request.len;
         while self.upload.kept.len() < len_max || self.upload.is_read() {
             let body = &self.inbound.unread()[head_len..];
@@ -184,7 +262,7 @@ impl Scratch {
                 Piece::Data { start, end } => {
                     let out = if chunked { &mut self.pieces } else { &mut self.to_upstream.data };
                     out.extend_from_slice(&body[start..end]);
-                    self.upload.is_streamed = true;
+                    self.upload.owed.on_sent(end - start);
                     self.upload.count(end - start)?;
                     at += end;
                 }
@@ -204,6 +282,7 @@ impl Scratch {
         }
         if is_ended && chunked {
             write::last_chunk(&mut self.to_upstream.data, b"");
+            self.upload.owed = Owed::Nothing;
         }
         Ok(is_ended || !self.to_upstream.is_empty())
     }
@@ -234,11 +313,15 @@ impl Scratch {
                 }
                 continue;
             }
+            if self.upload.sends != Sends::Clients {
+                return Ok(Progress::Sent);
+            }
             if let Some(spool) = self.upload.spool.as_mut().filter(|spool| !spool.is_sent()) {
-                spool.read(&mut self.to_upstream.data).map_err(Error::Spool)?;
+                let len = spool.read(&mut self.to_upstream.data).map_err(Error::Spool)?;
+                self.upload.owed.on_sent(len);
                 continue;
             }
-            if self.upload.is_read() || self.upload.is_replaced {
+            if self.upload.is_read() {
                 return Ok(Progress::Sent);
             }
             if !self.frame_body()? {
@@ -252,135 +335,46 @@ impl Scratch {
     }
 }
 
-impl Exchange<'_> {
-    /// Before the first server is asked: answers `Expect`, and reads the body as far as it is kept. A slow upload of
-    /// ordinary size so holds no upstream, and a retry can send it again.
-    pub async fn read_ahead(&mut self) -> Result<(), Error> {
-        let location = self.location;
-        let body = location.proxy.body.as_ref();
-        if body.is_some() || self.scratch.story.as_get || !location.proxy.pass_request_body {
-            let body = body.map(|template| template.to_bytes(&self.facts()));
-            self.scratch.upload.replace(body);
-            return Ok(());
-        }
-        if self.scratch.story.request.framing == Framing::None || self.scratch.upload.is_all_kept() {
-            return self.invite_body().await;
-        }
-        if location.proxy.request_buffering && location.body.spool.is_wanted() {
-            return self.read_into_file().await;
-        }
-        let kept_max = if location.proxy.request_buffering { location.body.buffer_len } else { BUFFER_LEN };
-        if self.scratch.keep_body(kept_max)? {
-            self.scratch.upload.on_all_kept();
-            return self.invite_body().await;
-        }
-        self.invite_body().await?;
-        while location.proxy.request_buffering && self.scratch.upload.kept.len() < kept_max {
-            self.read_more_body().await?;
-            if self.scratch.keep_body(kept_max)? {
-                self.scratch.upload.on_all_kept();
-                break;
-            }
-        }
-        Ok(())
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    /// The whole body: in memory where it is short and no file is demanded, else in a file.
-    async fn read_into_file(&mut self) -> Result<(), Error> {
-        let terms = &self.location.body;
-        let mut is_whole = self.scratch.keep_body(terms.buffer_len)?;
-        self.invite_body().await?;
-        loop {
-            let upload = &mut self.scratch.upload;
-            let is_due = upload.kept.len() >= terms.buffer_len;
-            if is_due || is_whole && (upload.spool.is_some() || terms.spool.is_demanded()) {
-                self.write_kept().map_err(Error::Spool)?;
-            }
-            if is_whole {
-                self.scratch.upload.on_all_kept();
-                return Ok(());
-            }
-            if !is_due {
-                self.read_more_body().await?;
-            }
-            is_whole = self.scratch.keep_body(terms.buffer_len)?;
+    #[test]
+    fn a_connection_may_be_used_again_once_it_has_been_given_what_the_head_announced() {
+        for (framing, kept_len, expected) in [
+            (Framing::None, 0, true),
+            (Framing::Length(0), 0, true),
+            (Framing::Length(10), 4, false),
+            (Framing::Length(10), 10, true),
+            (Framing::Chunked, 10, false),
+        ] {
+            let mut upload = Upload::default();
+            upload.begin(framing, 0);
+            upload.kept = vec![b'x'; kept_len];
+            upload.write_kept(&mut Vec::new());
+            assert_eq!(upload.is_complete(), expected, "{framing:?} {kept_len}");
+            // The client's body has ended, which says nothing about what was sent of it.
+            upload.reader = BodyReader::default();
+            assert_eq!(upload.is_complete(), expected, "{framing:?} {kept_len}");
+            upload.is_broken = true;
+            assert!(!upload.is_complete());
         }
     }
 
-    fn write_kept(&mut self) -> io::Result<()> {
-        let terms = &self.location.body.spool;
-        let number = self.worker.random();
-        let upload = &mut self.scratch.upload;
-        if upload.spool.is_none() {
-            upload.spool = Some(Spool::create(&terms.folder, number, terms.is_kept())?);
+    #[test]
+    fn another_body_than_the_clients_has_a_length_of_its_own() {
+        let mut upload = Upload::default();
+        upload.begin(Framing::Length(10), 0);
+        upload.kept = b"four".to_vec();
+        for (sends, framing, expected) in [
+            (Sends::Ours(b"ours!".to_vec()), Framing::Length(5), &b"ours!"[..]),
+            (Sends::Nothing, Framing::None, b""),
+            (Sends::Clients, Framing::Length(10), b"four"),
+        ] {
+            upload.sends = sends;
+            let mut out = Vec::new();
+            upload.write_kept(&mut out);
+            assert_eq!((upload.framing(), &out[..]), (framing, expected));
         }
-        if let Some(spool) = &mut upload.spool {
-            spool.append(&upload.kept)?;
-        }
-        upload.kept.clear();
-        Ok(())
-    }
-
-    /// `100 Continue`, when the client waits for it before it sends its body.
-    async fn invite_body(&mut self) -> Result<(), Error> {
-        let Exchange { down, scratch, .. } = self;
-        if !std::mem::take(&mut scratch.story.request.expects_continue)
-            || scratch.upload.is_read() && scratch.upload.len > 0
-        {
-            return Ok(());
-        }
-        down.deadline.set(tokio::time::Instant::now(), self.location.send_timeout);
-        down.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await
-    }
-
-    /// Reads the next bytes of the body into `inbound`.
-    pub async fn read_more_body(&mut self) -> Result<(), Error> {
-        let Exchange { down, scratch, location, .. } = self;
-        down.deadline.set(tokio::time::Instant::now(), location.body.timeout);
-        let len_max = BUFFER_LEN + scratch.story.request.len;
-        down.read_into(&mut scratch.inbound, len_max).await
-    }
-
-    /// Before an answer of our own to a request whose body nobody reads: what has come of it must at least be one.
-    pub fn is_body_sound(&mut self) -> bool {
-        if !self.scratch.upload.has_begun() {
-            self.scratch.upload.begin(self.scratch.story.request.framing, 0);
-        }
-        if !self.scratch.upload.is_untouched() {
-            return true;
-        }
-        let decoded = self.scratch.keep_body(usize::MAX);
-        self.scratch.upload.kept.clear();
-        !matches!(decoded, Err(Error::ClientBody(_)))
-    }
-
-    /// Reads and forgets the rest of a body that nobody wants, so that the next request can be found. False when it
-    /// is not worth while or does not end in time.
-    pub async fn discard_body(&mut self) -> bool {
-        self.scratch.upload.len_max = DISCARD_LEN_MAX;
-        let awaited = self.scratch.story.request.expects_continue && self.scratch.story.request_body_len == 0;
-        let end = tokio::time::Instant::now() + self.location.lingering.time;
-        loop {
-            let before = self.scratch.upload.len;
-            self.scratch.upload.kept.clear();
-            match self.scratch.keep_body(BUFFER_LEN) {
-                Ok(true) => return true,
-                Ok(false) if self.scratch.upload.len > before => continue,
-                Ok(false) if awaited => return false,
-                Ok(false) => {}
-                Err(_) => return false,
-            }
-            if self.read_rest(end).await.is_err() {
-                return false;
-            }
-        }
-    }
-
-    /// As `read_more_body`, with the patience of `lingering_timeout` and `lingering_time`.
-    async fn read_rest(&mut self, end: tokio::time::Instant) -> Result<(), Error> {
-        let Exchange { down, scratch, location, .. } = self;
-        down.deadline.set_at(end.min(tokio::time::Instant::now() + location.lingering.timeout));
-        let len_max = BUFFER_LEN + scratch.story.request.len;
-        down.read_into(&mut scratch.inbound, len_max).await
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::scope::Scope;
 use crate::conf::blocks::Node;
 use crate::conf::{table, value};
+use crate::logic::proxy_protocol;
 
 /// Which directives say how a location's upstream is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +42,15 @@ pub(super) struct Settings<'a> {
 }
 
 impl<'a> Settings<'a> {
+    /// `proxy_protocol`. `grpc_pass` does not take it over: it is not in nginx's family, and none of gRPC's.
+    pub fn proxy_protocol(&self) -> Option<proxy_protocol::Version> {
+        match self.text("protocol") {
+            "on" | "v1" => Some(proxy_protocol::Version::V1),
+            "v2" => Some(proxy_protocol::Version::V2),
+            _ => None,
+        }
+    }
+
     pub fn given(&self, rest: &str) -> Option<&'a Node> {
         self.scope.given(&self.family.name(rest))
     }

@@ -1,5 +1,9 @@
 //! The http context: everything is gathered here and put together.
 
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
 use super::World;
 use super::error_logs::ErrorLogs;
 use super::guard::{Zones, zones};
@@ -26,6 +30,7 @@ pub(super) struct Shared<'a> {
     /// The http block itself, for complaints about defaults.
     pub http: &'a Node,
     pub zones: Vec<(ZoneKind, Box<str>)>,
+    pub body_folders: BTreeSet<Arc<Path>>,
 }
 
 impl Shared<'_> {
@@ -52,8 +57,9 @@ pub(super) fn http_settings(
     let limit_zones = zones(scope, &names)?;
     let error_logs = ErrorLogs::new(main_logs, world);
     let groups = Groups::default();
-    let zones = Vec::new();
-    let mut shared = Shared { names: &names, logs, groups, limit_zones, error_logs, world, http, zones };
+    let (zones, body_folders) = (Vec::new(), BTreeSet::new());
+    let mut shared =
+        Shared { names: &names, logs, groups, limit_zones, error_logs, world, http, zones, body_folders };
     shared.groups.read_matches(scope)?;
     for node in scope.own("upstream") {
         shared.groups.add_block(node, scope, &names, world)?;
@@ -75,6 +81,7 @@ pub(super) fn http_settings(
         explains: names.explains(),
         variables: names.known(),
         zones: shared.zones,
+        body_folders: shared.body_folders.into_iter().collect(),
         log_files: shared.logs.into_files(),
         request_zones: shared.limit_zones.requests,
         connection_zones: shared.limit_zones.connections,

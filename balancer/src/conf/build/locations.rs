@@ -133,6 +133,9 @@ pub(super) fn location(scope: &Scope<'_>, site: &Site<'_>, shared: &mut Shared<'
     let headers: Arc<[AddHeader]> = added(scope, names, "add_header")?.into();
     let logs = shared.logs.of(scope, shared.http)?;
     let spool = spool_terms(scope, shared.world, (&headers, &logs));
+    if spool.is_wanted() {
+        shared.body_folders.insert(spool.folder.clone());
+    }
     Ok(Location {
         kind: site.kind,
         path: site.path.as_bytes().into(),
@@ -278,7 +281,8 @@ fn spool_terms(
     };
     let templates = headers.iter().map(|header| &header.value);
     // By default only what a buffer holds is read first; who writes the directive out wants all of a body.
-    let is_whole = scope.given("proxy_request_buffering").is_some_and(|node| node.arg(0) == "on");
+    let is_whole =
+        scope.given("proxy_request_buffering").is_some_and(|node| value::flag(node.arg(0)) == Some(true));
     SpoolTerms {
         only: match scope.text("client_body_in_file_only") {
             "on" => FileOnly::On,

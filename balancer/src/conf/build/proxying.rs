@@ -17,7 +17,6 @@ use crate::conf::proxy::{
 };
 use crate::conf::template::{Part, Template};
 use crate::conf::variables::{Variable, name_hash};
-use crate::logic::proxy_protocol;
 
 /// Headers that a request to an upstream does not take over from the client's, unless `proxy_set_header` sends them.
 const OWN_HEADERS: [&str; 9] = [
@@ -86,11 +85,7 @@ pub(super) fn proxy(scope: &Scope<'_>, names: &Names<'_>, world: &dyn World) -> 
             .map(|node| names.template(node.arg(0), node))
             .transpose()?,
         socket_keepalive: own.flag("socket_keepalive"),
-        protocol: match scope.text("proxy_protocol") {
-            "on" | "v1" => Some(proxy_protocol::Version::V1),
-            "v2" => Some(proxy_protocol::Version::V2),
-            _ => None,
-        },
+        protocol: own.proxy_protocol(),
     })
 }
 

@@ -91,6 +91,15 @@ fn version_2_without_ends_names_nobody() {
     assert!(read(&third, 1000).is_err());
 }
 
+#[test]
+fn a_client_of_another_family_than_its_listener_is_told_in_the_wider_one() {
+    let ends = Some(("[2001:db8::1]:1234".parse().unwrap(), "192.0.2.2:80".parse().unwrap()));
+    // In the digits that the specification knows, which has no dots in an address of TCP6.
+    assert_eq!(header(Version::V1, ends), b"PROXY TCP6 2001:db8::1 ::ffff:c000:202 1234 80\r\n");
+    let data = header(Version::V2, ends);
+    assert_eq!((data[12], data[13], data.len()), (0x21, 0x21, 16 + 36));
+}
+
 proptest! {
     #[test]
     fn any_bytes_are_read_alike_whole_and_split(
@@ -112,8 +121,12 @@ proptest! {
         let (read, taken) = read(&data, 1000).unwrap().unwrap();
         prop_assert_eq!(taken, data.len());
         let told = read.route.map(|route| (route.source, route.destination));
-        let can_be_told = is_known && source.is_ipv4() == destination.is_ipv4();
-        prop_assert_eq!(told, can_be_told.then_some((source, destination)));
+        // One family for both is all that the header can say.
+        let as_told = |end: SocketAddr| match (end.ip(), source.is_ipv4() == destination.is_ipv4()) {
+            (IpAddr::V4(ip), false) => SocketAddr::new(ip.to_ipv6_mapped().into(), end.port()),
+            _ => end,
+        };
+        prop_assert_eq!(told, is_known.then_some((as_told(source), as_told(destination))));
     }
 
     #[test]

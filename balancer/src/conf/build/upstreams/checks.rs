@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use regex::bytes::Regex;
 
+use super::super::family::{Family, Settings};
 use super::{Node, Result, Scope, UpstreamId};
 use crate::conf::check::{BodyRule, CheckTerms, HeaderRule, HeaderTest, HealthCheck, Match, StatusRule};
 use crate::conf::value;
@@ -78,6 +79,7 @@ pub(super) fn health_check(
         port: None,
         host: name.into(),
         tls: None,
+        protocol: Settings { scope, family: Family::of(scope) }.proxy_protocol(),
         matcher: Arc::new(Match::success()),
         connect_timeout: scope.duration("proxy_connect_timeout"),
         read_timeout: scope.duration("proxy_read_timeout"),
