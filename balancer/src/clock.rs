@@ -54,10 +54,20 @@ pub struct Clock {
     started: Instant,
     /// Wall clock at `anchor`: from there on the monotonic clock counts, so that one reading serves both.
     anchor: Cell<(Instant, SystemTime)>,
+    second: Cell<Second>,
     date_second: Cell<u64>,
     date: RefCell<[u8; 29]>,
     /// The second, and how both forms write it.
     log_times: RefCell<(u64, String, String)>,
+}
+
+/// A second of the wall clock, as far as one reading of it tells: comparing two moments is a fraction of the cost of
+/// subtracting them, and the time of day is asked for with each request.
+#[derive(Debug, Clone, Copy)]
+struct Second {
+    from: Instant,
+    until: Instant,
+    since_epoch: u64,
 }
 
 /// After this long the wall clock is asked again: it may have been set.
@@ -65,10 +75,12 @@ const ANCHOR_AGE_MAX: Duration = Duration::from_secs(1);
 
 impl Clock {
     pub fn new(started: Instant) -> Clock {
+        let now = Instant::now();
         Clock {
             zone: Zone::default(),
             started,
-            anchor: Cell::new((Instant::now(), SystemTime::now())),
+            anchor: Cell::new((now, SystemTime::now())),
+            second: Cell::new(Second { from: now, until: now, since_epoch: 0 }),
             date_second: Cell::new(u64::MAX),
             date: RefCell::new([b' '; 29]),
             log_times: RefCell::default(),
@@ -89,6 +101,20 @@ impl Clock {
         wall + now.saturating_duration_since(anchor)
     }
 
+    /// Whole seconds of the wall clock since 1970.
+    fn second(&self, now: Instant) -> u64 {
+        let known = self.second.get();
+        if known.from <= now && now < known.until {
+            return known.since_epoch;
+        }
+        let since = self.wall(now).duration_since(UNIX_EPOCH).unwrap_or_default();
+        let left = Duration::from_secs(1) - Duration::from_nanos(u64::from(since.subsec_nanos()));
+        // No longer than `wall` goes by its anchor: the clock may be set in the middle of a second.
+        let until = (now + left).min(self.anchor.get().0 + ANCHOR_AGE_MAX);
+        self.second.set(Second { from: now, until, since_epoch: since.as_secs() });
+        since.as_secs()
+    }
+
     /// How far local time is ahead of UTC.
     pub fn offset_seconds(&self, now: Instant) -> i32 {
         self.zone.local(self.wall(now)).offset().whole_seconds()
@@ -97,10 +123,9 @@ impl Clock {
     /// Appends the time of day for a log.
     pub fn write_local(&self, now: Instant, form: Form, out: &mut Vec<u8>) -> bool {
         let mut known = self.log_times.borrow_mut();
-        let wall = self.wall(now);
-        let second = wall.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let second = self.second(now);
         if known.0 != second {
-            let time = self.zone.local(wall);
+            let time = self.zone.local(self.wall(now));
             let text = |format: &[time::format_description::BorrowedFormatItem<'_>]| {
                 time.format(format).unwrap_or_default()
             };
@@ -122,11 +147,10 @@ impl Clock {
 
     /// Appends the value of `Date`.
     pub fn write_date(&self, now: Instant, out: &mut Vec<u8>) {
-        let wall = self.wall(now);
-        let second = wall.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let second = self.second(now);
         let mut date = self.date.borrow_mut();
         if self.date_second.replace(second) != second {
-            date.copy_from_slice(httpdate::fmt_http_date(wall).as_bytes());
+            date.copy_from_slice(httpdate::fmt_http_date(self.wall(now)).as_bytes());
         }
         out.extend_from_slice(&date[..]);
     }
@@ -150,6 +174,18 @@ mod tests {
         };
         assert!(written(Form::CommonLog).ends_with(" -0330"), "{}", written(Form::CommonLog));
         assert!(written(Form::Iso8601).ends_with("-03:30"), "{}", written(Form::Iso8601));
+    }
+
+    #[test]
+    fn a_second_lasts_until_the_wall_clock_shows_the_next() {
+        let clock = Clock::new(Instant::now());
+        let begun = Instant::now();
+        for step in 0..3000 {
+            // Back and forth: moments do not always come in order.
+            let now = begun + Duration::from_millis(if step % 3 == 0 { step / 2 } else { step });
+            let plain = clock.wall(now).duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
+            assert_eq!(clock.second(now), plain, "{step}");
+        }
     }
 
     #[test]

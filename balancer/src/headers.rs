@@ -14,6 +14,8 @@ const CONTENT_LENGTH: u32 = hash(b"content-length");
 const TRANSFER_ENCODING: u32 = hash(b"transfer-encoding");
 const LOCATION: u32 = hash(b"location");
 const EXPIRES: u32 = hash(b"expires");
+const SERVER: u32 = hash(b"server");
+const DATE: u32 = hash(b"date");
 const REFRESH: u32 = hash(b"refresh");
 const SET_COOKIE: u32 = hash(b"set-cookie");
 const USER_AGENT: u32 = hash(b"user-agent");
@@ -195,11 +197,7 @@ impl Exchange<'_> {
             if nominates && self.is_nominated(name) {
                 continue;
             }
-            // Name and value were parsed out of one line: copying the line copies their form too.
-            out.extend_from_slice(name);
-            out.extend_from_slice(b": ");
-            out.extend_from_slice(field.value.of(head));
-            out.extend_from_slice(b"\r\n");
+            write::copy(out, head, field);
         }
     }
 
@@ -233,7 +231,8 @@ impl Exchange<'_> {
         }
         out.extend_from_slice(b"\r\n");
         let hidden = &self.location.proxy.hidden;
-        self.write_own_server_and_date(hidden.contains(b"server"), hidden.contains(b"date"), &mut out);
+        let has_own_server = hidden.contains_hashed(SERVER, b"server");
+        self.write_own_server_and_date(has_own_server, hidden.contains_hashed(DATE, b"date"), &mut out);
         let keeps_length = delivery.framing != Framing::Chunked && story.response.status != 204;
         let mut expires = false;
         for field in &story.response.fields.list {
@@ -259,6 +258,9 @@ impl Exchange<'_> {
     }
 
     fn write_response_field(&self, field: &Field, head: &[u8], out: &mut Vec<u8>) {
+        if !matches!(field.hash, LOCATION | REFRESH | SET_COOKIE) {
+            return write::copy(out, head, field);
+        }
         let (name, value) = (field.name.of(head), field.value.of(head));
         out.extend_from_slice(name);
         out.extend_from_slice(b": ");
@@ -424,7 +426,8 @@ impl Exchange<'_> {
         out.extend_from_slice(b"HTTP/1.1 ");
         out.extend_from_slice(story.response.status_text.of(head));
         out.extend_from_slice(b"\r\n");
-        self.write_own_server_and_date(hidden.contains(b"server"), hidden.contains(b"date"), &mut out);
+        let has_own_server = hidden.contains_hashed(SERVER, b"server");
+        self.write_own_server_and_date(has_own_server, hidden.contains_hashed(DATE, b"date"), &mut out);
         out.extend_from_slice(b"Connection: upgrade\r\n");
         for field in &story.response.fields.list {
             let name = field.name.of(head);

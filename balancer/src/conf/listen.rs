@@ -59,6 +59,8 @@ pub struct Names {
     /// `www.example.*`: with the trailing dot, longest first.
     pub prefixes: Vec<(Box<[u8]>, Arc<Server>)>,
     pub patterns: Vec<(Arc<Pattern>, Arc<Server>)>,
+    /// Each name leads to the default: no host needs to be looked up.
+    pub is_single: bool,
 }
 
 impl Names {
@@ -69,7 +71,7 @@ impl Names {
 
     /// As [`Names::find`], with the groups of the pattern that matched.
     pub fn find_with_groups(&self, host: &[u8]) -> (&Arc<Server>, Option<Captures>) {
-        if self.is_single() || host.is_empty() && !self.exact.contains_key(host) {
+        if self.is_single || host.is_empty() && !self.exact.contains_key(host) {
             return (&self.default, None);
         }
         if let Some(server) = self.exact.get(host) {
@@ -91,10 +93,10 @@ impl Names {
         (&self.default, None)
     }
 
-    fn is_single(&self) -> bool {
-        self.exact.is_empty()
-            && self.suffixes.is_empty()
-            && self.prefixes.is_empty()
-            && self.patterns.is_empty()
+    /// For `is_single`, once all names are there. A pattern has more to tell than the server: its groups.
+    pub fn lead_to_default_only(&self) -> bool {
+        let named = self.suffixes.iter().chain(&self.prefixes).map(|(_, server)| server);
+        self.patterns.is_empty()
+            && self.exact.values().chain(named).all(|server| Arc::ptr_eq(server, &self.default))
     }
 }

@@ -10,6 +10,7 @@ use super::naming::Naming;
 use super::template::Template;
 use super::upstream::UpstreamId;
 use super::variables::{Facts, HeaderName, WithGroups};
+use crate::logic::h1::is_lower_of;
 use crate::logic::proxy_protocol;
 use crate::tls::client::UpstreamTls;
 
@@ -252,7 +253,7 @@ impl HeaderSet {
     /// The same by a hash already at hand.
     pub fn contains_hashed(&self, hash: u32, name: &[u8]) -> bool {
         self.lengths & 1 << (name.len() % 64) != 0
-            && self.names.iter().any(|known| known.hash == hash && known.lower.eq_ignore_ascii_case(name))
+            && self.names.iter().any(|known| known.hash == hash && is_lower_of(name, &known.lower))
     }
 
     pub fn is_empty(&self) -> bool {

@@ -7,6 +7,7 @@ pub mod lines;
 pub mod request;
 pub mod response;
 pub mod target;
+mod words;
 pub mod write;
 
 #[cfg(test)]
@@ -16,6 +17,7 @@ pub use body::{BadBody, BodyReader, Piece};
 pub use fields::{Field, Fields, Known, Span, hash};
 pub use request::{Limits, Method, Refusal, RequestHead};
 pub use response::{BadResponse, ResponseHead};
+pub use words::is_lower_of;
 
 /// The versions that this codec speaks. Anything later in the 1.x line counts as 1.1 (RFC 9110, section 2.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]

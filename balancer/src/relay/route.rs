@@ -24,7 +24,8 @@ pub fn server<'a>(names: &'a Names, scratch: &mut Scratch) -> &'a Server {
     let named = request.target.authority.or(request.host).map_or(&b""[..], |span| span.of(head));
     let (name, _) = split_port(named);
     host.clear();
-    host.extend(name.strip_suffix(b".").unwrap_or(name).iter().map(u8::to_ascii_lowercase));
+    host.extend_from_slice(name.strip_suffix(b".").unwrap_or(name));
+    host.make_ascii_lowercase();
     let (server, groups) = names.find_with_groups(host);
     *captures = groups;
     server

@@ -179,20 +179,20 @@ impl Story {
     pub fn clear(&mut self) {
         self.request.clear();
         self.response.clear();
-        let mut blank = Story::default();
-        std::mem::swap(&mut blank, self);
-        blank.host.clear();
-        blank.path.clear();
-        blank.attempts.clear();
-        blank.answer.content_type.clear();
-        blank.answer.location.clear();
-        self.request = blank.request;
-        self.response = blank.response;
-        self.host = blank.host;
-        self.path = blank.path;
-        self.attempts = blank.attempts;
-        self.answer.content_type = blank.answer.content_type;
-        self.answer.location = blank.answer.location;
+        // Not field by field: one that is added later and forgotten here would tell one client of another.
+        let mut old = std::mem::take(self);
+        old.host.clear();
+        old.path.clear();
+        old.attempts.clear();
+        old.answer.content_type.clear();
+        old.answer.location.clear();
+        self.request = old.request;
+        self.response = old.response;
+        self.host = old.host;
+        self.path = old.path;
+        self.attempts = old.attempts;
+        self.answer.content_type = old.answer.content_type;
+        self.answer.location = old.answer.location;
     }
 
     pub fn method(&self) -> Method {

@@ -260,6 +260,7 @@ fn names(meeting: &Meeting<'_, '_>) -> Result<Names> {
         suffixes: Vec::new(),
         prefixes: Vec::new(),
         patterns: Vec::new(),
+        is_single: false,
     };
     for (built, _) in &meeting.servers {
         for name in &built.names {
@@ -277,5 +278,6 @@ fn names(meeting: &Meeting<'_, '_>) -> Result<Names> {
     }
     names.suffixes.sort_by_key(|(suffix, _)| std::cmp::Reverse(suffix.len()));
     names.prefixes.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.len()));
+    names.is_single = names.lead_to_default_only();
     Ok(names)
 }

@@ -2,7 +2,7 @@
 //! goes on at the first line it has not seen in full. Where the body ends is `body`.
 
 use super::fields::{
-    BadLine, Field, Fields, Known, Line, NameKind, Span, decimal, field_in, hash, line_at, list_members,
+    Field, Fields, Known, Line, NameKind, ParsedField, Span, decimal, field_at, hash, line_at, list_members,
 };
 use super::target::{Target, check_authority, split_target};
 use super::{Framing, Version};
@@ -174,7 +174,7 @@ impl RequestHead {
         }
         loop {
             let from = self.progress.next;
-            let Some(line) = line_at(buf, from) else {
+            let Some((line, parsed)) = field_at(buf, from) else {
                 let too_large = buf.len() - from > limits.line_len_max || buf.len() > limits.head_len_max;
                 return if too_large { Err(Refusal::HeaderTooLarge) } else { Ok(false) };
             };
@@ -186,7 +186,7 @@ impl RequestHead {
                 self.len = line.next;
                 return self.conclude(buf).map(|()| true);
             }
-            self.on_field(buf, line, limits)?;
+            self.on_field(buf, &parsed.map_err(|_| Refusal::FieldLine)?, limits)?;
         }
     }
 
@@ -244,8 +244,7 @@ impl RequestHead {
         Ok(())
     }
 
-    fn on_field(&mut self, buf: &[u8], line: Line, limits: &Limits) -> Result<(), Refusal> {
-        let parsed = field_in(buf, line).map_err(|_: BadLine| Refusal::FieldLine)?;
+    fn on_field(&mut self, buf: &[u8], parsed: &ParsedField, limits: &Limits) -> Result<(), Refusal> {
         if self.fields.list.len() >= limits.fields_max {
             return Err(Refusal::TooManyFields);
         }

@@ -1,7 +1,8 @@
 //! Response heads of upstreams: stricter than browsers, because what follows a misread end would be another client's
 //! answer. A head that breaks a rule here is a 502 and its connection is never used again.
 
-use super::fields::{Fields, Known, Line, Span, decimal, field_in, line_at, list_members};
+use super::fields::{Fields, Known, ParsedField, Span, decimal, field_at, line_at, list_members};
+use super::words::find_stop;
 use super::{Framing, Method, Version};
 
 /// Why an upstream's answer cannot be used.
@@ -61,7 +62,7 @@ impl ResponseHead {
             return Ok(false);
         }
         loop {
-            let Some(line) = line_at(buf, self.next) else {
+            let Some((line, parsed)) = field_at(buf, self.next) else {
                 return if buf.len() >= head_len_max { Err(BadResponse::TooLarge) } else { Ok(false) };
             };
             if line.next > head_len_max {
@@ -73,7 +74,7 @@ impl ResponseHead {
                 self.conclude(buf);
                 return Ok(true);
             }
-            self.on_field(buf, line)?;
+            self.on_field(buf, &parsed.map_err(|_| BadResponse::FieldLine)?)?;
         }
     }
 
@@ -104,7 +105,7 @@ impl ResponseHead {
         let code = text.get(code_at..code_at + 3).ok_or(BadResponse::StatusLine)?;
         let spaced = text[code_at - 1] == b' ' && text.get(code_at + 3).is_none_or(|byte| *byte == b' ');
         let status = decimal(code).filter(|_| spaced).ok_or(BadResponse::StatusLine)?;
-        if status < 100 || memchr::memchr2(0, b'\r', text).is_some() {
+        if status < 100 || find_stop(text, 0).is_some() {
             return Err(BadResponse::StatusLine);
         }
         self.status = status as u16;
@@ -114,8 +115,8 @@ impl ResponseHead {
         Ok(true)
     }
 
-    fn on_field(&mut self, buf: &[u8], line: Line) -> Result<(), BadResponse> {
-        let field = field_in(buf, line).map_err(|_| BadResponse::FieldLine)?.field;
+    fn on_field(&mut self, buf: &[u8], parsed: &ParsedField) -> Result<(), BadResponse> {
+        let field = parsed.field;
         let value = field.value.of(buf);
         match field.known {
             Known::ContentLength => match self.declared {

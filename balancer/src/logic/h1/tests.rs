@@ -1,5 +1,6 @@
 //! The codec against the ways in which requests and answers have been misread: every case also split at every byte.
 
+mod fields_at_once;
 mod requests;
 mod responses;
 

@@ -1,6 +1,9 @@
 //! Writing heads and chunk frames into a buffer. Names and values come from a parsed head or from the configuration;
 //! whatever could end a line early is left out here, once and for all.
 
+use super::fields::{Field, Span};
+use super::words::find_stop;
+
 /// `Name: value`. A CR, LF or NUL in the value, which a variable could have brought in, becomes a space.
 #[inline]
 pub fn field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
@@ -13,11 +16,27 @@ pub fn field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// A field of a head that was parsed. Nearly all come in the form in which we write them, and their line is copied whole.
+#[inline]
+pub fn copy(out: &mut Vec<u8>, head: &[u8], field: &Field) {
+    let (name, value) = (field.name, field.value);
+    let line = Span { start: name.start, end: value.end + 2 }.of(head);
+    let is_adjacent = value.start == name.end + 2;
+    if is_adjacent && line.get(name.len()..name.len() + 2) == Some(b": ") && line.ends_with(b"\r\n") {
+        return out.extend_from_slice(line);
+    }
+    for part in [name.of(head), b": ", value.of(head), b"\r\n"] {
+        out.extend_from_slice(part);
+    }
+}
+
 /// Makes bytes that were rendered from variables safe to stand in one line.
 #[inline]
 pub fn clean(value: &mut [u8]) {
-    while let Some(at) = memchr::memchr3(b'\r', b'\n', 0, value) {
+    let mut from = 0;
+    while let Some(at) = find_stop(value, from) {
         value[at] = b' ';
+        from = at + 1;
     }
 }
 
