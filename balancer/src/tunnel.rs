@@ -1,4 +1,5 @@
-//! After a 101: raw bytes both ways. Each direction ends by itself, as TCP does; an idle tunnel holds no buffer.
+//! After a 101: raw bytes both ways. A client that has said all still hears the answer, as in TCP; once the upstream has
+//! ended, nobody is left to hear the client. An idle tunnel holds no buffer.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
@@ -14,13 +15,22 @@ use crate::upstream_conns::UpstreamConn;
 use crate::wire::Wire;
 use crate::worker::Worker;
 
-/// Carries bytes until both sides have ended, one of them broke, or nothing moved for the idle time. What came behind
-/// the heads goes first.
+/// How long a tunnel waits.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// For any byte.
+    pub idle: Duration,
+    /// For the client to take what is held for it.
+    pub send: Duration,
+}
+
+/// Carries bytes until the upstream has ended and the client has all of it, one of them broke, or nothing moved for too
+/// long. What came behind the heads goes first.
 pub async fn run(
     down: &mut Downstream,
     up: &mut UpstreamConn,
     scratch: &mut Scratch,
-    (worker, idle_timeout): (&Worker, Duration),
+    (worker, patience): (&Worker, Patience),
 ) -> Result<(), Error> {
     let mut to_client = Lane::default();
     let mut to_upstream = Lane::default();
@@ -30,7 +40,7 @@ pub async fn run(
     ]);
     to_upstream.begin_with(&[&scratch.inbound.unread()[scratch.story.request.len..]]);
     scratch.release(&worker.spare);
-    down.deadline.set(Instant::now(), idle_timeout);
+    down.deadline.set(Instant::now(), patience.idle);
     let ended = poll_fn(|cx| {
         loop {
             let down_moved = to_client.poll(cx, &mut up.wire, &mut down.wire, &worker.spare);
@@ -38,13 +48,14 @@ pub async fn run(
             let (Ok(down_moved), Ok(up_moved)) = (down_moved, up_moved) else {
                 return Poll::Ready(Err(Error::ClientGone));
             };
-            if to_client.is_over() && to_upstream.is_over() {
+            if to_client.is_over() {
                 return Poll::Ready(Ok(()));
             }
             if !down_moved && !up_moved {
                 break;
             }
-            down.deadline.set(Instant::now(), idle_timeout);
+            let patience = if to_client.held.is_some() { patience.send } else { patience.idle };
+            down.deadline.set(Instant::now(), patience);
         }
         down.deadline.poll(cx).map(|()| Err(Error::BodyTimeout))
     })
@@ -78,12 +89,7 @@ enum State {
 impl Lane {
     fn begin_with(&mut self, parts: &[&[u8]]) {
         let first = parts.concat();
-        if !first.is_empty() {
-            let mut buffer = Buffer::default();
-            buffer.space(first.len())[..first.len()].copy_from_slice(&first);
-            buffer.fill(first.len());
-            self.held = Some(buffer);
-        }
+        self.held = (!first.is_empty()).then(|| Buffer::of(first));
     }
 
     fn is_over(&self) -> bool {

@@ -10,7 +10,7 @@ use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 
-use common::{Balancer, Origin, header};
+use common::{Balancer, Origin, header, wait_until};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
@@ -39,6 +39,73 @@ fn a_tunnel_opens_after_the_101_and_each_direction_ends_by_itself() {
     client.send("one").send("two");
     client.stream.shutdown(Shutdown::Write).unwrap();
     assert_eq!(client.rest(), (b"onetwo".to_vec(), true), "the other direction still carries");
+}
+
+#[test]
+fn all_that_comes_with_the_101_is_passed_on() {
+    let origin = Origin::scripted(|served| {
+        served.read_head();
+        let mut answer =
+            b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n".to_vec();
+        answer.resize(answer.len() + (100 << 10), b'x');
+        served.stream.write_all(&answer).unwrap();
+        served.read_to_end();
+    });
+    let balancer = Balancer::before(&[&origin], upgrade_location());
+    // More than a buffer holds, behind a head: how much the first read brings is up to the kernel.
+    for _ in 0..10 {
+        let mut client = balancer.client();
+        assert!(client.send(UPGRADE).head().unwrap().starts_with("HTTP/1.1 101 "));
+        assert!(client.bytes(100 << 10).iter().all(|byte| *byte == b'x'));
+    }
+}
+
+#[test]
+fn a_tunnel_ends_with_its_upstream_also_when_the_client_stays() {
+    let origin = Origin::scripted(|served| {
+        served.read_head();
+        served
+            .send("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\nbye");
+    });
+    let balancer = Balancer::start(&format!(
+        "upstream origins {{ server 127.0.0.1:{} max_conns=1; }}\n\
+         server {{ listen 127.0.0.1:PORT; lingering_timeout 100ms;\n\
+         location / {{ proxy_pass http://origins; proxy_read_timeout 1h; {} }} }}",
+        origin.port,
+        upgrade_location()
+    ));
+    let stay = || {
+        let mut client = balancer.client();
+        assert!(client.send(UPGRADE).head().unwrap().starts_with("HTTP/1.1 101 "));
+        assert_eq!(client.rest(), (b"bye".to_vec(), true));
+        client
+    };
+    // The second gets the only place, which the first has left, though its socket is open still.
+    let _clients = [stay(), stay()];
+    balancer.signal("quit");
+    wait_until("the balancer has ended", || !balancer.path("pid").exists());
+}
+
+#[test]
+fn a_tunnel_whose_client_takes_nothing_ends_at_the_send_timeout() {
+    let origin = Origin::scripted(|served| {
+        served.read_head();
+        served.send("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n");
+        let _ = served.stream.write_all(&vec![b'x'; 256 << 10]);
+    });
+    let balancer = Balancer::start(&format!(
+        "server {{ listen 127.0.0.1:PORT sndbuf=4k; send_timeout 100ms;\n\
+         location / {{ proxy_pass http://127.0.0.1:{}; proxy_read_timeout 1h; {} }} }}",
+        origin.port,
+        upgrade_location()
+    ));
+    let client = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    client.set_recv_buffer_size(4096).unwrap();
+    client.connect(&std::net::SocketAddr::from(([127, 0, 0, 1], balancer.port)).into()).unwrap();
+    client.send(UPGRADE.as_bytes()).unwrap();
+    wait_until("the tunnel has ended", || {
+        std::fs::read_to_string(balancer.path("access.log")).is_ok_and(|log| log.contains(" 101 "))
+    });
 }
 
 #[test]

@@ -21,7 +21,7 @@ use crate::headers::Delivery;
 use crate::logic::choose::Ending;
 use crate::logic::h1::{BodyReader, Framing, Known, Piece};
 use crate::logic::upstreams::Lease;
-use crate::tunnel;
+use crate::tunnel::{self, Patience};
 use crate::upstream_conns::UpstreamConn;
 use crate::wire::Wire;
 
@@ -256,16 +256,20 @@ impl Exchange<'_> {
         self.scratch.story.status = 101;
         self.write_switch();
         lease.on_switched(self.now_of_groups());
-        let idle_timeout = self.location.proxy.read_timeout;
-        let ended = tunnel::run(self.down, &mut conn, self.scratch, (self.worker, idle_timeout)).await;
+        let patience = Patience { idle: self.location.proxy.read_timeout, send: self.location.send_timeout };
+        let ended = tunnel::run(self.down, &mut conn, self.scratch, (self.worker, patience)).await;
         self.now = Instant::now();
         self.end_attempt();
         self.end_lease(lease, self.answered());
         self.scratch.story.is_complete = ended.is_ok();
-        if let Err(error) = ended {
-            self.log(&error, None);
+        match ended {
+            // What the client still says must not destroy the upstream's last words.
+            Ok(()) => Step::Ended(After::Linger(self.location.lingering.clone())),
+            Err(error) => {
+                self.log(&error, None);
+                Step::Ended(After::Close)
+            }
         }
-        Step::Ended(After::Close)
     }
 }
 
