@@ -11,9 +11,10 @@ use std::task::Poll;
 
 use tokio::time::Instant;
 
-use crate::conf::listen::{Listen, Names};
+use crate::conf::listen::Names;
 use crate::deadline::Deadline;
 use crate::downstream::{Downstream, Presence};
+use crate::entrance::Entrance;
 use crate::http2::serving::{self, Terms};
 use crate::logic::proxy_protocol::{Broken, Header, Reader};
 use crate::running::Running;
@@ -29,8 +30,7 @@ pub struct Arrival {
     pub peer: Option<SocketAddr>,
     /// `$remote_addr`, rendered once.
     pub peer_text: Box<[u8]>,
-    /// Which of the listening sockets it came in on; a reload may renumber them.
-    pub listen: Rc<Cell<usize>>,
+    pub entrance: Rc<Entrance>,
     pub serial: u64,
     pub opened: Instant,
     /// What the handshake established; none in clear text.
@@ -44,11 +44,11 @@ pub fn serve(
     worker: Rc<Worker>,
     wire: Wire,
     peer: Option<SocketAddr>,
-    listen: Rc<Cell<usize>>,
+    entrance: Rc<Entrance>,
 ) -> impl Future<Output = ()> {
     let is_cut = Rc::new(Cell::new(false));
     // No `async fn`: what it is given would stay in its state for the connection's life.
-    let arriving = Box::pin(arrive(worker, wire, (peer, listen), is_cut.clone()));
+    let arriving = Box::pin(arrive(worker, wire, (peer, entrance), is_cut.clone()));
     async move {
         let mut connection = pin!(async move {
             if let Some(down) = arriving.await {
@@ -63,7 +63,7 @@ pub fn serve(
 async fn arrive(
     worker: Rc<Worker>,
     mut wire: Wire,
-    (peer, listen): (Option<SocketAddr>, Rc<Cell<usize>>),
+    (peer, entrance): (Option<SocketAddr>, Rc<Entrance>),
     is_cut: Rc<Cell<bool>>,
 ) -> Option<Box<Downstream>> {
     let place = poll_fn(|cx| Poll::Ready(worker.connections().enter(cx.waker(), is_cut.clone()))).await;
@@ -76,7 +76,7 @@ async fn arrive(
     let peer_text =
         peer.map_or_else(|| b"unix:".to_vec(), |peer| peer.ip().to_canonical().to_string().into_bytes());
     let peer_text = peer_text.into();
-    let mut arrival = Arrival { peer, peer_text, listen, serial, opened, tls: None, proxied: None };
+    let mut arrival = Arrival { peer, peer_text, entrance, serial, opened, tls: None, proxied: None };
     let mut deadline = Deadline::new(opened);
     if !arrival.hear_proxy(&worker, &mut wire, &mut deadline).await {
         return None;
@@ -96,21 +96,21 @@ async fn speak(mut down: Box<Downstream>) {
 }
 
 impl Arrival {
-    pub fn listen<'a>(&self, running: &'a Running) -> &'a Listen {
-        let listens = &running.settings.http.listens;
-        &listens[self.listen.get().min(listens.len() - 1)]
-    }
-
     /// The server blocks of the address that the connection came in on.
     pub fn names<'a>(&self, wire: &Wire, running: &'a Running) -> &'a Names {
-        let listen = self.listen(running);
+        let listen = self.entrance.listen(running);
         let local = listen.needs_local().then(|| wire.local_addr()).flatten();
         listen.names_for(local.map(|local| local.ip().to_canonical()))
     }
 
+    /// Its worker drains, or its listening socket is gone: no further request is waited for.
+    pub fn is_leaving(&self, worker: &Worker) -> bool {
+        worker.is_draining() || self.entrance.is_retired()
+    }
+
     /// On a port of the PROXY protocol: its header. False when there is none: then nobody can be believed.
     async fn hear_proxy(&mut self, worker: &Worker, wire: &mut Wire, deadline: &mut Deadline) -> bool {
-        let generation = worker.generation();
+        let generation = self.entrance.generation(worker);
         let names = self.names(wire, &generation.running);
         if !names.is_proxied {
             return true;
@@ -136,7 +136,7 @@ impl Arrival {
         mut wire: Wire,
         deadline: &mut Deadline,
     ) -> Option<(Wire, Option<Rc<Session>>)> {
-        let generation = worker.generation();
+        let generation = self.entrance.generation(worker);
         let names = self.names(&wire, &generation.running);
         if !names.is_tls {
             return Some((wire, None));
@@ -183,7 +183,7 @@ async fn proxied(wire: &mut Wire, deadline: &mut Deadline) -> Result<Header, Bro
 impl Downstream {
     /// What of the client's first bytes had to be read, and what holds where it speaks HTTP/2.
     async fn hear_version(&mut self) -> (Vec<u8>, Option<Box<Terms>>) {
-        let generation = self.worker.generation();
+        let generation = self.generation();
         let server = self.default_server(&generation.running);
         let names = self.names(&generation.running);
         let mut early = Vec::new();

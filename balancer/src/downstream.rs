@@ -23,7 +23,7 @@ use crate::relay::scratch::Scratch;
 use crate::relay::{self, After};
 use crate::running::Running;
 use crate::wire::Wire;
-use crate::worker::Worker;
+use crate::worker::{Generation, Worker};
 
 #[derive(Debug)]
 pub struct Downstream {
@@ -83,7 +83,7 @@ impl Downstream {
     pub async fn serve_http1(mut self: Box<Self>, early: Vec<u8>) {
         let worker = self.worker.clone();
         let mut early = Some(early).filter(|early| !early.is_empty());
-        let header_timeout = self.default_server(&worker.generation().running).head.header_timeout;
+        let header_timeout = self.default_server(&self.generation().running).head.header_timeout;
         let mut kept_until = Instant::now();
         self.deadline.set(kept_until, header_timeout);
         while early.is_some() || self.wait_for_request(kept_until).await {
@@ -140,8 +140,8 @@ impl Downstream {
         }
     }
 
-    /// Holds no buffer while it waits, to the deadline or, when the worker drains, to `kept_until`. False when the
-    /// connection is over.
+    /// Holds no buffer while it waits, to the deadline or, when it is to end, to `kept_until`. False when the connection is
+    /// over.
     async fn wait_for_request(&mut self, kept_until: Instant) -> bool {
         let is_first = self.requests == 0;
         let _waiting = Waiting::begin(self.presence.metrics.clone());
@@ -149,7 +149,7 @@ impl Downstream {
             if let Poll::Ready(readable) = self.wire.poll_readable(cx) {
                 return Poll::Ready(readable.is_ok());
             }
-            if !is_first && self.worker.is_draining() && kept_until < self.deadline.at() {
+            if !is_first && self.is_leaving() && kept_until < self.deadline.at() {
                 self.deadline.set_at(kept_until);
             }
             if self.deadline.poll(cx).is_ready() {
@@ -164,7 +164,7 @@ impl Downstream {
     pub async fn serve_burst(&mut self, scratch: &mut Scratch) -> Option<After> {
         let worker = self.worker.clone();
         loop {
-            let generation = worker.generation();
+            let generation = self.generation();
             let limits = &self.default_server(&generation.running).head;
             scratch.story.is_pipelined = !scratch.inbound.is_empty();
             match self.read_head(scratch, limits).await {
@@ -230,6 +230,16 @@ impl Downstream {
         }
     }
 
+    /// The generation that counts for a request that begins now.
+    pub fn generation(&self) -> Rc<Generation> {
+        self.arrival.entrance.generation(&self.worker)
+    }
+
+    /// No further request is waited for.
+    pub fn is_leaving(&self) -> bool {
+        self.arrival.is_leaving(&self.worker)
+    }
+
     /// `$scheme`.
     pub fn scheme(&self) -> &'static [u8] {
         if self.arrival.tls.is_some() { b"https" } else { b"http" }
@@ -243,7 +253,7 @@ impl Downstream {
     pub fn default_server<'a>(&self, running: &'a Running) -> &'a Server {
         let name = self.arrival.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
         match name {
-            None => &self.arrival.listen(running).names.default,
+            None => &self.arrival.entrance.listen(running).names.default,
             Some(name) => self.names(running).find(name.as_bytes()),
         }
     }

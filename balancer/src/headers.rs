@@ -376,7 +376,7 @@ impl Exchange<'_> {
     pub fn keep_alive(&self) -> Option<IdleTime> {
         let terms = &self.location.keepalive;
         let may = self.scratch.story.request.keep_alive
-            && !self.worker.is_draining()
+            && !self.down.is_leaving()
             && !terms.timeout.is_zero()
             && !self.is_disabled_agent(terms.disabled)
             && self.down.requests < terms.requests_max

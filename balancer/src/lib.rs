@@ -11,6 +11,7 @@ pub mod conf;
 pub mod control;
 mod deadline;
 mod downstream;
+mod entrance;
 mod error;
 pub mod error_log;
 mod facts;

@@ -194,7 +194,7 @@ impl Worker {
 
     async fn run(self: Rc<Worker>, mut mailbox: mpsc::Receiver<Command>) {
         let mut doors = Doors::default();
-        doors.open(&self);
+        doors.open(&self, &self.generation());
         tokio::task::spawn_local(tidy(self.clone()));
         let scribe = self.clone();
         tokio::task::spawn_local(async move { scribe.journal.run().await });
@@ -202,10 +202,10 @@ impl Worker {
             match mailbox.recv().await {
                 Some(Command::Reload(running)) => {
                     self.bound_last_era();
-                    *self.generation.borrow_mut() = Generation::new(running);
+                    let before = self.generation.replace(Generation::new(running));
                     self.journal.forget_unused();
                     self.arrange_idle();
-                    doors.open(&self);
+                    doors.open(&self, &before);
                 }
                 Some(Command::Adopt { running, done }) => {
                     *self.generation.borrow_mut() = Generation::new(running);

@@ -209,7 +209,7 @@ impl Serving {
         if self.flooded.get() && !std::mem::replace(&mut self.is_ending, true) {
             return Poll::Ready(Event::Flooded);
         }
-        if self.down.worker.is_draining() && !self.is_ending {
+        if self.down.arrival.is_leaving(&self.down.worker) && !self.is_ending {
             return Poll::Ready(Event::Drain);
         }
         if self.streams.is_empty() && self.down.deadline.poll(cx).is_ready() {

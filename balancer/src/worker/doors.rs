@@ -1,6 +1,5 @@
 //! The listening sockets of one worker: opened and closed as the configuration says, and the tasks that accept from them.
 
-use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
@@ -11,8 +10,9 @@ use std::time::Duration;
 
 use socket2::SockRef;
 
-use super::Worker;
+use super::{Generation, Worker};
 use crate::arrival;
+use crate::entrance::Entrance;
 use crate::running::{Listener, Socket};
 use crate::wire::Wire;
 
@@ -28,29 +28,32 @@ pub(super) struct Doors {
 /// One listening socket, shared with the task that accepts from it.
 #[derive(Debug)]
 struct Door {
-    listener: Arc<Listener>,
     acceptor: Rc<Acceptor>,
-    /// Which of the listens of the present generation it is.
-    position: Rc<Cell<usize>>,
+    entrance: Rc<Entrance>,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl Doors {
-    /// Opens what is new in the current generation, closes what is gone; sockets that stay are not touched.
-    pub(super) fn open(&mut self, worker: &Rc<Worker>) {
+    /// Opens what is new in the current generation, closes what is gone since the one before it; sockets that stay are
+    /// not touched.
+    pub(super) fn open(&mut self, worker: &Rc<Worker>, generation_before: &Rc<Generation>) {
         let running = worker.generation().running.clone();
         let mut before = std::mem::take(&mut self.open);
         for (position, listener) in running.listeners.iter().enumerate() {
-            match before.iter().position(|door| Arc::ptr_eq(&door.listener, listener)) {
-                Some(found) => {
-                    let door = before.swap_remove(found);
-                    door.position.set(position);
-                    self.open.push(door);
-                }
+            match before.iter().position(|door| Arc::ptr_eq(door.entrance.listener(), listener)) {
+                Some(found) => self.open.push(before.swap_remove(found)),
                 None => self.open.extend(Door::open(worker, listener, position)),
             }
         }
-        before.into_iter().for_each(|door| door.close(worker));
+        if before.is_empty() {
+            return;
+        }
+        for door in before {
+            door.entrance.retire(generation_before.clone());
+            door.close(worker);
+        }
+        // Those that wait for a next request are to end.
+        worker.connections.wake_all();
     }
 
     pub(super) fn close(&mut self, worker: &Rc<Worker>) {
@@ -68,16 +71,16 @@ impl Door {
                 return None;
             }
         };
-        let position = Rc::new(Cell::new(position));
-        let task = tokio::task::spawn_local(accept(worker.clone(), acceptor.clone(), position.clone()));
-        Some(Door { listener: listener.clone(), acceptor, position, task })
+        let entrance = Rc::new(Entrance::new(listener.clone(), position));
+        let task = tokio::task::spawn_local(accept(worker.clone(), acceptor.clone(), entrance.clone()));
+        Some(Door { acceptor, entrance, task })
     }
 
     /// Clients whose connection the kernel has already accepted are served, not reset.
     fn close(self, worker: &Rc<Worker>) {
         self.task.abort();
         while let Some((wire, peer)) = self.acceptor.accept_waiting() {
-            welcome(worker, wire, peer, &self.position);
+            welcome(worker, wire, peer, &self.entrance);
         }
     }
 }
@@ -129,7 +132,7 @@ impl Acceptor {
     }
 }
 
-fn welcome(worker: &Rc<Worker>, wire: Wire, peer: Option<std::net::SocketAddr>, position: &Rc<Cell<usize>>) {
+fn welcome(worker: &Rc<Worker>, wire: Wire, peer: Option<std::net::SocketAddr>, entrance: &Rc<Entrance>) {
     let generation = worker.generation();
     let connections_max = generation.running.settings.events.worker_connections;
     if worker.connections.len() >= connections_max {
@@ -139,13 +142,13 @@ fn welcome(worker: &Rc<Worker>, wire: Wire, peer: Option<std::net::SocketAddr>, 
     }
     generation.running.metrics.connections_accepted.fetch_add(1, Relaxed);
     worker.connections.expect_one();
-    tokio::task::spawn_local(arrival::serve(worker.clone(), wire, peer, position.clone()));
+    tokio::task::spawn_local(arrival::serve(worker.clone(), wire, peer, entrance.clone()));
 }
 
-async fn accept(worker: Rc<Worker>, acceptor: Rc<Acceptor>, position: Rc<Cell<usize>>) {
+async fn accept(worker: Rc<Worker>, acceptor: Rc<Acceptor>, entrance: Rc<Entrance>) {
     loop {
         match poll_fn(|cx| acceptor.poll_accept(cx)).await {
-            Ok((wire, peer)) => welcome(&worker, wire, peer, &position),
+            Ok((wire, peer)) => welcome(&worker, wire, peer, &entrance),
             // The client left before we came to it.
             Err(error)
                 if matches!(

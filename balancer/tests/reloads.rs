@@ -1,0 +1,131 @@
+//! Reloads that take listening sockets away or give them other places: whose server blocks the open connections are served by.
+
+#![allow(clippy::unwrap_used, reason = "a world that cannot be built fails its test loudly")]
+
+mod common;
+
+use std::net::TcpListener;
+
+use common::{Balancer, Client, Origin, wait_until};
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// The listener that goes stands first: what stays moves to its place.
+fn server(port: u16, name: &str) -> String {
+    format!("server {{ listen 127.0.0.1:{port}; http2 on; location / {{ return 200 {name}; }} }}\n")
+}
+
+/// A public listener on the balancer's port and another one, whose port is given, that also tells how many connections
+/// do what.
+fn public_and_admin() -> (Balancer, u16) {
+    let admin = free_port();
+    let balancer = Balancer::start(&format!(
+        "server {{ listen 127.0.0.1:PORT; http2 on; location / {{ return 200 public; }} }}\n\
+         server {{ listen 127.0.0.1:{admin}; location / {{ return 200 admin; }}\n\
+         location /counts {{ stub_status; }} }}\n"
+    ));
+    (balancer, admin)
+}
+
+/// Another inside of the http block, and the reload is over.
+fn reconfigure(balancer: &Balancer, http: &str) {
+    let conf = balancer.path("nginx.conf");
+    let text = std::fs::read_to_string(&conf).unwrap();
+    let (start, _) = text.split_once("access.log;\n").unwrap();
+    std::fs::write(&conf, format!("{start}access.log;\n{http}\n}}\n")).unwrap();
+    balancer.signal_reload();
+    wait_until("the reload is over", || balancer.errors().contains(" reconfigured"));
+}
+
+#[test]
+fn a_kept_connection_ends_with_its_listener() {
+    let (balancer, admin) = public_and_admin();
+    let mut kept = balancer.client();
+    assert_eq!(kept.get("/").body, "public");
+    reconfigure(&balancer, &server(admin, "admin"));
+    assert_eq!(kept.rest(), (Vec::new(), true), "closed without a word");
+    assert_eq!(Client::connect(admin).get("/").body, "admin");
+}
+
+#[test]
+fn who_came_by_a_listener_that_goes_is_answered_as_it_said() {
+    let (balancer, admin) = public_and_admin();
+    let mut early = balancer.client();
+    // It may yet speak HTTP/2: for that its first bytes are awaited.
+    let is_in = || Client::connect(admin).get("/counts").body.contains("Reading: 1");
+    wait_until("the connection is accepted", is_in);
+    reconfigure(&balancer, &server(admin, "admin"));
+    let answer = early.get("/");
+    assert_eq!((answer.body.as_str(), answer.header("connection")), ("public", Some("close")));
+    assert_eq!(early.rest(), (Vec::new(), true));
+}
+
+#[test]
+fn half_a_head_stays_with_its_listener_when_others_go() {
+    let (balancer, admin) = public_and_admin();
+    let mut slow = Client::connect(admin);
+    slow.send("GET / HTTP/1.1\r\nHo");
+    let is_reading = || Client::connect(admin).get("/counts").body.contains("Reading: 1");
+    wait_until("the half is read", is_reading);
+    reconfigure(&balancer, &server(admin, "later"));
+    assert_eq!(slow.send("st: test\r\n\r\n").response().body, "admin");
+    assert_eq!(slow.get("/").body, "later", "its listener is still there");
+}
+
+#[test]
+fn a_listener_may_be_the_last() {
+    let (balancer, admin) = public_and_admin();
+    let mut kept = Client::connect(admin);
+    let mut slow = balancer.client();
+    slow.send("GET / HTTP/1.1\r\nHo");
+    wait_until("the half is read", || Client::connect(admin).get("/counts").body.contains("Reading: 1"));
+    assert_eq!(kept.get("/").body, "admin");
+    reconfigure(&balancer, "");
+    assert_eq!(kept.rest(), (Vec::new(), true));
+    assert_eq!(slow.send("st: test\r\n\r\n").response().body, "public");
+    assert_eq!(slow.rest(), (Vec::new(), true));
+}
+
+#[test]
+fn what_is_under_way_ends_before_its_connection_does() {
+    let (release, gate) = std::sync::mpsc::channel::<()>();
+    let gate = std::sync::Mutex::new(gate);
+    let origin = Origin::scripted(move |served| {
+        served.read_request();
+        served.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nfirst");
+        gate.lock().unwrap().recv().unwrap();
+        served.send(" last");
+    });
+    let admin = free_port();
+    let balancer = Balancer::start(&format!(
+        "server {{ listen 127.0.0.1:PORT; location / {{ proxy_pass http://127.0.0.1:{}; }} }}\n{}",
+        origin.port,
+        server(admin, "admin")
+    ));
+    let mut client = balancer.client();
+    client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n").head().unwrap();
+    assert_eq!(client.bytes(5), b"first");
+    reconfigure(&balancer, &server(admin, "admin"));
+    release.send(()).unwrap();
+    assert_eq!(client.rest(), (b" last".to_vec(), true));
+}
+
+#[test]
+fn a_connection_of_http2_ends_with_its_listener() {
+    let (balancer, admin) = public_and_admin();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let wire = tokio::net::TcpStream::connect(("127.0.0.1", balancer.port)).await.unwrap();
+        let (send, connection) = h2::client::handshake(wire).await.unwrap();
+        let driver = tokio::spawn(connection);
+        let request = http::Request::get("http://test/").body(()).unwrap();
+        let (answer, _) = send.ready().await.unwrap().send_request(request, true).unwrap();
+        let mut body = answer.await.unwrap().into_body();
+        assert_eq!(body.data().await.unwrap().unwrap(), "public");
+        reconfigure(&balancer, &server(admin, "admin"));
+        let ended = tokio::time::timeout(common::PATIENCE, driver).await;
+        assert!(ended.expect("the balancer says goodbye").unwrap().is_ok());
+    });
+}
