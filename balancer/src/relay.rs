@@ -47,6 +47,7 @@ use crate::logic::retry::{Failure, Situation, Verdict, verdict};
 use crate::logic::upstreams::{Group, Lease};
 use crate::running::Running;
 use crate::upstream_conns::{Place, UpstreamConn};
+use crate::wire::Wire;
 use crate::worker::{Generation, Worker};
 
 /// How long a client's connection waits for its next request.
@@ -117,7 +118,16 @@ pub async fn relay(
 impl Drop for Exchange<'_> {
     fn drop(&mut self) {
         let story = &mut self.scratch.story;
-        if story.is_sub() || story.is_recorded || std::thread::panicking() {
+        if story.is_sub() || story.is_recorded {
+            return;
+        }
+        // An answer that its close delimits must not look whole. A tunnel has no end to be told from, and a stream that
+        // is dropped is reset by h2.
+        let is_cut = story.sent_len > 0 && !story.is_complete && story.status != 101;
+        if is_cut && !matches!(self.down.wire, Wire::Served(_)) {
+            self.down.wire.reset_on_close();
+        }
+        if std::thread::panicking() {
             return;
         }
         if story.status == 0 {

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
-use common::{Balancer, Origin, PATIENCE};
+use common::{Balancer, Origin, PATIENCE, wait_until};
 use nginx::Nginx;
 
 #[test]
@@ -125,4 +125,52 @@ fn a_tunnel_outlives_a_reload() {
     balancer.reload();
     client.send("two.");
     assert_eq!(client.bytes(4), b"two.");
+}
+
+/// Sends a head, if asked to, and a part of a body that only the connection's end delimits; then nothing.
+fn stalling(begins: bool) -> Origin {
+    Origin::scripted(move |served| {
+        served.read_request();
+        if begins {
+            served.send("HTTP/1.1 200 OK\r\n\r\npart");
+        }
+        served.read_to_end();
+    })
+}
+
+#[test]
+fn an_answer_that_a_stop_cuts_does_not_look_whole() {
+    let origin = stalling(true);
+    let balancer = Balancer::before(&[&origin], "");
+    let mut client = balancer.client();
+    client.send("GET / HTTP/1.0\r\n\r\n").head().unwrap();
+    assert_eq!(client.bytes(4), b"part");
+    balancer.signal("stop");
+    assert_eq!(client.rest(), (Vec::new(), false), "a reset, no end");
+}
+
+#[test]
+fn an_answer_that_worker_shutdown_timeout_cuts_does_not_look_whole() {
+    let origin = stalling(true);
+    let location = format!("location / {{ proxy_pass http://127.0.0.1:{}; }}", origin.port);
+    let balancer = Balancer::start_with(
+        "worker_processes 1; worker_shutdown_timeout 100ms;",
+        &format!("server {{ listen 127.0.0.1:PORT; {location} }}"),
+    );
+    let mut client = balancer.client();
+    client.send("GET / HTTP/1.0\r\n\r\n").head().unwrap();
+    assert_eq!(client.bytes(4), b"part");
+    balancer.signal_reload();
+    assert_eq!(client.rest(), (Vec::new(), false), "a reset, no end");
+}
+
+#[test]
+fn who_has_been_told_nothing_sees_a_plain_end_when_we_stop() {
+    let origin = stalling(false);
+    let balancer = Balancer::before(&[&origin], "");
+    let mut client = balancer.client();
+    client.send("GET / HTTP/1.0\r\n\r\n");
+    wait_until("the origin is asked", || !origin.seen().is_empty());
+    balancer.signal("stop");
+    assert_eq!(client.rest(), (Vec::new(), true));
 }
