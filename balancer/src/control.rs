@@ -34,6 +34,7 @@ use crate::listeners;
 use crate::logic::upstreams::Set;
 use crate::metrics::Metrics;
 use crate::names::{Names, resolvers};
+use crate::panics;
 use crate::prober::Prober;
 use crate::running::{Listener, Running, Socket};
 use crate::worker::{self, Command, WorkerHandle};
@@ -113,6 +114,7 @@ pub fn serve(origin: Origin, ops: Option<std::net::SocketAddr>) -> ExitCode {
     };
     let main = prepared.running.settings.main.clone();
     error_logs.install();
+    panics::tell(prepared.running.metrics.clone());
     if let Err(what) = process::settle(&main, prepared.is_successor) {
         complain("emerg", &what);
         tracing::error!("{what}");

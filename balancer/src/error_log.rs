@@ -151,9 +151,9 @@ impl<S: Subscriber> Layer<S> for Lines {
         if !ours && *meta.level() > Level::WARN {
             return;
         }
-        let level = level_of(*meta.level());
         let mut words = Words::default();
         event.record(&mut words);
+        let level = if words.is_alert { ErrorLevel::Alert } else { level_of(*meta.level()) };
         self.0.write(words.log, level, || line(self.0.zone.local(SystemTime::now()), level, &words));
     }
 }
@@ -189,6 +189,8 @@ struct Words {
     log: LogId,
     /// Of the client, where the event is about one.
     connection: Option<u64>,
+    /// More than an error: something of ours is broken.
+    is_alert: bool,
 }
 
 /// Fields that stand behind the message, in the order in which they are recorded; others serve programs, not readers.
@@ -201,6 +203,10 @@ impl Visit for Words {
             "connection" => self.connection = Some(value),
             _ => {}
         }
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.is_alert |= value && field.name() == "alert";
     }
 
     /// A text stands as it is; who wants quotes around it, as nginx has them around requests, brings them.

@@ -22,6 +22,7 @@ mod listeners;
 pub mod logic;
 pub mod metrics;
 mod names;
+pub mod panics;
 mod pool;
 mod prober;
 mod relay;

@@ -37,6 +37,7 @@ pub struct Metrics {
     pub reloads_failed: AtomicU64,
     /// Workers that were started again after they had ended by themselves.
     pub respawned: AtomicU64,
+    pub panics: AtomicU64,
     peers: Mutex<BTreeMap<PeerKey, Arc<PeerMetrics>>>,
     zones: Mutex<BTreeMap<ZoneKey, Arc<ZoneMetrics>>>,
 }
@@ -108,6 +109,7 @@ impl Metrics {
             &self.reloads,
             &self.reloads_failed,
             &self.respawned,
+            &self.panics,
         ]
         .into_iter()
     }

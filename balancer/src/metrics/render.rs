@@ -57,6 +57,11 @@ impl Snapshot {
                 "Workers that ended by themselves and were started again",
                 &metrics.respawned,
             ),
+            (
+                "panics",
+                "Panics: each ended a request, a connection or a worker; the error log says where",
+                &metrics.panics,
+            ),
         ];
         for (name, help, value) in counters {
             let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
