@@ -1,6 +1,7 @@
 //! One worker thread: a current-thread runtime, its own idle upstream connections, its own spare memory. Tasks never
 //! leave it; what workers share is in `Running`.
 
+mod chores;
 mod doors;
 
 use std::cell::{Cell, RefCell};
@@ -22,6 +23,7 @@ use crate::pool::Pool;
 use crate::relay::scratch::Spare;
 use crate::running::Running;
 use crate::upstream_conns::UpstreamConns;
+use chores::Chores;
 use doors::Doors;
 
 /// Commands wait here while a worker is busy; the master sends a handful in its life.
@@ -48,6 +50,7 @@ pub enum Command {
 /// The master's end of a worker.
 #[derive(Debug)]
 pub struct WorkerHandle {
+    pub index: usize,
     commands: mpsc::Sender<Command>,
     thread: std::thread::JoinHandle<()>,
 }
@@ -88,7 +91,7 @@ pub fn spawn(index: usize, running: Arc<Running>) -> io::Result<WorkerHandle> {
         }
     })?;
     has_started.recv().unwrap_or_else(|_| Err(io::Error::other("the worker ended at once")))?;
-    Ok(WorkerHandle { commands, thread })
+    Ok(WorkerHandle { index, commands, thread })
 }
 
 /// The present configuration as one worker holds it. Requests keep the one they began with.
@@ -193,19 +196,26 @@ impl Worker {
     }
 
     async fn run(self: Rc<Worker>, mut mailbox: mpsc::Receiver<Command>) {
-        let mut doors = Doors::default();
-        doors.open(&self, &self.generation());
-        tokio::task::spawn_local(tidy(self.clone()));
+        let (mut doors, mut chores) = (Doors::default(), Chores::default());
+        doors.open(&self, &self.generation(), &mut chores);
+        chores.begin(tidy(self.clone()));
         let scribe = self.clone();
-        tokio::task::spawn_local(async move { scribe.journal.run().await });
+        chores.begin(async move { scribe.journal.run().await });
         let deadline = loop {
-            match mailbox.recv().await {
+            let command = tokio::select! {
+                command = mailbox.recv() => command,
+                () = chores.lost() => {
+                    tracing::error!(alert = true, "worker {} ends: it has lost a task of its own", self.index);
+                    return self.journal.flush();
+                }
+            };
+            match command {
                 Some(Command::Reload(running)) => {
                     self.bound_last_era();
                     let before = self.generation.replace(Generation::new(running));
                     self.journal.forget_unused();
                     self.arrange_idle();
-                    doors.open(&self, &before);
+                    doors.open(&self, &before, &mut chores);
                 }
                 Some(Command::Adopt { running, done }) => {
                     *self.generation.borrow_mut() = Generation::new(running);

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use socket2::SockRef;
 
+use super::chores::Chores;
 use super::{Generation, Worker};
 use crate::arrival;
 use crate::entrance::Entrance;
@@ -30,19 +31,24 @@ pub(super) struct Doors {
 struct Door {
     acceptor: Rc<Acceptor>,
     entrance: Rc<Entrance>,
-    task: tokio::task::JoinHandle<()>,
+    task: tokio::task::AbortHandle,
 }
 
 impl Doors {
     /// Opens what is new in the current generation, closes what is gone since the one before it; sockets that stay are
     /// not touched.
-    pub(super) fn open(&mut self, worker: &Rc<Worker>, generation_before: &Rc<Generation>) {
+    pub(super) fn open(
+        &mut self,
+        worker: &Rc<Worker>,
+        generation_before: &Rc<Generation>,
+        chores: &mut Chores,
+    ) {
         let running = worker.generation().running.clone();
         let mut before = std::mem::take(&mut self.open);
         for (position, listener) in running.listeners.iter().enumerate() {
             match before.iter().position(|door| Arc::ptr_eq(door.entrance.listener(), listener)) {
                 Some(found) => self.open.push(before.swap_remove(found)),
-                None => self.open.extend(Door::open(worker, listener, position)),
+                None => self.open.extend(Door::open(worker, (listener, position), chores)),
             }
         }
         if before.is_empty() {
@@ -62,7 +68,11 @@ impl Doors {
 }
 
 impl Door {
-    fn open(worker: &Rc<Worker>, listener: &Arc<Listener>, position: usize) -> Option<Door> {
+    fn open(
+        worker: &Rc<Worker>,
+        (listener, position): (&Arc<Listener>, usize),
+        chores: &mut Chores,
+    ) -> Option<Door> {
         let address = &listener.listen.address;
         let acceptor = match listener.socket(worker.index).and_then(Acceptor::new) {
             Ok(acceptor) => Rc::new(acceptor),
@@ -72,7 +82,7 @@ impl Door {
             }
         };
         let entrance = Rc::new(Entrance::new(listener.clone(), position));
-        let task = tokio::task::spawn_local(accept(worker.clone(), acceptor.clone(), entrance.clone()));
+        let task = chores.begin(accept(worker.clone(), acceptor.clone(), entrance.clone()));
         Some(Door { acceptor, entrance, task })
     }
 
