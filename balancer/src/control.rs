@@ -1,6 +1,7 @@
 //! The master: opens what the configuration names, starts the workers, and acts on signals until the end.
 
 pub mod changes;
+mod crew;
 pub mod handover;
 mod process;
 mod upgrade;
@@ -21,6 +22,7 @@ use nix::unistd::{Pid, getppid};
 use tokio::sync::mpsc;
 
 use self::changes::{CHANGES_MAX, Change};
+use self::crew::Crew;
 use self::handover::Inherited;
 use crate::access_log::LogFiles;
 use crate::cli::Order;
@@ -37,7 +39,6 @@ use crate::names::{Names, resolvers};
 use crate::panics;
 use crate::prober::Prober;
 use crate::running::{Listener, Running, Socket};
-use crate::worker::{self, Command, WorkerHandle};
 
 /// How often workers are looked after: one that died is replaced.
 const WATCH_INTERVAL: Duration = Duration::from_millis(200);
@@ -203,8 +204,7 @@ fn run(origin: Origin, error_logs: ErrorLogs, prepared: Prepared) -> io::Result<
             origin,
             error_logs,
             current,
-            workers: Vec::new(),
-            retiring: Vec::new(),
+            crew: Crew::default(),
             draining: Arc::default(),
             prober: Prober::new(tasks.clone()),
             names: Names::new(tasks.clone()),
@@ -242,9 +242,7 @@ struct Master {
     error_logs: ErrorLogs,
     /// Shared with the ops port.
     current: Arc<RwLock<Arc<Running>>>,
-    workers: Vec<WorkerHandle>,
-    /// Workers that a smaller `worker_processes` no longer wants, until their connections end.
-    retiring: Vec<WorkerHandle>,
+    crew: Crew,
     /// Shared with the ops port: a process that drains is not ready.
     draining: Arc<AtomicBool>,
     prober: Prober,
@@ -293,12 +291,10 @@ impl Master {
         }
     }
 
+    /// With what is known now: names may have been found since the generation was prepared.
     fn start_workers(&mut self) -> io::Result<()> {
         let running = self.running();
-        for index in self.workers.len()..running.settings.main.worker_processes {
-            self.workers.push(worker::spawn(index, running.clone())?);
-        }
-        Ok(())
+        self.crew.start(&running)
     }
 
     fn ops(&self) -> Ops {
@@ -316,9 +312,9 @@ impl Master {
             tokio::select! {
                 signal = signals.next() => self.on_signal(signal).await,
                 Some(change) = self.changes.recv() => self.on_change(change).await,
-                _ = ticks.tick() => self.look_after().await,
+                _ = ticks.tick() => self.look_after(),
             }
-            if self.is_draining() && self.workers.is_empty() && self.retiring.is_empty() {
+            if self.is_draining() && self.crew.is_empty() {
                 tracing::info!("all workers have ended");
                 return;
             }
@@ -384,18 +380,7 @@ impl Master {
 
     async fn take_over(&mut self, before: &Arc<Running>, next: Arc<Running>) {
         self.publish(next.clone());
-        let wanted = next.settings.main.worker_processes;
-        let deadline = next.settings.main.worker_shutdown_timeout;
-        for worker in self.workers.split_off(wanted.min(self.workers.len())) {
-            worker.send(Command::Drain { deadline }).await;
-            self.retiring.push(worker);
-        }
-        for worker in &self.workers {
-            worker.send(Command::Reload(next.clone())).await;
-        }
-        if let Err(error) = self.start_workers() {
-            tracing::error!("a worker cannot be started: {error}");
-        }
+        self.crew.reload(&next).await;
         let stays = |listener: &Arc<Listener>| next.listeners.iter().any(|kept| Arc::ptr_eq(kept, listener));
         self.close(before.listeners.iter().filter(|listener| !stays(listener)));
         next.metrics.forget_others(&next);
@@ -414,18 +399,13 @@ impl Master {
         tracing::info!("gracefully shutting down");
         self.prober.stop();
         let running = self.running();
-        let deadline = running.settings.main.worker_shutdown_timeout;
-        for worker in &self.workers {
-            worker.send(Command::Drain { deadline }).await;
-        }
+        self.crew.drain(running.settings.main.worker_shutdown_timeout).await;
         self.close(running.listeners.iter());
     }
 
     async fn stop(&mut self) {
         tracing::info!("stopping");
-        for worker in self.workers.iter().chain(&self.retiring) {
-            worker.send(Command::Stop).await;
-        }
+        self.crew.stop().await;
         if !self.draining.swap(true, Relaxed) {
             self.close(self.running().listeners.iter());
         }
@@ -450,33 +430,10 @@ impl Master {
         });
     }
 
-    /// Joins workers that have ended; one that ended by itself is replaced.
-    async fn look_after(&mut self) {
+    fn look_after(&mut self) {
         self.look_after_successor();
         self.look_after_replaced();
-        self.retiring.retain(|worker| !worker.is_finished());
-        let mut at = 0;
-        while at < self.workers.len() {
-            if !self.workers[at].is_finished() {
-                at += 1;
-                continue;
-            }
-            let ended = self.workers.remove(at);
-            let whole = ended.join();
-            if self.is_draining() {
-                continue;
-            }
-            tracing::error!(
-                "worker {at} ended {}; starting it anew",
-                if whole { "by itself" } else { "by a panic" }
-            );
-            self.running().metrics.respawned.fetch_add(1, Relaxed);
-            match worker::spawn(at, self.running()) {
-                Ok(worker) => self.workers.insert(at, worker),
-                Err(error) => tracing::error!("worker {at} cannot be started: {error}"),
-            }
-            at += 1;
-        }
+        self.crew.look_after(&self.running());
     }
 }
 

@@ -83,7 +83,7 @@ impl Master {
     /// Comes back when all workers serve new requests with it.
     async fn adopt(&self, next: &Arc<Running>) {
         let mut waiting = Vec::new();
-        for worker in &self.workers {
+        for worker in self.crew.working() {
             let (done, adopted) = oneshot::channel();
             worker.send(Command::Adopt { running: next.clone(), done }).await;
             waiting.push(adopted);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::getppid;
 
-use super::{Command, Master, handover, process};
+use super::{Master, handover, process};
 
 impl Master {
     /// USR2.
@@ -56,10 +56,7 @@ impl Master {
         tracing::info!("gracefully shutting down worker threads");
         self.prober.stop();
         let deadline = self.running().settings.main.worker_shutdown_timeout;
-        for worker in std::mem::take(&mut self.workers) {
-            worker.send(Command::Drain { deadline }).await;
-            self.retiring.push(worker);
-        }
+        self.crew.drain(deadline).await;
     }
 }
 
