@@ -102,6 +102,10 @@ impl Exchange<'_> {
         answer: Answer,
         moves: &mut u32,
     ) -> Result<Result<(), Answer>, Answer> {
+        // Whatever comes in its place, and with which status.
+        if is_fatal(answer.status) {
+            self.scratch.story.request.keep_alive = false;
+        }
         // nginx: a page that fails itself does not lead to another one (recursive_error_pages off).
         let is_plain = matches!(answer.body, Body::Page | Body::Redirect(_)) && *moves == 0;
         let Some(page) =

@@ -28,6 +28,11 @@ impl Exchange<'_> {
             self.scratch.upload.sends = Sends::Nothing;
             return Ok(());
         }
+        if self.scratch.upload.is_refused() {
+            // A method that may have a body is told, as by nginx, that there is none.
+            self.scratch.upload.sends = Sends::Ours(Vec::new());
+            return Ok(());
+        }
         self.scratch.upload.sends = Sends::Clients;
         // HTTP/1.0 knows no chunks: it has to be told the length.
         let needs_len =
@@ -50,6 +55,9 @@ impl Exchange<'_> {
 
     /// The client's body into memory, as far as that may hold it: what has come, or, where it `waits`, what comes.
     pub(super) async fn read_clients(&mut self, waits: bool) -> Result<(), Error> {
+        if self.scratch.upload.is_refused() {
+            return Ok(());
+        }
         if self.has_clients()? {
             return self.invite_body().await;
         }
@@ -135,9 +143,11 @@ impl Exchange<'_> {
         if !self.scratch.upload.has_begun() {
             self.scratch.upload.begin(self.scratch.story.request.framing, 0);
         }
-        if !self.scratch.upload.is_untouched() {
+        if self.scratch.upload.is_refused() || !self.scratch.upload.is_untouched() {
             return true;
         }
+        // What nobody wants may be of any length.
+        self.scratch.upload.limit(0);
         let decoded = self.scratch.keep_body(usize::MAX);
         self.scratch.upload.kept.clear();
         !matches!(decoded, Err(Error::ClientBody(_)))
@@ -146,7 +156,10 @@ impl Exchange<'_> {
     /// Reads and forgets the rest of a body that nobody wants, so that the next request can be found. False when it
     /// is not worth while or does not end in time.
     pub async fn discard_body(&mut self) -> bool {
-        self.scratch.upload.len_max = DISCARD_LEN_MAX;
+        if self.scratch.upload.is_refused() {
+            return false;
+        }
+        self.scratch.upload.limit(DISCARD_LEN_MAX);
         let awaited = self.scratch.story.request.expects_continue && self.scratch.story.request_body_len == 0;
         let end = tokio::time::Instant::now() + self.location.lingering.time;
         if self.scratch.upload.is_read() {

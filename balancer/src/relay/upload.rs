@@ -32,6 +32,8 @@ pub struct Upload {
     /// The upstream of this attempt takes no more; its answer may still come.
     is_broken: bool,
     has_begun: bool,
+    /// Too long, or no body at all: nothing of it is read or sent any more.
+    is_refused: bool,
     /// Bytes moved since the caller looked last: a reason to move the deadline.
     pub moved: bool,
 }
@@ -113,6 +115,22 @@ impl Upload {
         self.has_begun
     }
 
+    /// Another location has the body: its limit holds for what is to come.
+    pub fn limit(&mut self, len_max: u64) {
+        self.len_max = len_max;
+    }
+
+    /// What follows in the connection is in doubt, and who is asked for a page about it does not get it.
+    pub fn refuse(&mut self) {
+        self.is_refused = true;
+        self.kept.clear();
+        self.spool = None;
+    }
+
+    pub fn is_refused(&self) -> bool {
+        self.is_refused
+    }
+
     /// The client's body has come to its end (or there was none).
     pub fn is_read(&self) -> bool {
         self.reader.is_ended()
@@ -177,7 +195,8 @@ impl Upload {
 
     /// `$request_body`: the body where all of it is in memory. A part of it would be taken for the whole.
     pub fn in_memory(&self) -> Option<&[u8]> {
-        let is_whole = self.is_read() && self.len > 0 && self.kept.len() as u64 == self.len;
+        let is_whole =
+            self.is_read() && !self.is_refused && self.len > 0 && self.kept.len() as u64 == self.len;
         is_whole.then_some(&self.kept[..])
     }
 
@@ -221,14 +240,24 @@ impl Upload {
 impl Scratch {
     /// Decodes what has come into `kept`. True when the body has ended.
     pub(super) fn keep_body(&mut self, len_max: usize) -> Result<bool, Error> {
+        let kept = self.decode_body(len_max);
+        if kept.is_err() {
+            self.upload.refuse();
+        }
+        kept
+    }
+
+    fn decode_body(&mut self, len_max: usize) -> Result<bool, Error> {
+        debug_assert!(!self.upload.is_refused, "a refused body is read on");
         let head_len = self.story.request.len;
         while self.upload.kept.len() < len_max || self.upload.is_read() {
             let body = &self.inbound.unread()[head_len..];
             match self.upload.reader.next(body).map_err(Error::ClientBody)? {
                 Piece::Data { start, end } => {
                     self.upload.kept.extend_from_slice(&body[start..end]);
-                    self.upload.count(end - start)?;
+                    // Used before it is judged: the reader has gone past it either way.
                     self.use_body(end);
+                    self.upload.count(end - start)?;
                 }
                 Piece::More => {
                     self.use_body(self.inbound.len() - head_len);
@@ -252,31 +281,11 @@ impl Scratch {
     /// Moves all that has come of the body into `to_upstream`, as one chunk where it goes in chunks: what came in one read
     /// goes out in one write. False when more must be read first.
     fn frame_body(&mut self) -> Result<bool, Error> {
-        let head_len = self.story.request.len;
         let chunked = self.upload.framing == Framing::Chunked;
         self.pieces.clear();
-        let mut at = 0;
-        let is_ended = loop {
-            let body = &self.inbound.unread()[head_len + at..];
-            match self.upload.reader.next(body).map_err(Error::ClientBody)? {
-                Piece::Data { start, end } => {
-                    let out = if chunked { &mut self.pieces } else { &mut self.to_upstream.data };
-                    out.extend_from_slice(&body[start..end]);
-                    self.upload.owed.on_sent(end - start);
-                    self.upload.count(end - start)?;
-                    at += end;
-                }
-                Piece::More => {
-                    at = self.inbound.len() - head_len;
-                    break false;
-                }
-                Piece::End { used } => {
-                    at += used;
-                    break true;
-                }
-            }
-        };
-        self.use_body(at);
+        let (used, framed) = self.frame_pieces(chunked);
+        self.use_body(used);
+        let is_ended = framed.inspect_err(|_| self.upload.refuse())?;
         if !self.pieces.is_empty() {
             write::chunk(&mut self.to_upstream.data, &self.pieces);
         }
@@ -285,6 +294,30 @@ impl Scratch {
             self.upload.owed = Owed::Nothing;
         }
         Ok(is_ended || !self.to_upstream.is_empty())
+    }
+
+    /// How much is used up, and whether the body has ended with it.
+    fn frame_pieces(&mut self, chunked: bool) -> (usize, Result<bool, Error>) {
+        debug_assert!(!self.upload.is_refused, "a refused body is sent on");
+        let head_len = self.story.request.len;
+        let mut at = 0;
+        loop {
+            let body = &self.inbound.unread()[head_len + at..];
+            match self.upload.reader.next(body) {
+                Ok(Piece::Data { start, end }) => {
+                    let out = if chunked { &mut self.pieces } else { &mut self.to_upstream.data };
+                    out.extend_from_slice(&body[start..end]);
+                    at += end;
+                    self.upload.owed.on_sent(end - start);
+                    if let Err(error) = self.upload.count(end - start) {
+                        return (at, Err(error));
+                    }
+                }
+                Ok(Piece::More) => return (self.inbound.len() - head_len, Ok(false)),
+                Ok(Piece::End { used }) => return (at + used, Ok(true)),
+                Err(error) => return (at, Err(Error::ClientBody(error))),
+            }
+        }
     }
 
     /// Sends what it can.
