@@ -225,6 +225,7 @@ impl<'a> Exchange<'a> {
         match self.scratch.story.request.framing {
             Framing::Length(len) if len_max > 0 && len > len_max => {
                 self.scratch.upload.begin(self.scratch.story.request.framing, 0);
+                self.scratch.upload.refuse();
                 self.log(&Error::BodyTooLarge, None);
                 Err(Answer::page(413))
             }

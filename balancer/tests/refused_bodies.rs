@@ -28,6 +28,15 @@ fn post(path: &str, rest: &str) -> String {
     format!("POST {path} HTTP/1.1\r\nHost: a\r\n{rest}")
 }
 
+/// A body of so many bytes.
+fn framed(framing: &str, len: usize) -> String {
+    let body = "x".repeat(len);
+    match framing {
+        "chunked" => format!("{CHUNKED}{len:x}\r\n{body}\r\n0\r\n\r\n"),
+        _ => format!("Content-Length: {len}\r\n\r\n{body}"),
+    }
+}
+
 /// All that the client hears until the connection ends: one answer.
 fn only_answer(client: &mut Client) -> Response {
     let answer = client.response();
@@ -119,5 +128,29 @@ fn a_connection_ends_with_a_body_that_is_refused_on_its_way_up() {
         client.send(&format!("{rest}GET /admin HTTP/1.1\r\nHost: a\r\n\r\n"));
         let answer = only_answer(&mut client);
         assert_eq!((answer.status, &answer.body[..]), (status, "page"));
+    }
+}
+
+#[test]
+fn a_refused_body_is_sent_to_nobody() {
+    for framing in ["length", "chunked"] {
+        for (inside, expected) in
+            [("", "0"), ("proxy_request_buffering on;", "0"), ("proxy_set_body \"our:$request_body\";", "4")]
+        {
+            let origin = Origin::answering(OK);
+            let balancer = server(
+                &origin,
+                &format!(
+                    "location / {{ client_max_body_size 1k; error_page 413 @big; PASS }}\n\
+                     location @big {{ client_max_body_size 0; {inside} PASS }}"
+                ),
+            );
+            let mut client = balancer.client();
+            client.send(&post("/", &framed(framing, 5000)));
+            assert_eq!(only_answer(&mut client).status, 413, "{framing} {inside}");
+            let [head] = &origin.seen()[..] else { panic!("{framing} {inside}: {:?}", origin.seen()) };
+            assert_eq!(header(head, "content-length"), Some(expected), "{framing} {inside}: {head}");
+            assert_eq!(header(head, "transfer-encoding"), None, "{framing} {inside}: {head}");
+        }
     }
 }
