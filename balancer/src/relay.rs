@@ -35,7 +35,7 @@ use self::record::Processing;
 use self::scratch::Scratch;
 use self::story::{Asked, Attempt};
 use crate::api::dashboard::page;
-use crate::conf::location::{Action, Lingering, Location, Server};
+use crate::conf::location::{Action, Lingering, Location, LocationKind, Server};
 use crate::conf::proxy::{ProxyPass, Target};
 use crate::conf::upstream::UpstreamId;
 use crate::downstream::Downstream;
@@ -215,25 +215,26 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Refuses a body that is too long, before anything is read or asked.
+    /// Refuses a body that is too long for this location, before anything is read or asked.
     fn admit(&mut self) -> Result<(), Answer> {
         self.find_client();
-        if self.scratch.upload.has_begun() {
+        let len_max = self.location.body.len_max;
+        let upload = &mut self.scratch.upload;
+        if upload.is_refused() {
             return Ok(());
         }
-        let len_max = self.location.body.len_max;
-        match self.scratch.story.request.framing {
-            Framing::Length(len) if len_max > 0 && len > len_max => {
-                self.scratch.upload.begin(self.scratch.story.request.framing, 0);
-                self.scratch.upload.refuse();
-                self.log(&Error::BodyTooLarge, None);
-                Err(Answer::page(413))
-            }
-            framing => {
-                self.scratch.upload.begin(framing, len_max);
-                Ok(())
-            }
+        if !upload.has_begun() {
+            upload.begin(self.scratch.story.request.framing, len_max);
         }
+        // nginx looks at a known length where a path finds its location, and not again where a name does.
+        let is_named = self.location.kind == LocationKind::Named;
+        upload.limit(if is_named && upload.has_len() { 0 } else { len_max });
+        if is_named || !upload.is_too_long() {
+            return Ok(());
+        }
+        upload.refuse();
+        self.log(&Error::BodyTooLarge, None);
+        Err(Answer::page(413))
     }
 
     /// Sends the request to a server of the group and its answer to the client.

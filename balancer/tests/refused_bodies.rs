@@ -154,3 +154,34 @@ fn a_refused_body_is_sent_to_nobody() {
         }
     }
 }
+
+/// As nginx 1.31.5 answers: it looks at a length that is known where a path finds a location, and at chunks as they come.
+#[test]
+fn a_body_is_limited_by_the_location_that_reads_it() {
+    let origin = Origin::answering(OK);
+    let balancer = server(
+        &origin,
+        "location /none-path { client_max_body_size 0; try_files /nope /small; }\n\
+         location /none-named { client_max_body_size 0; try_files /nope @small; }\n\
+         location /less-named { client_max_body_size 10; try_files /nope @large; }\n\
+         location /denied { client_max_body_size 0; deny all; error_page 403 /small; }\n\
+         location /failed { client_max_body_size 0; proxy_pass http://127.0.0.1:1; error_page 502 /small; }\n\
+         location /failed-named { client_max_body_size 0; proxy_pass http://127.0.0.1:1; error_page 502 = @small; }\n\
+         location /small { client_max_body_size 100; PASS }\n\
+         location @small { client_max_body_size 100; PASS } location @large { client_max_body_size 50m; PASS }",
+    );
+    for (path, length, chunked) in [
+        ("/none-path", 413, 413),
+        ("/none-named", 200, 413),
+        ("/less-named", 413, 200),
+        // nginx reads these chunks for a page that is a GET, and answers 413.
+        ("/denied", 413, 403),
+        ("/failed", 413, 413),
+        ("/failed-named", 200, 200),
+    ] {
+        for (framing, expected) in [("length", length), ("chunked", chunked)] {
+            let answer = balancer.client().send(&post(path, &framed(framing, 500))).response();
+            assert_eq!(answer.status, expected, "{path} {framing}: {}", balancer.errors());
+        }
+    }
+}

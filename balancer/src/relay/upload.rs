@@ -120,6 +120,23 @@ impl Upload {
         self.len_max = len_max;
     }
 
+    /// Its length was announced, or is known by now.
+    pub fn has_len(&self) -> bool {
+        matches!(self.framing, Framing::Length(_))
+    }
+
+    /// By what was announced or has come.
+    pub fn is_too_long(&self) -> bool {
+        match self.framing {
+            Framing::Length(len) => self.is_over(len.max(self.len)),
+            _ => self.is_over(self.len),
+        }
+    }
+
+    fn is_over(&self, len: u64) -> bool {
+        self.len_max > 0 && len > self.len_max
+    }
+
     /// What follows in the connection is in doubt, and who is asked for a page about it does not get it.
     pub fn refuse(&mut self) {
         self.is_refused = true;
@@ -233,7 +250,7 @@ impl Upload {
     fn count(&mut self, len: usize) -> Result<(), Error> {
         self.len += len as u64;
         self.moved = true;
-        if self.len_max > 0 && self.len > self.len_max { Err(Error::BodyTooLarge) } else { Ok(()) }
+        if self.is_over(self.len) { Err(Error::BodyTooLarge) } else { Ok(()) }
     }
 }
 
