@@ -217,9 +217,10 @@ impl Upload {
         is_whole.then_some(&self.kept[..])
     }
 
-    /// It was read to its end for an earlier location of this request.
+    /// It was read to its end for an earlier location of this request, and can be sent as it lies: what is in memory goes
+    /// first, so that nothing may wait there for a file that has the beginning.
     pub(super) fn is_all_kept(&self) -> bool {
-        self.is_read() && self.len > 0 && !self.is_holed()
+        self.is_read() && self.len > 0 && !self.is_holed() && (self.spool.is_none() || self.kept.is_empty())
     }
 
     /// How the upstream is told where the body ends.
@@ -426,5 +427,25 @@ mod tests {
             upload.write_kept(&mut out);
             assert_eq!((upload.framing(), &out[..]), (framing, expected));
         }
+    }
+
+    #[test]
+    fn a_body_whose_end_found_no_place_in_its_file_is_not_sent_end_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut upload = Upload::default();
+        upload.begin(Framing::Length(8), 0);
+        upload.reader = BodyReader::default();
+        upload.kept = b"tail".to_vec();
+        upload.len = 8;
+        let mut spool = Spool::create(folder.path(), 1, false).unwrap();
+        spool.append(b"head").unwrap();
+        upload.spool = Some(spool);
+        assert!(!upload.is_holed() && !upload.is_all_kept());
+        upload.spool.as_mut().unwrap().append(&std::mem::take(&mut upload.kept)).unwrap();
+        assert!(upload.is_all_kept());
+        // Without a file it lies in order.
+        upload.spool = None;
+        upload.kept = b"headtail".to_vec();
+        assert!(upload.is_all_kept());
     }
 }
