@@ -144,3 +144,26 @@ fn a_header_variable_that_is_set_somewhere_is_the_clients_elsewhere() {
     };
     assert_eq!((&ask("/set")[..], &ask("/")[..]), ("mine", "theirs"));
 }
+
+#[test]
+fn an_included_answer_may_begin_before_its_request_is_whole() {
+    let origin = Origin::scripted(|served| {
+        let head = served.read_head().unwrap();
+        served.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n");
+        let len = common::header(&head, "content-length").unwrap().parse().unwrap();
+        served.read_exactly(&mut vec![0; len]);
+        served.send("part");
+    });
+    // Far more than sockets hold.
+    let mut sets = format!("set $body0 {};", "x".repeat(1024));
+    for level in 1..=7 {
+        sets.push_str(&format!(" set $body{level} {};", format!("$body{}", level - 1).repeat(4)));
+    }
+    let balancer = Balancer::start(&format!(
+        "server {{ listen 127.0.0.1:PORT; ssi on; default_type text/html;\n\
+         location = /page {{ return 200 'a <!--#include virtual=\"/part\" --> b'; }}\n\
+         location /part {{ {sets} proxy_set_body $body7; proxy_pass http://127.0.0.1:{}; }} }}",
+        origin.port
+    ));
+    assert_eq!(balancer.client().get("/page").body, "a part b");
+}

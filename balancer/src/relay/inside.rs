@@ -145,20 +145,23 @@ impl<'a> Exchange<'a> {
         down.deadline.set(TimerInstant::now(), timeout);
         poll_fn(|cx| {
             loop {
-                let moved = download.take_in(cx, conn, scratch, usize::MAX);
+                let mut moved = download.take_in(cx, conn, scratch, usize::MAX);
                 body.extend_from_slice(scratch.to_downstream.unsent());
                 scratch.to_downstream.clear();
                 if body.len() > PAGE_LEN_MAX {
                     return Poll::Ready(Err(too_long()));
                 }
-                match download.ended() {
-                    Some(ended) => return Poll::Ready(ended),
-                    None if moved => down.deadline.set(TimerInstant::now(), timeout),
-                    None => {
-                        ready!(down.deadline.poll(cx));
-                        return Poll::Ready(Err(Error::BodyTimeout));
-                    }
+                if let Some(ended) = download.ended() {
+                    return Poll::Ready(ended);
                 }
+                // The answer may have begun before its request was out.
+                scratch.poll_upload(cx, down, &mut conn.wire)?;
+                moved |= std::mem::take(&mut scratch.upload.moved);
+                if !moved {
+                    ready!(down.deadline.poll(cx));
+                    return Poll::Ready(Err(Error::BodyTimeout));
+                }
+                down.deadline.set(TimerInstant::now(), timeout);
             }
         })
         .await?;
