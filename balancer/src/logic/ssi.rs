@@ -59,8 +59,9 @@ pub fn pieces(page: &[u8]) -> Vec<Piece<'_>> {
 
 /// The command, and how long it is with its end.
 fn command(text: &[u8]) -> Option<(Command<'_>, usize)> {
-    let name_len = text.iter().take_while(|byte| byte.is_ascii_alphanumeric()).count();
-    let (name, mut rest) = text.split_at(name_len);
+    let named = text.trim_ascii_start();
+    let name_len = named.iter().take_while(|byte| byte.is_ascii_alphanumeric()).count();
+    let (name, mut rest) = named.split_at(name_len);
     let mut arguments = Vec::new();
     loop {
         rest = rest.trim_ascii_start();

@@ -27,6 +27,13 @@ fn commands_are_found_between_texts() {
 }
 
 #[test]
+fn a_command_may_stand_apart_from_its_opening() {
+    for page in ["<!--# one a=\"1\" -->", "<!--#\r\n\tone a='1'-->"] {
+        assert_eq!(pieces(page.as_bytes()).iter().map(named).collect::<Vec<_>>(), [(&b"one"[..], &b"1"[..])]);
+    }
+}
+
+#[test]
 fn values_are_filled_in() {
     let mut values = |name: &[u8]| (name == b"a").then(|| b"1".to_vec());
     assert_eq!(expand(br"$a-${a}b-$b.\$a$", &mut values), b"1-1b-.$a$");
