@@ -249,6 +249,57 @@ fn a_stream_that_was_refused_is_sent_to_the_next_server_even_if_it_is_a_post() {
     assert!(told.try_recv().is_err(), "once");
 }
 
+/// Takes so much of a stream's body, refuses the stream, and says so.
+fn refusing_late(len: usize) -> (u16, mpsc::Receiver<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    listener.set_nonblocking(true).unwrap();
+    let (tell, told) = mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            while let Ok((wire, _)) = listener.accept().await {
+                let mut connection = h2::server::handshake(wire).await.unwrap();
+                while let Some(Ok((request, mut respond))) = connection.accept().await {
+                    let tell = tell.clone();
+                    tokio::spawn(async move {
+                        let mut body = request.into_body();
+                        let mut taken = 0;
+                        while taken < len {
+                            let data = body.data().await.unwrap().unwrap();
+                            body.flow_control().release_capacity(data.len()).unwrap();
+                            taken += data.len();
+                        }
+                        respond.send_reset(h2::Reason::REFUSED_STREAM);
+                        let _ = tell.send(());
+                    });
+                }
+            }
+        });
+    });
+    (port, told)
+}
+
+#[test]
+fn a_body_of_which_part_is_gone_is_not_sent_to_the_next_server_by_a_refused_stream() {
+    let half = "0123456789abcdef".repeat(4096);
+    let (refusing, refused) = refusing_late(half.len());
+    let (port, told) = grpc_server();
+    let balancer = Balancer::start(&format!(
+        "upstream both {{ server 127.0.0.1:{refusing}; server 127.0.0.1:{port} backup; }}\n\
+         server {{ listen 127.0.0.1:PORT;\n\
+           location / {{ proxy_http_version 2; proxy_request_buffering off; proxy_pass http://both; }} }}"
+    ));
+    let mut client = balancer.client();
+    let chunk = format!("{:x}\r\n{half}\r\n", half.len());
+    client.send(&format!("PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{chunk}"));
+    refused.recv_timeout(PATIENCE).unwrap();
+    client.send(&format!("{chunk}0\r\n\r\n"));
+    assert_eq!(client.response().status, 502);
+    assert!(told.try_recv().is_err(), "the next server got what was left of the body");
+}
+
 #[test]
 fn an_upstream_of_http2_is_asked_over_one_kept_connection() {
     let inner = on("PORT", "return 200 \"$server_protocol $connection_requests $host\";");

@@ -39,7 +39,7 @@ pub struct Situation {
     /// Bytes of the request may have reached the server.
     pub was_sent: bool,
     pub is_non_idempotent: bool,
-    /// All of the body that was sent is still at hand.
+    /// The body can be sent from its beginning: no part of it that went to a server is gone here.
     pub is_replayable: bool,
     /// The connection had served another request before and no byte of an answer came: the server may just have
     /// closed it, as it may at any time.
@@ -61,7 +61,8 @@ pub enum Verdict {
 
 pub fn verdict(rule: &NextUpstream, failure: Failure, situation: Situation) -> Verdict {
     let repeats_action = situation.was_sent && situation.is_non_idempotent && !rule.non_idempotent;
-    let lost_body = situation.was_sent && !situation.is_replayable;
+    // Not sent to a server's own account may still be gone here: HTTP/2 refuses streams whose body is under way.
+    let lost_body = !situation.is_replayable;
     let late = !rule.time_max.is_zero() && situation.elapsed >= rule.time_max;
     if repeats_action || lost_body || late || !is_listed(rule, failure) {
         return Verdict::GiveUp;
@@ -133,8 +134,17 @@ mod tests {
 
     #[test]
     fn a_post_that_was_not_sent_may_go_on() {
-        let post = Situation { was_sent: false, is_non_idempotent: true, is_replayable: false, ..sent() };
+        let post = Situation { was_sent: false, is_non_idempotent: true, ..sent() };
         assert_eq!(verdict(&by_default(), Failure::Error, post), Verdict::Next);
+    }
+
+    #[test]
+    fn a_body_that_is_not_whole_any_more_goes_nowhere_whatever_the_server_says_it_did() {
+        for (was_sent, was_stale) in [(true, false), (true, true), (false, false), (false, true)] {
+            let holed = Situation { was_sent, was_stale, is_replayable: false, ..sent() };
+            let rule = NextUpstream { non_idempotent: true, ..by_default() };
+            assert_eq!(verdict(&rule, Failure::Error, holed), Verdict::GiveUp);
+        }
     }
 
     #[test]
@@ -161,7 +171,7 @@ mod tests {
                 Situation { is_non_idempotent: true, is_replayable, was_stale, tries_left, elapsed, ..sent() };
             prop_assert_eq!(verdict(&rule, failure, situation), Verdict::GiveUp);
             let unsent = Situation { was_sent: false, was_stale: false, ..situation };
-            let may = tries_left > 0 && (time_max.is_zero() || elapsed < time_max)
+            let may = is_replayable && tries_left > 0 && (time_max.is_zero() || elapsed < time_max)
                 && [error, timeout, invalid_header, true][usize::from(kind)];
             prop_assert_eq!(verdict(&rule, failure, unsent) == Verdict::Next, may);
         }

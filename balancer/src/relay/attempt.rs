@@ -48,6 +48,9 @@ impl Exchange<'_> {
         place: Option<Place<'_>>,
         pass: &ProxyPass,
     ) -> Result<UpstreamConn, Failed> {
+        if !self.scratch.upload.is_replayable() {
+            return Err(Failed { error: Error::BodyGone, was_sent: false, was_stale: false });
+        }
         self.scratch.upload.on_attempt();
         self.scratch.from_upstream.clear();
         self.scratch.to_upstream.clear();
