@@ -6,6 +6,7 @@ use crate::conf::proxy::{ProxyPass, Redirects, SetHeader, UriForm, Version as Pr
 use crate::logic::agents;
 use crate::logic::escape::escape_path;
 use crate::logic::h1::{Field, Framing, Known, Method, Version, fields, hash, write};
+use crate::relay::sink::Coding;
 use crate::relay::{Exchange, IdleTime};
 
 const CONNECTION: u32 = hash(b"connection");
@@ -52,7 +53,9 @@ impl Exchange<'_> {
     /// Writes the request as the upstream gets it, with the body that is at hand, into `to_upstream`.
     pub fn write_request(&mut self, pass: &ProxyPass) {
         let mut out = std::mem::take(&mut self.scratch.to_upstream.data);
+        let from = out.len();
         self.write_request_line(pass, &mut out);
+        let asked_head = out[from..].get(..5).is_some_and(|method| method.eq_ignore_ascii_case(b"HEAD "));
         let (mut asks_upgrade, mut names_protocol, mut closes) = (false, false, false);
         for header in &self.location.proxy.set_headers {
             let Some(value_at) = self.write_set_header(header, &mut out) else { continue };
@@ -83,6 +86,7 @@ impl Exchange<'_> {
         // A request with a body cannot switch protocols: its body could be read as the new protocol's first bytes.
         story.is_upgrade_sent = asks_upgrade && names_protocol && story.request.framing == Framing::None;
         story.is_close_sent = closes;
+        story.asked_head = asked_head;
         self.scratch.to_upstream.data = out;
     }
 
@@ -220,6 +224,7 @@ impl Exchange<'_> {
         let mut out = std::mem::take(&mut self.scratch.to_downstream.data);
         let story = &self.scratch.story;
         if story.request.version == Version::Http09 {
+            self.scratch.sink.begin(Framing::UntilClose, Coding::Plain);
             self.scratch.to_downstream.data = out;
             return delivery;
         }
@@ -233,7 +238,10 @@ impl Exchange<'_> {
         let hidden = &self.location.proxy.hidden;
         let has_own_server = hidden.contains_hashed(SERVER, b"server");
         self.write_own_server_and_date(has_own_server, hidden.contains_hashed(DATE, b"date"), &mut out);
-        let keeps_length = delivery.framing != Framing::Chunked && story.response.status != 204;
+        // An answer to HEAD tells the length of a body that is not there.
+        let is_emptied = delivery.framing == Framing::Length(0) && story.answer_framing() == Framing::None;
+        let keeps_length =
+            delivery.framing != Framing::Chunked && story.response.status != 204 && !is_emptied;
         let mut expires = false;
         for field in &story.response.fields.list {
             let name = field.name.of(head);
@@ -248,6 +256,9 @@ impl Exchange<'_> {
                 _ if hidden.contains_hashed(field.hash, name) => continue,
                 _ => self.write_response_field(field, head, &mut out),
             }
+        }
+        if is_emptied {
+            write::content_length(&mut out, 0);
         }
         let delivery = self.finish_head(delivery, &mut out);
         let sent_len = out.len() as u64;
@@ -364,7 +375,10 @@ impl Exchange<'_> {
     fn delivery(&self) -> Delivery {
         let story = &self.scratch.story;
         let is_11 = story.request.version >= Version::Http11;
-        let framing = match story.response.framing(story.request.method) {
+        let framing = match story.answer_framing() {
+            _ if !self.has_body(story.response.status) => Framing::None,
+            // Asked with HEAD, it has none to give.
+            Framing::None => Framing::Length(0),
             Framing::Chunked | Framing::UntilClose if is_11 => Framing::Chunked,
             Framing::Chunked | Framing::UntilClose => Framing::UntilClose,
             framing => framing,

@@ -23,7 +23,7 @@ mod rest;
 mod rewrite;
 mod route;
 pub mod scratch;
-mod sink;
+pub mod sink;
 mod spool;
 pub mod story;
 mod upload;

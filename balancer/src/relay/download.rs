@@ -35,6 +35,8 @@ pub struct Download {
     reader: BodyReader,
     /// All that the upstream sent of the body is framed for the client, its end too.
     pub(super) is_finished: bool,
+    /// The client gets no body. What did not come with the head is not waited for: its connection is closed.
+    is_unwanted: bool,
     pub(super) limits: Limits,
     /// What went wrong on the upstream's side; told to the client by the way the connection ends.
     failed: Option<Error>,
@@ -95,6 +97,7 @@ impl Exchange<'_> {
             limits: Limits::new(self.rate_down(), self.rate_up()),
             passes_trailers: self.location.proxy.pass_trailers,
             is_buffered,
+            is_unwanted: delivery.framing == Framing::None,
             memory_len: if is_buffered { self.location.proxy.backlog.memory_len } else { UNSENT_MAX },
             ..Download::of(self)
         };
@@ -172,7 +175,7 @@ impl Exchange<'_> {
     fn is_clean(&self, download: &Download) -> bool {
         let scratch = &*self.scratch;
         let story = &scratch.story;
-        let framing = story.response.framing(story.request.method);
+        let framing = story.answer_framing();
         story.response.keep_alive
             && framing != Framing::UntilClose
             && download.reader.is_ended()
@@ -192,7 +195,7 @@ impl Exchange<'_> {
         loop {
             let room = self.room_up(&mut download.limits);
             let mut moved = download.take_in(cx, conn, self.scratch, room);
-            if download.reader.is_ended() && !download.is_finished && download.failed.is_none() {
+            if download.has_all() && !download.is_over() {
                 let own = self.trailer_lines();
                 download.finish(self.scratch, &own);
                 moved = true;
@@ -277,8 +280,9 @@ impl Download {
     /// Of the answer whose head has come, as it comes.
     pub(super) fn of(x: &Exchange<'_>) -> Download {
         Download {
-            reader: BodyReader::new(x.scratch.story.response.framing(x.scratch.story.request.method)),
+            reader: BodyReader::new(x.scratch.story.answer_framing()),
             is_finished: false,
+            is_unwanted: false,
             limits: Limits::default(),
             failed: None,
             waits: None,
@@ -300,6 +304,11 @@ impl Download {
 
     pub(super) fn has_unsent(&self, scratch: &Scratch) -> bool {
         !scratch.to_downstream.is_empty() || self.backlog.as_ref().is_some_and(|backlog| !backlog.is_empty())
+    }
+
+    /// All has come that the client gets.
+    fn has_all(&self) -> bool {
+        self.is_unwanted || self.reader.is_ended()
     }
 
     fn is_over(&self) -> bool {
@@ -360,7 +369,7 @@ impl Download {
             }
             let head_len = scratch.story.response.len;
             let is_held = scratch.from_upstream.len() > head_len;
-            if self.reader.is_ended() || room == 0 || is_held {
+            if self.has_all() || room == 0 || is_held {
                 break;
             }
             let space = scratch.from_upstream.space(head_len + BUFFER_LEN);

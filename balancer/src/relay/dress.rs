@@ -56,7 +56,8 @@ impl Exchange<'_> {
         self.scratch.story.status_override.unwrap_or(self.scratch.story.status)
     }
 
-    fn has_body(&self, status: u16) -> bool {
+    /// Whether the client gets a body under this status.
+    pub fn has_body(&self, status: u16) -> bool {
         self.scratch.story.request.method != Method::Head && !matches!(status, 100..=199 | 204 | 304)
     }
 

@@ -16,6 +16,8 @@ const PACKED_PIECE_LEN: usize = 1024;
 pub struct Sink {
     framing: Framing,
     coding: Coding,
+    /// The coding was given something: of nothing there is nothing to unpack.
+    is_fed: bool,
     /// A whole page that has to be made before it goes on.
     page: Option<Vec<u8>>,
 }
@@ -52,7 +54,7 @@ impl Coding {
 
 impl Sink {
     pub fn begin(&mut self, framing: Framing, coding: Coding) {
-        *self = Sink { framing, coding, page: None };
+        *self = Sink { framing, coding, is_fed: false, page: None };
     }
 
     pub fn is_plain(&self) -> bool {
@@ -65,6 +67,10 @@ impl Sink {
     }
 
     pub fn push(&mut self, data: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
+        if data.is_empty() {
+            return Ok(());
+        }
+        self.is_fed = true;
         let packed = match &mut self.coding {
             Coding::Plain => {
                 frame(self.framing, data, out);
@@ -109,8 +115,10 @@ impl Sink {
 
     /// The end. Trailer lines go with chunks only.
     pub fn finish(&mut self, trailers: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
+        let is_fed = std::mem::take(&mut self.is_fed);
         let rest = match std::mem::take(&mut self.coding) {
             Coding::Plain => Vec::new(),
+            Coding::Gunzip(_) if !is_fed => Vec::new(),
             Coding::Gzip(encoder) => encoder.finish().map_err(Error::Coding)?,
             Coding::Gunzip(decoder) => decoder.finish().map_err(Error::Coding)?,
             Coding::Held(held) => {
@@ -129,7 +137,8 @@ impl Sink {
 
 fn frame(framing: Framing, data: &[u8], out: &mut Vec<u8>) {
     match framing {
-        _ if data.is_empty() => {}
+        // A body that nobody is told of is no part of the answer.
+        _ if data.is_empty() || framing == Framing::None => {}
         Framing::Chunked => write::chunk(out, data),
         _ => out.extend_from_slice(data),
     }
@@ -162,6 +171,24 @@ mod tests {
         let mut decoder = MultiGzDecoder::new(Vec::new());
         decoder.write_all(&packed).and_then(|()| decoder.flush()).unwrap();
         assert_eq!(decoder.get_ref(), b"early");
+    }
+
+    #[test]
+    fn nothing_is_sent_where_there_is_no_body() {
+        for coding in [Coding::Plain, Coding::gzip(1)] {
+            let mut sink = Sink::default();
+            sink.begin(Framing::None, coding);
+            let mut out = Vec::new();
+            sink.push(b"body", &mut out).unwrap();
+            sink.flush(&mut out).unwrap();
+            sink.finish(b"X: 1\r\n", &mut out).unwrap();
+            assert_eq!(out, b"");
+        }
+    }
+
+    #[test]
+    fn nothing_unpacked_is_nothing() {
+        assert_eq!(through(Coding::gunzip(), &[]), b"");
     }
 
     #[test]

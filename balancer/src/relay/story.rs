@@ -6,7 +6,7 @@ use super::inside::Inside;
 use crate::conf::location::Captures;
 use crate::conf::made::Memory;
 use crate::conf::upstream::UpstreamId;
-use crate::logic::h1::{Method, RequestHead, ResponseHead};
+use crate::logic::h1::{Framing, Method, RequestHead, ResponseHead};
 use crate::logic::limits::Place;
 
 #[derive(Debug, Default)]
@@ -71,6 +71,8 @@ pub struct Story {
     pub status: u16,
     /// `error_page`: the status that the page's answer is sent with.
     pub status_override: Option<u16>,
+    /// The upstream was asked with HEAD, whatever the client said (`proxy_method`).
+    pub asked_head: bool,
     /// The upstream was asked to switch protocols.
     pub is_upgrade_sent: bool,
     /// The upstream was told to close.
@@ -200,6 +202,11 @@ impl Story {
             true if self.request.method != Method::Head => Method::Get,
             _ => self.request.method,
         }
+    }
+
+    /// Where the upstream's answer ends: by the method that it was asked with, which need not be the client's.
+    pub fn answer_framing(&self) -> Framing {
+        self.response.framing(if self.asked_head { Method::Head } else { Method::Get })
     }
 
     pub fn attempt(&mut self) -> Option<&mut Attempt> {
