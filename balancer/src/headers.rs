@@ -238,10 +238,9 @@ impl Exchange<'_> {
         let hidden = &self.location.proxy.hidden;
         let has_own_server = hidden.contains_hashed(SERVER, b"server");
         self.write_own_server_and_date(has_own_server, hidden.contains_hashed(DATE, b"date"), &mut out);
-        // An answer to HEAD tells the length of a body that is not there.
+        // An answer to HEAD, or a 304, tells the length of a body that is not there.
         let is_emptied = delivery.framing == Framing::Length(0) && story.answer_framing() == Framing::None;
-        let keeps_length =
-            delivery.framing != Framing::Chunked && story.response.status != 204 && !is_emptied;
+        let keeps_length = delivery.framing != Framing::Chunked && self.status_told() != 204 && !is_emptied;
         let mut expires = false;
         for field in &story.response.fields.list {
             let name = field.name.of(head);
@@ -376,8 +375,8 @@ impl Exchange<'_> {
         let story = &self.scratch.story;
         let is_11 = story.request.version >= Version::Http11;
         let framing = match story.answer_framing() {
-            _ if !self.has_body(story.response.status) => Framing::None,
-            // Asked with HEAD, it has none to give.
+            _ if !self.has_body(self.status_told()) => Framing::None,
+            // Asked with HEAD, or under a status that the client does not see, it has none to give.
             Framing::None => Framing::Length(0),
             Framing::Chunked | Framing::UntilClose if is_11 => Framing::Chunked,
             Framing::Chunked | Framing::UntilClose => Framing::UntilClose,

@@ -176,6 +176,18 @@ fn trailers_of_an_origin_pass_when_they_are_asked_for() {
 }
 
 #[test]
+fn a_page_without_a_body_of_its_own_ends_its_stream() {
+    let origin = Origin::answering("HTTP/1.1 304 Not Modified\r\nContent-Length: 300\r\n\r\n");
+    let balancer = Balancer::start(&format!(
+        "server {{ listen 127.0.0.1:PORT; http2 on; error_page 404 /page; location / {{ return 404; }}\n\
+         location /page {{ proxy_pass http://127.0.0.1:{}; }} }}",
+        origin.port
+    ));
+    let (head, body, _) = ask(balancer.port, get(balancer.port, "/"), None);
+    assert_eq!((head.status().as_u16(), body.len()), (404, 0));
+}
+
+#[test]
 fn an_answer_that_is_cut_ends_in_a_reset() {
     let origin = Origin::scripted(|served| {
         served.read_request();

@@ -52,7 +52,8 @@ impl Exchange<'_> {
         delivery
     }
 
-    fn status_told(&self) -> u16 {
+    /// What the client is told: an error page comes under the error's status, or under its own.
+    pub fn status_told(&self) -> u16 {
         self.scratch.story.status_override.unwrap_or(self.scratch.story.status)
     }
 

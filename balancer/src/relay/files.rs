@@ -298,7 +298,7 @@ impl Exchange<'_> {
             return self.answer(Answer::page(416)).await;
         }
         let delivery = self.write_file_head(status, (start, end), &found);
-        let has_body = self.scratch.story.method() != Method::Head && status != 304;
+        let has_body = self.has_body(self.status_told());
         let sent = match has_body {
             true => self.send_pieces(&mut found.file, start, end - start).await,
             false => self.send_pieces_end(Vec::new()).await,
@@ -328,6 +328,7 @@ impl Exchange<'_> {
         let status = self.scratch.story.status_override.take().unwrap_or(status);
         self.scratch.story.status = status;
         self.scratch.story.answer.is_ours = true;
+        let has_no_body = matches!(status, 204 | 304);
         let mut delivery = Delivery { framing: Framing::Length(end - start), keep_alive: self.keep_alive() };
         self.scratch.to_downstream.clear();
         let mut out = std::mem::take(&mut self.scratch.to_downstream.data);
@@ -336,13 +337,13 @@ impl Exchange<'_> {
             write_status(status, &mut out);
             out.extend_from_slice(b"\r\n");
             self.write_own_server_and_date(true, true, &mut out);
-            if status != 304 {
+            if !has_no_body {
                 if !found.content_type.is_empty() {
                     write::field(&mut out, b"Content-Type", &found.content_type);
                 }
                 write::content_length(&mut out, end - start);
             }
-            if found.is_packed && status != 304 {
+            if found.is_packed && !has_no_body {
                 write::field(&mut out, b"Content-Encoding", b"gzip");
             }
             if found.varies {
@@ -370,7 +371,7 @@ impl Exchange<'_> {
         story.sent_head_len = out.len() as u64;
         story.kept_alive = delivery.keep_alive.is_some();
         story.answer.content_type.clone_from(&found.content_type);
-        story.answer.content_length = (status != 304).then_some(end - start);
+        story.answer.content_length = (!has_no_body).then_some(end - start);
         self.scratch.to_downstream.data = out;
         delivery
     }
