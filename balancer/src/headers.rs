@@ -96,8 +96,7 @@ impl Exchange<'_> {
         let from = out.len();
         match &self.location.proxy.method {
             Some(method) => method.render(&self.facts(), out),
-            None if story.method() != story.request.method => out.extend_from_slice(b"GET"),
-            None => out.extend_from_slice(story.request.method_span.of(head)),
+            None => out.extend_from_slice(story.method_name(head)),
         }
         out.push(b' ');
         match &pass.uri {

@@ -105,10 +105,7 @@ pub async fn relay(
     let zone = server.zone.map(|zone| &*generation.zones[zone]);
     let _processing = Processing::begin(&running.metrics, zone);
     let mut x = Exchange { worker, running, generation, down, scratch, server, location: &server.root, now };
-    let routed = match x.check_connection(names) {
-        Ok(()) => x.route(),
-        refused => refused,
-    };
+    let routed = x.route(names);
     let after = x.settle(routed).await;
     x.record();
     after
@@ -161,6 +158,11 @@ pub async fn refuse(
             x.scratch.story.request.fields.list.clear();
             x.scratch.story.host.clear();
             x.scratch.upload.begin(Framing::None, 0);
+            let target = x.scratch.story.request.target;
+            if !target.path.is_empty() || target.authority.is_some() {
+                // It broke the rules later on. A named location can have its path, if that much was sound.
+                let _ = x.read_path();
+            }
             // nginx looks at the port before it looks at the words.
             let is_misled = x.down.arrival.tls.is_none() && x.down.names(running).is_tls;
             x.settle(Err(Answer::page(if is_misled { 497 } else { error.status() }))).await

@@ -174,3 +174,46 @@ fn a_client_that_stops_in_its_body_is_not_waited_for() {
     assert_eq!(client.rest().0, b"");
     assert!(origin.seen().is_empty(), "no server is held for a body that is not here");
 }
+
+#[test]
+fn the_page_for_a_head_that_could_not_be_read_is_asked_for_with_a_whole_request_line() {
+    let origin = Origin::answering("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\npage");
+    let pages = |page: &str| {
+        Balancer::start(&format!(
+            "large_client_header_buffers 2 1k;\n\
+             server {{ listen 127.0.0.1:PORT; error_page 400 405 414 494 {page};\n\
+             location @page {{ proxy_pass http://127.0.0.1:{0}; }}\n\
+             location = /page {{ auth_request /may; proxy_pass http://127.0.0.1:{0}; }}\n\
+             location / {{ proxy_pass http://127.0.0.1:{0}; }} }}",
+            origin.port
+        ))
+    };
+    let (by_path, named) = (pages("/page"), pages("@page"));
+    let long = format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(2000));
+    let large = format!("GET /a%20b?c HTTP/1.1\r\nX: {}\r\n\r\n", "a".repeat(2000));
+    for (bad, status, asked) in [
+        ("get / HTTP/1.1\r\nHost: a\r\n\r\n", 400, None),
+        (&long, 414, None),
+        ("PUT /a%20b HTTP/1.1\r\nX : b\r\n\r\n", 400, Some("PUT /a%20b HTTP/1.")),
+        (&large, 400, Some("GET /a%20b?c HTTP/1.")),
+        ("TRACE /x HTTP/1.1\r\nHost: a\r\n\r\n", 405, Some("TRACE /x HTTP/1.")),
+    ] {
+        let answer = by_path.client().send(bad).response();
+        assert_eq!((answer.status, &answer.body[..]), (status, "page"), "{bad:?}");
+        let seen = origin.seen();
+        let [.., asked_first, asked_then] = &seen[..] else { panic!("{seen:?}") };
+        assert!(asked_first.starts_with("GET /may HTTP/1."), "{bad:?} became {asked_first:?}");
+        assert!(asked_then.starts_with("GET /page HTTP/1."), "{bad:?} became {asked_then:?}");
+        // Nothing stands for a path that could not be read.
+        let before = origin.seen().len();
+        let answer = named.client().send(bad).response();
+        match asked {
+            None => assert_eq!((answer.status, origin.seen().len()), (500, before), "{bad:?}"),
+            Some(asked) => {
+                assert_eq!((answer.status, &answer.body[..]), (status, "page"), "{bad:?}");
+                let seen = origin.seen().pop().unwrap();
+                assert!(seen.starts_with(asked), "{bad:?} became {seen:?}");
+            }
+        }
+    }
+}

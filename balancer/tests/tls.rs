@@ -95,6 +95,19 @@ fn the_handshakes_name_chooses_the_server_and_its_certificate() {
 }
 
 #[test]
+fn who_comes_in_clear_text_can_be_sent_to_the_same_path_by_a_named_location() {
+    let keys = Keys::new();
+    keys.own("one.test", "ec");
+    let balancer = Balancer::start(&format!(
+        "server {{ listen 127.0.0.1:PORT ssl; {} error_page 497 @clear;\n\
+         location @clear {{ return 301 https://one.test$uri?$args; }} location / {{ return 200 x; }} }}",
+        keys.shown("one.test")
+    ));
+    let answer = balancer.client().get("/a/../b%20c?d");
+    assert_eq!((answer.status, answer.header("location")), (301, Some("https://one.test/b c?d")));
+}
+
+#[test]
 fn of_several_certificates_the_one_is_shown_that_the_client_can_check() {
     let keys = Keys::new();
     keys.own("rsa.test", "rsa");

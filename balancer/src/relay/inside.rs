@@ -187,13 +187,10 @@ impl Story {
             ..Story::default()
         };
         sub.request.framing = Framing::None;
-        sub.request.method = match self.request.method {
-            Method::Get => Method::Get,
-            _ => {
-                sub.as_get = true;
-                Method::Other
-            }
-        };
+        sub.as_get = true;
+        if self.request.method != Method::Get {
+            sub.request.method = Method::Other;
+        }
         // Variables are one set for the request and all that it asks inside.
         sub.take_back(self);
         sub

@@ -8,11 +8,12 @@ use super::scratch::Scratch;
 use super::story::Story;
 use crate::conf::listen::Names;
 use crate::conf::location::{AccessRule, Location, Route, Server, Verdict, Who};
+use crate::conf::settings::ErrorLevel;
 use crate::conf::ssl::Verify;
 use crate::error::Error;
 use crate::logic::escape::escape_path;
-use crate::logic::h1::Version;
 use crate::logic::h1::target::{normalise, split_port};
+use crate::logic::h1::{Refusal, Version};
 
 /// So often a request may move inside before it is taken for a loop; nginx's number.
 const MOVES_MAX: u32 = 10;
@@ -33,7 +34,7 @@ pub fn server<'a>(names: &'a Names, scratch: &mut Scratch) -> &'a Server {
 
 impl<'a> Exchange<'a> {
     /// nginx's checks of a request against the connection that it came over.
-    pub(super) fn check_connection(&self, names: &Names) -> Result<(), Answer> {
+    fn check_connection(&self, names: &Names) -> Result<(), Answer> {
         let Some(tls) = &self.down.arrival.tls else {
             return match names.is_tls {
                 true => Err(Answer::page(497)),
@@ -59,22 +60,28 @@ impl<'a> Exchange<'a> {
     }
 
     /// Finds the location of the request as it came.
-    pub(super) fn route(&mut self) -> Result<(), Answer> {
-        let Story { request, path, .. } = &mut self.scratch.story;
-        let raw = request.target.path.of(self.scratch.inbound.unread());
-        path.clear();
-        match request.target.is_complex || raw.is_empty() {
-            false => path.extend_from_slice(raw),
-            true => {
-                if let Err(refusal) = normalise(raw, self.server.head.merge_slashes, path) {
-                    path.clear();
-                    self.log(&Error::Refused(refusal), None);
-                    return Err(Answer::page(refusal.status()));
-                }
-            }
+    pub(super) fn route(&mut self, names: &Names) -> Result<(), Answer> {
+        // Read first: the page of what the connection forbids may be a named location's, which passes the path on.
+        let read = self.read_path();
+        self.check_connection(names)?;
+        if let Err(refusal) = read {
+            self.log(&Error::Refused(refusal), None);
+            return Err(Answer::page(refusal.status()));
         }
         self.find_client();
         self.rewrite_and_find()
+    }
+
+    /// The path as it came becomes `$uri`; empty where it breaks the rules.
+    pub(super) fn read_path(&mut self) -> Result<(), Refusal> {
+        let Story { request, path, .. } = &mut self.scratch.story;
+        let raw = request.target.path.of(self.scratch.inbound.unread());
+        path.clear();
+        if !request.target.is_complex && !raw.is_empty() {
+            path.extend_from_slice(raw);
+            return Ok(());
+        }
+        normalise(raw, self.server.head.merge_slashes, path).inspect_err(|_| path.clear())
     }
 
     pub(super) fn find_location(&mut self) -> Result<(), Answer> {
@@ -116,11 +123,7 @@ impl<'a> Exchange<'a> {
     }
 
     fn is_method_of(&self, methods: &[Box<[u8]>]) -> bool {
-        let story = &self.scratch.story;
-        let method = match story.method() == story.request.method {
-            true => story.request.method_span.of(self.scratch.inbound.unread()),
-            false => b"GET",
-        };
+        let method = self.scratch.story.method_name(self.scratch.inbound.unread());
         methods.iter().any(|known| **known == *method)
     }
 
@@ -150,6 +153,11 @@ impl<'a> Exchange<'a> {
     /// Moves the request to a named location; its target stays as it was.
     pub(super) fn route_named(&mut self, name: &[u8]) -> Result<(), Answer> {
         self.count_move()?;
+        if self.scratch.story.path.is_empty() {
+            let name = String::from_utf8_lossy(name);
+            self.say(ErrorLevel::Error, format_args!("empty URI in redirect to named location \"{name}\""));
+            return Err(Answer::page(500));
+        }
         let server = self.server;
         let location = std::str::from_utf8(name).ok().and_then(|name| server.locations.named.get(name));
         match location {

@@ -204,6 +204,14 @@ impl Story {
         }
     }
 
+    /// The method as it is passed on and told; empty where no method could be read.
+    pub fn method_name<'h>(&self, head: &'h [u8]) -> &'h [u8] {
+        match self.as_get {
+            true if self.request.method != Method::Head => b"GET",
+            _ => self.request.method_span.of(head),
+        }
+    }
+
     /// Where the upstream's answer ends: by the method that it was asked with, which need not be the client's.
     pub fn answer_framing(&self) -> Framing {
         self.response.framing(if self.asked_head { Method::Head } else { Method::Get })

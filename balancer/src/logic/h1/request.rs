@@ -235,13 +235,12 @@ impl RequestHead {
         self.target_span = Span::new(line.start + rest, line.start + rest + target_len);
         if self.method == Method::Connect {
             check_authority(self.target_span.of(buf))?;
-        }
-        if matches!(self.method, Method::Connect | Method::Trace) {
-            // An authority is no path; and a proxy that answers TRACE shows a page its own cookies.
+            // An authority is no path.
             return Err(Refusal::NotAllowed);
         }
         self.target = split_target(buf, self.target_span)?;
-        Ok(())
+        // A proxy that answers it shows a page its own cookies.
+        if self.method == Method::Trace { Err(Refusal::NotAllowed) } else { Ok(()) }
     }
 
     fn on_field(&mut self, buf: &[u8], parsed: &ParsedField, limits: &Limits) -> Result<(), Refusal> {
