@@ -225,7 +225,9 @@ impl RequestHead {
         let rest = skip_spaces(text, method_len);
         let target_len = memchr::memchr(b' ', &text[rest..]).unwrap_or(text.len() - rest);
         let after = skip_spaces(text, rest + target_len);
-        self.version = match text[after..].trim_ascii_end() {
+        // Spaces only: a CR more than the line's end, or a tab, is read in other ways elsewhere.
+        let spaces = text[after..].iter().rev().take_while(|byte| **byte == b' ').count();
+        self.version = match &text[after..text.len() - spaces] {
             b"" => Version::Http09,
             version => version_of(version, limits.version_max)?,
         };

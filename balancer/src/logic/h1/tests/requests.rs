@@ -117,6 +117,12 @@ fn request_lines_out_of_form_are_refused() {
         ("GET", 400),
         ("-", 400),
         ("GET / HTTP/1.1 x", 400),
+        ("GET / HTTP/1.1\r", 400),
+        ("GET / HTTP/1.1 \r", 400),
+        ("GET / HTTP/1.1\t", 400),
+        ("GET / HTTP/1.1\x0c", 400),
+        ("GET / \t", 400),
+        ("GET /\r", 400),
         ("GET /a b HTTP/1.1", 400),
         ("GET /\x01 HTTP/1.1", 400),
         ("GET a HTTP/1.1", 400),
@@ -140,12 +146,24 @@ fn request_lines_out_of_form_are_refused() {
 }
 
 #[test]
+fn nothing_but_spaces_may_follow_the_version() {
+    for byte in (0..128u8).filter(|byte| !byte.is_ascii_digit() && !b" \n".contains(byte)) {
+        for after in ["", " "] {
+            let line = format!("GET / HTTP/1.1{after}{}", char::from(byte));
+            assert_eq!(refused(&format!("{line}\r\nHost: a\r\n\r\n")), 400, "{line:?}");
+        }
+    }
+}
+
+#[test]
 fn versions_decide_on_keep_alive() {
     assert!(!accepted("GET / HTTP/1.0\r\n\r\n").keep_alive);
     assert!(accepted("GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n").keep_alive);
     assert!(!accepted("GET / HTTP/1.1\r\nHost: a\r\nConnection: x, close\r\n\r\n").keep_alive);
     assert!(accepted("GET / HTTP/1.9\r\nHost: a\r\n\r\n").keep_alive);
     assert_eq!(accepted("GET /\r\n").version, Version::Http09);
+    assert_eq!(accepted("GET /  \r\n").version, Version::Http09);
+    assert_eq!(accepted("GET /  HTTP/1.0  \r\n\r\n").version, Version::Http10);
 }
 
 #[test]
