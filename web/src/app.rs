@@ -6,10 +6,11 @@ use std::time::Instant;
 
 use axum::extract::FromRef;
 use chassis::tasks::Tasks;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use crate::auth::Auth;
 use crate::chat::Chat;
+use crate::error::Error;
 use crate::fleet::Fleet;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
@@ -60,6 +61,29 @@ pub struct Handles {
 impl App {
     pub fn new(handles: Handles) -> Self {
         Self { handles: Arc::new(handles) }
+    }
+
+    /// Runs `work` to its end though its client may go away meanwhile: what is committed must also be told.
+    ///
+    /// # Errors
+    /// Those of `work`, or it was cut off by the end of this replica.
+    pub async fn finish<T, F>(&self, name: &'static str, work: impl FnOnce(Self) -> F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Error>> + Send + 'static,
+    {
+        let (answer, answered) = oneshot::channel();
+        let work = work(self.clone());
+        self.tasks.spawn(name, async move {
+            // Nobody listens any more where the client went away.
+            let _ = answer.send(work.await);
+        });
+        answered.await.unwrap_or_else(|_| {
+            Err(match self.tasks.draining() {
+                true => Error::unavailable("this replica is going away; ask another one"),
+                false => Error::internal(format!("{name} panicked; the log says where")),
+            })
+        })
     }
 }
 

@@ -227,6 +227,10 @@ async fn begin_serving(app: App) {
     app.life.advance(Phase::Serving);
     tracing::info!("{} is ready", app.served_by);
     app.tasks.spawn("prune", prune(app.clone()));
+    let reading = app.clone();
+    app.tasks.spawn("ended logins of the database", async move {
+        reading.auth.revoked().follow_database(&reading.store, &reading.tasks).await;
+    });
 }
 
 /// Forgets logins that ended long ago, and messages beyond their retention: at once, as no replica may live for an hour,

@@ -14,7 +14,7 @@ use crate::error::{Error, Problem};
 use crate::extract::{Body, Origin, Page, Params, Path, id_mark, path_id};
 use crate::logic::accounts;
 use crate::logic::pages::{self, List};
-use crate::store::logins::{Login, NewLogin, Rotation};
+use crate::store::logins::{Login, NewLogin, Revoked, Rotation};
 use crate::store::users::{NewUser, User};
 
 #[derive(Deserialize, ToSchema)]
@@ -177,8 +177,12 @@ pub async fn refresh(State(app): State<App>, Body(asked): Body<Refresh>) -> Resu
 #[utoipa::path(post, path = "/api/auth/logout", tag = "auth", responses(
     (status = 204), (status = 401, body = Problem)))]
 pub async fn logout(State(app): State<App>, who: Identity) -> Result<Response, Error> {
-    app.store.logins().revoke(who.user_id, who.login_id).await?;
-    app.auth.revoked().add(&[who.login_id]).await;
+    let end = async move |app: App| {
+        app.store.logins().revoke(who.user_id, who.login_id).await?;
+        app.auth.revoked().add(&[who.login_id]).await;
+        Ok(())
+    };
+    app.finish("logout", end).await?;
     Ok(app.databases.stamp(StatusCode::NO_CONTENT).await)
 }
 
@@ -214,10 +218,17 @@ pub async fn end_login(
     Path(id): Path<String>,
 ) -> Result<Response, Error> {
     let id = path_id(&id)?;
-    if !app.store.logins().revoke(who.user_id, id).await? {
+    let end = async move |app: App| {
+        let revoked = app.store.logins().revoke(who.user_id, id).await?;
+        if revoked != Revoked::Unknown {
+            // Also when it had ended before: the word of it may have been lost.
+            app.auth.revoked().add(&[id]).await;
+        }
+        Ok(revoked)
+    };
+    if app.finish("end of a login", end).await? != Revoked::Now {
         return Err(Error::not_found("you have no such login"));
     }
-    app.auth.revoked().add(&[id]).await;
     Ok(app.databases.stamp(StatusCode::NO_CONTENT).await)
 }
 

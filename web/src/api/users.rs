@@ -103,8 +103,12 @@ pub async fn password(
         }
     }
     let hash = app.auth.passwords().hash(change.new).await?;
-    let ended = app.store.users().set_password(who.user_id, &hash, who.login_id).await?;
-    app.auth.revoked().add(&ended).await;
+    let change = async move |app: App| {
+        let ended = app.store.users().set_password(who.user_id, &hash, who.login_id).await?;
+        app.auth.revoked().add(&ended).await;
+        Ok(())
+    };
+    app.finish("new password", change).await?;
     Ok(app.databases.stamp(StatusCode::NO_CONTENT).await)
 }
 
@@ -117,9 +121,13 @@ async fn is_password(app: &App, who: &Identity, password: String) -> Result<bool
 #[utoipa::path(delete, path = "/api/users/me", tag = "users", responses(
     (status = 204), (status = 401, body = Problem)))]
 pub async fn remove(State(app): State<App>, who: Identity) -> Result<Response, Error> {
-    let ended = app.store.users().delete(who.user_id).await?;
-    app.auth.revoked().add(&ended).await;
-    app.auth.revoked().add(&[who.login_id]).await;
+    let delete = async move |app: App| {
+        let mut ended = app.store.users().delete(who.user_id).await?;
+        ended.push(who.login_id);
+        app.auth.revoked().add(&ended).await;
+        Ok(())
+    };
+    app.finish("deletion of an account", delete).await?;
     Ok(app.databases.stamp(StatusCode::NO_CONTENT).await)
 }
 

@@ -1,26 +1,35 @@
 //! Logins that were ended while access tokens of theirs may still be about. Replicas tell each other at once, over Redis;
-//! what is lost on the way, each reads within a second.
+//! what is lost on the way, each reads there within a second, and in the database within seconds.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{OnceLock, RwLock};
 use std::time::Duration;
 
 use chassis::tasks::Tasks;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{ACCESS_LIFETIME, now_s, seconds};
 use crate::redis_link::RedisLink;
+use crate::store::Store;
 
 const KEY: &str = "arena:revoked";
 /// Where a login that has ended is told: its id and the time of its end.
 pub const CHANNEL: &str = "arena:ended";
 const PERIOD: Duration = Duration::from_secs(1);
+/// While Redis answers, the database is only asked for ends that nobody told: whoever was to tell was killed.
+const DATABASE_PERIOD: Duration = Duration::from_secs(5);
+/// An end may be seen this much later than the time it bears: clocks differ, and a commit may have been tried again.
+const COMMIT_MAX: Duration = Duration::from_secs(120);
 /// A token that was made a moment before the end is dead by itself after its lifetime; the minute is for clocks that differ.
 pub const KEEP: Duration = ACCESS_LIFETIME.saturating_add(Duration::from_secs(60));
 
 /// The set, as this replica knows it: each login with the time of its end, in seconds since 1970.
 pub struct Revoked {
     redis: RedisLink,
+    /// Redis did not answer the last time.
+    is_alone: AtomicBool,
     logins: RwLock<HashMap<Uuid, i64>>,
     listener: OnceLock<Listener>,
 }
@@ -30,7 +39,7 @@ type Listener = Box<dyn Fn(&[Uuid]) + Send + Sync>;
 
 impl Revoked {
     pub fn new(redis: RedisLink) -> Self {
-        Self { redis, logins: RwLock::default(), listener: OnceLock::new() }
+        Self { redis, is_alone: AtomicBool::new(false), logins: RwLock::default(), listener: OnceLock::new() }
     }
 
     /// Names who is told of every login that ends, once and after [`Revoked::contains`] says so. The first one counts.
@@ -42,12 +51,12 @@ impl Revoked {
         self.logins.read().expect("nobody panics while holding it").contains_key(&login)
     }
 
-    /// Ends the access tokens of these logins: here at once, elsewhere with the next message, or when Redis is back.
+    /// Ends the access tokens of these logins: here at once, elsewhere with the next message, or when the database was read.
     pub async fn add(&self, logins: &[Uuid]) {
         let ended: Vec<(Uuid, i64)> = logins.iter().map(|&login| (login, now_s())).collect();
         self.remember(&ended);
         if let Err(cause) = self.tell(&ended).await {
-            tracing::warn!(%cause, "other replicas learn of an ended login when Redis is back: {cause}");
+            tracing::warn!(%cause, "other replicas learn of an ended login from the database alone: {cause}");
         }
     }
 
@@ -79,7 +88,9 @@ impl Revoked {
                 () = tasks.drain_started() => return,
                 () = tokio::time::sleep(PERIOD) => {}
             }
-            let Ok(known) = self.ask().await else { continue };
+            let known = self.ask().await;
+            self.is_alone.store(known.is_err(), Ordering::Relaxed);
+            let Ok(known) = known else { continue };
             let untold = self.merge(&known);
             if self.tell(&untold).await.is_err() {
                 tracing::debug!("ended logins are told again later");
@@ -87,13 +98,42 @@ impl Revoked {
         }
     }
 
+    /// Keeps up with what the database knows: now and then, and every second while Redis is away.
+    pub async fn follow_database(&self, store: &Store, tasks: &Tasks) {
+        let mut read_at: Option<Instant> = None;
+        loop {
+            tokio::select! {
+                () = tasks.drain_started() => return,
+                () = tokio::time::sleep(PERIOD) => {}
+            }
+            let (now, age) = (Instant::now(), read_at.map(|at| at.elapsed()));
+            if age.is_some_and(|age| age < DATABASE_PERIOD) && !self.is_alone.load(Ordering::Relaxed) {
+                continue;
+            }
+            let unread = age.map_or(KEEP, |age| KEEP.min(age + COMMIT_MAX));
+            match store.logins().ended_within(unread).await {
+                Ok(ended) => {
+                    self.remember(&ended);
+                    read_at = Some(now);
+                }
+                Err(cause) => tracing::debug!(%cause, "ended logins are read again later: {cause}"),
+            }
+            self.forget();
+        }
+    }
+
+    /// Drops those whose tokens are dead by themselves.
+    fn forget(&self) {
+        let oldest = now_s() - seconds(KEEP);
+        self.logins.write().expect("nobody panics while holding it").retain(|_, since| *since >= oldest);
+    }
+
     /// Takes in what Redis knows; gives what it does not.
     fn merge(&self, known: &[(Uuid, i64)]) -> Vec<(Uuid, i64)> {
-        let oldest = now_s() - seconds(KEEP);
         let in_redis: HashSet<Uuid> = known.iter().map(|&(login, _)| login).collect();
         self.remember(known);
-        let mut logins = self.logins.write().expect("nobody panics while holding it");
-        logins.retain(|_, since| *since >= oldest);
+        self.forget();
+        let logins = self.logins.read().expect("nobody panics while holding it");
         logins
             .iter()
             .filter(|(login, _)| !in_redis.contains(login))

@@ -50,6 +50,16 @@ pub enum Rotation {
     Unknown,
 }
 
+/// What ending a login came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Revoked {
+    Now,
+    /// It had been ended before.
+    Before,
+    /// The user has no such login.
+    Unknown,
+}
+
 #[derive(FromRow)]
 struct Rotated {
     login_id: Uuid,
@@ -148,25 +158,29 @@ impl<'a> Logins<'a> {
             .await?)
     }
 
-    /// Ends one login of the user; gives whether there was one.
-    pub async fn revoke(&self, user: Uuid, login: Uuid) -> Result<bool, Error> {
+    /// Ends one login of the user.
+    pub async fn revoke(&self, user: Uuid, login: Uuid) -> Result<Revoked, Error> {
         // The time also names this unit: a second run finds what the first one ended.
         let at = OffsetDateTime::now_utc();
-        let done = self
+        let by_this: Option<bool> = self
             .db
             .run(|mut lease| async move {
-                sqlx::query(
-                    "UPDATE logins SET revoked_at = $3
-              WHERE id = $2 AND user_id = $1 AND (revoked_at IS NULL OR revoked_at = $3)",
+                sqlx::query_scalar(
+                    "UPDATE logins SET revoked_at = coalesce(revoked_at, $3)
+              WHERE id = $2 AND user_id = $1 RETURNING revoked_at = $3",
                 )
                 .bind(user)
                 .bind(login)
                 .bind(at)
-                .execute(&mut *lease)
+                .fetch_optional(&mut *lease)
                 .await
             })
             .await?;
-        Ok(done.rows_affected() > 0)
+        Ok(match by_this {
+            Some(true) => Revoked::Now,
+            Some(false) => Revoked::Before,
+            None => Revoked::Unknown,
+        })
     }
 
     /// Logins that were ended within this time, each with when, in seconds since 1970.
