@@ -15,7 +15,7 @@ use crate::extract::{Body, Origin, Page, Params, Path, id_mark, path_id};
 use crate::logic::accounts;
 use crate::logic::pages::{self, List};
 use crate::store::logins::{Login, NewLogin, Revoked, Rotation};
-use crate::store::users::{NewUser, User};
+use crate::store::users::{Credentials, NewUser, User};
 
 #[derive(Deserialize, ToSchema)]
 pub struct Register {
@@ -98,7 +98,7 @@ pub async fn register(
             role,
         })
         .await?;
-    let logged_in = log_in(&app, user, &origin).await?;
+    let logged_in = log_in(&app, Credentials { user, password_hash }, &origin).await?;
     Ok(app.databases.stamp((StatusCode::CREATED, Json(logged_in))).await)
 }
 
@@ -119,32 +119,36 @@ pub async fn login(
         .await
         .inspect_err(|_| app.metrics.on_login("limited"))?;
     let checked = who_fits(&app, &username, asked.password).await;
-    let user = match checked {
-        Ok(Some(user)) => {
+    let who = match checked {
+        Ok(Some(who)) => {
             app.auth.limit().on_success(tried).await;
-            user
+            who
         }
         Ok(None) => {
             app.auth.limit().on_failure(tried).await;
             app.metrics.on_login("wrong");
-            return Err(Error::unauthorized("the username or the password is wrong"));
+            return Err(wrong());
         }
         Err(cause) => {
             app.auth.limit().on_undecided(tried).await;
             return Err(cause);
         }
     };
+    let logged_in = log_in(&app, who, &origin).await?;
     app.metrics.on_login("ok");
-    let logged_in = log_in(&app, user, &origin).await?;
     Ok(app.databases.stamp(Json(logged_in)).await)
 }
 
 /// The user of this name and password. It takes as long where there is no such name.
-async fn who_fits(app: &App, username: &str, password: String) -> Result<Option<User>, Error> {
+async fn who_fits(app: &App, username: &str, password: String) -> Result<Option<Credentials>, Error> {
     let found = app.store.users().credentials(username).await?;
-    let (user, hash) = found.map(|found| (found.user, found.password_hash)).unzip();
+    let hash = found.as_ref().map(|found| found.password_hash.clone());
     let fits = app.auth.passwords().matches(password, hash).await?;
-    Ok(user.filter(|_| fits))
+    Ok(found.filter(|_| fits))
+}
+
+fn wrong() -> Error {
+    Error::unauthorized("the username or the password is wrong")
 }
 
 /// Exchange a refresh token for new tokens; each is good once. One that comes back a second time ends its login.
@@ -232,19 +236,26 @@ pub async fn end_login(
     Ok(app.databases.stamp(StatusCode::NO_CONTENT).await)
 }
 
-async fn log_in(app: &App, user: User, origin: &Origin) -> Result<LoggedIn, Error> {
-    let refresh = RefreshToken::new();
+/// # Errors
+/// The password was changed, or the account deleted, since it was compared.
+async fn log_in(app: &App, who: Credentials, origin: &Origin) -> Result<LoggedIn, Error> {
+    let (user, refresh) = (who.user, RefreshToken::new());
     let login_id = app
         .store
         .logins()
         .create(NewLogin {
             user_id: user.id,
+            password_hash: &who.password_hash,
             token_hash: &refresh.hash,
             user_agent: &origin.user_agent,
             address: &origin.address,
             expires_at: refresh_end(app),
         })
         .await?;
+    let Some(login_id) = login_id else {
+        app.metrics.on_login("wrong");
+        return Err(wrong());
+    };
     let access_token = app.auth.issue(&user, login_id);
     Ok(LoggedIn { user, access_token, expires_in: ACCESS_LIFETIME.as_secs(), refresh_token: refresh.text })
 }

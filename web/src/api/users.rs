@@ -15,7 +15,7 @@ use crate::logic::accounts;
 use crate::logic::pages::{self, List};
 use crate::replicas::Reading;
 use crate::store::ReadStore;
-use crate::store::users::User;
+use crate::store::users::{NewPassword, User};
 
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -91,30 +91,40 @@ pub async fn password(
     // Who holds a stolen access token must not try passwords at leisure: the tries count like logins.
     let place = format!("account {}", who.user_id);
     let tried = app.auth.limit().begin(&who.username, &place).await?;
-    match is_password(&app, &who, change.old).await {
-        Ok(true) => app.auth.limit().on_success(tried).await,
-        Ok(false) => {
+    let old_hash = match hash_that_fits(&app, &who, change.old).await {
+        Ok(Some(hash)) => {
+            app.auth.limit().on_success(tried).await;
+            hash
+        }
+        Ok(None) => {
             app.auth.limit().on_failure(tried).await;
-            return Err(Error::unprocessable("old", "this is not your password"));
+            return Err(not_the_password());
         }
         Err(cause) => {
             app.auth.limit().on_undecided(tried).await;
             return Err(cause);
         }
-    }
+    };
     let hash = app.auth.passwords().hash(change.new).await?;
     let change = async move |app: App| {
-        let ended = app.store.users().set_password(who.user_id, &hash, who.login_id).await?;
-        app.auth.revoked().add(&ended).await;
+        let new = NewPassword { old_hash: &old_hash, hash: &hash };
+        let ended = app.store.users().set_password(who.user_id, new, who.login_id).await?;
+        app.auth.revoked().add(&ended.ok_or_else(not_the_password)?).await;
         Ok(())
     };
     app.finish("new password", change).await?;
     Ok(app.databases.stamp(StatusCode::NO_CONTENT).await)
 }
 
-async fn is_password(app: &App, who: &Identity, password: String) -> Result<bool, Error> {
-    let found = app.store.users().credentials(&who.username).await?.ok_or_else(gone)?;
-    app.auth.passwords().matches(password, Some(found.password_hash)).await
+/// The hash of my password, where this is it.
+async fn hash_that_fits(app: &App, who: &Identity, password: String) -> Result<Option<String>, Error> {
+    let hash = app.store.users().credentials(&who.username).await?.ok_or_else(gone)?.password_hash;
+    let fits = app.auth.passwords().matches(password, Some(hash.clone())).await?;
+    Ok(fits.then_some(hash))
+}
+
+fn not_the_password() -> Error {
+    Error::unprocessable("old", "this is not your password")
 }
 
 /// Delete my account. My messages stay, without my name.

@@ -30,6 +30,8 @@ pub struct Login {
 #[derive(Debug, Clone, Copy)]
 pub struct NewLogin<'a> {
     pub user_id: Uuid,
+    /// What the password was compared with.
+    pub password_hash: &'a str,
     pub token_hash: &'a [u8],
     pub user_agent: &'a str,
     pub address: &'a str,
@@ -77,13 +79,19 @@ impl<'a> Logins<'a> {
         Self { db }
     }
 
-    pub async fn create(&self, new: NewLogin<'_>) -> Result<Uuid, Error> {
+    /// `None`: the account is gone or has another password by now. `FOR SHARE` waits for a change of it under way, and
+    /// the change waits for this, so that none of the logins with the old password is left out when it ends them.
+    pub async fn create(&self, new: NewLogin<'_>) -> Result<Option<Uuid>, Error> {
         let id = Uuid::now_v7();
-        self.db
+        Ok(self
+            .db
             .run(|mut lease| async move {
-                sqlx::query(
+                // The conflict is with an earlier run of this very unit.
+                sqlx::query_scalar(
                     "INSERT INTO logins (id, user_id, token_hash, user_agent, address, expires_at)
-             VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (id) DO NOTHING",
+             SELECT $1, id, $3, $4, $5, $6 FROM users
+              WHERE id = $2 AND deleted_at IS NULL AND password_hash = $7 FOR SHARE
+             ON CONFLICT (id) DO UPDATE SET id = excluded.id RETURNING id",
                 )
                 .bind(id)
                 .bind(new.user_id)
@@ -91,11 +99,11 @@ impl<'a> Logins<'a> {
                 .bind(new.user_agent)
                 .bind(new.address)
                 .bind(new.expires_at)
-                .execute(&mut *lease)
+                .bind(new.password_hash)
+                .fetch_optional(&mut *lease)
                 .await
             })
-            .await?;
-        Ok(id)
+            .await?)
     }
 
     /// Puts a new refresh token in the place of `old`, once: of two that bring the same one, one wins. A second run of

@@ -3,7 +3,7 @@
 use std::ops::Deref;
 
 use serde::Serialize;
-use sqlx::FromRow;
+use sqlx::{Connection as _, FromRow, PgConnection};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -38,6 +38,13 @@ pub struct NewUser<'a> {
     pub display_name: &'a str,
     pub password_hash: &'a str,
     pub role: &'a str,
+}
+
+/// The hash that the old password was compared with, and that of the new one.
+#[derive(Clone, Copy)]
+pub struct NewPassword<'a> {
+    pub old_hash: &'a str,
+    pub hash: &'a str,
 }
 
 #[derive(Clone, Copy)]
@@ -172,21 +179,39 @@ impl<'a> Users<'a> {
             .await?)
     }
 
-    /// Sets a new password and ends all logins but `keep`, in one statement. Gives the logins that ended.
-    pub async fn set_password(&self, id: Uuid, hash: &str, keep: Uuid) -> Result<Vec<Uuid>, Error> {
+    /// Sets a new password and ends all logins but `keep`. Gives the logins that ended; `None`: the account is gone, or
+    /// has another password by now.
+    pub async fn set_password(
+        &self,
+        id: Uuid,
+        new: NewPassword<'_>,
+        keep: Uuid,
+    ) -> Result<Option<Vec<Uuid>>, Error> {
         // The time also names this unit: a second run finds what the first one ended.
         let at = OffsetDateTime::now_utc();
-        Ok(self.db.run(|mut lease| async move { sqlx::query_scalar(
-            "WITH changed AS (UPDATE users SET password_hash = $2 WHERE id = $1 RETURNING id)
-             UPDATE logins SET revoked_at = $4 FROM changed
-              WHERE logins.user_id = changed.id AND logins.id <> $3 AND (revoked_at IS NULL OR revoked_at = $4)
-             RETURNING logins.id",
-        )
-        .bind(id)
-        .bind(hash)
-        .bind(keep)
-        .bind(at)
-        .fetch_all(&mut *lease).await }).await?)
+        Ok(self
+            .db
+            .run(|mut lease| async move {
+                let mut transaction = lease.begin().await?;
+                // A second run finds the new hash, which has a salt of its own.
+                let changed = sqlx::query(
+                    "UPDATE users SET password_hash = $3
+                      WHERE id = $1 AND deleted_at IS NULL AND password_hash IN ($2, $3)",
+                )
+                .bind(id)
+                .bind(new.old_hash)
+                .bind(new.hash)
+                .execute(&mut *transaction)
+                .await?;
+                if changed.rows_affected() == 0 {
+                    transaction.rollback().await?;
+                    return Ok(None);
+                }
+                let ended = end_logins(&mut transaction, id, Some(keep), at).await?;
+                transaction.commit().await?;
+                Ok(Some(ended))
+            })
+            .await?)
     }
 
     /// Takes name, password, memberships and logins from a user; the messages stay. Gives the logins that ended.
@@ -195,21 +220,22 @@ impl<'a> Users<'a> {
         Ok(self
             .db
             .run(|mut lease| async move {
-                sqlx::query_scalar(
+                let mut transaction = lease.begin().await?;
+                sqlx::query(
                     "WITH gone AS (
                  UPDATE users SET username = 'deleted-' || id, display_name = 'deleted', password_hash = '',
                         deleted_at = $2
                   WHERE id = $1 AND (deleted_at IS NULL OR deleted_at = $2) RETURNING id
-             ), left_rooms AS (
-                 DELETE FROM members USING gone WHERE members.user_id = gone.id
              )
-             UPDATE logins SET revoked_at = $2 FROM gone
-              WHERE logins.user_id = gone.id AND (revoked_at IS NULL OR revoked_at = $2) RETURNING logins.id",
+             DELETE FROM members USING gone WHERE members.user_id = gone.id",
                 )
                 .bind(id)
                 .bind(at)
-                .fetch_all(&mut *lease)
-                .await
+                .execute(&mut *transaction)
+                .await?;
+                let ended = end_logins(&mut transaction, id, None, at).await?;
+                transaction.commit().await?;
+                Ok(ended)
             })
             .await?)
     }
@@ -235,4 +261,23 @@ impl<'a> Deref for Users<'a> {
     fn deref(&self) -> &UserReads<'a> {
         &self.reads
     }
+}
+
+/// Ends all logins of a user but `keep`. In a statement of its own, behind the one that changed the user: that may have
+/// waited for a login to be stored, and sees only what was there before it began to wait.
+async fn end_logins(
+    connection: &mut PgConnection,
+    user: Uuid,
+    keep: Option<Uuid>,
+    at: OffsetDateTime,
+) -> Result<Vec<Uuid>, sqlx::Error> {
+    sqlx::query_scalar(
+        "UPDATE logins SET revoked_at = $3
+          WHERE user_id = $1 AND id IS DISTINCT FROM $2 AND (revoked_at IS NULL OR revoked_at = $3) RETURNING id",
+    )
+    .bind(user)
+    .bind(keep)
+    .bind(at)
+    .fetch_all(connection)
+    .await
 }
