@@ -6,9 +6,11 @@ mod world;
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use socket::Socket;
 use sqlx::PgConnection;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 use world::programs::until;
 use world::{Client, PASSWORD, Replica, User, World};
 
@@ -42,6 +44,25 @@ async fn end_unheard(database: &mut PgConnection, login: &str) {
         .execute(database)
         .await
         .unwrap();
+}
+
+async fn run(database: &mut PgConnection, sql: &'static str) {
+    sqlx::raw_sql(sql).execute(database).await.unwrap();
+}
+
+async fn until_somebody_waits_for_a_lock(database: &mut PgConnection) {
+    let mut waits = false;
+    while !waits {
+        // What a transaction has seen of it once it sees again, unless it forgets.
+        run(&mut *database, "SELECT pg_stat_clear_snapshot()").await;
+        waits = sqlx::query_scalar(
+            "SELECT EXISTS (SELECT 1 FROM pg_stat_activity
+              WHERE datname = current_database() AND wait_event_type = 'Lock')",
+        )
+        .fetch_one(&mut *database)
+        .await
+        .unwrap();
+    }
 }
 
 #[tokio::test]
@@ -87,5 +108,72 @@ async fn ending_a_login_a_second_time_tells_of_its_end_again() {
     let refused = replica.client_of(&here).delete(&format!("/api/auth/logins/{others}")).await;
     refused.assert_problem(404, "not-found");
     assert_eq!(replica.client_of(&bob).get("/api/users/me").await.status, 200, "whose login it is counts");
+    replica.stop().await;
+}
+
+/// Sends a message and goes away while it waits for the session's lock; comes back when the replica has noticed.
+async fn say_and_go(replica: &Replica, user: &User, path: &str, lock: &mut PgConnection) {
+    let body = json!({"content": "hello", "client_msg_id": "k1"}).to_string();
+    let request = format!(
+        "POST {path} HTTP/1.1\r\nHost: arena\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        user.token,
+        body.len()
+    );
+    let mut client = TcpStream::connect(replica.addr).await.unwrap();
+    client.write_all(request.as_bytes()).await.unwrap();
+    until_somebody_waits_for_a_lock(lock).await;
+    drop(client);
+    let ops = Client::new(replica.ops_addr);
+    until("the request has ended", SOON, async || {
+        ops.get("/metrics").await.text.lines().any(|line| line == "web_http_requests_in_flight 0")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_message_whose_sender_went_away_while_it_was_stored_reaches_the_members() {
+    let world = World::start().await;
+    let replica = world.replica_with("web-1", &NEVER).await;
+    let ann = world.user("ann").await;
+    let id = session(&replica.client_of(&ann)).await;
+    let mut member = Socket::open(&replica, &id, &ann.token).await;
+    let mut lock = world.postgres.connect(&world.database).await;
+    run(&mut lock, "BEGIN; SELECT FROM sessions FOR UPDATE").await;
+    say_and_go(&replica, &ann, &format!("/api/sessions/{id}/messages"), &mut lock).await;
+    run(&mut lock, "COMMIT").await;
+    assert_eq!(member.messages(1).await[0]["content"], "hello");
+    replica.stop().await;
+}
+
+#[tokio::test]
+async fn a_message_that_is_sent_again_is_told_again() {
+    let world = World::start().await;
+    let replica = world.replica_with("web-1", &NEVER).await;
+    let ann = world.user("ann").await;
+    let client = replica.client_of(&ann);
+    let id = session(&client).await;
+    let mut member = Socket::open(&replica, &id, &ann.token).await;
+    let mut database = world.postgres.connect(&world.database).await;
+    // Stored, and its publication lost.
+    sqlx::query(
+        r#"WITH place AS (UPDATE sessions SET last_offset = 1 WHERE id = $1::uuid RETURNING id)
+           INSERT INTO messages (session_id, "offset", id, role, author_id, content, client_msg_id, created_at)
+           SELECT id, 1, gen_random_uuid(), 'user', $2::uuid, 'hello', 'k1', now() FROM place"#,
+    )
+    .bind(&id)
+    .bind(&ann.id)
+    .execute(&mut database)
+    .await
+    .unwrap();
+    let body = json!({"content": "hello", "client_msg_id": "k1"});
+    let again = client.post(&format!("/api/sessions/{id}/messages"), &body).await;
+    assert_eq!((again.status, again.header("idempotency-replayed")), (200, "true"));
+    assert_eq!(member.messages(1).await[0]["offset"], 1);
+    // A room that has it ignores the second.
+    client.post(&format!("/api/sessions/{id}/messages"), &body).await;
+    member.send_message("k2", "more").await;
+    assert_eq!(member.messages(1).await[0]["offset"], 2);
+    assert_eq!(member.seen("message"), Vec::<Value>::new());
     replica.stop().await;
 }

@@ -110,7 +110,11 @@ pub async fn remove(
         owner(&session, &who)?;
     }
     // Who is no member any more was removed before, perhaps by this very request, whose answer was lost.
-    app.store.sessions().remove_member(session.id, user_id).await?;
-    app.chat.member_removed(session.id, user_id);
+    let remove = async move |app: App| {
+        app.store.sessions().remove_member(session.id, user_id).await?;
+        app.chat.member_removed(session.id, user_id);
+        Ok(())
+    };
+    app.finish("removal of a member", remove).await?;
     Ok(app.databases.stamp(StatusCode::NO_CONTENT).await)
 }

@@ -18,7 +18,7 @@ use crate::logic::message::{Message, Offset, Role, check_client_msg_id, check_co
 use crate::logic::pages::List;
 use crate::replicas::{Reading, stamped};
 use crate::store::ReadStore;
-use crate::store::messages::NewMessage;
+use crate::store::messages::{Appended, NewMessage};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
@@ -61,31 +61,29 @@ pub async fn create(
         Ok(session_id) => session_id,
         Err(_) => find(&app.store, &id).await?.id,
     };
-    let appended = app
-        .store
-        .messages()
-        .append(NewMessage {
+    let (content, key) = (new.content, key.map(str::to_owned));
+    let appended = app.finish("message", async move |app| {
+        let new = NewMessage {
             session_id,
             author: Some(who.user_id),
             role: Role::User,
-            content: &new.content,
-            client_msg_id: key,
-        })
-        .await?;
-    let token = app.databases.token().await;
-    let response = match appended.replayed {
-        false => (StatusCode::CREATED, Json(&appended.message)).into_response(),
+            content: &content,
+            client_msg_id: key.as_deref(),
+        };
+        store_and_tell(&app, new).await
+    });
+    let Appended { message, replayed } = appended.await?;
+    // Members read with the token that comes in the frame; here it stands in the header.
+    let token = message.ct.clone();
+    let message = Json(Message { ct: None, ..message });
+    let response = match replayed {
+        false => (StatusCode::CREATED, message).into_response(),
         true => {
             let replayed = [(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"))];
-            (StatusCode::OK, replayed, Json(&appended.message)).into_response()
+            (StatusCode::OK, replayed, message).into_response()
         }
     };
-    let response = stamped(response, token.as_deref());
-    if !appended.replayed {
-        // Members read with the token that comes in the frame: what they just saw, they can read.
-        app.chat.publish(&Message { ct: token, ..appended.message });
-    }
-    Ok(response)
+    Ok(stamped(response, token.as_deref()))
 }
 
 /// The messages of a session in order of their offsets: the first ones, those after or those before an offset.
@@ -123,6 +121,15 @@ pub async fn list(
     };
     let list = reading.ask(page).await?;
     Ok(reading.answer(Json(list)))
+}
+
+/// What members just saw, they can read: its token comes with it.
+async fn store_and_tell(app: &App, new: NewMessage<'_>) -> Result<Appended, Error> {
+    let mut appended = app.store.messages().append(new).await?;
+    appended.message.ct = app.databases.token().await;
+    // Also when it was stored before: the first publication may have been lost, and a room ignores the second.
+    app.chat.publish(&appended.message);
+    Ok(appended)
 }
 
 /// The key of the body or of the header.

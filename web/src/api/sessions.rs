@@ -128,8 +128,12 @@ pub async fn remove(
 ) -> Result<Response, Error> {
     let session = find(&app.store, &id).await?;
     owner(&session, &who)?;
-    app.store.sessions().delete(session.id).await?;
-    app.chat.session_closed(session.id);
+    let delete = async move |app: App| {
+        app.store.sessions().delete(session.id).await?;
+        app.chat.session_closed(session.id);
+        Ok(())
+    };
+    app.finish("deletion of a session", delete).await?;
     Ok(app.databases.stamp(StatusCode::NO_CONTENT).await)
 }
 
