@@ -124,8 +124,7 @@ impl Auth {
             Ok(()) => ticket,
             Err(cause) => {
                 tracing::warn!(%cause, "Redis is away: a ticket is a signed token: {cause}");
-                let brief = Identity { expires_at: now_s() + seconds(TICKET_LIFETIME), ..identity.clone() };
-                self.shared.keys.sign(Purpose::Ticket, &brief)
+                self.shared.keys.sign_ticket(identity, now_s() + seconds(TICKET_LIFETIME))
             }
         }
     }
@@ -140,9 +139,9 @@ impl Auth {
         }
         // A ticket of ours has no dots; a signed one of the time without Redis has two.
         if token.contains('.') {
-            let (identity, id) = self.shared.keys.check_ticket(token, now_s())?;
-            let is_first = store.logins().use_ticket(id, identity.expires_at).await?;
-            return if is_first { self.still_logged_in(identity) } else { Err(used()) };
+            let ticket = self.shared.keys.check_ticket(token, now_s())?;
+            let is_first = store.logins().use_ticket(ticket.id, ticket.ends_at).await?;
+            return if is_first { self.still_logged_in(ticket.identity) } else { Err(used()) };
         }
         let mut pipeline = redis::pipe();
         pipeline.get_del(ticket_key(token));

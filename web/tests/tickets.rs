@@ -6,8 +6,12 @@ mod world;
 
 use std::time::{Duration, Instant};
 
+use prometheus_client::metrics::histogram::Histogram;
 use serde_json::json;
 use socket::Socket;
+use web::auth::Auth;
+use web::redis_link::RedisLink;
+use web::store::{Db, Store};
 use world::{Replica, User, World};
 
 async fn session(replica: &Replica, user: &User) -> String {
@@ -69,6 +73,27 @@ async fn a_ticket_of_the_time_without_redis_opens_one_socket_on_any_replica() {
     two.client().get(&path(&third)).await.assert_problem(401, "unauthorized");
     one.stop().await;
     two.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_ticket_of_the_time_without_redis_opens_lasts_as_long_as_the_access_token() {
+    let mut world = World::start().await;
+    let settings = world.settings("web-1", &[]);
+    let auth = Auth::new(&settings.auth, RedisLink::new(&settings.redis).unwrap());
+    let target = &settings.database.primary;
+    let store = Store::new(Db::open(target, &settings.database, "test", Histogram::new([1.0])));
+    let replica = world.replica("web-1").await;
+    let ann = world.user("ann").await;
+    let by_access = auth.access(&ann.token).unwrap();
+    for is_redis_there in [true, false] {
+        if !is_redis_there {
+            world.redis_kill().await;
+        }
+        let ticket = auth.ticket(&by_access).await;
+        assert_eq!(ticket.contains('.'), !is_redis_there);
+        assert_eq!(auth.socket_token(&store, &ticket).await.unwrap(), by_access);
+    }
+    replica.stop().await;
 }
 
 #[tokio::test]

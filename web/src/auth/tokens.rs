@@ -39,6 +39,17 @@ struct Key {
 #[derive(Clone)]
 pub struct KeyPair(Key);
 
+/// A ticket that was signed, and read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignedTicket {
+    /// As it was when the ticket was asked for: it ends with the access token, not with the ticket.
+    pub identity: Identity,
+    /// By which it is used up.
+    pub id: Uuid,
+    /// When it is good for nothing any more, in seconds since 1970.
+    pub ends_at: i64,
+}
+
 #[derive(Serialize, Deserialize)]
 struct Claims {
     purpose: Purpose,
@@ -52,6 +63,9 @@ struct Claims {
     login: Uuid,
     iat: i64,
     exp: i64,
+    /// Of a ticket that ends before the access token that it was asked for with: that one's end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    until: Option<i64>,
 }
 
 impl Keys {
@@ -62,6 +76,15 @@ impl Keys {
     }
 
     pub fn sign(&self, purpose: Purpose, identity: &Identity) -> String {
+        self.sign_claims(purpose, identity, None)
+    }
+
+    /// A ticket that is good until `ends_at`; what it opens may stay open for as long as `identity` lasts.
+    pub fn sign_ticket(&self, identity: &Identity, ends_at: i64) -> String {
+        self.sign_claims(Purpose::Ticket, identity, Some(ends_at.min(identity.expires_at)))
+    }
+
+    fn sign_claims(&self, purpose: Purpose, identity: &Identity, ends_at: Option<i64>) -> String {
         let key = &self.keys[0];
         let header = Header { kid: Some(key.id.clone()), ..Header::new(key.algorithm) };
         let claims = Claims {
@@ -73,7 +96,8 @@ impl Keys {
             role: if identity.is_admin { "admin" } else { "user" }.to_owned(),
             login: identity.login_id,
             iat: super::now_s(),
-            exp: identity.expires_at,
+            exp: ends_at.unwrap_or(identity.expires_at),
+            until: ends_at.map(|_| identity.expires_at),
         };
         jsonwebtoken::encode(&header, &claims, &key.encoding)
             .expect("plain data under a key that was checked")
@@ -98,14 +122,14 @@ impl Keys {
         self.claims(purpose, token, now_s).map(Claims::into_identity)
     }
 
-    /// Who a signed ticket belongs to, and the id by which it is used up.
+    /// Who a signed ticket belongs to, and by what it is used up.
     ///
     /// # Errors
     /// As of [`Keys::check`].
-    pub fn check_ticket(&self, token: &str, now_s: i64) -> Result<(Identity, Uuid), Error> {
+    pub fn check_ticket(&self, token: &str, now_s: i64) -> Result<SignedTicket, Error> {
         let claims = self.claims(Purpose::Ticket, token, now_s)?;
         let id = claims.jti.ok_or_else(|| Error::unauthorized("the ticket is not valid; get a new one"))?;
-        Ok((claims.into_identity(), id))
+        Ok(SignedTicket { id, ends_at: claims.exp, identity: claims.into_identity() })
     }
 
     fn claims(&self, purpose: Purpose, token: &str, now_s: i64) -> Result<Claims, Error> {
@@ -134,7 +158,7 @@ impl Claims {
             user_id: self.sub,
             username: self.name,
             display_name: self.display,
-            expires_at: self.exp,
+            expires_at: self.until.unwrap_or(self.exp),
             is_admin: self.role == "admin",
             login_id: self.login,
         }
@@ -240,6 +264,19 @@ MCowBQYDK2VwAyEAF5tpik2tXwaPXKFfQeq0qU85rK0jDgkN7rBjDtThD+M=
         assert_eq!(keys.check(Purpose::Access, &token, 999).unwrap(), alice());
         assert!(keys.check(Purpose::Ticket, &token, 999).is_err());
         assert!(keys.check(Purpose::Access, &token, 1_000).is_err());
+    }
+
+    #[test]
+    fn a_signed_ticket_ends_soon_and_what_it_opens_ends_with_the_access_token() {
+        let keys = keys("first key", None);
+        let ticket = keys.sign_ticket(&alice(), 30);
+        let read = keys.check_ticket(&ticket, 29).unwrap();
+        assert_eq!((read.identity, read.ends_at), (alice(), 30));
+        assert!(keys.check_ticket(&ticket, 30).is_err());
+        assert!(keys.check(Purpose::Access, &ticket, 0).is_err());
+        let late = keys.sign_ticket(&alice(), 2_000);
+        assert!(keys.check_ticket(&late, 999).is_ok(), "no longer than the access token");
+        assert!(keys.check_ticket(&late, 1_000).is_err());
     }
 
     #[test]
