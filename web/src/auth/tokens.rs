@@ -111,7 +111,8 @@ impl Keys {
             display_name: "Operator".to_owned(),
             expires_at: super::now_s() + super::seconds(lifetime),
             is_admin: true,
-            login_id: Uuid::nil(),
+            // Of its own, so that logging out with one token does not end all.
+            login_id: Uuid::now_v7(),
         };
         self.sign(Purpose::Access, &identity)
     }
@@ -264,6 +265,15 @@ MCowBQYDK2VwAyEAF5tpik2tXwaPXKFfQeq0qU85rK0jDgkN7rBjDtThD+M=
         assert_eq!(keys.check(Purpose::Access, &token, 999).unwrap(), alice());
         assert!(keys.check(Purpose::Ticket, &token, 999).is_err());
         assert!(keys.check(Purpose::Access, &token, 1_000).is_err());
+    }
+
+    #[test]
+    fn each_operator_token_is_a_login_of_its_own() {
+        let keys = keys("first key", None);
+        let login = |token: &str| keys.check(Purpose::Access, token, 0).unwrap().login_id;
+        let [one, two] = [(); 2].map(|()| keys.operator_token(Duration::from_secs(60)));
+        assert_ne!(login(&one), login(&two));
+        assert_eq!(login(&one), login(&one));
     }
 
     #[test]
