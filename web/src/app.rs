@@ -14,6 +14,7 @@ use crate::error::Error;
 use crate::fleet::Fleet;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
+use crate::monitoring::checks::Looks;
 use crate::monitoring::console::Console;
 use crate::redis_link::RedisLink;
 use crate::replicas::Databases;
@@ -50,6 +51,8 @@ pub struct Handles {
     pub fleet: Fleet,
     /// What the pooler says about itself.
     pub console: Console,
+    /// What the databases said of themselves.
+    pub looks: Looks,
     /// Counters and gauges.
     pub metrics: Arc<Metrics>,
     /// Background tasks; they end on drain.

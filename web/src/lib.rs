@@ -46,6 +46,7 @@ use crate::limits::Limits;
 use crate::logic::database_url::Target;
 use crate::logic::watermark::TokenKeys;
 use crate::metrics::Metrics;
+use crate::monitoring::checks::Looks;
 use crate::monitoring::console::Console;
 use crate::redis_link::RedisLink;
 use crate::replicas::Databases;
@@ -152,6 +153,7 @@ fn assemble(settings: Settings) -> anyhow::Result<App> {
     let life = Arc::new(Life::new());
     let fleet = Fleet::new(redis.clone());
     let limits = Limits::new(&settings.values, &redis);
+    let looks = Looks::new(databases.standbys().len());
     Ok(App::new(Handles {
         settings,
         served_by,
@@ -164,6 +166,7 @@ fn assemble(settings: Settings) -> anyhow::Result<App> {
         limits,
         fleet,
         console: Console::default(),
+        looks,
         metrics,
         tasks,
         life,

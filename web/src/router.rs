@@ -47,7 +47,7 @@ fn streams() -> Router<App> {
         .route("/api/messages/stream/{stream_id}", get(stream::resume))
 }
 
-/// What operators ask, and what may be expensive.
+/// What operators ask, and what may be expensive; counted per client too.
 fn admin() -> Router<App> {
     Router::new()
         .route("/api/admin/monitoring/connections/health", get(admin::health))
@@ -68,8 +68,6 @@ fn always() -> Router<App> {
         .route("/health", get(health::health))
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))
-        .route("/openapi.json", get(docs::openapi))
-        .route("/docs", get(docs::page))
         .route("/ws/chat/session/{id}", get(chat::socket::upgrade))
 }
 
@@ -83,9 +81,10 @@ pub fn router(app: App) -> Router {
     api()
         .layer(with(&bulkheads.api))
         .merge(streams())
-        .layer(per_client)
         .merge(admin().layer(with(&bulkheads.admin)))
+        .layer(per_client)
         .merge(always())
+        .merge(docs::routes())
         .merge(ui::routes())
         .fallback(error::no_route)
         .layer(from_fn_with_state(app.clone(), layers::limit_time))

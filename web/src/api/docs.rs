@@ -1,13 +1,16 @@
 //! The OpenAPI document, made from the handlers, and its rendered page.
 
-use axum::Json;
-use axum::response::{Html, IntoResponse};
-use http::header::CONTENT_SECURITY_POLICY;
+use axum::Router;
+use axum::body::Bytes;
+use axum::response::{Html, IntoResponse as _};
+use axum::routing::get;
+use http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use serde_json::{Map, Value, json};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
 use crate::api::{auth, members, messages, sessions, users};
+use crate::app::App;
 use crate::monitoring::{admin, connections, health, queries, status, totals};
 use crate::stream::serve;
 
@@ -91,13 +94,14 @@ fn add_alias(paths: &mut Map<String, Value>, alias: &str, path: &str) {
 
 /// What the layers and extractors may answer in place of any handler; and the type that every problem is sent as.
 fn add_shared_answers(path: &str, method: &str, operation: &mut Value) {
-    let limited = path.starts_with("/api/") || path.starts_with("/messages/");
+    let is_api = path.starts_with("/api/") || path.starts_with("/messages/");
+    let limited = is_api || path == "/status/" || path == "/db/connections/";
     let has_body = operation.get("requestBody").is_some();
     let health = path.starts_with("/health");
     let shared = [
         (has_body, "413", "the body is too long"),
         (has_body, "415", "the body is no JSON"),
-        (has_body || (limited && method == "get"), "422", "a field, parameter or header is wrong"),
+        (has_body || (is_api && method == "get"), "422", "a field, parameter or header is wrong"),
         (limited, "429", "too many requests; see Retry-After"),
         (!health, "503", "busy, or something it stands on is away; see Retry-After"),
     ];
@@ -118,13 +122,14 @@ fn add_shared_answers(path: &str, method: &str, operation: &mut Value) {
     }
 }
 
-/// `/openapi.json`
-pub async fn openapi() -> Json<Value> {
-    Json(document())
-}
-
-/// `/docs`: made from the document without a script, so that it needs nothing from elsewhere.
-pub async fn page() -> impl IntoResponse {
+/// `/openapi.json`, and `/docs`, which is made from it without a script, so that it needs nothing from elsewhere. Both
+/// are made once: anybody may ask for them.
+pub fn routes() -> Router<App> {
+    let document = document();
+    let page = Bytes::from(crate::logic::docs_page::render(&document));
+    let text = Bytes::from(serde_json::to_vec(&document).expect("the document is plain data"));
     let policy = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'";
-    ([(CONTENT_SECURITY_POLICY, policy)], Html(crate::logic::docs_page::render(&document())))
+    let json = async move || ([(CONTENT_TYPE, "application/json")], text.clone()).into_response();
+    let html = async move || ([(CONTENT_SECURITY_POLICY, policy)], Html(page.clone())).into_response();
+    Router::new().route("/openapi.json", get(json)).route("/docs", get(html))
 }

@@ -109,7 +109,7 @@ pub struct Look {
 
 impl Look {
     pub async fn take(app: &App) -> Self {
-        let (database, redis) = tokio::join!(checks::database(&app.store), checks::redis(app));
+        let (database, redis) = tokio::join!(checks::primary(app), checks::redis(app));
         Self { database, redis_up: redis.is_some() }
     }
 

@@ -79,12 +79,14 @@ pub async fn connections(State(app): State<App>) -> Result<Json<Connections>, Er
 async fn databases(app: &App) -> Result<(ConnectionFigures, BTreeMap<String, Database>), Error> {
     let standbys = app.databases.standbys();
     let stores = std::iter::once(app.store.as_read()).chain(standbys.iter().map(|standby| &standby.store));
-    let answers = join_all(stores.clone().map(checks::database)).await;
-    let Some(Some(default)) = answers.first() else {
+    let of_standbys = join_all((0..standbys.len()).map(|index| checks::standby(app, index)));
+    let (of_primary, of_standbys) = tokio::join!(checks::primary(app), of_standbys);
+    let Some(default) = of_primary else {
         return Err(Error::unavailable("the database does not answer"));
     };
     let mut connections = BTreeMap::new();
-    for (index, (store, answer)) in stores.zip(&answers).enumerate() {
+    let answers = std::iter::once(of_primary).chain(of_standbys);
+    for (index, (store, answer)) in stores.zip(answers).enumerate() {
         let (key, pooled) = match index {
             0 => ("default".to_owned(), app.settings.database.pooler.is_some()),
             _ => (replica_key(index - 1, standbys.len()), pooled(app, store)),

@@ -40,7 +40,7 @@ pub async fn live(State(app): State<App>) -> Json<Health> {
     (status = 200, body = Health), (status = 503, body = Problem)))]
 pub async fn ready(State(app): State<App>) -> Result<Json<Health>, Error> {
     let healthy = health(State(app.clone())).await?;
-    match tokio::time::timeout(READY_MAX, checks::database(&app.store)).await {
+    match tokio::time::timeout(READY_MAX, checks::primary(&app)).await {
         Ok(Some(_)) => Ok(healthy),
         _ => Err(Error::unavailable("the database does not answer")),
     }

@@ -1,6 +1,7 @@
 //! `/status/`: this replica, what it stands on, and the whole fleet.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
@@ -10,7 +11,8 @@ use utoipa::ToSchema;
 
 use crate::app::App;
 use crate::fleet::{self, Summary};
-use crate::monitoring::checks::{self, millis, replica_key};
+use crate::monitoring::checks::{self, Checked, millis, replica_key};
+use crate::store::Db;
 
 #[derive(Serialize, ToSchema)]
 pub struct Status {
@@ -98,23 +100,26 @@ async fn replicas(app: &App, own: Summary) -> Vec<Summary> {
 
 async fn databases(app: &App) -> BTreeMap<String, DatabaseCheck> {
     let standbys = app.databases.standbys();
-    let named = standbys.iter().enumerate().map(|(index, standby)| {
-        (replica_key(index, standbys.len()), &standby.store, Some(app.databases.lag(standby)))
+    let of_standbys = standbys.iter().enumerate().map(async |(index, standby)| {
+        let checked = checks::standby(app, index).await;
+        let lag = Some(app.databases.lag(standby));
+        (replica_key(index, standbys.len()), database(standby.store.db(), checked, lag))
     });
-    let all = std::iter::once(("default".to_owned(), app.store.as_read(), None)).chain(named);
-    let asked = all.map(async |(key, store, lag)| {
-        let checked = checks::database(store).await;
-        let (db, figures) = (store.db(), store.db().figures());
-        let check = DatabaseCheck {
-            healthy: checked.is_some() && lag != Some(None),
-            response_ms: checked.map(|checked| millis(checked.took)),
-            host: db.target.host.clone(),
-            port: db.target.port.to_string(),
-            pool_size: figures.size,
-            pool_in_use: figures.in_use,
-            lag_ms: lag.map(|lag| lag.map(millis)),
-        };
-        (key, check)
-    });
-    join_all(asked).await.into_iter().collect()
+    let (of_primary, of_standbys) = tokio::join!(checks::primary(app), join_all(of_standbys));
+    let default = ("default".to_owned(), database(app.store.db(), of_primary, None));
+    std::iter::once(default).chain(of_standbys).collect()
+}
+
+/// `lag`: of read replicas only.
+fn database(db: &Db, checked: Option<Checked>, lag: Option<Option<Duration>>) -> DatabaseCheck {
+    let figures = db.figures();
+    DatabaseCheck {
+        healthy: checked.is_some() && lag != Some(None),
+        response_ms: checked.map(|checked| millis(checked.took)),
+        host: db.target.host.clone(),
+        port: db.target.port.to_string(),
+        pool_size: figures.size,
+        pool_in_use: figures.in_use,
+        lag_ms: lag.map(|lag| lag.map(millis)),
+    }
 }
