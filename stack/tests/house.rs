@@ -23,6 +23,9 @@ const IMPURE_PATHS: [&str; 8] = [
     "SystemTime::now",
 ];
 
+/// What in the type of a static says that it may change.
+const CHANGEABLE: [&str; 8] = ["mut ", "Atomic", "Cell", "Lazy", "Lock", "Mutex", "Once", "Semaphore"];
+
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the workspace").to_owned()
 }
@@ -132,6 +135,50 @@ fn the_check_for_impurity_sees_what_it_should() {
     }
     for code in ["plan.redis.port", "use crate::redis::Link;", "fn nix() {}", "let tokio_like = 1;"] {
         assert_eq!(impurity(code), None, "{code}");
+    }
+}
+
+/// Whether a line of code declares a static that may change, or one for each thread.
+fn is_changeable_static(code: &str) -> bool {
+    let Some((before, declared)) = code.split_once("static ") else {
+        return code.contains("thread_local!");
+    };
+    let mut words = before.split_whitespace();
+    let is_item = words.next().is_none_or(|word| word.starts_with("pub")) && words.next().is_none();
+    let named = declared.split('=').next().unwrap_or(declared);
+    is_item && CHANGEABLE.iter().any(|word| named.contains(word))
+}
+
+#[test]
+fn no_static_changes() {
+    let mut found = Vec::new();
+    for (file, text) in rust_files().into_iter().filter(|(file, _)| !is_test_file(file)) {
+        for (number, line) in without_tests(&text).filter(|(_, line)| is_changeable_static(code_of(line))) {
+            found.push(format!("{}:{}: {}", file.display(), number + 1, line.trim()));
+        }
+    }
+    assert!(found.is_empty(), "what changes has an owner:\n{}", found.join("\n"));
+}
+
+#[test]
+fn the_check_for_statics_sees_what_it_should() {
+    for code in [
+        "static ONE_AT_A_TIME: Semaphore = Semaphore::const_new(1);",
+        "    pub(crate) static COUNT: AtomicU64 = AtomicU64::new(0);",
+        "static mut X: u8 = 0;",
+        "pub static A: OnceLock<Vec<u8>> = OnceLock::new();",
+        "thread_local! {",
+    ] {
+        assert!(is_changeable_static(code), "{code}");
+    }
+    for code in [
+        "static GLOBAL: mimalloc::MiMalloc = mimalloc::MiMalloc;",
+        "pub static SETTINGS: &[Setting] = &[",
+        "fn lock(word: &'static str) -> Mutex<u8> {",
+        "one: &'static Lock,",
+        "pub fn give(one: &'static Mutex<u8>) {",
+    ] {
+        assert!(!is_changeable_static(code), "{code}");
     }
 }
 

@@ -44,6 +44,8 @@ return {0, next - now}
 pub struct Limits {
     pub api: RateLimit,
     pub bulkheads: Bulkheads,
+    /// An admin's analysis of a statement must not crowd out chat: one at a time.
+    pub analysis: Arc<Semaphore>,
 }
 
 /// Places for each kind of work: none can take those of another.
@@ -114,6 +116,7 @@ impl Limits {
                 admin: Bulkhead::new("monitoring requests", many("ADMIN_AT_ONCE_MAX")),
                 sockets_max: many("CHAT_CONNECTIONS_MAX"),
             },
+            analysis: Arc::new(Semaphore::new(1)),
         }
     }
 }

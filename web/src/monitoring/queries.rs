@@ -1,5 +1,6 @@
 //! Slow queries from pg_stat_statements, and EXPLAIN of one statement, which never runs a write.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -7,7 +8,7 @@ use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::app::App;
@@ -123,9 +124,6 @@ pub async fn analyze(
     }))
 }
 
-/// An admin's analysis must not crowd out chat.
-static ONE_AT_A_TIME: Semaphore = Semaphore::const_new(1);
-
 fn literals(params: &[Value]) -> Result<Vec<String>, Error> {
     if params.len() > PARAMS_MAX {
         return Err(Error::unprocessable("params", "at most 100"));
@@ -141,8 +139,8 @@ async fn explain_within(
     asked: Analyze,
     params: Option<Vec<String>>,
 ) -> Result<(Value, bool), Error> {
-    let one = ONE_AT_A_TIME
-        .try_acquire()
+    let one = Arc::clone(&app.limits.analysis)
+        .try_acquire_owned()
         .map_err(|_| Error::unavailable("another statement is being analysed; try again when it is done"))?;
     let (answer, answered) = oneshot::channel();
     let database = app.settings.database.clone();
