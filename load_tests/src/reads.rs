@@ -83,6 +83,8 @@ struct Run {
     standbys: Vec<Shared>,
     reads: RefCell<Vec<Read>>,
     failed_tries: Cell<u64>,
+    /// Writes that were answered well, but without a token.
+    untold: Cell<u64>,
     faults: RefCell<Vec<Fault>>,
 }
 
@@ -182,6 +184,7 @@ async fn set_up(site: &Site, args: &ReadsArgs) -> anyhow::Result<Run> {
         standbys: args.standbys.iter().map(|_| Rc::new(RefCell::new(Track::default()))).collect(),
         reads: RefCell::default(),
         failed_tries: Cell::new(0),
+        untold: Cell::new(0),
         faults: RefCell::default(),
     })
 }
@@ -245,9 +248,7 @@ impl Run {
         let mut last = Fault::Connect("never tried".to_owned());
         for _ in 0..TRIES {
             let call = Call::post("write", path.clone(), &body).bearer(&self.account(writer).token());
-            match client.call(&call).await {
-                // While the primary ends it may answer a write and not the question for its position any more: the same
-                // again is told with a token.
+            let (fault, counter) = match client.call(&call).await {
                 Ok(answer) if matches!(answer.status, 200 | 201) && answer.header(TOKEN).is_some() => {
                     let message: Message = answer.json()?;
                     let token = answer.header(TOKEN).unwrap_or_default().to_owned();
@@ -255,13 +256,19 @@ impl Run {
                     let Message { id, offset, .. } = message;
                     return Ok(Wrote { writer, session, id, offset, token, answered });
                 }
-                Ok(answer) => {
-                    let no_token = || Fault::shape("a write without a token", "");
-                    last = answer.expect(StatusCode::CREATED).err().unwrap_or_else(no_token);
+                // While the primary ends it may answer a write and not the question for its position any more: the same
+                // again is told with a token.
+                Ok(answer) if matches!(answer.status, 200 | 201) => {
+                    (Fault::shape("a write without a token", ""), &self.untold)
                 }
-                Err(fault) => last = fault,
-            }
-            self.failed_tries.set(self.failed_tries.get() + 1);
+                Ok(answer) => {
+                    let other = || Fault::shape("an answer that is neither 200 nor 201", "");
+                    (answer.expect(StatusCode::CREATED).err().unwrap_or_else(other), &self.failed_tries)
+                }
+                Err(fault) => (fault, &self.failed_tries),
+            };
+            counter.set(counter.get() + 1);
+            last = fault;
             sleep(PAUSE).await;
         }
         Err(last)
@@ -316,11 +323,12 @@ fn judge(run: &Run, args: &ReadsArgs) -> Vec<String> {
     }
     let share = 100.0 * f64::from(taken) / f64::from(able.max(1));
     println!(
-        "{} writes read back, {} stale or wrong, {} tries refused; {by_standby} answered by a standby; \
-         of {able} that a standby surely had, {share:.1} %",
+        "{} writes read back, {} stale or wrong, {} tries refused, {} writes answered without a token; \
+         {by_standby} answered by a standby; of {able} that a standby surely had, {share:.1} %",
         reads.len(),
         faults.len(),
-        run.failed_tries.get()
+        run.failed_tries.get(),
+        run.untold.get()
     );
     if share < args.by_standby {
         faults.push(format!("{share:.1} % by a standby, less than {} %", args.by_standby));

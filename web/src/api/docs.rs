@@ -17,7 +17,10 @@ use crate::stream::serve;
 #[derive(OpenApi)]
 #[openapi(
     info(title = "Arena", description = "Chat over HTTP, server-sent events and WebSockets. Errors are \
-        application/problem+json. Lists are paged: send `next` of one page as `after` of the next."),
+        application/problem+json. Lists are paged: send `next` of one page as `after` of the next. \
+        The answer to a write bears X-Consistency-Token; a read that carries it never sees an older state. It is missing \
+        where the database took the write and did not answer the question for its position, as while it ends: the write \
+        counts, and the same again (with its key) is told with a token."),
     paths(
         auth::register, auth::login, auth::refresh, auth::logout, auth::ws_ticket, auth::logins, auth::end_login,
         users::list, users::me, users::change, users::remove, users::password,
