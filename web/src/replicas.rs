@@ -25,7 +25,7 @@ use crate::logic::watermark::{Answerer, Demand, STANDING_AGE_MAX, Standing, Toke
 use crate::settings::Reads;
 use crate::store::{Db, ReadStore, Store};
 
-pub use sounding::Sounding;
+pub(crate) use sounding::Sounding;
 pub use standby::Standby;
 pub use token::{TOKEN_HEADER, stamped};
 

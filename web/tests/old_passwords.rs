@@ -3,12 +3,14 @@
 
 mod world;
 
+use reqwest::Method;
 use serde_json::json;
 use sqlx::{AssertSqlSafe, PgConnection};
 use tokio::task::JoinHandle;
 use world::{Answer, Client, PASSWORD, World};
 
 const LOGIN: &str = "/api/auth/login";
+const PASSWORD_PATH: &str = "/api/users/me/password";
 
 async fn run(database: &mut PgConnection, sql: &str) {
     sqlx::raw_sql(AssertSqlSafe(sql)).execute(database).await.unwrap();
@@ -17,11 +19,11 @@ async fn run(database: &mut PgConnection, sql: &str) {
 /// Begins a request, and comes back when it waits for a lock or has its answer.
 async fn begin(
     client: Client,
-    path: &'static str,
+    (method, path): (Method, &'static str),
     body: serde_json::Value,
     database: &mut PgConnection,
 ) -> JoinHandle<Answer> {
-    let asking = tokio::spawn(async move { client.post(path, &body).await });
+    let asking = tokio::spawn(async move { client.send(client.request(method, path).json(&body)).await });
     wait_or_end(&asking, database).await;
     asking
 }
@@ -49,7 +51,7 @@ async fn login_during(change: &str) {
     let mut database = world.postgres.connect(&world.database).await;
     run(&mut database, &format!("BEGIN; {change}")).await;
     let body = json!({"username": "alice", "password": PASSWORD});
-    let asking = begin(replica.client(), LOGIN, body, &mut database).await;
+    let asking = begin(replica.client(), (Method::POST, LOGIN), body, &mut database).await;
     run(&mut database, "COMMIT").await;
     let late = asking.await.unwrap();
     late.assert_problem(401, "unauthorized");
@@ -72,7 +74,7 @@ async fn a_login_whose_account_is_deleted_while_it_is_checked_is_refused() {
 }
 
 /// Whether a login that is being stored is ended by this request, which comes meanwhile.
-async fn ends_a_login_under_way(ask: impl AsyncFnOnce(Client, &mut PgConnection) -> JoinHandle<Answer>) {
+async fn ends_a_login_under_way(route: (Method, &'static str), body: serde_json::Value) {
     let world = World::start().await;
     let replica = world.replica("web-1").await;
     let alice = world.user("alice").await;
@@ -83,7 +85,7 @@ async fn ends_a_login_under_way(ask: impl AsyncFnOnce(Client, &mut PgConnection)
          SELECT gen_random_uuid(), id, 'stolen', '', '', now() + interval '1 day' FROM users FOR SHARE",
     )
     .await;
-    let asking = ask(replica.client_of(&alice), &mut database).await;
+    let asking = begin(replica.client_of(&alice), route, body, &mut database).await;
     run(&mut database, "COMMIT").await;
     assert_eq!(asking.await.unwrap().status, 204);
     let ended: bool =
@@ -97,21 +99,13 @@ async fn ends_a_login_under_way(ask: impl AsyncFnOnce(Client, &mut PgConnection)
 
 #[tokio::test]
 async fn a_new_password_ends_a_login_that_is_being_stored() {
-    ends_a_login_under_way(async |client, database| {
-        let body = json!({"old": PASSWORD, "new": "another horse battery"});
-        begin(client, "/api/users/me/password", body, database).await
-    })
-    .await;
+    let body = json!({"old": PASSWORD, "new": "another horse battery"});
+    ends_a_login_under_way((Method::POST, PASSWORD_PATH), body).await;
 }
 
 #[tokio::test]
 async fn deleting_the_account_ends_a_login_that_is_being_stored() {
-    ends_a_login_under_way(async |client, database| {
-        let asking = tokio::spawn(async move { client.delete("/api/users/me").await });
-        wait_or_end(&asking, database).await;
-        asking
-    })
-    .await;
+    ends_a_login_under_way((Method::DELETE, "/api/users/me"), json!({})).await;
 }
 
 #[tokio::test]
@@ -122,7 +116,7 @@ async fn of_two_new_passwords_at_once_the_second_needs_the_first_one() {
     let mut database = world.postgres.connect(&world.database).await;
     run(&mut database, "BEGIN; UPDATE users SET password_hash = 'another'").await;
     let body = json!({"old": PASSWORD, "new": "another horse battery"});
-    let asking = begin(replica.client_of(&alice), "/api/users/me/password", body, &mut database).await;
+    let asking = begin(replica.client_of(&alice), (Method::POST, PASSWORD_PATH), body, &mut database).await;
     run(&mut database, "COMMIT").await;
     let late = asking.await.unwrap();
     late.assert_problem(422, "unprocessable");
