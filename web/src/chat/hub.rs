@@ -8,7 +8,6 @@ mod readers;
 mod writers;
 
 use std::collections::HashMap;
-use std::iter::Peekable;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
@@ -40,7 +39,7 @@ use membership::Reservations;
 use readers::Readers;
 use writers::Writers;
 
-/// Rows of one range read: about 100 KiB of usual messages.
+/// Rows of one range read: about 100 KiB of usual messages. It has a limit of bytes beside it, see [`Hub::page`].
 const PAGE_LEN: i64 = 200;
 /// The pause after a range read that failed: the database is away, and all rooms ask.
 const READ_PAUSE: Duration = Duration::from_millis(500);
@@ -310,8 +309,6 @@ impl Hub {
         match self.page(cell.session, after).await {
             Ok(rows) => {
                 tracing::debug!(session = %cell.session, after, found = rows.len(), "repaired a room");
-                // What is left out is read again: the members have written some by then.
-                let rows = portion(&mut rows.into_iter().peekable(), self.portion_bytes());
                 cell.lock().on_rows(rows, Instant::now(), &mut deliver)
             }
             Err(cause) => {
@@ -321,14 +318,14 @@ impl Hub {
         }
     }
 
-    /// The stored messages that follow `after`, as frames that bear a consistency token as live ones do.
+    /// The next portion of the stored messages that follow `after`, as frames that bear a consistency token as live ones
+    /// do. What is left out is read again, so that nothing is held until the members have taken this one.
     async fn page(&self, session: Uuid, after: Offset) -> Result<Vec<Row>, Error> {
-        let mut messages = self.parts.store.messages().after(session, after, PAGE_LEN).await?;
+        let bytes_max = self.portion_bytes();
+        let messages = self.parts.store.messages().after_within(session, after, PAGE_LEN, bytes_max).await?;
         let token = if messages.is_empty() { None } else { self.parts.databases.token().await };
-        for message in &mut messages {
-            message.ct.clone_from(&token);
-        }
-        Ok(messages.iter().map(encoded).collect())
+        let rows = messages.into_iter().map(|message| encoded(&Message { ct: token.clone(), ..message }));
+        Ok(portion(rows, bytes_max))
     }
 
     fn wake_stream(&self, stream: Uuid) {
@@ -413,12 +410,15 @@ fn deliver(member: &Arc<Member>, frame: &Frame) {
 
 type Row = (Offset, Frame);
 
-/// The next rows, at least one, up to `bytes_max`.
-fn portion(rows: &mut Peekable<impl Iterator<Item = Row>>, bytes_max: usize) -> Vec<Row> {
-    let mut taken: Vec<Row> = rows.next().into_iter().collect();
-    let mut bytes: usize = taken.iter().map(|(_, frame)| frame.len()).sum();
-    while let Some(row) = rows.next_if(|(_, frame)| bytes + frame.len() <= bytes_max) {
+/// The first rows, at least one, up to `bytes_max`. A frame may be six times as long as its content.
+fn portion(rows: impl Iterator<Item = Row>, bytes_max: usize) -> Vec<Row> {
+    let mut bytes = 0;
+    let mut taken = Vec::new();
+    for row in rows {
         bytes += row.1.len();
+        if bytes > bytes_max && !taken.is_empty() {
+            break;
+        }
         taken.push(row);
     }
     taken

@@ -58,6 +58,17 @@ macro_rules! select {
     };
 }
 
+/// A message is among them as long as the contents before it are below the limit.
+const AFTER_WITHIN: &str = r#"
+    SELECT m.id, m.session_id, m."offset", m.role, m.content, m.created_at, m.client_msg_id,
+           m.author_id, u.username, u.display_name
+      FROM (SELECT page.*, sum(octet_length(content)) OVER (ORDER BY "offset") - octet_length(content) AS bytes_before
+              FROM (SELECT * FROM messages WHERE session_id = $1 AND "offset" > $2
+                     ORDER BY "offset" LIMIT $3) page) m
+      LEFT JOIN users u ON u.id = m.author_id
+     WHERE m.bytes_before < $4
+     ORDER BY m."offset""#;
+
 /// The `UPDATE` takes the session's row lock until commit: whoever comes second waits and gets the next offset.
 /// `clock_timestamp()` is read after that wait, so times follow offsets.
 const APPEND: &str = r#"
@@ -89,6 +100,30 @@ impl<'a> MessageReads<'a> {
     pub async fn after(&self, session: Uuid, after: Offset, limit: i64) -> Result<Vec<Message>, Error> {
         let sql = select!(r#"WHERE m.session_id = $1 AND m."offset" > $2 ORDER BY m."offset" LIMIT $3"#);
         self.many(sql, session, after, limit).await
+    }
+
+    /// The same up to `bytes_max` of contents, but at least one: how long messages are is up to their authors.
+    pub async fn after_within(
+        &self,
+        session: Uuid,
+        after: Offset,
+        limit: i64,
+        bytes_max: usize,
+    ) -> Result<Vec<Message>, Error> {
+        let bytes_max = i64::try_from(bytes_max).unwrap_or(i64::MAX);
+        let rows: Vec<MessageRow> = self
+            .db
+            .run(|mut lease| async move {
+                sqlx::query_as(AFTER_WITHIN)
+                    .bind(session)
+                    .bind(after)
+                    .bind(limit)
+                    .bind(bytes_max)
+                    .fetch_all(&mut *lease)
+                    .await
+            })
+            .await?;
+        Ok(rows.into_iter().map(|row| row.0).collect())
     }
 
     /// The messages that come before `before`, oldest first.

@@ -53,6 +53,16 @@ impl Socket {
         Self::open_at(replica.addr, &format!("/ws/chat/session/{session}/?token={token}"), Some(4096)).await
     }
 
+    pub async fn open_with_small_buffers_since(
+        replica: &Replica,
+        session: &str,
+        token: &str,
+        since: i64,
+    ) -> Self {
+        let path = format!("/ws/chat/session/{session}/?token={token}&since={since}");
+        Self::open_at(replica.addr, &path, Some(4096)).await
+    }
+
     async fn open_at(addr: SocketAddr, path: &str, receive_buffer: Option<u32>) -> Self {
         let tcp = TcpSocket::new_v4().unwrap();
         if let Some(len) = receive_buffer {

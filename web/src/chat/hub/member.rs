@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::membership::Reservation;
 use super::writers::Writer;
-use super::{Hub, READ_PAUSE, RoomCell, deliver, portion};
+use super::{Hub, READ_PAUSE, RoomCell, deliver};
 use crate::auth::Identity;
 use crate::logic::frames::ServerFrame;
 use crate::logic::message::{Author, Offset};
@@ -273,34 +273,24 @@ impl Drop for Seat {
     }
 }
 
-/// Reads the past of one member, no faster than it takes it, until it is live or gone.
+/// Reads the past of one member, no faster than it takes it, until it is live or gone. Nothing is held while it takes
+/// none: its own user decides how long that lasts, and how many such members there are.
 async fn catch_up(hub: &Hub, cell: &RoomCell, member: &Arc<Member>) {
     loop {
         let Some(read) = cell.lock().next_catch_up(member.id) else { return };
-        let rows = match hub.page(cell.session, read.after).await {
-            Ok(rows) => rows,
+        if member.end().is_some() {
+            return;
+        }
+        if !member.lock().has_room() {
+            tokio::time::sleep(ROOM_PAUSE).await;
+            continue;
+        }
+        match hub.page(cell.session, read.after).await {
+            Ok(rows) => cell.lock().on_catch_up(member.id, read, rows, &mut deliver),
             Err(cause) => {
                 tracing::warn!(%cause, session = %cell.session, "a member's past could not be read: {cause}");
                 tokio::time::sleep(READ_PAUSE).await;
-                continue;
             }
-        };
-        let mut rows = rows.into_iter().peekable();
-        loop {
-            let rows_now = portion(&mut rows, hub.portion_bytes());
-            cell.lock().on_catch_up(member.id, read, rows_now, &mut deliver);
-            while !member.lock().has_room() {
-                if member.end().is_some() {
-                    return;
-                }
-                tokio::time::sleep(ROOM_PAUSE).await;
-            }
-            if rows.peek().is_none() {
-                break;
-            }
-        }
-        if member.end().is_some() {
-            return;
         }
     }
 }
