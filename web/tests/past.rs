@@ -85,3 +85,46 @@ async fn a_past_of_bulky_messages_comes_whole_and_in_order() {
     replica.stop().await;
 }
 
+#[tokio::test]
+async fn a_room_whose_tail_the_database_lost_is_begun_anew_by_its_members() {
+    let world = World::start().await;
+    let replica = world.replica_with("web-1", &[("CHAT_COMPARE_PERIOD", "300")]).await;
+    let ann = world.user("ann").await;
+    let id = session(&replica, &ann).await;
+    let mut member = Socket::open(&replica, &id, &ann.token).await;
+    for n in 1..=10 {
+        post(&replica, &ann, &id, &format!("message {n}")).await;
+    }
+    member.messages(10).await;
+    lose_tail(&world, &id, 7).await;
+    let (code, reason) = member.closed().await;
+    assert!(code == 1012 && reason.contains("retry_after_ms"), "{code} {reason}");
+    let mut back = Socket::open_since(&replica, &id, &ann.token, 10).await;
+    assert_eq!((&back.welcome["offset"], &back.welcome["resumed"]), (&json!(7), &json!(false)));
+    assert_eq!(post(&replica, &ann, &id, "after the failover").await["offset"], 8);
+    assert_eq!(back.messages(1).await[0]["content"], "after the failover");
+    let mut fresh = Socket::open_since(&replica, &id, &ann.token, 6).await;
+    assert_eq!(offsets(&fresh.messages(2).await), [7, 8]);
+    replica.stop().await;
+}
+
+#[tokio::test]
+async fn a_new_message_under_an_offset_that_was_handed_out_shows_that_the_tail_is_lost() {
+    let world = World::start().await;
+    let rare = &[("CHAT_COMPARE_PERIOD", "600000")];
+    let (one, two) = (world.replica_with("web-1", rare).await, world.replica_with("web-2", rare).await);
+    let ann = world.user("ann").await;
+    let id = session(&one, &ann).await;
+    let mut member = Socket::open(&two, &id, &ann.token).await;
+    for n in 1..=10 {
+        post(&one, &ann, &id, &format!("message {n}")).await;
+    }
+    member.messages(10).await;
+    lose_tail(&world, &id, 7).await;
+    assert_eq!(post(&one, &ann, &id, "after the failover").await["offset"], 8);
+    assert_eq!(member.closed().await.0, 1012);
+    let mut back = Socket::open_since(&two, &id, &ann.token, 7).await;
+    assert_eq!(back.messages(1).await[0]["content"], "after the failover");
+    one.stop().await;
+    two.stop().await;
+}

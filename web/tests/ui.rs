@@ -6,6 +6,7 @@ mod world;
 
 use browser::Browser;
 use serde_json::json;
+use sqlx::Executor as _;
 use web::logic::builtin_answer::answer;
 use world::process::Process;
 use world::switch::Switch;
@@ -144,6 +145,38 @@ async fn a_page_whose_replica_is_killed_goes_on_with_another_and_its_answer_is_w
     browser.end().await;
     phone.end().await;
     two.stop().await;
+}
+
+#[tokio::test]
+async fn the_page_begins_anew_when_the_database_has_lost_what_it_shows() {
+    let world = World::start().await;
+    let replica = world.replica_with("web-1", &[("CHAT_COMPARE_PERIOD", "300")]).await;
+    let ann = world.user("ann").await;
+    let client = replica.client_of(&ann);
+    client.post("/api/sessions", &json!({"title": "room", "slug": "room"})).await;
+    let post = async |content: &str| {
+        let stored = client.post("/api/sessions/room/messages", &json!({"content": content})).await;
+        assert_eq!(stored.status, 201, "{stored:?}");
+    };
+    for n in 1..=5 {
+        post(&format!("message {n}")).await;
+    }
+    let browser = Browser::start().await;
+    let page = browser.window(&format!("http://{}/#room", replica.addr)).await;
+    page.log_in("ann").await;
+    page.text(".message:nth-child(5) .text", "message 5").await;
+    let mut postgres = world.postgres.connect(&world.database).await;
+    let lose =
+        r#"BEGIN; DELETE FROM messages WHERE "offset" > 3; UPDATE sessions SET last_offset = 3; COMMIT"#;
+    postgres.execute(lose).await.unwrap();
+    page.loses(".message:nth-child(4)").await;
+    post("after the failover").await;
+    page.text(".message:nth-child(4) .text", "after the failover").await;
+    page.text(".message:nth-child(1) .text", "message 1").await;
+    assert_eq!(page.count(".message").await, 4);
+    page.shows_no_errors().await;
+    browser.end().await;
+    replica.stop().await;
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 //! members' queues. What to deliver and what is missing is decided in `logic/rooms.rs`.
 
 mod logins;
+mod lost_tail;
 mod member;
 mod membership;
 mod readers;
@@ -77,6 +78,8 @@ pub struct RoomCell {
     room: Mutex<Room<Arc<Member>, Frame>>,
     users: Mutex<HashMap<Uuid, u32>>,
     reservations: Reservations,
+    /// Whether the database is being asked about a tail that may be lost.
+    in_doubt: AtomicBool,
 }
 
 /// Keeps the bus alive during a drain.
@@ -141,6 +144,7 @@ impl Hub {
             let (_, offset) = *found.first().ok_or_else(|| Error::not_found("there is no such session"))?;
             last = offset;
         }
+        self.doubt(seat.cell(), last + 1);
         self.on_position(seat.cell(), last);
         Ok(seat)
     }
@@ -158,6 +162,7 @@ impl Hub {
         let Some(cell) = self.room(envelope.session()) else { return };
         match *envelope {
             Envelope::Message { offset, frame, .. } => {
+                self.doubt(&cell, offset);
                 let frame = Frame::text(frame);
                 let mut deliveries = 0;
                 let wake = cell.lock().on_message(offset, frame, Instant::now(), &mut |member, frame| {
@@ -348,6 +353,7 @@ impl RoomCell {
             room: Mutex::new(Room::new(limits)),
             users: Mutex::default(),
             reservations: Reservations::default(),
+            in_doubt: AtomicBool::new(false),
         }
     }
 

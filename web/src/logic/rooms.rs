@@ -178,6 +178,15 @@ impl<H, F: Clone + Deref<Target = [u8]>> Room<H, F> {
         self.arm(now)
     }
 
+    /// Takes in that the primary has less than was handed out: a failover lost the tail. What comes above `last` is new.
+    /// Who was handed the lost messages must leave and come back; a `since` among them is not honoured any more.
+    pub fn on_lost_tail(&mut self, last: Offset) {
+        self.position = Some(last);
+        self.known = last;
+        self.ahead.clear();
+        self.repair = Repair::Idle;
+    }
+
     /// The offset after which a range must be read now; at most one read is under way.
     pub fn next_read(&mut self, now: Instant) -> Option<Offset> {
         let Repair::Waiting { until, empty_reads } = self.repair else { return None };

@@ -186,6 +186,16 @@ impl<'a> MessageReads<'a> {
             .await?)
     }
 
+    /// The same, nothing where it is a standby that answers: it may only be late.
+    pub async fn last_offsets_of_primary(&self, sessions: &[Uuid]) -> Result<Vec<(Uuid, Offset)>, Error> {
+        const SQL: &str =
+            "SELECT id, last_offset FROM sessions WHERE id = ANY($1) AND NOT pg_is_in_recovery()";
+        let unit = self
+            .db
+            .run(|mut lease| async move { sqlx::query_as(SQL).bind(sessions).fetch_all(&mut *lease).await });
+        Ok(unit.await?)
+    }
+
     async fn many(
         &self,
         sql: &'static str,

@@ -72,12 +72,27 @@ export class Room {
 
   #onFrame(frame) {
     switch (frame.type) {
+      case "welcome": return frame.resumed || this.#startOver(frame.offset);
       case "message": return this.#onMessage(frame);
       case "presence": return this.#onPresence(frame);
       case "typing": return this.#onTyping(frame.author);
       case "token": return this.#onToken(frame);
       case "stream.done": return this.#answers.delete(frame.stream_id);
       case "error": return this.#onError(frame);
+    }
+  }
+
+  /** Shows what the database has, in place of what it had. */
+  async #startOver(offset) {
+    for (const place of this.#log.querySelectorAll(".message:not(.pending)")) place.remove();
+    this.#answers.clear();
+    this.#first = offset + 1;
+    byId("earlier").hidden = offset === 0;
+    try {
+      await this.showEarlier();
+      this.#toEnd();
+    } catch (error) {
+      showProblem(byId("room-error"), error.message);
     }
   }
 

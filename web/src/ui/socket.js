@@ -95,6 +95,8 @@ export class RoomSocket extends EventTarget {
 
   #onWelcome(frame) {
     this.#failures = 0;
+    // The room goes less far than what is shown here: the database has lost its tail, and offsets are given anew.
+    if (!frame.resumed) this.#since = frame.offset;
     this.#tell("on", `connected to ${frame.served_by}`);
     for (const waiting of this.#unacknowledged.values()) this.#say(waiting);
     this.#every(REFRESH_MS, async () => this.#say({ type: "auth.refresh", token: await this.#api.freshToken() }));

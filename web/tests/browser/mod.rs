@@ -153,6 +153,15 @@ impl Window<'_> {
         .await;
     }
 
+    /// Waits until there is no such element any more.
+    pub async fn loses(&self, selector: &str) {
+        let client = self.client().await;
+        until(&format!("{selector} is gone"), async || {
+            client.find_all(Locator::Css(selector)).await.unwrap().is_empty()
+        })
+        .await;
+    }
+
     /// No place for errors on the page says anything.
     pub async fn shows_no_errors(&self) {
         let client = self.client().await;

@@ -121,17 +121,20 @@ impl Hub {
         Ok(())
     }
 
-    async fn compare_offsets(self: &Arc<Self>, chunk: &[Arc<RoomCell>]) -> Result<(), Error> {
+    pub(super) async fn compare_offsets(self: &Arc<Self>, chunk: &[Arc<RoomCell>]) -> Result<(), Error> {
+        let positions: Vec<Option<Offset>> = chunk.iter().map(|cell| cell.lock().position()).collect();
         let sessions: Vec<Uuid> = chunk.iter().map(|cell| cell.session).collect();
         let found = self.store().messages().last_offsets(&sessions).await?;
         let found: HashMap<Uuid, Offset> = found.into_iter().collect();
-        for cell in chunk {
+        let mut shorter = Vec::new();
+        for (cell, position) in chunk.iter().zip(positions) {
             match found.get(&cell.session) {
+                Some(last) if position > Some(*last) => shorter.push(Arc::clone(cell)),
                 Some(last) => self.on_position(cell, *last),
                 // The session is gone, and the bus did not tell us.
                 None => cell.remove(|_| true),
             }
         }
-        Ok(())
+        self.look_for_lost_tails(&shorter).await
     }
 }

@@ -142,6 +142,28 @@ fn a_since_beyond_the_room_is_not_honoured_and_harms_nothing() {
 }
 
 #[test]
+fn a_room_whose_tail_was_lost_goes_on_from_where_the_database_stands() {
+    let mut world = World::new(10);
+    world.compare();
+    let gone = Log::default();
+    world.room.join(1, gone.clone(), None);
+    world.stored.split_off(&8);
+    world.room.on_message(13, frame(13), world.now, &mut deliver);
+    world.room.on_lost_tail(7);
+    world.room.leave(1);
+    let log = Log::default();
+    let joined = world.room.join(2, log.clone(), Some(10));
+    assert_eq!(joined, Joined { offset: 7, resumed: false, catching_up: false });
+    for _ in 0..4 {
+        let offset = world.store();
+        world.publish(offset);
+    }
+    assert!(!world.repair_once(), "nothing of before is waited for");
+    assert_eq!(*log.borrow(), [8, 9, 10, 11]);
+    assert!(gone.borrow().is_empty());
+}
+
+#[test]
 fn a_member_that_knows_more_than_this_replica_gets_nothing_twice() {
     let mut world = World::new(8);
     world.room.on_position(6, world.now, &mut deliver);
