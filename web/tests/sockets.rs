@@ -10,6 +10,7 @@ use futures_util::StreamExt as _;
 use redis::AsyncCommands as _;
 use serde_json::json;
 use socket::{Socket, offsets};
+use sqlx::Executor as _;
 use world::programs::until;
 use world::{Replica, User, World};
 
@@ -64,6 +65,28 @@ async fn a_ping_of_the_protocol_is_answered_and_so_is_a_close() {
     assert!(socket.hears(PONG, Duration::from_secs(5)).await);
     socket.send(CLOSE).await;
     assert_eq!(socket.close_code(Duration::from_secs(5)).await, Some(1000));
+    replica.stop().await;
+}
+
+#[tokio::test]
+async fn a_member_whose_message_takes_long_to_be_stored_is_not_taken_for_silent() {
+    let world = World::start().await;
+    let settings = &[("CHAT_PING_PERIOD", "1"), ("CHAT_PONG_WAIT", "2")];
+    let replica = world.replica_with("web-1", settings).await;
+    let ann = world.user("ann").await;
+    let id = session(&replica, &ann).await;
+    let mut socket = Socket::open(&replica, &id, &ann.token).await;
+    let mut locker = world.postgres.connect(&world.database).await;
+    locker.execute("BEGIN; SELECT 1 FROM sessions FOR UPDATE").await.unwrap();
+    socket.send_message("c1", "held back").await;
+    // It answers the pings meanwhile, longer than silence may last.
+    let early = tokio::time::timeout(Duration::from_secs(5), socket.frame("ack")).await;
+    assert!(early.is_err(), "{early:?}");
+    locker.execute("COMMIT").await.unwrap();
+    assert_eq!(socket.frame("ack").await["offset"], 1);
+    // And it still does once its frames are read again.
+    let never = tokio::time::timeout(Duration::from_secs(4), socket.frame("never")).await;
+    assert!(never.is_err(), "{never:?}");
     replica.stop().await;
 }
 

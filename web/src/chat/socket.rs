@@ -169,8 +169,12 @@ impl Connection {
                 biased;
                 () = member.alarm() => self.on_alarm(timer.as_mut()),
                 () = member.writable(), if self.stalled_until.is_some() => self.on_writable(timer.as_mut()),
-                () = finished(&mut request) => { request = None; Ok(()) }
-                () = &mut timer => self.on_timer(timer.as_mut()),
+                () = finished(&mut request) => {
+                    request = None;
+                    self.keepalive.on_deaf(Instant::now());
+                    Ok(())
+                }
+                () = &mut timer => self.on_timer(timer.as_mut(), request.is_some()),
                 frame = self.reader.next(), if request.is_none() => match frame {
                     Ok(frame) => self.on_frame(frame, &mut request),
                     Err(error) => Err(on_broken(&error)),
@@ -209,11 +213,15 @@ impl Connection {
         Ok(())
     }
 
-    fn on_timer(&mut self, timer: Pin<&mut Sleep>) -> Result<(), Stop> {
+    fn on_timer(&mut self, timer: Pin<&mut Sleep>, is_deaf: bool) -> Result<(), Stop> {
         if self.stalled_until.is_some() {
             return Err(End::Slow.into());
         }
-        let due = self.keepalive.on_wake(Instant::now());
+        let now = Instant::now();
+        if is_deaf {
+            self.keepalive.on_deaf(now);
+        }
+        let due = self.keepalive.on_wake(now);
         self.set(timer);
         match due {
             Due::Nothing => Ok(()),

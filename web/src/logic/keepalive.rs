@@ -34,6 +34,13 @@ impl Keepalive {
         self.pong_due = None;
     }
 
+    /// Nothing was read up to now, so that silence says nothing: what has not come yet may lie unread.
+    pub fn on_deaf(&mut self, now: Instant) {
+        if let Some(due) = &mut self.pong_due {
+            *due = now + self.pong_wait;
+        }
+    }
+
     pub fn on_token(&mut self, expires: Instant) {
         self.token_expires = expires;
     }
@@ -93,6 +100,21 @@ mod tests {
             assert_eq!(keepalive.on_wake(start + second * S), Due::Ping);
         }
         assert_eq!(keepalive.on_wake(start + 4 * S), Due::Close(End::Silent));
+    }
+
+    #[test]
+    fn silence_counts_from_when_frames_are_read_again() {
+        let start = Instant::now();
+        let mut keepalive = fresh(start);
+        assert_eq!(keepalive.on_wake(start + 25 * S), Due::Ping);
+        keepalive.on_deaf(start + 33 * S);
+        assert_eq!(keepalive.on_wake(start + 33 * S), Due::Nothing);
+        keepalive.on_deaf(start + 36 * S);
+        assert_eq!(keepalive.wake_at(), start + 44 * S);
+        assert_eq!(keepalive.on_wake(start + 44 * S), Due::Close(End::Silent));
+        let mut unasked = fresh(start);
+        unasked.on_deaf(start + 10 * S);
+        assert_eq!(unasked.wake_at(), start + 25 * S, "no ping is unanswered");
     }
 
     #[test]
