@@ -91,6 +91,21 @@ async fn a_member_whose_message_takes_long_to_be_stored_is_not_taken_for_silent(
 }
 
 #[tokio::test]
+async fn a_bad_query_is_422_and_who_may_not_connect_is_told_that_first() {
+    let world = World::start().await;
+    let replica = world.replica("web-1").await;
+    let ann = world.user("ann").await;
+    let id = session(&replica, &ann).await;
+    let path = format!("/ws/chat/session/{id}/?token={}", ann.token);
+    let client = replica.client();
+    client.get(&format!("{path}&since=1&since=2")).await.assert_problem(422, "unprocessable");
+    client.get(&format!("{path}&since=x")).await.assert_problem(422, "unprocessable");
+    let stranger = format!("/ws/chat/session/{id}/?token=nonsense&since=x");
+    client.get(&stranger).await.assert_problem(401, "unauthorized");
+    replica.stop().await;
+}
+
+#[tokio::test]
 async fn a_request_that_is_no_handshake_is_told_what_to_do() {
     let world = World::start().await;
     let replica = world.replica("web-1").await;

@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::extract::{Query, Request, State};
+use axum::extract::{Request, State};
 use axum::response::Response;
 use serde::Deserialize;
 use tokio::net::TcpStream;
@@ -19,7 +19,7 @@ use tungstenite::error::{CapacityError, Error as WsError, ProtocolError};
 use crate::app::App;
 use crate::auth::Identity;
 use crate::error::Error;
-use crate::extract::Path;
+use crate::extract::{Params, Path};
 use crate::layers;
 use crate::logic::frames::{ClientFrame, FRAME_LEN_MAX, Refusal, ServerFrame};
 use crate::logic::keepalive::{Due, Keepalive};
@@ -39,7 +39,7 @@ const CLOSE_WAIT: Duration = Duration::from_secs(5);
 const TYPING_PERIOD: Duration = Duration::from_secs(1);
 
 #[derive(Deserialize)]
-pub struct Params {
+pub struct Asked {
     token: Option<String>,
     since: Option<String>,
 }
@@ -48,7 +48,7 @@ pub struct Params {
 pub async fn upgrade(
     State(app): State<App>,
     Path(id): Path<String>,
-    Query(params): Query<Params>,
+    Params(asked): Params<Asked>,
     request: Request,
 ) -> Result<Response, Error> {
     if app.life.is_draining() || app.tasks.draining() {
@@ -60,11 +60,11 @@ pub async fn upgrade(
     if app.chat.counts().connections >= app.limits.bulkheads.sockets_max {
         return Err(Error::unavailable("this replica holds as many sockets as it can; connect again"));
     }
-    let token = params
+    let token = asked
         .token
         .ok_or_else(|| Error::unauthorized("connect with ?token=; get one at /api/auth/ws-ticket"))?;
-    let since = params.since.as_deref().map(parse_since).transpose()?;
     let identity = app.auth.socket_token(&app.store, &token).await?;
+    let since = asked.since.as_deref().map(parse_since).transpose()?;
     let session =
         app.store.sessions().find(&id).await?.ok_or_else(|| Error::not_found("there is no such session"))?;
     let seat = app.chat.shared.hub.open(&session, &identity).await?;
