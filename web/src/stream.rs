@@ -30,7 +30,7 @@ use crate::store::Store;
 use crate::store::messages::Appended;
 
 use live::Live;
-use record::{Record, State};
+use record::{Lost, Page, Record, State};
 
 pub use live::Outcome;
 pub use serve::{ask, resume};
@@ -136,15 +136,24 @@ impl Streams {
     /// Makes the answer to a stored question, unless it is made or being made already.
     pub async fn begin(&self, question: Appended) {
         let Appended { message: question, replayed } = question;
-        let (maker, mut known_len) = (Uuid::new_v4(), 0);
-        if replayed {
-            if !self.is_left_alone(&question, maker).await {
-                return;
-            }
-            // Begun by a maker that died, it goes on there; failed, it begins anew.
-            let page = self.shared.record.read(question.id, 0).await.unwrap_or_default();
-            known_len = if page.state == State::Making { page.tokens.len() } else { 0 };
+        if self.lock_live().contains_key(&question.id) {
+            return;
         }
+        let (record, maker) = (&self.shared.record, Uuid::new_v4());
+        // The lease first: a maker gives it up when its answer is stored, so that the look comes after that.
+        let page = match record.claim(question.id, maker).await {
+            Some(false) => return,
+            Some(true) => record.read(question.id, 0).await.unwrap_or_default(),
+            // Redis is away: nobody can be asked, and the answer is made without a record.
+            None => Page::default(),
+        };
+        // A new question may have been sent again elsewhere too, while this replica stood still.
+        let may_be_answered = replayed || page.state != State::Unknown;
+        if may_be_answered && !matches!(self.answer(&question).await, Ok(None)) {
+            return record.release(question.id, maker).await;
+        }
+        // Begun by a maker that died, it goes on there; failed, it begins anew.
+        let known_len = if page.state == State::Making { page.tokens.len() } else { 0 };
         self.make(question, maker, known_len).await;
     }
 
@@ -155,22 +164,6 @@ impl Streams {
 
     pub fn is_empty(&self) -> bool {
         self.lock_live().is_empty()
-    }
-
-    /// Whether a question that was sent again has neither an answer nor anybody who makes it; `maker` has its lease then.
-    async fn is_left_alone(&self, question: &Message, maker: Uuid) -> bool {
-        if self.lock_live().contains_key(&question.id) {
-            return false;
-        }
-        // The lease first: a maker gives it up when its answer is stored, so that the look comes after that.
-        if self.shared.record.claim(question.id, maker).await == Some(false) {
-            return false;
-        }
-        let is_unanswered = matches!(self.answer(question).await, Ok(None));
-        if !is_unanswered {
-            self.shared.record.release(question.id, maker).await;
-        }
-        is_unanswered
     }
 
     /// The stored answer to a question, with a token that lets its reader see it everywhere.
@@ -191,19 +184,32 @@ impl Streams {
             all.insert(question.id, Arc::clone(&live));
         }
         // Before anybody is told the stream's id: a reader on another replica must find it.
-        match known_len {
+        let entered = match known_len {
             0 => self.shared.record.begin(question.id, maker).await,
             _ => self.shared.record.renew(question.id, maker).await,
+        };
+        if entered.is_err() {
+            return self.leave(question.id, &live, entered);
         }
         let streams = self.clone();
         let busy = self.shared.chat.hold();
         self.shared.tasks.spawn("answer", async move {
             let stream = question.id;
-            maker::run(&streams, &live, maker, question, known_len).await;
-            streams.lock_live().remove(&stream);
-            streams.shared.ended.notify_waiters();
+            let ended = Box::pin(maker::run(&streams, &live, maker, question, known_len)).await;
+            streams.leave(stream, &live, ended);
             drop(busy);
         });
+    }
+
+    /// An answer is not made here any more; where the lease was lost, its readers here turn to the record.
+    fn leave(&self, stream: Uuid, live: &Live, ended: Result<(), Lost>) {
+        // Lost after its answer was stored, that answer counts.
+        if ended.is_err() && !live.has_ended() {
+            tracing::info!(%stream, "another replica makes this answer now");
+            live.lost.cancel();
+        }
+        self.lock_live().remove(&stream);
+        self.shared.ended.notify_waiters();
     }
 
     async fn sweep(&self) {

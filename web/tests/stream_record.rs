@@ -11,7 +11,7 @@ use uuid::Uuid;
 use web::logic::message::{Message, Role};
 use web::redis_link::RedisLink;
 use web::stream::Outcome;
-use web::stream::record::{Record, State};
+use web::stream::record::{Lost, Record, State};
 use world::World;
 
 /// A record with one stream that two makers know.
@@ -29,13 +29,23 @@ impl Told {
         let redis = RedisLink::new(&world.settings("web-1", &[]).redis).unwrap();
         let record = Record::new(redis, Duration::from_secs(600));
         let (stream, first, second) = (Uuid::new_v4(), Uuid::new_v4(), Uuid::new_v4());
-        record.begin(stream, first).await;
+        record.begin(stream, first).await.unwrap();
         Self { record, stream, first, second, world }
     }
 
-    async fn append(&self, maker: Uuid, start: usize, tokens: &[&str]) -> (usize, usize) {
+    async fn append(&self, maker: Uuid, start: usize, tokens: &[&str]) -> Result<(usize, usize), Lost> {
         let tokens: Vec<Arc<str>> = tokens.iter().map(|token| Arc::from(*token)).collect();
-        self.record.append(self.stream, maker, start, &tokens).await.unwrap()
+        Ok(self.record.append(self.stream, maker, start, &tokens).await?.unwrap())
+    }
+
+    async fn tokens(&self) -> Vec<String> {
+        self.record.read(self.stream, 0).await.unwrap().tokens
+    }
+
+    /// The second maker goes on in place of the first.
+    async fn take_over(&self) {
+        self.end_lease().await;
+        assert_eq!(self.record.claim(self.stream, self.second).await, Some(true));
     }
 
     async fn finish(&self, maker: Uuid, outcome: &Outcome) -> bool {
@@ -77,11 +87,43 @@ fn failed() -> Outcome {
 #[tokio::test]
 async fn tokens_are_recorded_once_and_a_maker_learns_which_another_has_shown() {
     let told = Told::begun().await;
-    assert_eq!(told.append(told.first, 0, &["a", "b"]).await, (0, 2));
-    assert_eq!(told.append(told.second, 2, &["c"]).await, (2, 3));
-    assert_eq!(told.append(told.first, 2, &["c", "d"]).await, (3, 4), "the other has shown c");
-    assert_eq!(told.append(told.first, 2, &["c", "d"]).await, (2, 4), "the same question twice, all its own");
+    assert_eq!(told.append(told.first, 0, &["a", "b"]).await, Ok((0, 2)));
+    told.take_over().await;
+    assert_eq!(
+        told.append(told.second, 0, &["a", "b", "c"]).await,
+        Ok((2, 3)),
+        "the other has shown a and b"
+    );
+    assert_eq!(told.append(told.second, 2, &["c", "d"]).await, Ok((2, 4)), "c twice, all its own");
+    assert_eq!(told.append(told.second, 2, &["c", "d"]).await, Ok((2, 4)), "the same question twice");
     assert_eq!(told.record.read(told.stream, 1).await.unwrap().tokens, ["b", "c", "d"]);
+}
+
+#[tokio::test]
+async fn a_maker_that_lost_its_lease_records_nothing_more() {
+    let told = Told::begun().await;
+    told.take_over().await;
+    assert_eq!(told.append(told.first, 0, &["y"]).await, Err(Lost));
+    assert_eq!(told.append(told.second, 0, &["x"]).await, Ok((0, 1)));
+    assert_eq!(told.append(told.first, 1, &["y"]).await, Err(Lost));
+    assert_eq!(told.record.renew(told.stream, told.first).await, Err(Lost));
+    // Also when the second one has died since: what is recorded is not its own.
+    told.end_lease().await;
+    assert_eq!(told.append(told.first, 1, &["y"]).await, Err(Lost));
+    assert_eq!(told.record.renew(told.stream, told.first).await, Err(Lost));
+    assert_eq!(told.record.renew(told.stream, told.second).await, Ok(()));
+    assert_eq!(told.tokens().await, ["x"]);
+}
+
+#[tokio::test]
+async fn a_maker_that_comes_late_does_not_take_away_what_another_recorded() {
+    let told = Told::begun().await;
+    assert_eq!(told.append(told.first, 0, &["a", "b"]).await, Ok((0, 2)));
+    assert_eq!(told.record.begin(told.stream, told.second).await, Err(Lost));
+    assert_eq!(told.tokens().await, ["a", "b"]);
+    told.take_over().await;
+    assert_eq!(told.record.begin(told.stream, told.second).await, Ok(()));
+    assert!(told.tokens().await.is_empty(), "begun anew");
 }
 
 #[tokio::test]
@@ -92,7 +134,7 @@ async fn the_lease_is_one_makers_until_it_ends() {
     assert!(claim(told.first).await, "its own, asked twice");
     told.end_lease().await;
     assert!(claim(told.second).await);
-    told.record.renew(told.stream, told.first).await;
+    assert_eq!(told.record.renew(told.stream, told.first).await, Err(Lost));
     assert!(!claim(told.first).await, "who comes back does not take it from the other");
     told.record.release(told.stream, told.first).await;
     assert!(!claim(told.first).await, "nor gives it up for the other");

@@ -192,3 +192,82 @@ async fn an_endpoints_answer_is_cut_off_when_nobody_listens_any_more_but_not_bef
     one.stop().await;
     two.stop().await;
 }
+
+#[tokio::test]
+async fn a_maker_that_lost_its_lease_before_its_first_token_mixes_nothing_into_the_other_ones_answer() {
+    let world = World::start().await;
+    let late = Endpoint::start(&["y0 ", "y1 ", "y2 ", "y3 ", "y4"], Ending::Gated(5)).await;
+    let prompt = Endpoint::start(&["x0 ", "x1 ", "x2 ", "x", "3"], Ending::Gated(1)).await;
+    let (late_url, prompt_url) = (late.url(), prompt.url());
+    let settings = [("RESPONDER", "openai"), ("RESPONDER_URL", prompt_url.as_str())];
+    let other = world.replica_with("web-2", &settings).await;
+    let ann = world.user("ann").await;
+    let settings = [("RESPONDER", "openai"), ("RESPONDER_URL", late_url.as_str())];
+    let maker = Process::start(&world, "web-1", &settings).await;
+    let id = session(&maker.client_of(&ann)).await;
+    let (mut events, stream) = ask(&maker.client_of(&ann), &id).await;
+    until("the endpoint is asked", SOON, async || late.requests().len() == 1).await;
+    maker.freeze().await;
+    let mut elsewhere = Events::get(&other.client_of(&ann), &format!("/messages/stream/{stream}")).await;
+    let mut tokens = Vec::new();
+    while tokens.len() < 3 {
+        tokens.push(elsewhere.next_of("token").await.data["text"].as_str().unwrap().to_owned());
+    }
+    late.open_gate();
+    maker.thaw();
+    // Who reads there follows the other maker now; who had been given a token by then is told to ask again.
+    loop {
+        let event = events.next().await.expect("a stream says how it ends");
+        let is_last = event.data["text"] == " x2";
+        if is_last || event.name == "error" || event.name == "done" {
+            assert_ne!(event.name, "done");
+            break;
+        }
+    }
+    prompt.open_gate();
+    tokens.extend(elsewhere.tokens().await);
+    assert_eq!(tokens, ["x0", " x1", " x2", " x3"]);
+    let list = other.client_of(&ann).get(&format!("/api/sessions/{id}/messages")).await;
+    assert_eq!(list.at("/items/1/content"), "x0 x1 x2 x3");
+    other.stop().await;
+}
+
+#[tokio::test]
+async fn a_question_that_was_sent_again_elsewhere_while_its_first_replica_stood_still_is_answered_once() {
+    let world = World::start().await;
+    let late = Endpoint::start(&["y0 ", "y1"], Ending::Done).await;
+    let prompt = Endpoint::start(&["x0 ", "x1 ", "x", "2"], Ending::Gated(1)).await;
+    let (late_url, prompt_url) = (late.url(), prompt.url());
+    let settings = [("RESPONDER", "openai"), ("RESPONDER_URL", prompt_url.as_str())];
+    let other = world.replica_with("web-2", &settings).await;
+    let ann = world.user("ann").await;
+    let settings = [("RESPONDER", "openai"), ("RESPONDER_URL", late_url.as_str())];
+    let first = Process::start(&world, "web-1", &settings).await;
+    let id = session(&first.client_of(&ann)).await;
+    // The lock holds the question back until its replica stands still: it is stored, and nobody begins an answer.
+    let mut locker = world.postgres.connect(&world.database).await;
+    locker.execute("BEGIN; SELECT 1 FROM sessions FOR UPDATE").await.unwrap();
+    let asking = tokio::spawn({
+        let (client, id) = (first.client_of(&ann), id.clone());
+        async move { ask(&client, &id).await }
+    });
+    let holds = async |sql: &'static str| -> bool {
+        sqlx::query_scalar(sql).fetch_one(&mut world.postgres.connect(&world.database).await).await.unwrap()
+    };
+    let waits = "SELECT EXISTS (SELECT 1 FROM pg_locks WHERE NOT granted AND locktype = 'transactionid')";
+    until("the question waits for the lock", SOON, async || holds(waits).await).await;
+    first.freeze().await;
+    locker.execute("COMMIT").await.unwrap();
+    let stored = "SELECT EXISTS (SELECT 1 FROM messages)";
+    until("the question is stored", SOON, async || holds(stored).await).await;
+    let (mut again, _) = ask(&other.client_of(&ann), &id).await;
+    again.next_of("token").await;
+    first.thaw();
+    let (mut events, _) = asking.await.unwrap();
+    events.next_of("token").await;
+    prompt.open_gate();
+    assert_eq!(again.tokens().await, [" x1", " x2"]);
+    assert_eq!(events.tokens().await, [" x1", " x2"]);
+    assert_eq!((late.requests().len(), prompt.requests().len()), (0, 1));
+    other.stop().await;
+}

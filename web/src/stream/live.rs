@@ -15,6 +15,8 @@ pub struct Live {
     news: Notify,
     /// Nobody has listened for too long.
     pub unheard: CancellationToken,
+    /// Another replica makes the answer now.
+    pub lost: CancellationToken,
 }
 
 #[derive(Default)]
@@ -32,7 +34,8 @@ pub enum Outcome {
 
 impl Live {
     pub fn new(session: Uuid) -> Self {
-        Self { session, state: Mutex::default(), news: Notify::new(), unheard: CancellationToken::new() }
+        let (unheard, lost) = (CancellationToken::new(), CancellationToken::new());
+        Self { session, state: Mutex::default(), news: Notify::new(), unheard, lost }
     }
 
     pub fn push(&self, token: String) {
@@ -43,6 +46,10 @@ impl Live {
     pub fn finish(&self, outcome: Outcome) {
         self.lock().outcome = Some(outcome);
         self.news.notify_waiters();
+    }
+
+    pub fn has_ended(&self) -> bool {
+        self.lock().outcome.is_some()
     }
 
     /// The tokens from `from` on, and the outcome if it is known.

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::Streams;
 use super::live::{Live, Outcome};
-use super::record::LEASE_RENEWAL;
+use super::record::{LEASE_RENEWAL, Lost};
 use crate::error::Error;
 use crate::logic::message::{self, ANSWER_LEN_MAX, Message, Role};
 use crate::logic::tokens_out::Splitter;
@@ -23,19 +23,45 @@ const STORE_TRIES: u32 = 8;
 const STORE_PAUSE: Duration = Duration::from_millis(250);
 
 /// Runs one answer from the question to the stored message.
-pub async fn run(streams: &Streams, live: &Live, maker: Uuid, question: Message, known_len: usize) {
+///
+/// # Errors
+/// This replica stood still, and another one makes the answer now: nothing more is said or stored here.
+pub async fn run(
+    streams: &Streams,
+    live: &Live,
+    maker: Uuid,
+    question: Message,
+    known_len: usize,
+) -> Result<(), Lost> {
     let stream = question.id;
     let telling = tell(streams, live, stream, maker, known_len);
-    let made = async { tokio::join!(produce(streams, live, question, known_len), telling) };
+    let producing = produce(streams, live, question, maker, known_len);
+    let made = async { tokio::try_join!(producing, telling) };
     tokio::select! {
-        _ = made => {}
+        ended = made => ended.map(|_| ()),
         // Having cut it off, it leaves the end to the others.
-        () = async { watch_listeners(streams, live, stream).await; std::future::pending().await } => {}
+        ended = async { watch_listeners(streams, live, stream).await; std::future::pending().await } => ended,
     }
 }
 
-async fn produce(streams: &Streams, live: &Live, question: Message, known_len: usize) {
-    let outcome = match make(streams, live, &question, known_len).await {
+async fn produce(
+    streams: &Streams,
+    live: &Live,
+    question: Message,
+    maker: Uuid,
+    known_len: usize,
+) -> Result<(), Lost> {
+    let stored = match say(streams, live, &question, known_len).await {
+        Ok(text) => {
+            // Of two answers that differ, the one whose tokens are shown is stored.
+            if !streams.shared.responder.is_repeatable() {
+                streams.shared.record.renew(question.id, maker).await?;
+            }
+            store(streams, &question, &text).await.map_err(Failure::from)
+        }
+        Err(failure) => Err(failure),
+    };
+    let outcome = match stored {
         Ok(answer) => {
             let answer = Message { ct: streams.shared.databases.token().await, ..answer };
             streams.shared.chat.publish(&answer);
@@ -47,6 +73,7 @@ async fn produce(streams: &Streams, live: &Live, question: Message, known_len: u
         }
     };
     live.finish(outcome);
+    Ok(())
 }
 
 /// Why there is no answer, for clients and for the log.
@@ -69,12 +96,13 @@ impl From<Error> for Failure {
     }
 }
 
-async fn make(
+/// The whole text of the answer.
+async fn say(
     streams: &Streams,
     live: &Live,
     question: &Message,
     known_len: usize,
-) -> Result<Message, Failure> {
+) -> Result<String, Failure> {
     let responder = &streams.shared.responder;
     if known_len > 0 && !responder.is_repeatable() {
         return Err(Failure {
@@ -106,7 +134,7 @@ async fn make(
     if text.trim().is_empty() {
         return Err(ResponderError::Empty.into());
     }
-    Ok(store(streams, question, &text).await?)
+    Ok(text)
 }
 
 /// Stops waiting for the next piece when nobody has listened for too long: the responder may cost money.
@@ -185,7 +213,13 @@ async fn store(streams: &Streams, question: &Message, text: &str) -> Result<Mess
 
 /// Records tokens in Redis and shows them to the room as they come; those that come while Redis is asked share the
 /// next question.
-async fn tell(streams: &Streams, live: &Live, stream: Uuid, maker: Uuid, known_len: usize) {
+async fn tell(
+    streams: &Streams,
+    live: &Live,
+    stream: Uuid,
+    maker: Uuid,
+    known_len: usize,
+) -> Result<(), Lost> {
     let (record, chat) = (&streams.shared.record, &streams.shared.chat);
     let (mut recorded, mut shown) = (known_len, known_len);
     let mut renewed = Instant::now();
@@ -196,7 +230,7 @@ async fn tell(streams: &Streams, live: &Live, stream: Uuid, maker: Uuid, known_l
             let start = recorded;
             // Less than `start` when Redis lost all it had: then everything is recorded again.
             let (before, after) =
-                record.append(stream, maker, start, &tokens).await.unwrap_or((start, start));
+                record.append(stream, maker, start, &tokens).await?.unwrap_or((start, start));
             recorded = after;
             // What another maker recorded, it has shown.
             shown = shown.max(before);
@@ -207,17 +241,17 @@ async fn tell(streams: &Streams, live: &Live, stream: Uuid, maker: Uuid, known_l
         }
         if let Some(outcome) = outcome {
             if !record.finish(stream, maker, &outcome).await {
-                return;
+                return Ok(());
             }
             match outcome {
                 Outcome::Done(answer) => chat.stream_done(live.session, stream, answer.offset),
                 Outcome::Failed { code, detail } => chat.stream_failed(live.session, stream, &code, &detail),
             }
-            return;
+            return Ok(());
         }
         let waited = tokio::time::timeout_at(renewed + LEASE_RENEWAL, news).await;
         if waited.is_err() || renewed.elapsed() >= LEASE_RENEWAL {
-            record.renew(stream, maker).await;
+            record.renew(stream, maker).await?;
             renewed = Instant::now();
         }
     }

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use time::OffsetDateTime;
@@ -53,6 +54,8 @@ pub struct Reader {
     ready: VecDeque<Item>,
     phase: Phase,
     moved: Instant,
+    /// Where tokens came from that another maker may not repeat.
+    followed: Option<Arc<Live>>,
     /// When the maker was last told that somebody listens here.
     told: Option<Instant>,
     watch: StreamWatch,
@@ -76,6 +79,7 @@ impl Reader {
             ready: VecDeque::new(),
             phase: Phase::Reading,
             moved: Instant::now(),
+            followed: None,
             told: None,
             watch,
         }
@@ -130,17 +134,30 @@ impl Reader {
             let detail = "the answer did not go on; ask again".to_owned();
             return self.end(Item::Failed { code: "stalled".into(), detail });
         }
-        match self.streams.find_live(self.question.id) {
+        if self.followed.as_ref().is_some_and(|live| live.lost.is_cancelled()) {
+            let detail = "another replica makes this answer anew; ask again".to_owned();
+            return self.end(Item::Failed { code: "responder-failed".into(), detail });
+        }
+        match self.streams.find_live(self.question.id).filter(|live| !live.lost.is_cancelled()) {
             Some(live) => self.look_here(&live).await,
             None => self.look_elsewhere().await,
         }
     }
 
-    async fn look_here(&mut self, live: &Live) {
+    async fn look_here(&mut self, live: &Arc<Live>) {
         let news = live.news();
         let (tokens, outcome) = live.page(self.next);
         let found = !tokens.is_empty() || outcome.is_some();
+        if !tokens.is_empty() && !self.streams.shared.responder.is_repeatable() {
+            self.followed = Some(Arc::clone(live));
+        }
         self.take(tokens.iter().map(ToString::to_string));
+        let news = async {
+            tokio::select! {
+                () = news => {}
+                () = live.lost.cancelled() => {}
+            }
+        };
         match outcome {
             Some(Outcome::Done(answer)) => self.finish(*answer),
             Some(Outcome::Failed { code, detail }) => self.end(Item::Failed { code, detail }),

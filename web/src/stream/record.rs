@@ -27,10 +27,13 @@ const RUNNING: &str = "arena:streams:running";
 
 /// Appends only where the record ends: of two makers, one that was thought dead, each token is recorded once. Gives
 /// where it ended before others had recorded, and where it ends now: what this maker recorded itself it knows, also when
-/// its question came here twice, as it may in a cluster.
+/// its question came here twice, as it may in a cluster. Negative for a maker whose lease another one has, or had and
+/// recorded under it.
 const APPEND: &str = r"
 local before, start, maker = redis.call('LLEN', KEYS[1]), tonumber(ARGV[1]), ARGV[2]
 local by, at = redis.call('HGET', KEYS[2], 'by'), before
+local holder = redis.call('GET', KEYS[3]) or by or maker
+if holder ~= maker then return {-1, -1} end
 for i = 3, #ARGV do
   if start + i - 3 == at then redis.call('RPUSH', KEYS[1], ARGV[i]); at = at + 1 end
 end
@@ -43,12 +46,25 @@ if by == maker then before = math.min(before, start) end
 return {before, at}
 ";
 
-/// A maker that stood still does not take its lease back from the one that went on in its place.
+/// A maker that stood still does not take its lease back from the one that went on in its place; it is told 0.
 const RENEW: &str = r"
+local holder = redis.call('GET', KEYS[2]) or redis.call('HGET', KEYS[1], 'by') or ARGV[1]
+if holder ~= ARGV[1] then return 0 end
 redis.call('HSETNX', KEYS[1], 'state', 'making')
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
+redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
+return 1
+";
+
+/// Only who has the lease, or finds it free, takes away what others have recorded.
+const BEGIN: &str = r"
 local holder = redis.call('GET', KEYS[2])
-if not holder or holder == ARGV[1] then redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2]) end
+if holder and holder ~= ARGV[1] then return 0 end
+redis.call('DEL', KEYS[1], KEYS[3])
+redis.call('HSET', KEYS[1], 'state', 'making')
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
+return 1
 ";
 
 /// One maker ends a stream. Who fails while another one is making, or has made, the answer, notes nothing.
@@ -84,6 +100,10 @@ pub struct Record {
     kept: Duration,
 }
 
+/// Another maker has the lease, or went on under it: whoever is told this makes no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lost;
+
 /// What the record holds.
 #[derive(Debug, Default)]
 pub struct Page {
@@ -110,37 +130,62 @@ impl Record {
     }
 
     /// Enters a stream whose making begins, or begins anew after it failed, with nothing made yet.
-    pub async fn begin(&self, stream: Uuid, maker: Uuid) {
-        let mut pipeline = redis::pipe();
-        pipeline.del(key(stream, "tokens")).ignore().del(key(stream, "meta")).ignore();
-        add_renewal(&mut pipeline, stream, maker);
-        self.tell(&pipeline).await;
+    ///
+    /// # Errors
+    /// Another maker has the lease. Redis away is none: the answer is made without a record.
+    pub async fn begin(&self, stream: Uuid, maker: Uuid) -> Result<(), Lost> {
+        self.hold(BEGIN, stream, maker).await
     }
 
     /// Enters a stream and takes its lease, or renews it; also after a loss of all that Redis had.
-    pub async fn renew(&self, stream: Uuid, maker: Uuid) {
+    ///
+    /// # Errors
+    /// Another maker has the lease, or has recorded since this one had it.
+    pub async fn renew(&self, stream: Uuid, maker: Uuid) -> Result<(), Lost> {
+        self.hold(RENEW, stream, maker).await
+    }
+
+    async fn hold(&self, script: &str, stream: Uuid, maker: Uuid) -> Result<(), Lost> {
         let mut pipeline = redis::pipe();
-        add_renewal(&mut pipeline, stream, maker);
-        self.tell(&pipeline).await;
+        let call = pipeline.cmd("EVAL").arg(script).arg(3);
+        call.arg(key(stream, "meta")).arg(key(stream, "lease")).arg(key(stream, "tokens"));
+        call.arg(maker.to_string()).arg(millis(LEASE)).arg(millis(UNFINISHED_KEPT));
+        pipeline.zadd(RUNNING, stream.to_string(), now_ms() + millis(LEASE)).ignore();
+        match self.ask::<(bool,)>(&pipeline).await {
+            Ok((true,)) => Ok(()),
+            Ok((false,)) => Err(Lost),
+            Err(cause) => {
+                tracing::debug!(%cause, "a stream could not be recorded: {cause}");
+                Ok(())
+            }
+        }
     }
 
     /// Records tokens `start…`; gives how many others had recorded, or `start`, and how many there are now; `None` when
     /// Redis is away.
+    ///
+    /// # Errors
+    /// Another maker has the lease, or has recorded since this one had it.
     pub async fn append(
         &self,
         stream: Uuid,
         maker: Uuid,
         start: usize,
         tokens: &[Arc<str>],
-    ) -> Option<(usize, usize)> {
+    ) -> Result<Option<(usize, usize)>, Lost> {
         const PATIENCE: Duration = Duration::from_secs(1);
         let mut call = self.append.key(key(stream, "tokens"));
-        call.key(key(stream, "meta")).arg(start).arg(maker.to_string());
+        call.key(key(stream, "meta")).key(key(stream, "lease")).arg(start).arg(maker.to_string());
         for token in tokens {
             call.arg(&**token);
         }
         let mut connection = self.redis.connection();
-        tokio::time::timeout(PATIENCE, call.invoke_async(&mut connection)).await.ok()?.ok()
+        let asked = tokio::time::timeout(PATIENCE, call.invoke_async::<(i64, i64)>(&mut connection)).await;
+        let Ok(Ok((before, after))) = asked else { return Ok(None) };
+        let (Ok(before), Ok(after)) = (usize::try_from(before), usize::try_from(after)) else {
+            return Err(Lost);
+        };
+        Ok(Some((before, after)))
     }
 
     /// Notes the end; from now on the record lives as long as a stream can be resumed. False when the end is another
@@ -248,12 +293,6 @@ impl Record {
             tracing::debug!(%cause, "a stream could not be recorded: {cause}");
         }
     }
-}
-
-fn add_renewal(pipeline: &mut Pipeline, stream: Uuid, maker: Uuid) {
-    let call = pipeline.cmd("EVAL").arg(RENEW).arg(2).arg(key(stream, "meta")).arg(key(stream, "lease"));
-    call.arg(maker.to_string()).arg(millis(LEASE)).arg(millis(UNFINISHED_KEPT)).ignore();
-    pipeline.zadd(RUNNING, stream.to_string(), now_ms() + millis(LEASE)).ignore();
 }
 
 fn key(stream: Uuid, part: &str) -> String {

@@ -16,6 +16,7 @@ use axum::routing::post;
 use futures_util::stream;
 use http::{HeaderMap, StatusCode, Uri};
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 /// How the script ends.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -24,6 +25,8 @@ pub enum Ending {
     BreakOff,
     Refuse,
     Silence,
+    /// The last pieces, so many, come when the gate is opened.
+    Gated(usize),
 }
 
 #[derive(Debug, Clone)]
@@ -40,6 +43,13 @@ struct Script {
     requests: Arc<Mutex<Vec<Request>>>,
     /// Answers that are being sent.
     open: Arc<AtomicUsize>,
+    gate: Arc<watch::Sender<bool>>,
+}
+
+enum Part {
+    Said(String),
+    Gate(watch::Receiver<bool>),
+    Silence,
 }
 
 /// Counted down when the answer ends or its reader goes.
@@ -66,7 +76,8 @@ pub struct Endpoint {
 impl Endpoint {
     pub async fn start(pieces: &[&str], ending: Ending) -> Self {
         let pieces = pieces.iter().map(ToString::to_string).collect();
-        let script = Script { pieces, ending, requests: Arc::default(), open: Arc::default() };
+        let script =
+            Script { pieces, ending, requests: Arc::default(), open: Arc::default(), gate: Arc::default() };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let router = Router::new().fallback(post(answer)).with_state(script.clone());
@@ -81,6 +92,11 @@ impl Endpoint {
     /// Answers that are being sent and that their reader has not left.
     pub fn open_answers(&self) -> usize {
         self.script.open.load(Ordering::Relaxed)
+    }
+
+    /// Lets the pieces behind an [`Ending::Gated`] out.
+    pub fn open_gate(&self) {
+        self.script.gate.send_replace(true);
     }
 
     pub fn requests(&self) -> Vec<Request> {
@@ -99,18 +115,28 @@ async fn answer(State(script): State<Script>, uri: Uri, headers: HeaderMap, body
         return (StatusCode::TOO_MANY_REQUESTS, "slow down").into_response();
     }
     let chunk = |text: &str| format!("data: {}\n\n", json!({"choices": [{"delta": {"content": text}}]}));
-    let mut parts: Vec<Option<String>> = script.pieces.iter().map(|text| Some(chunk(text))).collect();
+    let mut parts: Vec<Part> = script.pieces.iter().map(|text| Part::Said(chunk(text))).collect();
+    let done = Part::Said("data: [DONE]\n\n".into());
     match script.ending {
-        Ending::Done => parts.push(Some("data: [DONE]\n\n".into())),
-        Ending::Silence => parts.push(None),
+        Ending::Done => parts.push(done),
+        Ending::Gated(count) => {
+            parts.insert(parts.len() - count, Part::Gate(script.gate.subscribe()));
+            parts.push(done);
+        }
+        Ending::Silence => parts.push(Part::Silence),
         Ending::BreakOff | Ending::Refuse => {}
     }
     let sending = Sending::begin(&script.open);
     let chunks = stream::unfold((parts.into_iter(), sending), |(mut parts, sending)| async {
-        match parts.next()? {
-            Some(part) => Some((Ok::<_, std::convert::Infallible>(part), (parts, sending))),
-            None => std::future::pending().await,
-        }
+        let text = match parts.next()? {
+            Part::Said(text) => text,
+            Part::Gate(mut gate) => {
+                gate.wait_for(|is_open| *is_open).await.unwrap();
+                String::new()
+            }
+            Part::Silence => std::future::pending().await,
+        };
+        Some((Ok::<_, std::convert::Infallible>(text), (parts, sending)))
     });
     ([("content-type", "text/event-stream")], Body::from_stream(chunks)).into_response()
 }
