@@ -148,6 +148,33 @@ async fn a_page_whose_replica_is_killed_goes_on_with_another_and_its_answer_is_w
 }
 
 #[tokio::test]
+async fn a_message_that_could_not_be_stored_for_the_moment_stays_on_the_page_and_is_sent_again() {
+    let world = World::start().await;
+    let settings = &[("DATABASE_STATEMENT_TIMEOUT", "300"), ("DATABASE_POOL_TIMEOUT", "1")];
+    let replica = world.direct_replica("web-1", settings).await;
+    let ann = world.user("ann").await;
+    let made = replica.client_of(&ann).post("/api/sessions", &json!({"title": "room", "slug": "room"})).await;
+    assert_eq!(made.status, 201, "{made:?}");
+    let browser = Browser::start().await;
+    let page = browser.window(&format!("http://{}/#room", replica.addr)).await;
+    page.log_in("ann").await;
+    page.text("#link-text", "connected to web-1").await;
+    let mut locker = world.postgres.connect(&world.database).await;
+    locker.execute("BEGIN; SELECT 1 FROM sessions FOR UPDATE").await.unwrap();
+    page.fill("#content", "typed with care").await;
+    page.click("#send").await;
+    page.text("#room-error", "again").await;
+    page.text(".message.mine.pending .text", "typed with care").await;
+    locker.execute("COMMIT").await.unwrap();
+    page.text(".message.mine:not(.pending) .text", "typed with care").await;
+    page.shows_no_errors().await;
+    let stored = replica.client_of(&ann).get("/api/sessions/room/messages").await;
+    assert_eq!(stored.at("/items").as_array().unwrap().len(), 1, "{stored:?}");
+    browser.end().await;
+    replica.stop().await;
+}
+
+#[tokio::test]
 async fn the_page_begins_anew_when_the_database_has_lost_what_it_shows() {
     let world = World::start().await;
     let replica = world.replica_with("web-1", &[("CHAT_COMPARE_PERIOD", "300")]).await;

@@ -1,7 +1,7 @@
 // One open room on the page: its messages, answers as they are made, who is here, who writes.
 
 import { byId, element, showProblem } from "./dom.js";
-import { RoomSocket } from "./socket.js";
+import { RoomSocket, isPassing } from "./socket.js";
 
 const FIRST_LEN = 50;
 const PAGE_LEN = 50;
@@ -78,6 +78,7 @@ export class Room {
       case "typing": return this.#onTyping(frame.author);
       case "token": return this.#onToken(frame);
       case "stream.done": return this.#answers.delete(frame.stream_id);
+      case "ack": return showProblem(byId("room-error"), null);
       case "error": return this.#onError(frame);
     }
   }
@@ -162,7 +163,7 @@ export class Room {
 
   #onError(frame) {
     showProblem(byId("room-error"), frame.detail);
-    if (frame.client_msg_id && frame.code !== "rate_limit") this.#drop(this.#pending, frame.client_msg_id);
+    if (frame.client_msg_id && !isPassing(frame)) this.#drop(this.#pending, frame.client_msg_id);
   }
 
   #drop(places, id) {

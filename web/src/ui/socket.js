@@ -2,6 +2,8 @@
 
 const BACKOFF_MIN_MS = 300;
 const BACKOFF_MAX_MS = 15_000;
+/** Errors that pass by themselves: what they refused is sent again. */
+const PASSING = new Set(["rate_limit", "too-many", "unavailable"]);
 const REMOVED = 4403;
 const TOKEN_EXPIRED = 4401;
 /** The access token behind the socket lasts 15 minutes; a new one is handed over before. */
@@ -21,7 +23,7 @@ export class RoomSocket extends EventTarget {
   #failures = 0;
   #timers = new Set();
   #closed = false;
-  /** client_msg_id → frame, until its ack. */
+  /** client_msg_id → {frame, refusals}, until its ack. */
   #unacknowledged = new Map();
 
   constructor(api, session, since) {
@@ -44,7 +46,7 @@ export class RoomSocket extends EventTarget {
   /** Sends a message or a question; it is kept until the server has stored it. Gives its id. */
   submit(type, content) {
     const frame = { type, client_msg_id: newId(), content };
-    this.#unacknowledged.set(frame.client_msg_id, frame);
+    this.#unacknowledged.set(frame.client_msg_id, { frame, refusals: 0 });
     this.#say(frame);
     return frame.client_msg_id;
   }
@@ -83,9 +85,8 @@ export class RoomSocket extends EventTarget {
   #onFrame(frame) {
     if (frame.type === "welcome") this.#onWelcome(frame);
     if (frame.type === "pong") clearTimeout(this.pongTimer);
-    if (frame.type === "ack" || (frame.type === "error" && frame.client_msg_id && frame.code !== "rate_limit")) {
-      this.#unacknowledged.delete(frame.client_msg_id);
-    }
+    if (isPassing(frame)) this.#sendLater(frame.client_msg_id);
+    else if (frame.type === "ack" || frame.type === "error") this.#unacknowledged.delete(frame.client_msg_id);
     if (frame.type === "message") {
       if (frame.offset <= this.#since) return;
       this.#since = frame.offset;
@@ -93,12 +94,24 @@ export class RoomSocket extends EventTarget {
     this.dispatchEvent(new CustomEvent("frame", { detail: frame }));
   }
 
+  /** After a pause that grows; a new connection sends it at once. */
+  #sendLater(id) {
+    const waiting = this.#unacknowledged.get(id);
+    if (!waiting) return;
+    waiting.refusals += 1;
+    const timer = setTimeout(() => {
+      this.#timers.delete(timer);
+      if (this.#unacknowledged.has(id)) this.#say(waiting.frame);
+    }, backoff(waiting.refusals));
+    this.#timers.add(timer);
+  }
+
   #onWelcome(frame) {
     this.#failures = 0;
     // The room goes less far than what is shown here: the database has lost its tail, and offsets are given anew.
     if (!frame.resumed) this.#since = frame.offset;
     this.#tell("on", `connected to ${frame.served_by}`);
-    for (const waiting of this.#unacknowledged.values()) this.#say(waiting);
+    for (const { frame: waiting } of this.#unacknowledged.values()) this.#say(waiting);
     this.#every(REFRESH_MS, async () => this.#say({ type: "auth.refresh", token: await this.#api.freshToken() }));
     this.#every(PING_MS, () => {
       this.#say({ type: "ping" });
@@ -135,8 +148,7 @@ export class RoomSocket extends EventTarget {
     if (this.#closed) return;
     this.#clearTimers();
     this.#failures += 1;
-    const limit = Math.min(BACKOFF_MAX_MS, BACKOFF_MIN_MS * 2 ** Math.min(this.#failures, 10));
-    const pause = wait ?? limit / 2 + (Math.random() * limit) / 2;
+    const pause = wait ?? backoff(this.#failures);
     this.#tell("wait", "reconnecting…");
     this.#timers.add(setTimeout(() => this.#connect(), pause));
   }
@@ -164,6 +176,17 @@ export class RoomSocket extends EventTarget {
   #tell(state, text) {
     this.dispatchEvent(new CustomEvent("state", { detail: { state, text } }));
   }
+}
+
+/** Whether the frame refuses something that may be accepted later. */
+export function isPassing(frame) {
+  return frame.type === "error" && Boolean(frame.client_msg_id) && PASSING.has(frame.code);
+}
+
+/** Longer each time, and not the same for everybody. */
+function backoff(failures) {
+  const limit = Math.min(BACKOFF_MAX_MS, BACKOFF_MIN_MS * 2 ** Math.min(failures, 10));
+  return limit / 2 + (Math.random() * limit) / 2;
 }
 
 /** crypto.randomUUID needs a secure page; this does not. */
