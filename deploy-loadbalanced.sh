@@ -49,6 +49,8 @@ has() { command -v "$1" >/dev/null 2>&1; }
 . "$HOME_DIR/deploy/lib/native.sh"
 # shellcheck source=deploy/lib/docker.sh
 . "$HOME_DIR/deploy/lib/docker.sh"
+# shellcheck source=deploy/lib/compose_file.sh
+. "$HOME_DIR/deploy/lib/compose_file.sh"
 # shellcheck source=deploy/lib/images.sh
 . "$HOME_DIR/deploy/lib/images.sh"
 # shellcheck source=deploy/lib/verify.sh

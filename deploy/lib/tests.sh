@@ -134,6 +134,7 @@ run_tests() {
     step native-read-replica 200 native_end_to_end read_replica_checks --read-replica --replicas 2
     step native-upgrade 200 native_end_to_end upgrade_checks --replicas 3
     step native-direct 200 native_end_to_end direct_checks --direct --replicas 2
+    if has_compose; then step compose-by-hand 60 compose_by_hand; else skip compose-by-hand "no docker-compose here"; fi
     if ! docker_answers; then
         skip docker-stack "no Docker engine answers here"
     elif [ -n "$(docker ps -aq --filter name=^arena-)" ]; then

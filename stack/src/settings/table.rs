@@ -79,6 +79,18 @@ pub static SETTINGS: &[Setting] = &[
         "",
         "password of DB_USER; empty: made at the first start of the native stack",
     ),
+    fixed(
+        "POSTGRES_PASSWORD",
+        Kind::Secret,
+        "",
+        "password of the superuser postgres under docker-compose; natively one is made",
+    ),
+    fixed(
+        "REPLICATION_PASSWORD",
+        Kind::Secret,
+        "",
+        "password of the standby at Postgres under docker-compose; natively one is made",
+    ),
     fixed("DATABASE_URL", Kind::Url, "", "the database, usually through the pooler; wins over DB_*"),
     fixed("DATABASE_URL_DIRECT", Kind::Url, "", "the database without pooler, for migrations"),
     fixed(

@@ -1,0 +1,69 @@
+//! The compose file as text: what it asks of the settings and of the images. docker-compose itself reads it in `test`.
+
+use std::collections::BTreeSet;
+
+const COMPOSE: &str = include_str!("../../docker-compose.loadbalanced.yml");
+const EXAMPLE: &str = include_str!("../../config.env.example");
+
+/// Each `${NAME…}` of the compose file with what follows the name.
+fn asked() -> Vec<(&'static str, &'static str)> {
+    let places = COMPOSE.split("${").skip(1).filter_map(|rest| rest.split_once('}'));
+    places.map(|(inside, _)| inside.split_at(inside.find(':').unwrap_or(inside.len()))).collect()
+}
+
+/// Names that the example lists, given or commented out.
+fn listed() -> BTreeSet<&'static str> {
+    EXAMPLE.lines().filter_map(|line| line.trim_start_matches('#').split_once('=')).map(|(name, _)| name).collect()
+}
+
+/// The lines of each service and each anchor that name an image.
+fn with_image() -> Vec<String> {
+    let (mut parts, mut is_service) = (Vec::<String>::new(), false);
+    for line in COMPOSE.lines().filter(|line| !line.trim_start().starts_with('#')) {
+        let indent = line.len() - line.trim_start().len();
+        is_service |= line == "services:";
+        if indent == 0 || (is_service && indent == 2) {
+            parts.push(String::new());
+        }
+        parts.last_mut().expect("the file begins with a line of no indent").push_str(&format!("{line}\n"));
+    }
+    parts.into_iter().filter(|part| part.contains(" image: ")).collect()
+}
+
+#[test]
+fn the_example_of_settings_lists_what_the_compose_file_asks_for() {
+    let lacking: Vec<&str> =
+        asked().into_iter().map(|(name, _)| name).filter(|name| !listed().contains(name)).collect();
+    // Which Dockerfile is the build's affair, not a setting.
+    assert!(lacking.iter().all(|name| *name == "ARENA_DOCKERFILE"), "config.env.example lacks {lacking:?}");
+}
+
+#[test]
+fn what_cannot_be_empty_is_asked_for_with_what_to_do() {
+    for secret in ["DB_PASSWORD", "POSTGRES_PASSWORD", "REDIS_PASSWORD", "SECRET_KEY"] {
+        let ways: Vec<&str> = asked().into_iter().filter(|(name, _)| *name == secret).map(|(_, way)| way).collect();
+        assert!(!ways.is_empty(), "{secret} is not asked for");
+        for way in ways {
+            assert!(way.starts_with(":?") && way.contains("--env-file config.env"), "{secret}{way}");
+        }
+    }
+}
+
+#[test]
+fn each_image_of_ours_can_be_built_by_whoever_needs_it_first() {
+    let parts = with_image();
+    assert!(parts.len() >= 7, "found only {} services with an image", parts.len());
+    for part in parts {
+        assert!(part.contains("\n    build:") || part.contains("\n  build:"), "no build:\n{part}");
+    }
+}
+
+#[test]
+fn the_defaults_of_the_compose_file_are_those_of_the_example() {
+    let given = EXAMPLE.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once('='));
+    for (name, value) in given {
+        for (_, way) in asked().into_iter().filter(|(asked, _)| *asked == name) {
+            assert_eq!(way.strip_prefix(":-"), Some(value), "the default of {name} in the compose file");
+        }
+    }
+}
