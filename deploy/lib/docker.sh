@@ -8,15 +8,17 @@ readonly SECRET_NAMES="DB_PASSWORD SECRET_KEY REDIS_PASSWORD POSTGRES_PASSWORD R
 PGBOUNCER_ADMIN_PASSWORD PGBOUNCER_STATS_PASSWORD"
 
 SETTINGS_WRITTEN=
+# What the way of starting asks for, whatever the environment says.
+MODE_LINES=()
 
 compose() {
     local files=(-f "$COMPOSE_FILE")
     docker_settings
     [ ! -f "$DOCKER_DIR/scale.yml" ] || files+=(-f "$DOCKER_DIR/scale.yml")
     if docker compose version >/dev/null 2>&1; then
-        docker compose --project-directory "$HOME_DIR" "${files[@]}" "$@"
+        env "${MODE_LINES[@]}" docker compose --project-directory "$HOME_DIR" "${files[@]}" "$@"
     elif has docker-compose; then
-        docker-compose --project-directory "$HOME_DIR" "${files[@]}" "$@"
+        env "${MODE_LINES[@]}" docker-compose --project-directory "$HOME_DIR" "${files[@]}" "$@"
     else
         fail "neither 'docker compose' nor docker-compose is installed"
     fi
@@ -50,6 +52,8 @@ docker_settings() {
             grep -viE '^[A-Z_]*(PASSWORD|SECRET_KEY)=["'\'']?(your_password|password|secret|changeme|change-me|secure_password)["'\'']?$' || true
     } >"$env.new"
     mv -- "$env.new" "$env"
+    mapfile -t MODE_LINES < <(docker_mode_lines "$(docker_mode)")
+    [ "${#MODE_LINES[@]}" -eq 0 ] || printf '%s\n' "${MODE_LINES[@]}" >>"$env"
     umask 022
     SETTINGS_WRITTEN=yes
 }
@@ -85,7 +89,7 @@ docker_check() { # mode
 
 docker_up() { # replicas, mode
     local services=()
-    docker_mode "$2"
+    docker_keep_mode "$2"
     docker_scale_files "$1"
     mapfile -t services < <(docker_services "$1" "$2")
     # In one go compose would start what the file names as needed, such as the pooler that is not wanted.
@@ -101,15 +105,33 @@ docker_up() { # replicas, mode
     say "connections   $(docker_url)/db/connections/"
 }
 
+# How the stack was started: what the later verbs have to keep to.
+docker_mode() { cat "$DOCKER_DIR/mode" 2>/dev/null || printf pooled; }
+
+docker_keep_mode() { # mode
+    mkdir -p "$DOCKER_DIR"
+    printf '%s\n' "$1" >"$DOCKER_DIR/mode"
+    SETTINGS_WRITTEN=
+    docker_settings
+}
+
 # Option 2 and 3 of the documents, for the replicas and the pooler.
-docker_mode() {
+docker_mode_lines() { # mode
+    local name
     case $1 in
-    direct) export DB_HOST=postgres DB_PORT=5432 ;;
+    direct) printf '%s\n' DB_HOST=postgres DB_PORT=5432 ;;
     read-replica)
-        export COMPOSE_PROFILES=read-replica ACTUAL_DB_READ_HOST=standby DB_READ_HOST=pgbouncer DB_READ_PORT=6432
-        export DB_READ_NAME="${DB_NAME:-arena_db}_standby"
+        name=${DB_NAME:-$(env_value DB_NAME)}
+        printf '%s\n' COMPOSE_PROFILES=read-replica ACTUAL_DB_READ_HOST=standby ACTUAL_DB_READ_PORT=5432 \
+            DB_READ_HOST=pgbouncer "DB_READ_PORT=$(docker_pooler_port)" "DB_READ_NAME=${name:-arena_db}_standby"
         ;;
     esac
+}
+
+# Where the replicas look for the pooler, and where it listens therefore.
+docker_pooler_port() {
+    local port=${DB_PORT:-$(env_value DB_PORT)}
+    printf '%s' "${port:-6432}"
 }
 
 # What runs besides the stores.
@@ -212,7 +234,9 @@ container_ip() { docker inspect -f '{{range .NetworkSettings.Networks}}{{.IPAddr
 
 # In the order of the stack: nothing new comes in, what is in flight ends, then the stores.
 docker_stop() {
-    export COMPOSE_PROFILES=read-replica
+    docker_settings
+    # Here alone: a standby of any start goes too, and where there is none, none is started again.
+    local -x COMPOSE_PROFILES=read-replica
     docker_ordered_stop
     case ${1:-} in
     --keep) ;;
@@ -237,13 +261,29 @@ docker_ordered_stop() {
     compose stop --timeout 60
 }
 
-docker_restart() {
+docker_restart() { # [service]
     if [ $# -eq 0 ]; then
         docker_stop --keep
-        compose start
+        docker_start_again
+    elif [ "$1" = web ]; then
+        local replica
+        for replica in $(docker_replicas); do docker_restart "$replica"; done
     else
         compose restart --timeout 45 "$(todays_name "$1")"
+        docker_wait_healthy "$(todays_name "$1")"
+        docker_reload_balancer
     fi
+}
+
+docker_replicas() { docker ps --format '{{.Names}}' | sed -nE 's/^arena-(web-[0-9]+)$/\1/p' | sort -t- -k2 -n; }
+
+# What was made and stopped, by name: the file knows of more than that. The migration is done.
+docker_start_again() {
+    local services=()
+    mapfile -t services < <(docker ps -a --format '{{.Names}}' | sed -n 's/^arena-//p' | grep -vx migrate)
+    [ "${#services[@]}" -gt 0 ] || fail "nothing was started yet: ./deploy-loadbalanced.sh start --docker"
+    compose start "${services[@]}"
+    docker_wait_healthy "${services[@]}"
     docker_reload_balancer
 }
 

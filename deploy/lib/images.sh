@@ -66,9 +66,10 @@ docker_rollback() {
 }
 
 docker_roll() {
-    local service
+    local service proxies=(pooler balancer)
+    [ "$(docker_mode)" != direct ] || proxies=(balancer)
     compose up --no-deps migrate
-    for service in $(docker ps --format '{{.Names}}' | sed -nE 's/^arena-(web-[0-9]+)$/\1/p' | sort -t- -k2 -n) pooler balancer; do
+    for service in $(docker_replicas) "${proxies[@]}"; do
         compose up -d --no-deps "$service"
         docker_wait_healthy "$service"
         docker_reload_balancer

@@ -32,9 +32,9 @@ docker_verify() {
     export ADMIN_TOKEN
     DB_NAME=${name:-arena_db} DB_USER=${user:-arena_user} DB_PASSWORD=$password \
         "$(target_dir)/release/load_tests" verify --docker --balancer "$(docker_url)" \
-        --pooler "$(container_ip arena-pooler):6432" --postgres "$(container_ip arena-postgres):5432" \
+        --pooler "$(container_ip arena-pooler):$(docker_pooler_port)" --postgres "$(container_ip arena-postgres):5432" \
         "${shutdown[@]}" "$@" || ended=$?
-    [ "${#shutdown[@]}" -eq 0 ] || compose start >/dev/null
+    [ "${#shutdown[@]}" -eq 0 ] || docker_start_again >/dev/null
     return "$ended"
 }
 

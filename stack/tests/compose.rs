@@ -13,7 +13,11 @@ fn asked() -> Vec<(&'static str, &'static str)> {
 
 /// Names that the example lists, given or commented out.
 fn listed() -> BTreeSet<&'static str> {
-    EXAMPLE.lines().filter_map(|line| line.trim_start_matches('#').split_once('=')).map(|(name, _)| name).collect()
+    EXAMPLE
+        .lines()
+        .filter_map(|line| line.trim_start_matches('#').split_once('='))
+        .map(|(name, _)| name)
+        .collect()
 }
 
 /// The lines of each service and each anchor that name an image.
@@ -41,7 +45,8 @@ fn the_example_of_settings_lists_what_the_compose_file_asks_for() {
 #[test]
 fn what_cannot_be_empty_is_asked_for_with_what_to_do() {
     for secret in ["DB_PASSWORD", "POSTGRES_PASSWORD", "REDIS_PASSWORD", "SECRET_KEY"] {
-        let ways: Vec<&str> = asked().into_iter().filter(|(name, _)| *name == secret).map(|(_, way)| way).collect();
+        let ways: Vec<&str> =
+            asked().into_iter().filter(|(name, _)| *name == secret).map(|(_, way)| way).collect();
         assert!(!ways.is_empty(), "{secret} is not asked for");
         for way in ways {
             assert!(way.starts_with(":?") && way.contains("--env-file config.env"), "{secret}{way}");
