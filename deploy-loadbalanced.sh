@@ -92,6 +92,11 @@ docker_verb() {
     shift
     need_docker
     case $verb in
+    build | start | doctor) ;;
+    status | ps | stop) docker_was_started || { say "nothing was started here, so nothing runs" && return; } ;;
+    *) need_docker_stack ;;
+    esac
+    case $verb in
     build) docker_build ;;
     start) docker_start "$@" ;;
     stop) docker_stop "$@" ;;

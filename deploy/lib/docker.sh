@@ -27,6 +27,12 @@ compose() {
 docker_answers() { has docker && docker version >/dev/null 2>&1; }
 need_docker() { docker_answers || fail "no Docker engine answers (docker version)"; }
 
+# By this script or by hand: either leaves the folder, and containers tell where they come from.
+docker_was_started() {
+    [ -d "$DOCKER_DIR" ] || [ -n "$(docker ps -aq --filter "label=com.docker.compose.project.working_dir=$HOME_DIR")" ]
+}
+need_docker_stack() { docker_was_started || fail "nothing was started here: ./deploy-loadbalanced.sh start --docker"; }
+
 # Compose reads .env: what config.env says, and the secrets that it leaves open, made once.
 docker_settings() {
     local env="$HOME_DIR/.env" kept="$DOCKER_DIR/secrets.env" name

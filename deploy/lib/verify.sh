@@ -42,6 +42,7 @@ docker_verify() {
 run_bench() {
     need_built
     local url
+    [ "$DOCKER" = no ] || need_docker_stack
     if [ "$DOCKER" = yes ]; then url=$(docker_url); else url=$(stack status --json | sed -n 's/^  "url": "\(.*\)",$/\1/p'); fi
     [ -n "$url" ] || fail "no stack runs: ./deploy-loadbalanced.sh start"
     mkdir -p "$HOME_DIR/results"

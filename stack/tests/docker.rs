@@ -35,6 +35,7 @@ case "$*" in
 compose*) exit 1 ;;
 *Health.Status*) echo "inspect $4" >>"$HOME/asked"; echo healthy ;;
 *State.ExitCode*) echo 0 ;;
+ps*project.working_dir=$HOME) cat "$HOME/made" 2>/dev/null ;;
 ps*-q*) ;;
 ps*) cat "$HOME/made" ;;
 esac
@@ -172,4 +173,39 @@ fn the_pooler_listens_where_the_replicas_look_for_it() {
     let pooler =
         compose.split("\n  pooler:\n").nth(1).and_then(|rest| rest.split("\n\n").next()).expect("a service");
     assert!(pooler.contains("DB_PORT: ${DB_PORT:-6432}"), "{pooler}");
+}
+
+#[test]
+fn looking_at_a_stack_that_was_never_started_makes_nothing() {
+    let here = Checkout::new();
+    let names = || {
+        let mut names: Vec<String> = std::fs::read_dir(here.0.path())
+            .expect("there")
+            .map(|entry| entry.expect("readable").file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        names
+    };
+    let before = names();
+    for verb in ["status", "ps", "stop"] {
+        let output = here.run(&[verb]);
+        assert!(output.status.success(), "{verb}: {output:?}");
+        assert!(String::from_utf8_lossy(&output.stdout).contains("nothing runs"), "{verb}: {output:?}");
+        assert_eq!(names(), before, "{verb}");
+    }
+    for verb in [&["restart"][..], &["logs"], &["scale", "3"], &["upgrade"], &["token"], &["bench"]] {
+        let output = here.run(verb);
+        assert!(!output.status.success(), "{verb:?}: {output:?}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains("start --docker"), "{verb:?}: {output:?}");
+        assert_eq!(names(), before, "{verb:?}");
+    }
+}
+
+#[test]
+fn a_stack_whose_folder_was_lost_is_still_stopped() {
+    let here = Checkout::new();
+    here.asked_by(&["start"]);
+    std::fs::remove_dir_all(here.0.path().join(".stack-docker")).expect("there");
+    let asked = here.asked_by(&["stop"]);
+    assert!(asked.iter().any(|line| line.starts_with("down ")), "{asked:#?}");
 }
