@@ -68,18 +68,35 @@ without_debians_services() {
     return "$ended"
 }
 
+# Before anything is installed: what this release has no package of, and what would do instead.
+need_candidates() { # package|program lines
+    local package probe known lacking=
+    while IFS='|' read -r package probe; do
+        # A virtual package, and one that is a snap only, has no candidate.
+        known=$(LC_ALL=C apt-cache policy "$package")
+        [[ $known =~ Candidate:\ [^\(] ]] ||
+            lacking+="
+  $package: bring its program \"$probe\" yourself, to be found there or on the PATH"
+    done <<<"$1"
+    [[ $lacking != *chromium* ]] || lacking+="
+  Ubuntu has Chromium as a snap only: snap install chromium, and link /snap/bin/chromium.chromedriver as chromedriver"
+    [ -z "$lacking" ] || fail "this release has no package for what is missing:$lacking"
+}
+
 install_missing() {
-    local package probe why packages=()
+    local package probe why packages=() missing=
     while IFS='|' read -r package probe why; do
         [ -n "$package" ] || continue
         is_met "$probe" && continue
         say "missing: $package - $why"
         packages+=("$package")
+        missing+="${missing:+$'\n'}$package|$probe"
     done <<<"$1"
     [ "${#packages[@]}" -gt 0 ] || return 0
     has apt-get || fail "install by hand, this is no Debian: ${packages[*]}"
     say "installing with apt-get: ${packages[*]}"
     as_root apt-get update -qq
+    need_candidates "$missing"
     without_debians_services as_root env DEBIAN_FRONTEND=noninteractive \
         apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
 }
