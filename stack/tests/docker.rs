@@ -167,6 +167,21 @@ fn a_restart_of_one_part_waits_for_it() {
 }
 
 #[test]
+fn a_restart_of_web_takes_one_replica_after_the_other() {
+    let here = Checkout::new();
+    here.asked_by(&["start", "--replicas", "2"]);
+    let asked = here.asked_by(&["restart", "web"]);
+    let steps: Vec<&str> = asked
+        .iter()
+        .filter_map(|line| {
+            line.strip_prefix("restart --timeout 45 ").or_else(|| line.strip_prefix("inspect "))
+        })
+        .map(|line| line.split(' ').next().unwrap_or_default())
+        .collect();
+    assert_eq!(steps, ["web-1", "id-web-1", "web-2", "id-web-2"]);
+}
+
+#[test]
 fn the_pooler_listens_where_the_replicas_look_for_it() {
     let compose = std::fs::read_to_string(Checkout::new().0.path().join("docker-compose.loadbalanced.yml"))
         .expect("there");
