@@ -4,6 +4,7 @@
 mod accel;
 mod answer;
 mod api;
+mod aside;
 pub mod attempt;
 mod backlog;
 mod choosing;
@@ -31,6 +32,7 @@ mod upload;
 use std::time::{Duration, Instant};
 
 use self::answer::Answer;
+use self::aside::aside;
 use self::record::Processing;
 use self::scratch::Scratch;
 use self::story::{Asked, Attempt};
@@ -186,7 +188,7 @@ impl<'a> Exchange<'a> {
                 Step::Moved(moved) => routed = moved,
                 Step::Answer(answer) => match self.error_page(answer, &mut moves) {
                     Ok(moved) => routed = moved,
-                    Err(answer) => return self.answer(answer).await,
+                    Err(answer) => return aside(self.answer(answer)).await,
                 },
             }
         }
@@ -197,23 +199,25 @@ impl<'a> Exchange<'a> {
         if let Err(answer) = self.admit() {
             return Step::Answer(answer);
         }
-        if let Err(step) = self.guard().await {
+        if !self.location.is_open()
+            && let Err(step) = aside(self.guard()).await
+        {
             return step;
         }
         match self.try_files() {
             None => {}
-            Some(Ok(())) => return Box::pin(self.act()).await,
+            Some(Ok(())) => return aside(self.act()).await,
             Some(Err(answer)) => return Step::Answer(answer),
         }
         match &self.location.action {
             Action::Proxy(pass) => self.proxy(pass).await,
-            Action::Api { writes } => self.api(*writes).await,
+            Action::Api { writes } => aside(self.api(*writes)).await,
             Action::Dashboard { api } => {
                 Step::Answer(Answer::typed(200, "text/html; charset=utf-8", page(api)))
             }
             Action::Status => Step::Answer(self.stub_status()),
             Action::Nothing if self.scratch.story.lost_pass => Step::Answer(Answer::page(500)),
-            Action::Nothing => self.serve_file().await,
+            Action::Nothing => aside(self.serve_file()).await,
         }
     }
 
@@ -241,7 +245,9 @@ impl<'a> Exchange<'a> {
 
     /// Sends the request to a server of the group and its answer to the client.
     async fn proxy(&mut self, pass: &'a ProxyPass) -> Step {
-        if let Err(error) = self.read_ahead().await {
+        if !self.is_bodiless()
+            && let Err(error) = aside(self.read_ahead()).await
+        {
             return self.not_upstreams_fault(&error);
         }
         let own;
@@ -368,7 +374,7 @@ impl<'a> Exchange<'a> {
     async fn target(&mut self, pass: &'a ProxyPass) -> Result<Found<'a>, Step> {
         match &pass.target {
             Target::Group(id) => Ok(Found::Shared(self.running.upstreams.group(*id), *id)),
-            Target::Dynamic { url, naming } => self.dynamic_target(url, *naming).await,
+            Target::Dynamic { url, naming } => aside(self.dynamic_target(url, *naming)).await,
         }
     }
 

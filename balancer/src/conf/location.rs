@@ -235,6 +235,16 @@ pub struct Location {
 }
 
 impl Location {
+    /// Whether anybody may come in, as often as they like.
+    pub fn is_open(&self) -> bool {
+        let guard = &self.guard;
+        self.access.is_empty()
+            && guard.basic.is_none()
+            && guard.request.is_none()
+            && guard.requests.limits.is_empty()
+            && guard.connections.limits.is_empty()
+    }
+
     fn adds_slash(&self) -> bool {
         matches!(self.kind, LocationKind::Prefix | LocationKind::PrefixFinal)
             && matches!(self.action, Action::Proxy(_))

@@ -12,6 +12,7 @@ use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio::time::Instant as TimerInstant;
 
 use super::Exchange;
+use super::aside::aside;
 use super::upload::Progress;
 use crate::buffer::BUFFER_LEN;
 use crate::conf::location::Action;
@@ -63,7 +64,7 @@ impl Exchange<'_> {
         let is_kept = kept.is_some();
         let mut conn = match kept {
             Some(conn) => conn,
-            None => self.dial(&lease.peer().address, &protocol).await.map_err(|error| Failed {
+            None => aside(self.dial(&lease.peer().address, &protocol)).await.map_err(|error| Failed {
                 error,
                 was_sent: false,
                 was_stale: false,
@@ -173,7 +174,7 @@ impl Exchange<'_> {
                     if interim > INTERIM_MAX {
                         return Err(Error::Head(BadResponse::TooManyInterim));
                     }
-                    self.pass_interim(status).await?;
+                    aside(self.pass_interim(status)).await?;
                     watch = Watch { progress: None, now: self.now };
                 }
                 _ => return Ok(()),

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::time::Instant as TimerInstant;
 
 use super::Exchange;
+use super::aside::aside;
 use super::story::Asked;
 use crate::buffer::BUFFER_LEN;
 use crate::conf::template::Template;
@@ -67,7 +68,9 @@ impl Exchange<'_> {
         let passed_over = explains.then(|| group.passed_over(attempts, self.now_of_groups()));
         let chosen = match (group.pick(attempts, self.now_of_groups()), group.upstream().queue) {
             (Some(lease), _) => Ok(lease),
-            (None, Some(terms)) if attempts.is_first() => self.wait_in_queue(group, terms, attempts).await,
+            (None, Some(terms)) if attempts.is_first() => {
+                aside(self.wait_in_queue(group, terms, attempts)).await
+            }
             (None, _) => Err(Error::NoLiveUpstreams),
         };
         if let Some(passed_over) = passed_over {

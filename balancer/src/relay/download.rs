@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use tokio::time::Instant as TimerInstant;
 
+use super::aside::aside;
 use super::backlog::Backlog;
 use super::inside::Inside;
 use super::pace::Limits;
@@ -68,7 +69,7 @@ impl Exchange<'_> {
     ) -> Step {
         let status = self.scratch.story.response.status;
         if status == 101 && !self.scratch.story.is_sub() {
-            return self.tunnel(conn, lease).await;
+            return aside(self.tunnel(conn, lease)).await;
         }
         if status >= 300 && self.location.proxy.intercept_errors && self.has_error_page(status) {
             self.keep_challenges();
@@ -83,7 +84,7 @@ impl Exchange<'_> {
                 self.leave_body(conn, lease, id);
                 return Step::Ended(After::Close);
             }
-            Inside::Body(_) => return Box::pin(self.collect_from(conn, lease, id)).await,
+            Inside::Body(_) => return aside(self.collect_from(conn, lease, id)).await,
         }
         self.obey_limit_rate();
         if let Some(target) = self.accel_redirect() {
@@ -117,7 +118,8 @@ impl Exchange<'_> {
         self.end_lease(lease, if is_upstreams_fault { Ending::Failed } else { self.answered() });
         let passed = match came {
             Err(error) if !is_upstreams_fault => Err(error),
-            came => self.pass_rest(&mut download).await.and(came),
+            came if !self.has_rest(&download) => came,
+            came => aside(self.pass_rest(&mut download)).await.and(came),
         };
         Step::Ended(self.after(passed, &delivery).await)
     }
@@ -159,7 +161,7 @@ impl Exchange<'_> {
                 match delivery.keep_alive {
                     Some(idle_time) if self.scratch.upload.is_read() => After::KeepAlive(idle_time),
                     // The answer came before the request's end.
-                    Some(_) => Box::pin(self.after_answer(delivery)).await,
+                    Some(_) => aside(self.after_answer(delivery)).await,
                     None => self.close_gently(),
                 }
             }

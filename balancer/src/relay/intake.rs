@@ -12,6 +12,19 @@ use crate::error::Error;
 use crate::logic::h1::Framing;
 
 impl Exchange<'_> {
+    /// As `read_ahead`, for what has no body: true when there was nothing else to do.
+    pub fn is_bodiless(&mut self) -> bool {
+        let proxy = &self.location.proxy;
+        let request = &self.scratch.story.request;
+        let is_bodiless =
+            request.framing == Framing::None && !request.expects_continue && proxy.body.is_none();
+        if is_bodiless {
+            let is_client = !self.scratch.story.as_get && proxy.pass_request_body;
+            self.scratch.upload.sends = if is_client { Sends::Clients } else { Sends::Nothing };
+        }
+        is_bodiless
+    }
+
     /// Before the first server of a location is asked: which body it gets. Reads the client's as far as it is kept,
     /// answering `Expect`: a slow upload of ordinary size so holds no upstream, and a retry can send it again.
     pub async fn read_ahead(&mut self) -> Result<(), Error> {

@@ -16,6 +16,11 @@ use crate::conf::settings::ErrorLevel;
 use crate::error::Error;
 
 impl Exchange<'_> {
+    /// Whether there is anything for `pass_rest` to do.
+    pub(super) fn has_rest(&self, download: &Download) -> bool {
+        download.has_unsent(self.scratch) || self.scratch.sink.holds_page()
+    }
+
     /// Sends what the client has yet to take. The upstream has no part in that any more.
     pub(super) async fn pass_rest(&mut self, download: &mut Download) -> Result<(), Error> {
         let mut passed = Ok(());

@@ -108,6 +108,10 @@ impl Sink {
         Ok(())
     }
 
+    pub fn holds_page(&self) -> bool {
+        self.page.is_some()
+    }
+
     /// The page that has been held back; made, it is pushed and finished again.
     pub fn take_page(&mut self) -> Option<Vec<u8>> {
         self.page.take()
