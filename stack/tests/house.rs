@@ -8,23 +8,53 @@ const OURS: [&str; 7] = ["pgwire", "chassis", "pooler", "balancer", "web", "stac
 const FILE_LINES_MAX: usize = 500;
 
 /// What a thinker must not know: the crates that bring I/O, clocks and logs …
-const IMPURE_CRATES: [&str; 9] =
-    ["tokio", "hyper", "axum", "redis", "sqlx", "tracing", "chassis", "socket2", "nix"];
+const IMPURE_CRATES: [&str; 18] = [
+    "tokio",
+    "tokio_util",
+    "tokio_rustls",
+    "tokio_tungstenite",
+    "tokio_postgres",
+    "hyper",
+    "hyper_util",
+    "axum",
+    "reqwest",
+    "redis",
+    "sqlx",
+    "tracing",
+    "chassis",
+    "socket2",
+    "nix",
+    "rustix",
+    "libc",
+    "ldap3",
+];
 
 /// … and the parts of the standard library that do.
-const IMPURE_PATHS: [&str; 8] = [
+const IMPURE_PATHS: [&str; 15] = [
     "std::fs",
-    "std::net::Tcp",
+    "std::io",
     "std::os",
     "std::thread",
     "std::env",
     "std::process",
     "Instant::now",
     "SystemTime::now",
+    ".elapsed()",
+    "print!(",
+    "println!(",
+    "dbg!(",
+    // All of it: what is used of it is not named then.
+    "use std;",
+    "use std as ",
+    "use std::*",
 ];
 
 /// What in the type of a static says that it may change.
 const CHANGEABLE: [&str; 8] = ["mut ", "Atomic", "Cell", "Lazy", "Lock", "Mutex", "Once", "Semaphore"];
+
+/// The standard library's doors to the network, under whatever path.
+const IMPURE_NAMES: [&str; 6] =
+    ["TcpStream", "TcpListener", "UdpSocket", "UnixStream", "UnixListener", "ToSocketAddrs"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the workspace").to_owned()
@@ -76,28 +106,104 @@ fn is_test_file(file: &Path) -> bool {
         || has_test_name(file)
 }
 
-/// The lines before the file's own test module.
+/// The lines but those of items under `#[cfg(test)]`, laid out as rustfmt does: an item ends where its line does, or
+/// with a bracket as far in as it began.
 fn without_tests(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    text.lines().enumerate().take_while(|(_, line)| !line.trim_start().starts_with("#[cfg(test)]"))
+    const MARK: &str = "#[cfg(test)]";
+    let indent = |line: &str| line.len() - line.trim_start().len();
+    let mut lines = text.lines().enumerate();
+    std::iter::from_fn(move || {
+        loop {
+            let (number, line) = lines.next()?;
+            if !line.trim_start().starts_with(MARK) {
+                return Some((number, line));
+            }
+            let depth = indent(line);
+            let own = line.trim_start().trim_start_matches(MARK).trim_start();
+            let mut is_first = true;
+            let items = std::iter::once(own).chain(lines.by_ref().map(|(_, line)| line));
+            for line in items {
+                let code = code_of(line).trim_end();
+                let is_prelude = code.trim_start().starts_with("#[") || code.is_empty();
+                if is_first && !is_prelude && code.ends_with([';', '}', ',']) {
+                    break;
+                }
+                is_first &= is_prelude;
+                if !is_first && indent(line) == depth && code.trim_start().starts_with('}') {
+                    break;
+                }
+            }
+        }
+    })
 }
 
 fn code_of(line: &str) -> &str {
     line.split("//").next().unwrap_or(line)
 }
 
+fn is_word_at(code: &str, at: usize, word: &str) -> bool {
+    let is_part = |c: char| c.is_alphanumeric() || c == '_';
+    !code[..at].ends_with(is_part) && !code[at + word.len()..].starts_with(is_part)
+}
+
 /// The impure thing that a line of code names, if any.
 fn impurity(code: &str) -> Option<&'static str> {
     let named = |crate_name: &str| {
         code.match_indices(crate_name).any(|(at, _)| {
-            let starts = !code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':');
+            // `::tokio` is the crate, `crate::tokio` is not.
+            let before = code[..at].strip_suffix("::").unwrap_or(&code[..at]);
+            let is_root =
+                before.len() == at || !before.ends_with(|c: char| c.is_alphanumeric() || "_>".contains(c));
             let rest = &code[at + crate_name.len()..];
-            starts
+            is_root
+                && is_word_at(code, at, crate_name)
                 && (rest.starts_with("::")
                     || (code.trim_start().starts_with("use ") && rest.starts_with([';', ' '])))
         })
     };
+    let has_name = |name: &str| code.match_indices(name).any(|(at, _)| is_word_at(code, at, name));
     let by_crate = IMPURE_CRATES.into_iter().find(|name| named(name));
-    by_crate.or_else(|| IMPURE_PATHS.into_iter().find(|path| code.contains(path)))
+    let by_path = || IMPURE_PATHS.into_iter().find(|path| code.contains(path));
+    by_crate.or_else(by_path).or_else(|| IMPURE_NAMES.into_iter().find(|name| has_name(name)))
+}
+
+/// The paths of a `use`, its brackets resolved.
+fn paths_of(tree: &str) -> Vec<String> {
+    let Some((prefix, inner)) = tree.split_once('{') else {
+        return vec![tree.trim().trim_end_matches("::self").to_owned()];
+    };
+    let inner = inner.trim_end().strip_suffix('}').unwrap_or(inner);
+    let mut depth = 0;
+    let parts = inner.split(|c: char| {
+        depth += i32::from(c == '{') - i32::from(c == '}');
+        c == ',' && depth == 0
+    });
+    let parts = parts.map(str::trim).filter(|part| !part.is_empty());
+    parts.flat_map(|part| paths_of(&format!("{}{part}", prefix.trim()))).collect()
+}
+
+/// Every impure thing in a thinker's text outside its tests, with the number of its line.
+fn impurities(text: &str) -> Vec<(usize, &'static str)> {
+    let mut found = Vec::new();
+    let mut tree: Option<(usize, String)> = None;
+    for (number, line) in without_tests(text) {
+        let code = code_of(line);
+        found.extend(impurity(code).map(|what| (number + 1, what)));
+        let words = code.trim_start();
+        let words =
+            if words.starts_with("pub") { words.split_once(' ').map_or("", |(_, rest)| rest) } else { words };
+        if let Some((_, so_far)) = &mut tree {
+            so_far.push_str(code.trim());
+        } else if let Some(rest) = words.strip_prefix("use ") {
+            tree = Some((number + 1, rest.trim().to_owned()));
+        }
+        if let Some((number, whole)) = tree.take_if(|(_, so_far)| so_far.ends_with(';')) {
+            let paths = paths_of(whole.trim_end_matches(';'));
+            found.extend(paths.iter().filter_map(|path| Some((number, impurity(&format!("use {path};"))?))));
+        }
+    }
+    found.dedup();
+    found
 }
 
 #[test]
@@ -112,11 +218,8 @@ fn thinkers_and_pgwire_know_no_io_no_clock_and_no_log() {
             continue;
         }
         thinkers += 1;
-        for (number, line) in without_tests(&text) {
-            if let Some(what) = impurity(code_of(line)) {
-                found.push(format!("{}:{}: {what}", file.display(), number + 1));
-            }
-        }
+        let impure = impurities(&text).into_iter();
+        found.extend(impure.map(|(number, what)| format!("{}:{number}: {what}", file.display())));
     }
     assert!(thinkers > 5, "the check found only {thinkers} thinkers: it looks in the wrong place");
     assert!(found.is_empty(), "impure thinkers:\n{}", found.join("\n"));
@@ -130,6 +233,13 @@ fn the_check_for_impurity_sees_what_it_should() {
         "redis::cmd(x)",
         "use nix;",
         "#[tokio::test]",
+        "::tokio::spawn(x)",
+        "rustix::time::clock_gettime(x)",
+        "std::io::stdout()",
+        "net::UdpSocket::bind(x)",
+        "eprintln!(\"x\")",
+        "dbg!(x)",
+        "since.elapsed()",
     ] {
         assert!(impurity(code).is_some(), "{code}");
     }
@@ -180,6 +290,41 @@ fn the_check_for_statics_sees_what_it_should() {
     ] {
         assert!(!is_changeable_static(code), "{code}");
     }
+}
+
+#[test]
+fn brackets_of_a_use_hide_nothing() {
+    let text = "use std::{\n    fs, mem,\n    net::{IpAddr, UdpSocket},\n    thread::{self, sleep},\n};\n";
+    assert_eq!(impurities(text), [(3, "UdpSocket"), (1, "std::fs"), (1, "UdpSocket"), (1, "std::thread")]);
+    assert_eq!(impurities("pub(crate) use std::{self, mem};\n"), [(1, "use std;")]);
+    assert_eq!(impurities("use std::{mem, net::{IpAddr, Ipv4Addr}};\n"), []);
+}
+
+/// Thinkers often name their tests' module at the top.
+#[test]
+fn what_follows_a_thinkers_tests_is_looked_at_too() {
+    let ledger = read(&root().join("pooler/src/logic/ledger.rs"));
+    let marked = ledger.lines().position(|line| line == "#[cfg(test)]").expect("its tests have a file");
+    assert!(marked < 20, "this is about a module of tests at the top");
+    let lines = without_tests(&ledger).count();
+    assert_eq!(lines, ledger.lines().count() - 2, "the mark and the module's name are left out, no more");
+    for bad in [
+        "fn now() { tokio::runtime::Handle::current(); }",
+        "fn now() { std::time::Instant::now(); }",
+        "fn keep() { std::fs::write(a, b); }",
+        "fn dial() { TcpStream::connect(a); }",
+    ] {
+        assert_eq!(impurities(&format!("{ledger}{bad}\n")).len(), 1, "{bad}");
+    }
+    assert!(without_tests(&format!("{ledger}{}", "\n".repeat(600))).count() > FILE_LINES_MAX);
+}
+
+#[test]
+fn only_the_items_of_the_tests_are_left_out() {
+    let text = "a\n#[cfg(test)]\n#[path = \"x.rs\"]\nmod x;\nb\n    #[cfg(test)]\n    fn c(\n    ) {\n        }\n    }\nd\n\
+                #[cfg(test)] mod y;\n#[cfg(test)]\nmod z {\n    e\n}\nf\n";
+    let left: Vec<(usize, &str)> = without_tests(text).collect();
+    assert_eq!(left, [(0, "a"), (4, "b"), (10, "d"), (16, "f")]);
 }
 
 #[test]
