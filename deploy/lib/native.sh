@@ -35,6 +35,8 @@ native_restart() {
         stack restart "$1"
     else
         [ $# -gt 0 ] || set -- --as-before
+        # What would keep it from coming up again is told while it still runs.
+        stack check "$@" >/dev/null
         stack down
         stack up "$@"
     fi
