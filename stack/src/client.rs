@@ -306,10 +306,12 @@ pub async fn upgrade(site: &Site, environment: Environment<'_>) -> Result<ExitCo
     trial::run(&settings, &site.home.join("deploy"), &site.programs).await?;
     let dirs = Dirs::at(&site.dir);
     let source = release::Source { programs: site.programs.clone(), texts: site.home.join("deploy") };
-    if release::install(&dirs, &source)? == release::Installed::AlreadyCurrent {
-        say!("these programs are in use already");
+    let installed = release::install(&dirs, &source)?;
+    if installed == release::Installed::AlreadyCurrent && ask_status(site).await?.is_none() {
+        say!("these programs are installed already; no stack runs");
         return Ok(ExitCode::SUCCESS);
     }
+    // What is installed need not run: an upgrade may have failed half way.
     command(site, &Request::Roll).await
 }
 

@@ -42,6 +42,8 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 struct Stack {
     origin: Origin,
     plan: Plan,
+    /// Every release that a part may run: one, unless the way from one to another broke off.
+    releases: Vec<PathBuf>,
     nest: Rc<Nest>,
     board: Rc<Board>,
     tasks: Tasks,
@@ -72,6 +74,7 @@ pub async fn run(origin: Origin, outer: &dyn Fn(&str) -> Option<String>) -> Resu
     let nest = Rc::new(Nest { dirs, run_as });
     let mut stack = Stack {
         origin,
+        releases: vec![plan.files.programs.clone()],
         plan,
         nest,
         board,

@@ -300,6 +300,29 @@ fn an_upgrade_replaces_what_changed_and_a_rollback_brings_it_back() {
 }
 
 #[test]
+fn an_upgrade_that_failed_fails_again_and_a_rollback_mends_what_it_left() {
+    let world = World::new(Stores::Elsewhere);
+    world.ok(&["up", "--replicas", "2"]);
+    let before = world.part("web-2")["pid"].clone();
+    let web = world.path("programs/web");
+    let text = std::fs::read_to_string(&web).unwrap();
+    let broken = text.replace("if name == \"web\":\n", "if name == \"web\":\n    sys.exit(1)\n");
+    assert_ne!(broken, text);
+    std::fs::write(&web, broken).unwrap();
+    for time in ["the first time", "the second time"] {
+        let said = world.stack(&["upgrade"]);
+        assert_eq!(said.status, 1, "{time}: {}", said.text);
+        assert!(said.text.contains("web-1 ended before it was healthy"), "{time}: {}", said.text);
+        assert_eq!(world.part("web-1")["state"], "failed", "{time}");
+    }
+    let said = world.ok(&["rollback"]);
+    assert!(said.contains("changed: web") && is_healthy(&world.part("web-1")), "{said}");
+    assert_ne!(world.part("web-2")["pid"], before, "whatever it ran, it runs the release before now");
+    std::fs::write(&web, text).unwrap();
+    assert!(world.ok(&["upgrade"]).contains("in use already"));
+}
+
+#[test]
 fn logs_are_shown_by_part_and_by_the_documents_names() {
     let world = World::new(Stores::Elsewhere);
     world.ok(&["up", "--replicas", "1"]);

@@ -94,11 +94,10 @@ impl Stack {
 
     /// Goes over to the current release: what changed is replaced, replicas one at a time.
     async fn roll(&mut self, command: &Command, outer: &dyn Fn(&str) -> Option<String>) -> Result<()> {
-        let before = self.plan.files.programs.clone();
         self.plan_again(outer).await?;
-        let changed = release::differing(&before, &self.plan.files.programs)?;
+        let changed = self.changed()?;
         if changed.is_empty() {
-            command.reply(Reply::Line { text: "nothing has changed".to_owned() }).await;
+            command.reply(Reply::Line { text: "these programs are in use already".to_owned() }).await;
             return Ok(());
         }
         command.reply(Reply::Line { text: format!("changed: {}", changed.join(", ")) }).await;
@@ -122,7 +121,19 @@ impl Stack {
                 "postgresql.conf has changed: restart postgres to use it (restart postgres)".to_owned();
             command.reply(Reply::Line { text }).await;
         }
+        self.releases = vec![self.plan.files.programs.clone()];
         Ok(())
+    }
+
+    /// The files of the current release that another one, which a part may still run, has otherwise.
+    fn changed(&self) -> Result<Vec<&'static str>> {
+        let mut changed = Vec::new();
+        for release in &self.releases {
+            changed.extend(release::differing(release, &self.plan.files.programs)?);
+        }
+        changed.sort_unstable();
+        changed.dedup();
+        Ok(changed)
     }
 
     /// The next one goes when the balancer sends to the one before again: of few replicas none would be left.
@@ -211,6 +222,10 @@ impl Stack {
         // A new password is the role's password too; new connections use it, open ones live on.
         if plan.secrets != self.plan.secrets && plan.settings.topology.primary == Place::Ours {
             postgres::set_up(&plan, &self.nest).await?;
+        }
+        // Parts that are started from now on run its programs.
+        if !self.releases.contains(&plan.files.programs) {
+            self.releases.push(plan.files.programs.clone());
         }
         self.plan = plan;
         Ok(())
