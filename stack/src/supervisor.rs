@@ -4,6 +4,7 @@ mod commands;
 mod fall;
 mod rise;
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -33,6 +34,8 @@ pub use fall::end_left_over;
 
 /// How often the sizes of logs are looked at.
 const LOG_LOOK: Duration = Duration::from_secs(30);
+/// Commands that wait while another one is carried out.
+const WAITING_MAX: usize = 8;
 /// A start can fail before its caller has connected.
 const FIRST_CONTACT: Duration = Duration::from_millis(200);
 /// Followers of a start that failed get this long to read why.
@@ -146,26 +149,63 @@ impl Stack {
         outer: &dyn Fn(&str) -> Option<String>,
     ) -> Option<Command> {
         let mut look = tokio::time::interval(LOG_LOOK);
+        let mut waiting = VecDeque::new();
         loop {
-            tokio::select! {
-                _ = look.tick() => self.trim_logs(),
-                signal = signals.next() => match signal {
-                    Signal::Terminate | Signal::Interrupt | Signal::Quit => return None,
-                    Signal::Hangup | Signal::Usr1 | Signal::Usr2 | Signal::WindowChange => {}
-                },
-                command = received.recv() => {
-                    let command = command?;
-                    if command.request == Request::Stop {
-                        return Some(command);
-                    }
-                    let reply = match self.carry_out(&command, outer).await {
-                        Ok(()) => Reply::Done,
-                        Err(cause) => Reply::Failed { why: format!("{cause:#}") },
-                    };
-                    command.reply(reply).await;
+            if let Some(command) = waiting.pop_front() {
+                match self.carry_out_unless_told(command, &mut waiting, received, signals, outer).await {
+                    Carried::Out => continue,
+                    Carried::Told(told) => return told,
                 }
             }
+            tokio::select! {
+                _ = look.tick() => self.trim_logs(),
+                told = next_order(received, signals) => match told {
+                    Order::End(told) => return told,
+                    Order::Work(command) => waiting.push_back(command),
+                },
+            }
         }
+    }
+
+    /// Who is told to stop does not finish a command first, which may take minutes: the way down ends what it began.
+    async fn carry_out_unless_told(
+        &mut self,
+        command: Command,
+        waiting: &mut VecDeque<Command>,
+        received: &mut mpsc::Receiver<Command>,
+        signals: &mut Signals,
+        outer: &dyn Fn(&str) -> Option<String>,
+    ) -> Carried {
+        let told = async {
+            loop {
+                match next_order(received, signals).await {
+                    Order::End(told) => return told,
+                    Order::Work(next) if waiting.len() < WAITING_MAX => waiting.push_back(next),
+                    Order::Work(next) => {
+                        let why = format!("{WAITING_MAX} commands wait already: ask again later");
+                        next.reply(Reply::Failed { why }).await;
+                    }
+                }
+            }
+        };
+        let done = tokio::select! {
+            biased;
+            told = told => Err(told),
+            done = self.carry_out(&command, outer) => Ok(done),
+        };
+        match done {
+            Ok(Ok(())) => command.reply(Reply::Done).await,
+            Ok(Err(cause)) => command.reply(Reply::Failed { why: format!("{cause:#}") }).await,
+            Err(told) => {
+                let why = || "the stack was told to stop, this was not finished".to_owned();
+                self.board.say("told to stop in the middle of a command: it is not finished");
+                for broken_off in std::iter::once(&command).chain(&*waiting) {
+                    broken_off.reply(Reply::Failed { why: why() }).await;
+                }
+                return Carried::Told(told);
+            }
+        }
+        Carried::Out
     }
 
     /// A log that has grown too large is copied to `.1` and emptied: the parts append, so they go on at its beginning.
@@ -197,19 +237,41 @@ impl Stack {
     }
 }
 
-async fn told_to_stop(received: &mut mpsc::Receiver<Command>, signals: &mut Signals) -> Option<Command> {
+/// What the supervisor is told from outside.
+enum Order {
+    /// To end, by a command or by a signal.
+    End(Option<Command>),
+    Work(Command),
+}
+
+/// How a command ended.
+enum Carried {
+    Out,
+    /// The stack is to end, by a command or by a signal.
+    Told(Option<Command>),
+}
+
+async fn next_order(received: &mut mpsc::Receiver<Command>, signals: &mut Signals) -> Order {
     loop {
         tokio::select! {
             signal = signals.next() => if matches!(signal, Signal::Terminate | Signal::Interrupt | Signal::Quit) {
-                return None;
+                return Order::End(None);
             },
-            command = received.recv() => match command {
-                Some(command) if command.request == Request::Stop => return Some(command),
-                Some(command) => {
-                    command.reply(Reply::Failed { why: "the stack is still starting".to_owned() }).await;
-                }
-                None => return None,
+            command = received.recv() => return match command {
+                Some(command) if command.request != Request::Stop => Order::Work(command),
+                stop_or_none => Order::End(stop_or_none),
             },
+        }
+    }
+}
+
+async fn told_to_stop(received: &mut mpsc::Receiver<Command>, signals: &mut Signals) -> Option<Command> {
+    loop {
+        match next_order(received, signals).await {
+            Order::End(told) => return told,
+            Order::Work(command) => {
+                command.reply(Reply::Failed { why: "the stack is still starting".to_owned() }).await;
+            }
         }
     }
 }

@@ -323,6 +323,34 @@ fn an_upgrade_that_failed_fails_again_and_a_rollback_mends_what_it_left() {
 }
 
 #[test]
+fn a_stop_does_not_wait_for_a_restart_of_all_replicas() {
+    let world = World::new(Stores::Elsewhere);
+    for stop in ["down", "SIGTERM"] {
+        world.ok(&["up", "--replicas", "4"]);
+        let served = || world.log("web-4").matches("web serves").count();
+        let (before, first) = (served(), world.part("web-1")["pid"].clone());
+        let pids = world.pids();
+        let mut restart = world.command(&["restart", "web"]);
+        let restart = restart.stderr(std::process::Stdio::piped()).spawn().unwrap();
+        world.part_until("web-1", |row| is_healthy(row) && row["pid"] != first);
+        if stop == "down" {
+            world.ok(&["down"]);
+        } else {
+            let supervisor = nix::unistd::Pid::from_raw(i32::try_from(*pids.last().unwrap()).unwrap());
+            nix::sys::signal::kill(supervisor, nix::sys::signal::Signal::SIGTERM).unwrap();
+            wait_until("the supervisor is gone", || !is_alive(supervisor.as_raw().into()));
+        }
+        let restart = restart.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&restart.stderr).into_owned();
+        assert!(!restart.status.success() && said.contains("told to stop"), "{stop}: {said}");
+        assert_eq!(served(), before, "{stop}: the last replica was restarted first");
+        assert!(pids.into_iter().all(|pid| !is_alive(pid)), "{stop}: something is left");
+        let left = world.stack(&["status"]);
+        assert!(left.status == 1 && !left.text.contains("left behind"), "{stop}: {}", left.text);
+    }
+}
+
+#[test]
 fn logs_are_shown_by_part_and_by_the_documents_names() {
     let world = World::new(Stores::Elsewhere);
     world.ok(&["up", "--replicas", "1"]);
