@@ -264,6 +264,21 @@ fn replicas_come_and_go_and_the_balancer_learns_of_it() {
 }
 
 #[test]
+fn after_a_scale_that_failed_the_stack_is_as_it_was() {
+    let world = World::new(Stores::Elsewhere);
+    world.ok(&["up", "--replicas", "2"]);
+    let before = world.pids();
+    let taken = std::net::TcpListener::bind(("127.0.0.1", world.base + 8 + 3)).unwrap();
+    let said = world.stack(&["scale", "4"]);
+    assert_eq!(said.status, 1, "{}", said.text);
+    assert!(said.text.contains("still 2 replicas: web-4 ended before it was healthy"), "{}", said.text);
+    assert_eq!(world.pids(), before);
+    assert_eq!(world.stack(&["status"]).status, 0, "all that is there is healthy");
+    drop(taken);
+    world.ok(&["scale", "4"]);
+}
+
+#[test]
 fn a_restart_takes_the_settings_of_now_and_the_documents_names() {
     let world = World::new(Stores::Elsewhere);
     world.ok(&["up", "--replicas", "1"]);

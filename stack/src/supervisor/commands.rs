@@ -52,8 +52,14 @@ impl Stack {
             (now + 1..=replicas).map(|number| self.keep(self.plan.replica(number))).collect();
         let first_fresh = self.replicas.len();
         self.replicas.extend(fresh);
-        for keeper in &self.replicas[first_fresh..] {
-            keeper.healthy(deadline).await?;
+        for index in first_fresh..self.replicas.len() {
+            let keeper = &self.replicas[index];
+            if let Err(cause) = keeper.healthy(deadline).await {
+                // No traffic goes to those that came: they go again, and the stack is as it was.
+                let cause = cause.context(format!("still {now} replicas"));
+                self.end_surplus(first_fresh, command).await;
+                return Err(cause);
+            }
             command.reply(Reply::Line { text: format!("{} is healthy", keeper.name()) }).await;
         }
         conf::write_balancer(&self.plan, &self.nest, replicas)?;
@@ -61,19 +67,24 @@ impl Stack {
             balancer.hang_up().await;
         }
         let kept = usize::try_from(replicas).unwrap_or(usize::MAX).min(self.replicas.len());
-        let surplus = self.replicas.split_off(kept);
-        if !surplus.is_empty() {
+        if kept < self.replicas.len() {
             tokio::time::sleep(RELOAD_TIME).await;
-            super::fall::stop_all(&surplus).await;
-            for keeper in &surplus {
-                self.board.remove(keeper.name());
-                command.reply(Reply::Line { text: format!("{} has ended", keeper.name()) }).await;
-            }
+            self.end_surplus(kept, command).await;
         }
         self.board.say(&format!("{replicas} replicas"));
         // A restart keeps to it.
         let before = last_start::read(self.nest.dirs.root())?;
         last_start::write(&self.nest.dirs, Overrides { replicas: Some(replicas), ..before })
+    }
+
+    /// Ends the replicas that the balancer does not send to, all but the first `kept`.
+    async fn end_surplus(&mut self, kept: usize, command: &Command) {
+        let surplus = self.replicas.split_off(kept);
+        super::fall::stop_all(&surplus).await;
+        for keeper in &surplus {
+            self.board.remove(keeper.name());
+            command.reply(Reply::Line { text: format!("{} has ended", keeper.name()) }).await;
+        }
     }
 
     /// One part, or all replicas one after the other (`web`), with `config.env` read again.
