@@ -58,7 +58,10 @@ native_backup() {
     local file=${1:-$HOME_DIR/results/backup-$(date -u +%Y%m%dT%H%M%SZ).dump}
     mkdir -p "$(dirname -- "$file")"
     # Straight to Postgres: a dump is one long transaction with settings of its own.
-    (umask 077 && stack exec postgres pg_dump --format=custom --no-owner --file="$file.part")
+    if ! (umask 077 && stack exec postgres pg_dump --format=custom --no-owner --file="$file.part"); then
+        rm -f -- "$file.part"
+        fail "nothing is saved"
+    fi
     mv -- "$file.part" "$file"
     say "saved: $file ($(du -h -- "$file" | cut -f1))"
 }

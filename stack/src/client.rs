@@ -2,7 +2,6 @@
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
-use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
@@ -12,13 +11,12 @@ use anyhow::{Context as _, Result, bail, ensure};
 use crate::control::{Caller, Reply, Request};
 use crate::dirs::Dirs;
 use crate::identity::RunAs;
-use crate::logic::plan::Plan;
 use crate::logic::report::Report;
 use crate::origin::{Checked, Environment, Ports};
 use crate::record::Process;
 use crate::settings::{Overrides, Settings};
 use crate::spawn::log_tail;
-use crate::supervisor::{end_left_over, plan_of, todays_name};
+use crate::supervisor::end_left_over;
 use crate::{Site, last_start, record, release, trial};
 
 /// Prints a line. Who read our words may have left (`stack up | head -1`): the work goes on.
@@ -158,6 +156,8 @@ async fn print_replies(caller: &mut Caller) -> Result<Ending> {
         match caller.next().await? {
             Some(Reply::Line { text }) => say!("{text}"),
             Some(Reply::Status { report }) => say!("{}", report.table()),
+            // Nobody asks for it here.
+            Some(Reply::Around { .. }) => {}
             Some(Reply::Done) => return Ok(Ending::Done),
             Some(Reply::Failed { why }) => bail!("{why}"),
             None => return Ok(Ending::HungUp),
@@ -327,50 +327,4 @@ pub async fn roll_back(site: &Site) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     command(site, &Request::Roll).await
-}
-
-/// `stack exec`: replaces this process by the command.
-///
-/// # Errors
-/// The stack was never started here, the part is not known, or the command cannot be started.
-pub fn exec(
-    site: &Site,
-    service: &str,
-    command: &[String],
-    environment: Environment<'_>,
-) -> Result<ExitCode> {
-    let origin = site.origin(Overrides::default());
-    let (plan, nest) = plan_of(&origin, environment)?;
-    let (program, args) = command.split_first().context("no command")?;
-    let mut run = Command::new(program);
-    run.args(args).env("PGPASSFILE", nest.dirs.pgpass());
-    let programs = [plan.files.programs.clone(), site.programs.clone(), plan.files.postgres_bin.clone()];
-    let path = programs.into_iter().chain(std::env::split_paths(&site.search_path));
-    run.env("PATH", std::env::join_paths(path)?);
-    run.envs(exec_env(&plan, todays_name(service))?);
-    Err(run.exec()).with_context(|| format!("starting {program}"))
-}
-
-fn exec_env(plan: &Plan, service: &str) -> Result<Vec<(String, String)>> {
-    let settings = &plan.settings;
-    let (primary, pooler) = (plan.primary(), plan.database());
-    let (place, database, user) = match service {
-        "pooler" => (pooler, "pgbouncer", "pgbouncer_admin"),
-        _ => (primary, settings.database.name.as_str(), settings.database.user.as_str()),
-    };
-    let pairs = [
-        ("PGHOST", place.host.as_str()),
-        ("PGPORT", &place.port.to_string()),
-        ("PGDATABASE", database),
-        ("PGUSER", user),
-    ];
-    let mut env: Vec<(String, String)> =
-        pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
-    match service.strip_prefix("web-").map(str::parse) {
-        Some(Ok(number)) => env.extend(plan.replica(number).env),
-        Some(Err(_)) => bail!("replicas are named web-1, web-2 and so on"),
-        None if ["pooler", "postgres", "standby", "redis", "balancer"].contains(&service) => {}
-        None => bail!("no part is named {service}: balancer, web-N, pooler, postgres, standby, redis"),
-    }
-    Ok(env)
 }

@@ -16,11 +16,15 @@ use tracing::warn;
 
 use crate::board::{Board, Stage};
 use crate::dirs::Dirs;
+use crate::exec::Around;
 use crate::logic::report::Report;
 use crate::record::Process;
 
 /// A request is one short line.
 const REQUEST_BYTES_MAX: u64 = 4096;
+
+/// How the answer to a request begins that this build does not know.
+pub const NOT_UNDERSTOOD: &str = "the request is not understood";
 
 /// What may be asked of a running stack.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +42,10 @@ pub enum Request {
     },
     /// Go over to the release that is current now.
     Roll,
+    /// The surroundings of a part, for `exec`.
+    Around {
+        service: String,
+    },
 }
 
 /// One line of an answer.
@@ -46,6 +54,7 @@ pub enum Request {
 pub enum Reply {
     Line { text: String },
     Status { report: Box<Report> },
+    Around { around: Box<Around> },
     Done,
     Failed { why: String },
 }
@@ -88,9 +97,12 @@ pub struct Control {
     pub commands: mpsc::Sender<Command>,
 }
 
-/// Makes the answer of `status`.
+/// Makes the answers that change nothing.
 pub trait ReportSource: std::fmt::Debug {
     fn report(&self) -> Report;
+    /// # Errors
+    /// The stack has no such part.
+    fn around(&self, service: &str) -> Result<Around>;
 }
 
 /// Opens the socket, for the starter alone.
@@ -136,16 +148,19 @@ async fn answer(stream: UnixStream, control: &Control) -> Result<()> {
     let request: Request = match serde_json::from_str(&line) {
         Ok(request) => request,
         Err(cause) => {
-            return send(
-                &mut write,
-                &Reply::Failed { why: format!("the request is not understood: {cause}") },
-            )
-            .await;
+            return send(&mut write, &Reply::Failed { why: format!("{NOT_UNDERSTOOD}: {cause}") }).await;
         }
     };
     match request {
         Request::Status => {
             send(&mut write, &Reply::Status { report: Box::new(control.report.report()) }).await
+        }
+        Request::Around { service } => {
+            let reply = match control.report.around(&service) {
+                Ok(around) => Reply::Around { around: Box::new(around) },
+                Err(cause) => Reply::Failed { why: format!("{cause:#}") },
+            };
+            send(&mut write, &reply).await
         }
         Request::Follow => follow(&mut write, &control.board).await,
         request => {

@@ -6,6 +6,7 @@ pub mod client;
 pub mod conf;
 pub mod control;
 pub mod dirs;
+pub mod exec;
 pub mod follow;
 pub mod identity;
 pub mod keeper;
@@ -126,7 +127,7 @@ pub async fn run(cli: Cli, around: Surroundings<'_>) -> Result<ExitCode> {
         Verb::Restart { service } => client::command(&site, &control::Request::Restart { service }).await,
         Verb::Upgrade => client::upgrade(&site, environment).await,
         Verb::Rollback => client::roll_back(&site).await,
-        Verb::Exec { service, command } => client::exec(&site, &service, &command, environment),
+        Verb::Exec { service, command } => exec::run(&site, &service, &command, environment).await,
         Verb::Probe { port, path } => {
             let asked = probe::ask(&logic::plan::Probe::Http { port, path: path.into() }).await;
             asked.map(|()| ExitCode::SUCCESS).map_err(anyhow::Error::msg)

@@ -1,6 +1,7 @@
 //! Where settings come from: `config.env`, the environment, the command line. What is wrong with them is told at once,
 //! the web service's part of it too: that knows its own settings, and is asked by its `check` verb.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -157,6 +158,15 @@ fn unknown_names(file: &EnvFile) -> Vec<String> {
         None => format!("{place}: no part knows {name}"),
     };
     unknown.map(say).collect()
+}
+
+/// The settings that the environment gives, by name.
+pub fn given(outer: Environment<'_>) -> BTreeMap<String, String> {
+    let names = known_names().flat_map(|name| [name.to_owned(), format!("{name}_FILE")]);
+    names
+        .filter_map(|name| Some((outer(&name).filter(|text| !text.is_empty())?, name)))
+        .map(|(text, name)| (name, text))
+        .collect()
 }
 
 fn known_names() -> impl Iterator<Item = &'static str> {

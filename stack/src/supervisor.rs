@@ -4,7 +4,7 @@ mod commands;
 mod fall;
 mod rise;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -13,17 +13,18 @@ use anyhow::{Context as _, Result, bail};
 use chassis::signals::{Signal, Signals};
 use chassis::tasks::Tasks;
 use nix::fcntl::{Flock, FlockArg};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::board::{Board, Stage};
 use crate::control::{self, Command, Control, Reply, ReportSource, Request};
 use crate::dirs::Dirs;
+use crate::exec::{self, Around};
 use crate::identity::RunAs;
 use crate::keeper::Keeper;
 use crate::logic::addresses::{Place, Route};
 use crate::logic::plan::{Files, Plan};
 use crate::logic::report::{DatabasePlace, Places, PoolerPlace, Replica, Report, Supervisor as Me};
-use crate::origin::Origin;
+use crate::origin::{Origin, given};
 use crate::release;
 use crate::settings::Settings;
 use crate::spawn::Nest;
@@ -45,6 +46,8 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 struct Stack {
     origin: Origin,
     plan: Plan,
+    /// The same, for who asks while a command is carried out.
+    shown: watch::Sender<Plan>,
     /// Every release that a part may run: one, unless the way from one to another broke off.
     releases: Vec<PathBuf>,
     nest: Rc<Nest>,
@@ -71,7 +74,15 @@ pub async fn run(origin: Origin, outer: &dyn Fn(&str) -> Option<String>) -> Resu
     let (commands, mut received) = mpsc::channel(8);
     let mut signals = Signals::new()?;
     let plan = make_plan(&origin, settings, &dirs, &run_as)?;
-    let source = StatusOf { board: Rc::clone(&board), places: places(&plan, &dirs), dirs: dirs.clone() };
+    let shown = watch::Sender::new(plan.clone());
+    let source = StatusOf {
+        board: Rc::clone(&board),
+        places: places(&plan, &dirs),
+        dirs: dirs.clone(),
+        plan: shown.subscribe(),
+        search_path: origin.search_path.clone(),
+        given: given(outer),
+    };
     let control = Control { board: Rc::clone(&board), report: Box::new(source), commands };
     tasks.spawn_local("control", control::serve(listener, Rc::new(control), tasks.clone()));
     let nest = Rc::new(Nest { dirs, run_as });
@@ -79,6 +90,7 @@ pub async fn run(origin: Origin, outer: &dyn Fn(&str) -> Option<String>) -> Resu
         origin,
         releases: vec![plan.files.programs.clone()],
         plan,
+        shown,
         nest,
         board,
         tasks,
@@ -348,6 +360,10 @@ struct StatusOf {
     board: Rc<Board>,
     places: Places,
     dirs: Dirs,
+    plan: watch::Receiver<Plan>,
+    search_path: String,
+    /// What the starter's environment says of settings.
+    given: BTreeMap<String, String>,
 }
 
 impl ReportSource for StatusOf {
@@ -370,5 +386,15 @@ impl ReportSource for StatusOf {
             replicas: replicas.collect(),
             services,
         }
+    }
+
+    fn around(&self, service: &str) -> Result<Around> {
+        let plan = self.plan.borrow();
+        let kept = self.board.rows().iter().filter(|row| row.name.starts_with("web-")).count();
+        let replicas = match self.board.stage() {
+            Stage::Rising => plan.settings.replicas,
+            _ => u32::try_from(kept).unwrap_or(u32::MAX),
+        };
+        exec::around(&plan, &self.dirs, service, replicas, &self.search_path, &self.given)
     }
 }

@@ -1,8 +1,10 @@
 //! What `deploy-loadbalanced.sh` makes of its verbs for a native stack, with the real `stack` and stand-ins for the services.
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
+#[allow(dead_code, reason = "lifecycle.rs uses the rest")]
 mod world;
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -52,4 +54,82 @@ fn a_restart_with_a_bad_setting_leaves_the_stack_up() {
     let said = native(&world, &["native_restart"]);
     assert!(said.status == 0 && said.text.contains("all 4 parts are healthy"), "{}", said.text);
     assert_ne!(world.pids(), before);
+}
+
+/// A stand-in for a program of the machine.
+fn install(world: &World, name: &str, script: &str) {
+    let path = world.path("programs").join(name);
+    std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn a_command_runs_in_the_surroundings_of_the_stack_that_runs() {
+    let world = World::new(Stores::Elsewhere);
+    install(&world, "redis-cli", "echo $REDISCLI_AUTH \"$@\"");
+    let (port, own) = (world.base + 7, "ACTUAL_DB_HOST=db.invalid\nREDIS_HOST=cache.invalid\n");
+    world.configure(&format!("{own}DB_PASSWORD=operators-own\nREDIS_PASSWORD=theirs\n"));
+    let mut up = world.command(&["up", "--replicas", "2"]);
+    assert!(up.env("DB_PORT", port.to_string()).env("LOG_LEVEL", "debug").output().unwrap().status.success());
+    let echo = |part: &str, names: &str| world.stack(&["exec", part, "sh", "-c", &format!("echo {names}")]);
+    assert_eq!(echo("pooler", "$PGPORT $PGUSER").text, format!("{port} pgbouncer_admin\n"));
+    let web = echo("web-2", "$DB_PORT $DATABASE_POOLER $CONTAINER_NAME $LOG_LEVEL");
+    assert_eq!(web.text, format!("{port} on web-2 debug\n"));
+    assert_eq!(echo("postgres", "$PGHOST $PGPORT").text, "db.invalid 5432\n");
+    let redis = world.ok(&["exec", "redis", "redis-cli", "FLUSHALL"]);
+    assert_eq!(redis, "theirs -h cache.invalid -p 6379 FLUSHALL\n");
+    for (part, told) in [
+        ("web-3", "no part of this stack is named web-3: it has 2 replicas"),
+        ("standby", "no part of this stack is named standby"),
+        ("nobody", "no part is named nobody"),
+    ] {
+        let refused = echo(part, "");
+        assert!(refused.status == 1 && refused.text.contains(told), "{}", refused.text);
+    }
+}
+
+#[test]
+fn without_a_pooler_no_command_is_sent_to_one() {
+    let world = World::new(Stores::Elsewhere);
+    world.ok(&["up", "--replicas", "1", "--direct"]);
+    let echo =
+        |part: &str| world.stack(&["exec", part, "sh", "-c", "echo $DB_HOST $DB_PORT $DATABASE_POOLER"]);
+    for time in ["while it runs", "when it has stopped"] {
+        assert_eq!(echo("web-1").text, "db.invalid 5432 off\n", "{time}");
+        let refused = echo("pooler");
+        assert!(refused.status == 1 && refused.text.contains("without one (--direct)"), "{}", refused.text);
+        world.ok(&["down"]);
+    }
+}
+
+#[test]
+fn redis_cli_asks_for_a_place_that_only_the_operator_knows() {
+    let world = World::new(Stores::Elsewhere);
+    install(&world, "redis-cli", "echo \"$@\"");
+    world.configure(
+        "ACTUAL_DB_HOST=db.invalid\nREDIS_URL=rediss://u:hunter2@c:7/0\nDB_PASSWORD=operators-own\n",
+    );
+    world.ok(&["up", "--replicas", "1"]);
+    let refused = world.stack(&["exec", "redis", "redis-cli", "FLUSHALL"]);
+    assert!(refused.status == 1 && refused.text.contains("named by REDIS_URL"), "{}", refused.text);
+    assert_eq!(world.ok(&["exec", "redis", "redis-cli", "-h", "c", "PING"]), "-h c PING\n");
+}
+
+#[test]
+fn a_backup_that_failed_leaves_no_file() {
+    let world = built();
+    world.ok(&["up", "--replicas", "1"]);
+    install(
+        &world,
+        "pg_dump",
+        "for arg; do case $arg in --file=*) : >\"${arg#--file=}\";; esac; done; exit 3",
+    );
+    let file = world.path("backups/one.dump");
+    let said = native(&world, &["native_backup", file.to_str().unwrap()]);
+    assert!(said.status == 1 && said.text.contains("nothing is saved"), "{} {}", said.status, said.text);
+    let left: Vec<_> = std::fs::read_dir(world.path("backups")).unwrap().flatten().collect();
+    assert!(left.is_empty(), "{left:?}");
+    install(&world, "pg_dump", "for arg; do case $arg in --file=*) echo x >\"${arg#--file=}\";; esac; done");
+    assert_eq!(native(&world, &["native_backup", file.to_str().unwrap()]).status, 0);
+    assert_eq!(std::fs::read_to_string(file).unwrap(), "x\n");
 }

@@ -32,6 +32,10 @@ fn a_private_stack_comes_up_with_a_standby_and_leaves_nothing_behind() {
     let kept = world.ok(&["exec", "postgres", "psql", "-XAt", "-c", kept]);
     assert_eq!(kept, "0\n", "who may read statistics does not read passwords in them");
 
+    assert_eq!(world.ok(&["exec", "redis", "redis-cli", "PING"]), "PONG\n", "the stack's own, logged in");
+    let in_recovery = "SELECT pg_is_in_recovery()";
+    assert_eq!(world.ok(&["exec", "standby", "psql", "-XAt", "-c", in_recovery]), "t\n");
+
     let pids = world.pids();
     assert_eq!(pids.len(), 8);
     world.ok(&["down"]);

@@ -37,7 +37,9 @@ impl Stack {
             Request::Scale { replicas } => self.scale(*replicas, command).await,
             Request::Restart { service } => self.restart(todays_name(service), command, outer).await,
             Request::Roll => self.roll(command, outer).await,
-            Request::Status | Request::Follow | Request::Stop => bail!("the request came the wrong way"),
+            Request::Status | Request::Follow | Request::Around { .. } | Request::Stop => {
+                bail!("the request came the wrong way")
+            }
         }
     }
 
@@ -238,6 +240,7 @@ impl Stack {
         if !self.releases.contains(&plan.files.programs) {
             self.releases.push(plan.files.programs.clone());
         }
+        self.shown.send_replace(plan.clone());
         self.plan = plan;
         Ok(())
     }
