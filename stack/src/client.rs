@@ -26,6 +26,9 @@ macro_rules! say {
     };
 }
 
+/// What `web seed` gives the users that it makes.
+pub const DEMO_PASSWORD: &str = "arena-demo";
+
 /// How often a supervisor that has just been started is looked for.
 const LOOK: Duration = Duration::from_millis(20);
 /// For leftovers of a supervisor that was killed: the settings' value is not needed for those.
@@ -185,6 +188,11 @@ fn print_places(report: &Report) {
             pooler.port,
             places.database.user,
             places.pgpass_file
+        );
+    }
+    if places.demo_users {
+        say!(
+            "demo users    alice, bob, carol, dave; password {DEMO_PASSWORD}   (none with STACK_DEMO_USERS=off)"
         );
     }
     say!("logs          {}/logs", report.stack.dir);

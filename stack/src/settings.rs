@@ -26,6 +26,8 @@ pub struct Settings {
     pub log_bytes_max: u64,
     pub user: Option<String>,
     pub postgres_bin: Option<PathBuf>,
+    /// Users with a password that everybody knows are made at the start.
+    pub demo_users: bool,
     pub database: Database,
     pub pooler: Pooler,
     pub topology: Topology,
@@ -142,6 +144,11 @@ impl Settings {
             log_bytes_max: values.count("STACK_LOG_MEGABYTES") * 1024 * 1024,
             user: values.opt("STACK_USER").map(str::to_owned),
             postgres_bin: values.opt("STACK_POSTGRES_BIN").map(PathBuf::from),
+            demo_users: match values.text("STACK_DEMO_USERS") {
+                "on" => true,
+                "off" => false,
+                _ => topology.primary == Place::Ours && !database.direct_url_given,
+            },
             database,
             pooler: pooler(&values),
             topology,

@@ -352,6 +352,7 @@ fn places(plan: &Plan, dirs: &Dirs) -> Places {
         },
         pgpass_file: dirs.pgpass().to_string_lossy().into_owned(),
         docker: false,
+        demo_users: plan.settings.demo_users,
     }
 }
 

@@ -133,3 +133,42 @@ fn a_backup_that_failed_leaves_no_file() {
     assert_eq!(native(&world, &["native_backup", file.to_str().unwrap()]).status, 0);
     assert_eq!(std::fs::read_to_string(file).unwrap(), "x\n");
 }
+
+#[test]
+fn demo_users_are_made_in_the_stacks_own_database_or_where_they_are_asked_for() {
+    let world = World::new(Stores::Elsewhere);
+    let own = "ACTUAL_DB_HOST=db.invalid\nREDIS_HOST=cache.invalid\nDB_PASSWORD=operators-own\n";
+    let said = world.ok(&["up", "--replicas", "1"]);
+    assert!(!said.contains("demo users") && !world.stack_path("logs/seed.log").exists(), "{said}");
+    world.ok(&["down"]);
+    world.configure(&format!("{own}STACK_DEMO_USERS=on\n"));
+    let said = world.ok(&["up", "--replicas", "1"]);
+    assert!(said.contains("password arena-demo") && world.stack_path("logs/seed.log").exists(), "{said}");
+}
+
+/// The words of the compose file's service `migrate`, carried out with a stand-in for `web`.
+#[test]
+fn under_compose_demo_users_are_made_in_the_stacks_own_database_too() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let compose = std::fs::read_to_string(root.join("docker-compose.loadbalanced.yml")).unwrap();
+    let (_, service) = compose.split_once("\n  migrate:\n").unwrap();
+    let (_, script) = service.split_once("      - |\n").unwrap();
+    let lines = script.lines().take_while(|line| line.starts_with("        "));
+    let script = lines.collect::<Vec<_>>().join("\n").replace("$$", "$");
+    let ran = |wish: &str, host: &str, url: &str, direct: &str| {
+        let mut sh = Command::new("sh");
+        sh.args(["-euc", &format!("web() {{ echo \"$1\"; }}\n{script}")]).env_clear();
+        sh.env("STACK_DEMO_USERS", wish).env("DB_HOST", host).env("DATABASE_URL", url);
+        let output = sh.env("DATABASE_URL_DIRECT", direct).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap() == "migrate\nseed\n"
+    };
+    let (ours, theirs) = ("postgresql://u:p@pgbouncer:6432/d", "postgresql://u:p@db.example/d");
+    assert!(ran("auto", "postgres", "", "") && ran("auto", "postgres", ours, ""));
+    assert!(
+        ran("on", "db.example", "", "") && ran("auto", "postgres", theirs, "postgresql://u:p@postgres/d")
+    );
+    assert!(!ran("auto", "db.example", "", "") && !ran("auto", "db.example", ours, ""));
+    assert!(!ran("auto", "postgres", theirs, "") && !ran("auto", "postgres", ours, theirs));
+    assert!(!ran("off", "postgres", "", ""));
+}

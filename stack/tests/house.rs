@@ -417,6 +417,15 @@ fn the_map_in_the_readme_is_the_tree_on_disk() {
 }
 
 #[test]
+fn who_starts_the_stack_is_told_the_password_that_the_seed_gives() {
+    let line = format!("DEMO_PASSWORD: &str = {:?};", stack::client::DEMO_PASSWORD);
+    assert!(read(&root().join("web/src/seed.rs")).contains(&line), "web/src/seed.rs has no {line}");
+    for page in ["README.md", "config.env.example"] {
+        assert!(read(&root().join(page)).contains(stack::client::DEMO_PASSWORD), "{page} does not tell it");
+    }
+}
+
+#[test]
 fn the_example_of_settings_names_what_exists_and_nothing_else() {
     let tables: String = rust_files()
         .into_iter()

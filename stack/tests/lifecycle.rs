@@ -15,6 +15,7 @@ fn a_private_stack_comes_up_with_a_standby_and_leaves_nothing_behind() {
     let world = World::new(Stores::Private);
     let said = world.ok(&["up", "--replicas", "2", "--read-replica"]);
     assert!(said.contains("web-2      healthy") && said.contains("all 7 parts are healthy"), "{said}");
+    assert!(said.contains("demo users    alice, bob, carol, dave; password arena-demo"), "{said}");
     let again = world.ok(&["up"]);
     assert!(again.starts_with("the stack runs already"), "{again}");
     world.ok(&["up", "--replicas", "2", "--read-replica"]);

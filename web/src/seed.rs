@@ -1,4 +1,5 @@
-//! Demo users and the public session `test-session` of the documents. Running it again changes nothing.
+//! Demo users and the public session `test-session` of the documents. Running it again changes nothing. Everybody knows
+//! the users' password: whoever is to be an admin is not among them.
 
 use anyhow::Context as _;
 use prometheus_client::metrics::histogram::Histogram;
@@ -23,22 +24,28 @@ pub const DEMO_SESSION: &str = "test-session";
 pub async fn seed(settings: &Settings) -> anyhow::Result<()> {
     let db = Db::open(&settings.database.direct, &settings.database, "arena seed", Histogram::new([1.0]));
     let store = Store::new(db.clone());
-    let made = fill(&store).await.context("seeding failed; was `web migrate` run?");
+    let made = fill(&store, &settings.auth.admins).await.context("seeding failed; was `web migrate` run?");
     db.close().await;
     made
 }
 
-async fn fill(store: &Store) -> Result<(), Error> {
-    let password_hash = Passwords::new().hash(DEMO_PASSWORD.to_owned()).await?;
+async fn fill(store: &Store, admins: &[String]) -> Result<(), Error> {
+    let passwords = Passwords::new();
+    let password_hash = passwords.hash(DEMO_PASSWORD.to_owned()).await?;
     let mut users = Vec::with_capacity(DEMO_USERS.len());
     for (username, display_name) in DEMO_USERS {
-        users.push(user(store, username, display_name, &password_hash).await?);
+        if admins.iter().any(|admin| admin == username) {
+            tell_of_admin(store, &passwords, username).await?;
+        } else {
+            users.push(user(store, username, display_name, &password_hash).await?);
+        }
     }
+    let Some(owner) = users.first() else { return Ok(()) };
     let session = match store.sessions().find(DEMO_SESSION).await? {
         Some(session) => session,
         None => {
             let new = NewSession {
-                owner: users[0].id,
+                owner: owner.id,
                 title: "Test session",
                 visibility: Visibility::Public,
                 slug: Some(DEMO_SESSION),
@@ -48,6 +55,20 @@ async fn fill(store: &Store) -> Result<(), Error> {
     };
     for user in &users {
         store.sessions().add_member(session.id, user.id).await?;
+    }
+    Ok(())
+}
+
+/// ADMIN_USERNAMES may have come after the account: then its password has to be another one.
+async fn tell_of_admin(store: &Store, passwords: &Passwords, username: &str) -> Result<(), Error> {
+    let hash = store.users().credentials(username).await?.map(|known| known.password_hash);
+    if passwords.matches(DEMO_PASSWORD.to_owned(), hash).await? {
+        tracing::warn!(
+            username,
+            "{username} is in ADMIN_USERNAMES and has the demo users' password, which everybody knows: change it"
+        );
+    } else {
+        tracing::warn!(username, "{username} is in ADMIN_USERNAMES: no demo user of this name is made");
     }
     Ok(())
 }

@@ -245,6 +245,20 @@ async fn without_redis_chat_is_stored_and_read() {
 }
 
 #[tokio::test]
+async fn no_demo_user_is_made_who_would_be_an_admin() {
+    let world = World::start().await;
+    let admins = [("ADMIN_USERNAMES", "Alice,root")];
+    web::seed::seed(&world.settings("seed", &admins)).await.unwrap();
+    let replica = world.replica_with("web-1", &admins).await;
+    let login = |name: &str| json!({"username": name, "password": web::seed::DEMO_PASSWORD});
+    assert_eq!(replica.client().post("/api/auth/login", &login("alice")).await.status, 401);
+    let bob = world::User::of(&replica.client().post("/api/auth/login", &login("bob")).await.json);
+    let answer = replica.client_of(&bob).get("/api/sessions/test-session").await;
+    assert_eq!(answer.at("/owner_id"), bob.id.as_str(), "the session is there all the same");
+    replica.stop().await;
+}
+
+#[tokio::test]
 async fn the_seed_makes_the_documents_session_and_can_run_twice() {
     let world = World::start().await;
     let settings = world.settings("seed", &[]);

@@ -93,6 +93,9 @@ pub struct Places {
     /// A libpq password file; the passwords themselves are never reported.
     pub pgpass_file: String,
     pub docker: bool,
+    /// Users were made whose password everybody knows.
+    #[serde(default)]
+    pub demo_users: bool,
 }
 
 /// The whole answer of `status`.
@@ -179,6 +182,7 @@ mod tests {
                 },
                 pgpass_file: "/srv/stack/secrets/pgpass".to_owned(),
                 docker: false,
+                demo_users: false,
             },
             replicas: Vec::new(),
             services: vec![row("web-1", State::Healthy, Some(42)), row("web-2", State::Restarting, None)],

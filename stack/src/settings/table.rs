@@ -58,6 +58,12 @@ pub static SETTINGS: &[Setting] = &[
         "",
         "folder of Postgres' programs; empty: PATH, then Debian's newest",
     ),
+    fixed(
+        "STACK_DEMO_USERS",
+        Kind::Choice(&["auto", "on", "off"]),
+        "auto",
+        "demo users alice, bob, carol and dave, whose password everybody knows (arena-demo), and the session test-session are made at each start; auto: in the stack's own database, not in yours",
+    ),
     // The database, as the pooler and the replicas find it
     fixed(
         "DB_HOST",

@@ -65,12 +65,13 @@ impl Stack {
         Ok(())
     }
 
-    /// Brings the database to the release's shape, and the demo users and the public session into it.
+    /// Brings the database to the release's shape, and where they are wanted the demo users and their session into it.
     pub(super) async fn migrate(&self) -> Result<()> {
         let web = self.plan.files.programs.join("web");
         let env = self.plan.web_env();
-        for verb in ["migrate", "seed"] {
-            self.nest.run_once(verb, &web, &[verb], &env).await?;
+        let wanted = if self.plan.settings.demo_users { &["migrate", "seed"][..] } else { &["migrate"] };
+        for verb in wanted {
+            self.nest.run_once(verb, &web, &[*verb], &env).await?;
             self.board.say(&format!("{verb:<10} done"));
         }
         Ok(())
