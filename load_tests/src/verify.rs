@@ -81,20 +81,21 @@ pub async fn run(
     stop: &CancellationToken,
 ) -> anyhow::Result<ExitCode> {
     let site = Site::find(&args.place, lookup).await?;
-    let mut failed = 0;
+    let (mut passed, mut failed, mut skipped) = (0, 0, 0);
     for check in Check::value_variants() {
         let verdict = judge(*check, &site, args, stop).await;
-        let (word, told) = match &verdict {
-            Verdict::Pass(figure) => ("PASS", figure.as_str()),
-            Verdict::Fail(reason) => ("FAIL", reason.as_str()),
-            Verdict::LeftOut(reason) => ("SKIP", *reason),
+        let (word, told, count) = match &verdict {
+            Verdict::Pass(figure) => ("PASS", figure.as_str(), &mut passed),
+            Verdict::Fail(reason) => ("FAIL", reason.as_str(), &mut failed),
+            Verdict::LeftOut(reason) => ("SKIP", *reason, &mut skipped),
         };
+        *count += 1;
         println!("{word}  {:<10}  {told}", check.word());
-        failed += usize::from(matches!(verdict, Verdict::Fail(_)));
         if stop.is_cancelled() {
             anyhow::bail!("interrupted");
         }
     }
+    println!("{passed} passed, {failed} failed, {skipped} skipped");
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -111,6 +112,9 @@ async fn judge(check: Check, site: &Site, args: &VerifyArgs, stop: &Cancellation
     if check == Check::Console && site.route == Route::Direct {
         return Verdict::LeftOut("the stack runs without a pooler (--direct)");
     }
+    if let Some(reason) = unfit(check, site.replicas.len()) {
+        return Verdict::LeftOut(reason);
+    }
     if check == Check::Contract && site.admin_token.is_none() {
         return Verdict::LeftOut("needs an admin's token in ADMIN_TOKEN");
     }
@@ -119,5 +123,29 @@ async fn judge(check: Check, site: &Site, args: &VerifyArgs, stop: &Cancellation
         Ok(Ok(figure)) => Verdict::Pass(figure),
         Ok(Err(error)) => Verdict::Fail(format!("{error:#}")),
         Err(_) => Verdict::Fail(format!("not done within {} s", limit.as_secs())),
+    }
+}
+
+/// What cannot be asked of a stack of so many replicas, as far as they are known.
+fn unfit(check: Check, replicas: usize) -> Option<&'static str> {
+    match check {
+        Check::Rooms if replicas == 1 => Some("one replica: no message goes from one to another"),
+        Check::Kill if replicas == 1 => Some("one replica: when it is killed no other can answer"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_takes_two_replicas_is_left_out_with_one_and_fails_where_none_is_named() {
+        for check in [Check::Rooms, Check::Kill] {
+            assert!(unfit(check, 1).is_some_and(|reason| reason.starts_with("one replica")), "{check:?}");
+            assert!(unfit(check, 0).is_none() && unfit(check, 2).is_none(), "{check:?}");
+        }
+        let others = Check::value_variants().iter().filter(|check| unfit(**check, 1).is_none());
+        assert_eq!(others.count(), Check::value_variants().len() - 2);
     }
 }

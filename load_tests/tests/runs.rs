@@ -126,8 +126,12 @@ fn an_answer_stored_otherwise_than_streamed_is_found() {
 }
 
 fn verify(flaw: Flaw, check: &str) -> ExitCode {
+    verify_of(4, flaw, check)
+}
+
+fn verify_of(replicas: u64, flaw: Flaw, check: &str) -> ExitCode {
     in_local_set(async {
-        let model = Model::start(flaw, 4).await;
+        let model = Model::start(flaw, replicas).await;
         let mut args = vec!["load_tests".to_owned(), "verify".to_owned(), format!("--only={check}")];
         args.extend([
             "--users=20".to_owned(),
@@ -143,6 +147,11 @@ fn verify(flaw: Flaw, check: &str) -> ExitCode {
         );
         load_tests::run(Cli::parse_from(args), &|_| None).await.expect("the checks can be run")
     })
+}
+
+#[test]
+fn verify_passes_a_good_stack_of_one_replica() {
+    assert_eq!(verify_of(1, Flaw::None, "containers,sticky,rooms,kill,stream"), ExitCode::SUCCESS);
 }
 
 #[test]
