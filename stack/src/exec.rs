@@ -19,6 +19,20 @@ use crate::{Site, last_start, postgres};
 
 const PARTS: &str = "balancer, web-N, pooler, postgres, standby, redis";
 
+/// What the process that started the stack brought along.
+#[derive(Default)]
+pub struct Starter {
+    pub search_path: String,
+    /// What its environment says of settings.
+    pub given: BTreeMap<String, String>,
+}
+
+impl std::fmt::Debug for Starter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.given.keys()).finish()
+    }
+}
+
 /// What a command gets on top of the caller's environment.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Around {
@@ -92,21 +106,16 @@ async fn ask(site: &Site, service: &str) -> Result<Option<Around>> {
 fn around_of_stopped(site: &Site, service: &str, environment: Environment<'_>) -> Result<Around> {
     let origin = site.origin(last_start::read(&site.dir)?);
     let (plan, nest) = plan_of(&origin, environment)?;
-    around(&plan, &nest.dirs, service, plan.settings.replicas, &site.search_path, &BTreeMap::new())
+    let starter = Starter { search_path: site.search_path.clone(), ..Starter::default() };
+    around(&plan, &nest.dirs, service, plan.settings.replicas, &starter)
 }
 
 /// The surroundings of a part of a stack of so many replicas, whose starter's environment had `given`.
 ///
 /// # Errors
 /// The stack has no such part.
-pub fn around(
-    plan: &Plan,
-    dirs: &Dirs,
-    service: &str,
-    replicas: u32,
-    search_path: &str,
-    given: &BTreeMap<String, String>,
-) -> Result<Around> {
+pub fn around(plan: &Plan, dirs: &Dirs, service: &str, replicas: u32, starter: &Starter) -> Result<Around> {
+    let Starter { search_path, given } = starter;
     let mut env = BTreeMap::new();
     if let Some(number) = service.strip_prefix("web-") {
         let number: u32 = number.parse().ok().context("replicas are named web-1, web-2 and so on")?;

@@ -4,7 +4,7 @@ mod commands;
 mod fall;
 mod rise;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, watch};
 use crate::board::{Board, Stage};
 use crate::control::{self, Command, Control, Reply, ReportSource, Request};
 use crate::dirs::Dirs;
-use crate::exec::{self, Around};
+use crate::exec::{self, Around, Starter};
 use crate::identity::RunAs;
 use crate::keeper::Keeper;
 use crate::logic::addresses::{Place, Route};
@@ -80,8 +80,7 @@ pub async fn run(origin: Origin, outer: &dyn Fn(&str) -> Option<String>) -> Resu
         places: places(&plan, &dirs),
         dirs: dirs.clone(),
         plan: shown.subscribe(),
-        search_path: origin.search_path.clone(),
-        given: given(outer),
+        starter: Starter { search_path: origin.search_path.clone(), given: given(outer) },
     };
     let control = Control { board: Rc::clone(&board), report: Box::new(source), commands };
     tasks.spawn_local("control", control::serve(listener, Rc::new(control), tasks.clone()));
@@ -161,19 +160,19 @@ impl Stack {
         outer: &dyn Fn(&str) -> Option<String>,
     ) -> Option<Command> {
         let mut look = tokio::time::interval(LOG_LOOK);
-        let mut waiting = VecDeque::new();
+        let mut inbox = Inbox { received, signals, waiting: VecDeque::new() };
         loop {
-            if let Some(command) = waiting.pop_front() {
-                match self.carry_out_unless_told(command, &mut waiting, received, signals, outer).await {
+            if let Some(command) = inbox.waiting.pop_front() {
+                match self.carry_out_unless_told(command, &mut inbox, outer).await {
                     Carried::Out => continue,
                     Carried::Told(told) => return told,
                 }
             }
             tokio::select! {
                 _ = look.tick() => self.trim_logs(),
-                told = next_order(received, signals) => match told {
+                told = next_order(inbox.received, inbox.signals) => match told {
                     Order::End(told) => return told,
-                    Order::Work(command) => waiting.push_back(command),
+                    Order::Work(command) => inbox.waiting.push_back(command),
                 },
             }
         }
@@ -183,11 +182,10 @@ impl Stack {
     async fn carry_out_unless_told(
         &mut self,
         command: Command,
-        waiting: &mut VecDeque<Command>,
-        received: &mut mpsc::Receiver<Command>,
-        signals: &mut Signals,
+        inbox: &mut Inbox<'_>,
         outer: &dyn Fn(&str) -> Option<String>,
     ) -> Carried {
+        let Inbox { received, signals, waiting } = inbox;
         let told = async {
             loop {
                 match next_order(received, signals).await {
@@ -254,6 +252,13 @@ enum Order {
     /// To end, by a command or by a signal.
     End(Option<Command>),
     Work(Command),
+}
+
+/// What the supervisor listens to, and what it has heard and not done yet.
+struct Inbox<'a> {
+    received: &'a mut mpsc::Receiver<Command>,
+    signals: &'a mut Signals,
+    waiting: VecDeque<Command>,
 }
 
 /// How a command ended.
@@ -362,9 +367,7 @@ struct StatusOf {
     places: Places,
     dirs: Dirs,
     plan: watch::Receiver<Plan>,
-    search_path: String,
-    /// What the starter's environment says of settings.
-    given: BTreeMap<String, String>,
+    starter: Starter,
 }
 
 impl ReportSource for StatusOf {
@@ -396,6 +399,6 @@ impl ReportSource for StatusOf {
             Stage::Rising => plan.settings.replicas,
             _ => u32::try_from(kept).unwrap_or(u32::MAX),
         };
-        exec::around(&plan, &self.dirs, service, replicas, &self.search_path, &self.given)
+        exec::around(&plan, &self.dirs, service, replicas, &self.starter)
     }
 }
