@@ -126,10 +126,11 @@ fn run_logged(
     }
     match chassis::listen::raise_open_files() {
         Ok(files) => tracing::info!(
-            "kernel file descriptor limit: {} (hard: {}); max_client_conn: {}",
+            "kernel file descriptor limit: {} (hard: {}); max_client_conn: {}, max expected fd use: {}",
             files.soft,
             files.hard,
-            settings.max_client_conn
+            settings.max_client_conn,
+            settings.files_expected()
         ),
         Err(error) => tracing::warn!("could not raise the limit of open files: {error}"),
     }
@@ -142,7 +143,7 @@ fn run_logged(
             background::tell_parent();
         }
         let process = std::process::id();
-        tracing::info!("process up: pooler {}, pid {process}", env!("CARGO_PKG_VERSION"));
+        tracing::info!("process up: pooler {}, pid {process}, tls: rustls", env!("CARGO_PKG_VERSION"));
         Ok(())
     });
     let ended = run(Start { settings, log, notify, takes_over, ready });

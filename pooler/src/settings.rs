@@ -13,7 +13,7 @@ mod table;
 mod userlist;
 mod values;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -73,6 +73,17 @@ impl Settings {
     /// A database by name; one made from `*` when it is not listed.
     pub fn database(&self, name: &str) -> Option<Arc<Database>> {
         self.databases.get(name).cloned().or_else(|| self.auto_database(name))
+    }
+
+    /// PgBouncer's estimate of the files that are open at most: every client, each user's pool of each database, and ten.
+    pub fn files_expected(&self) -> u64 {
+        let names = self.credentials.keys().chain(self.users.keys());
+        let users = names.collect::<BTreeSet<_>>().len() as u64;
+        let pools = self.databases.values().map(|database| {
+            let size = u64::from(database.pool_size.unwrap_or(self.default_pool_size));
+            if database.user.is_some() { size } else { size * users }
+        });
+        u64::from(self.max_client_conn) + 10 + pools.sum::<u64>()
     }
 
     /// What `*` gives for this name.

@@ -77,9 +77,18 @@ pub fn main(cli: &Cli, lookup: &dyn Fn(&str) -> Option<String>) -> anyhow::Resul
     })
 }
 
+/// Files that are open beside WebSockets: connections to databases and Redis, requests, listeners.
+const FILES_BESIDE_SOCKETS: u64 = 100;
+
 async fn serve(settings: Settings) -> anyhow::Result<()> {
     match chassis::listen::raise_open_files() {
-        Ok(files) => tracing::debug!("{} files may be open: about as many sockets fit", files.soft),
+        Ok(files) => tracing::info!(
+            "{} files may be open (hard: {}), so about {} WebSockets fit; CHAT_CONNECTIONS_MAX: {}",
+            files.soft,
+            files.hard,
+            files.soft.saturating_sub(FILES_BESIDE_SOCKETS),
+            settings.values.count("CHAT_CONNECTIONS_MAX")
+        ),
         Err(cause) => tracing::warn!(%cause, "the limit of open files could not be raised: {cause}"),
     }
     let listeners = Listeners::open(&settings)?;

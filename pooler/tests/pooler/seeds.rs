@@ -52,7 +52,12 @@ fn the_samples_of_the_documents_start_and_serve() {
             let mut client = Script::connect_to(&pooler, database, &[]);
             assert_eq!(client.value("SELECT 1+1"), "2", "{settings}");
         }
-        assert!(pooler.log().contains("process up"), "{}", pooler.log());
+        let log = pooler.log();
+        assert!(log.contains("process up: pooler ") && log.contains(", tls: rustls"), "{log}");
+        assert!(
+            log.contains("kernel file descriptor limit: ") && log.contains(", max expected fd use: "),
+            "{log}"
+        );
     }
     let pooler = Pooler::start_with(&databases("pool_size=25 reserve_pool=5"), STANDBY);
     let shown = pooler.admin("SHOW DATABASES");

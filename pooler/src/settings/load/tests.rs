@@ -40,6 +40,14 @@ fn every_default_is_read_and_shown_in_its_own_form() {
 }
 
 #[test]
+fn the_files_that_are_expected_are_counted_as_pgbouncer_does() {
+    let main = "[databases]\na = user=u pool_size=3\nb = pool_size=4\nc =\n[users]\nbob = pool_mode=session\n\
+                [pgbouncer]\nauth_file = users.txt\nmax_client_conn = 100\ndefault_pool_size = 5\n";
+    let read = load(main, &[("users.txt", "\"bob\" \"x\"\n\"eve\" \"y\"\n")]).unwrap();
+    assert_eq!(read.files_expected(), 100 + 10 + 3 + 2 * 4 + 2 * 5);
+}
+
+#[test]
 fn a_whole_file_is_read() {
     let main = "[databases]\n\
                 p0 = host=10.0.0.1,10.0.0.2 port=6666 dbname=real user=u password='p w' pool_size=2 reserve_pool=3\n\
