@@ -97,14 +97,13 @@ fn add_alias(paths: &mut Map<String, Value>, alias: &str, path: &str) {
 
 /// What the layers and extractors may answer in place of any handler; and the type that every problem is sent as.
 fn add_shared_answers(path: &str, method: &str, operation: &mut Value) {
-    let is_api = path.starts_with("/api/") || path.starts_with("/messages/");
-    let limited = is_api || path == "/status/" || path == "/db/connections/";
+    let limited = path.starts_with("/api/") || path.starts_with("/messages/");
     let has_body = operation.get("requestBody").is_some();
     let health = path.starts_with("/health");
     let shared = [
         (has_body, "413", "the body is too long"),
         (has_body, "415", "the body is no JSON"),
-        (has_body || (is_api && method == "get"), "422", "a field, parameter or header is wrong"),
+        (has_body || (limited && method == "get"), "422", "a field, parameter or header is wrong"),
         (limited, "429", "too many requests; see Retry-After"),
         (!health, "503", "busy, or something it stands on is away; see Retry-After"),
     ];
