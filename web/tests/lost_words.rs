@@ -11,6 +11,7 @@ use socket::Socket;
 use sqlx::PgConnection;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
+use world::locks::{is_waited_for, run};
 use world::programs::until;
 use world::{Client, PASSWORD, Replica, User, World};
 
@@ -46,23 +47,8 @@ async fn end_unheard(database: &mut PgConnection, login: &str) {
         .unwrap();
 }
 
-async fn run(database: &mut PgConnection, sql: &'static str) {
-    sqlx::raw_sql(sql).execute(database).await.unwrap();
-}
-
 async fn until_somebody_waits_for_a_lock(database: &mut PgConnection) {
-    let mut waits = false;
-    while !waits {
-        // What a transaction has seen of it once it sees again, unless it forgets.
-        run(&mut *database, "SELECT pg_stat_clear_snapshot()").await;
-        waits = sqlx::query_scalar(
-            "SELECT EXISTS (SELECT 1 FROM pg_stat_activity
-              WHERE datname = current_database() AND wait_event_type = 'Lock')",
-        )
-        .fetch_one(&mut *database)
-        .await
-        .unwrap();
-    }
+    while !is_waited_for(&mut *database).await {}
 }
 
 #[tokio::test]

@@ -5,16 +5,13 @@ mod world;
 
 use reqwest::Method;
 use serde_json::json;
-use sqlx::{AssertSqlSafe, PgConnection};
+use sqlx::PgConnection;
 use tokio::task::JoinHandle;
+use world::locks::{is_waited_for, run};
 use world::{Answer, Client, PASSWORD, World};
 
 const LOGIN: &str = "/api/auth/login";
 const PASSWORD_PATH: &str = "/api/users/me/password";
-
-async fn run(database: &mut PgConnection, sql: &str) {
-    sqlx::raw_sql(AssertSqlSafe(sql)).execute(database).await.unwrap();
-}
 
 /// Begins a request, and comes back when it waits for a lock or has its answer.
 async fn begin(
@@ -29,18 +26,7 @@ async fn begin(
 }
 
 async fn wait_or_end(asking: &JoinHandle<Answer>, database: &mut PgConnection) {
-    let mut waits = false;
-    while !waits && !asking.is_finished() {
-        // What a transaction has seen of it once it sees again, unless it forgets.
-        run(&mut *database, "SELECT pg_stat_clear_snapshot()").await;
-        waits = sqlx::query_scalar(
-            "SELECT EXISTS (SELECT 1 FROM pg_stat_activity
-              WHERE datname = current_database() AND wait_event_type = 'Lock')",
-        )
-        .fetch_one(&mut *database)
-        .await
-        .unwrap();
-    }
+    while !asking.is_finished() && !is_waited_for(&mut *database).await {}
 }
 
 /// What a login with the right password gets when this happened to its account while the password was checked.

@@ -5,6 +5,7 @@
 
 pub mod cluster;
 pub mod http;
+pub mod locks;
 pub mod process;
 pub mod programs;
 pub mod redis;
