@@ -3,6 +3,7 @@
 //! changed in place: a new one takes over its state, and what is still under way in the old one is counted in both.
 
 mod group;
+mod succession;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,9 +1,10 @@
-//! One group of servers behind its lock: picking, waiting, ending, and the hand-over to a successor.
+//! One group of servers behind its lock: picking, waiting, ending. The hand-over to a successor: succession.rs.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Waker;
 use std::time::Duration;
 
+use super::succession::Successor;
 use crate::conf::build::NAMELESS;
 use crate::conf::check::CheckTerms;
 use crate::conf::upstream::{
@@ -18,28 +19,25 @@ use crate::logic::sticky::Sessions;
 /// One group of servers.
 #[derive(Debug)]
 pub struct Group {
-    upstream: Arc<Upstream>,
+    pub(super) upstream: Arc<Upstream>,
     method: choose::Method,
     /// `sticky learn`: the same over changes of the configuration.
-    sessions: Option<Arc<Mutex<Sessions>>>,
-    state: Mutex<State>,
+    pub(super) sessions: Option<Arc<Mutex<Sessions>>>,
+    pub(super) state: Mutex<State>,
 }
 
 #[derive(Debug)]
-struct State {
-    balance: Balance,
-    queue: Queue<Waker>,
+pub(super) struct State {
+    pub balance: Balance,
+    pub queue: Queue<Waker>,
     /// Of the next server that is new.
-    next_id: u32,
+    pub next_id: u32,
+    /// Requests in flight that were picked here, by server.
+    pub own: Vec<u32>,
     /// The group that took over: requests that still hold a server here are counted there too.
-    successor: Option<Successor>,
-}
-
-#[derive(Debug)]
-struct Successor {
-    group: Arc<Group>,
-    /// Where each of our servers is there.
-    places: Vec<Option<usize>>,
+    pub successor: Option<Successor>,
+    /// Groups whose place this one has taken, as long as something is under way in them.
+    pub predecessors: Vec<Weak<Group>>,
 }
 
 /// While a group is being replaced, servers become free elsewhere; who waits here looks again after so long.
@@ -64,8 +62,10 @@ impl Group {
         }
         let sessions = learn_of(&upstream)
             .map(|learn| Arc::new(Mutex::new(Sessions::new(learn.sessions_max, learn.timeout))));
+        let own = vec![0; peers.len()];
         let balance = Balance::new(method, peers);
-        let state = State { balance, queue: Queue::default(), next_id, successor: None };
+        let (queue, predecessors) = (Queue::default(), Vec::new());
+        let state = State { balance, queue, next_id, own, successor: None, predecessors };
         Group { upstream, method, sessions, state: Mutex::new(state) }
     }
 
@@ -85,42 +85,6 @@ impl Group {
             zone: None,
             state_file: None,
         }))
-    }
-
-    /// Both happen under the old group's lock: no request is counted in one of them only.
-    pub(super) fn succeeding(before: &Arc<Group>, upstream: &Arc<Upstream>, now: Duration) -> Arc<Group> {
-        let mut state = before.lock();
-        let mut group = Group::new(upstream.clone());
-        group.take_sessions(before);
-        let places = places(&before.upstream.peers, &upstream.peers);
-        let taken = group.state.get_mut().unwrap_or_else(PoisonError::into_inner);
-        taken.next_id = state.next_id;
-        for (new, peer) in taken.balance.peers_mut().iter_mut().enumerate() {
-            match places.iter().position(|place| *place == Some(new)) {
-                Some(old) => peer.inherit(&state.balance.peers()[old], now),
-                None => {
-                    peer.id = taken.next_id;
-                    taken.next_id += 1;
-                }
-            }
-        }
-        let group = Arc::new(group);
-        state.successor = Some(Successor { group: group.clone(), places });
-        state.queue.all().for_each(Waker::wake_by_ref);
-        group
-    }
-
-    fn take_sessions(&mut self, before: &Group) {
-        let (Some(learn), Some(known)) = (learn_of(&self.upstream), learn_of(&before.upstream)) else {
-            return;
-        };
-        if learn.zone == known.zone
-            && let Some(sessions) = &before.sessions
-        {
-            let mut kept = sessions.lock().unwrap_or_else(PoisonError::into_inner);
-            kept.set_terms(learn.sessions_max, learn.timeout);
-            self.sessions = Some(sessions.clone());
-        }
     }
 
     /// What templates say cannot be compared: a group that has any is made anew.
@@ -176,6 +140,7 @@ impl Group {
     fn pick_in(&self, state: &mut State, attempts: &mut Attempts, now: Duration) -> Option<Lease<'_>> {
         state.look_at_successor();
         let index = state.balance.pick(attempts, now)?;
+        state.own[index] += 1;
         if let Some(successor) = &state.successor {
             successor.on_picked(index);
         }
@@ -311,61 +276,32 @@ impl Group {
         state.balance.on_switched(picked, now);
     }
 
+    /// A request that was picked here is over.
     fn on_end(&self, picked: Picked, ending: Ending, now: Option<Duration>) -> bool {
         let mut state = self.lock();
-        let ejected = state.balance.on_end(picked, ending, now);
-        if let Some((successor, picked)) = state.in_successor(picked) {
-            successor.on_end(picked, ending, now);
-        }
-        state.wake_first();
-        ejected
+        state.own[picked.index] -= 1;
+        state.on_end(picked, ending, now)
     }
 
     /// A panic in another worker leaves counts that are whole: each change is one call.
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
+    fn on_end(&mut self, picked: Picked, ending: Ending, now: Option<Duration>) -> bool {
+        let ejected = self.balance.on_end(picked, ending, now);
+        if let Some((successor, picked)) = self.in_successor(picked) {
+            successor.lock().on_end(picked, ending, now);
+        }
+        self.wake_first();
+        ejected
+    }
+
     fn wake_first(&self) {
         if let Some(waker) = self.queue.first() {
             waker.wake_by_ref();
-        }
-    }
-
-    fn in_successor(&self, picked: Picked) -> Option<(&Arc<Group>, Picked)> {
-        let successor = self.successor.as_ref()?;
-        Some((&successor.group, Picked { index: successor.places[picked.index]?, ..picked }))
-    }
-
-    /// Who picks in a group that has been replaced sees the load that its servers have by now.
-    fn look_at_successor(&mut self) {
-        let Some(successor) = &self.successor else { return };
-        let loads = successor.group.loads();
-        for (peer, place) in self.balance.peers_mut().iter_mut().zip(&successor.places) {
-            if let Some(place) = place {
-                peer.conns = loads[*place];
-            }
-        }
-    }
-}
-
-impl Group {
-    fn loads(&self) -> Vec<u32> {
-        let mut state = self.lock();
-        state.look_at_successor();
-        state.balance.peers().iter().map(|peer| peer.conns).collect()
-    }
-}
-
-impl Successor {
-    fn on_picked(&self, index: usize) {
-        let Some(place) = self.places[index] else { return };
-        let mut state = self.group.lock();
-        state.balance.peers_mut()[place].conns += 1;
-        if let Some(next) = &state.successor {
-            next.on_picked(place);
         }
     }
 }
@@ -458,22 +394,7 @@ impl Drop for Lease<'_> {
     }
 }
 
-/// Where each of these servers is among the others: the same line and address. One that is there twice is matched once
-/// by each.
-fn places(before: &[Peer], after: &[Peer]) -> Vec<Option<usize>> {
-    let mut is_taken = vec![false; after.len()];
-    let place = |peer: &Peer| {
-        let same = |(index, new): (usize, &Peer)| {
-            !is_taken[index] && new.address == peer.address && new.terms.server == peer.terms.server
-        };
-        let place = after.iter().enumerate().position(same)?;
-        is_taken[place] = true;
-        Some(place)
-    };
-    before.iter().map(place).collect()
-}
-
-fn learn_of(upstream: &Upstream) -> Option<&StickyLearn> {
+pub(super) fn learn_of(upstream: &Upstream) -> Option<&StickyLearn> {
     match &upstream.sticky.as_ref()?.kind {
         StickyKind::Learn(learn) => Some(learn),
         StickyKind::Route | StickyKind::Cookie(_) => None,

@@ -171,6 +171,48 @@ fn a_request_of_an_old_generation_sees_the_load_of_the_new_one() {
     assert!(before.group(UpstreamId(0)).pick(&mut attempts(), now).is_none(), "max_conns holds for both");
 }
 
+/// A stack that a recursion over many groups would overflow.
+fn in_a_small_stack(run: impl FnOnce() + Send + 'static) {
+    let thread = std::thread::Builder::new().stack_size(128 << 10).spawn(run);
+    thread.expect("a thread can be started").join().expect("the thread ends well");
+}
+
+#[test]
+fn a_hundred_thousand_changes_under_one_open_request_leave_one_group_and_need_no_stack() {
+    in_a_small_stack(|| {
+        let first = set(&[1, 2], None);
+        let held = first.group(UpstreamId(0)).pick(&mut attempts(), Duration::ZERO).expect("a live server");
+        let servers = [upstream(&[1, 2]), upstream(&[1, 3])].map(Arc::new);
+        let mut latest = first.with(&servers[1], Duration::ZERO);
+        let second = Arc::downgrade(latest.group(UpstreamId(0)));
+        for change in 0..100_000 {
+            latest = latest.with(&servers[change % 2], Duration::ZERO);
+        }
+        assert!(second.upgrade().is_none(), "nobody uses it");
+        assert_eq!(conns(&latest), [1, 0]);
+        let other = first.group(UpstreamId(0)).pick(&mut attempts(), Duration::ZERO);
+        assert_eq!(other.expect("the other server").index(), 1);
+        assert_eq!(conns(&latest), [1, 0], "that server was made anew: the request is not its");
+        assert!(held.end(Ending::Failed, Duration::from_secs(9)));
+        assert_eq!(conns(&latest), [0, 0]);
+        let group = latest.group(UpstreamId(0));
+        assert_eq!(group.unusable(0, Duration::from_secs(9)), Some(Unusable::Failed));
+    });
+}
+
+#[test]
+fn a_generation_counts_its_own_requests_at_a_server_that_the_newest_one_has_not() {
+    let first = set(&[1], None);
+    let second = first.with(&Arc::new(upstream(&[1, 2])), Duration::ZERO);
+    let now = Duration::from_secs(1);
+    let old = first.group(UpstreamId(0)).pick(&mut attempts(), now).expect("a live server");
+    assert_eq!(conns(&second), [1, 0]);
+    let third = second.with(&Arc::new(upstream(&[2])), Duration::ZERO);
+    assert_eq!((conns(&first), conns(&second), conns(&third)), (vec![1], vec![0, 0], vec![0]));
+    drop(old);
+    assert_eq!((conns(&first), conns(&second)), (vec![0], vec![0, 0]));
+}
+
 proptest! {
     #[test]
     fn requests_in_flight_are_counted_exactly_over_reloads(
