@@ -11,7 +11,7 @@ use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use flate2::Compression;
@@ -35,8 +35,12 @@ const BUFFER_DELAY: Duration = Duration::from_secs(5);
 /// The open log files of the process, by path.
 #[derive(Debug, Default)]
 pub struct LogFiles {
-    open: Mutex<HashMap<Arc<Path>, Arc<LogFile>>>,
+    open: Mutex<HashMap<Arc<Path>, Weak<LogFile>>>,
 }
+
+/// The files that one configuration writes to: open for as long as anything is under way in it.
+#[derive(Debug, Clone)]
+pub struct HeldFiles(#[expect(dead_code, reason = "held, not read")] Arc<[Arc<LogFile>]>);
 
 #[derive(Debug)]
 struct LogFile {
@@ -45,25 +49,26 @@ struct LogFile {
 }
 
 impl LogFiles {
-    /// Opens what a configuration names and is not open yet; what it no longer names is let go.
-    pub fn open(&self, paths: &[Arc<Path>]) -> Result<(), String> {
-        let mut opened = Vec::new();
-        for path in paths {
-            if self.find(path).is_none() {
+    /// Opens what a configuration names and is not open yet. Files of others stay as long as those hold them.
+    pub fn open(&self, paths: &[Arc<Path>]) -> Result<HeldFiles, String> {
+        let held = paths.iter().map(|path| match self.find(path) {
+            Some(file) => Ok(file),
+            None => {
                 let file = append(path).map_err(|error| system("open", path, &error))?;
-                opened.push((path.clone(), Arc::new(LogFile { path: path.clone(), file: Mutex::new(file) })));
+                Ok(Arc::new(LogFile { path: path.clone(), file: Mutex::new(file) }))
             }
-        }
+        });
+        let held: Arc<[Arc<LogFile>]> = held.collect::<Result<_, String>>()?;
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.retain(|path, _| paths.contains(path));
-        open.extend(opened);
-        Ok(())
+        open.retain(|_, file| file.strong_count() > 0);
+        open.extend(held.iter().map(|file| (file.path.clone(), Arc::downgrade(file))));
+        Ok(HeldFiles(held))
     }
 
     /// USR1: the names may lead to other files now.
     pub fn reopen(&self) {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        for log in open.values() {
+        for log in open.values().filter_map(Weak::upgrade) {
             match append(&log.path) {
                 Ok(file) => *log.file.lock().unwrap_or_else(PoisonError::into_inner) = file,
                 Err(error) => tracing::error!("{}", system("open", &log.path, &error)),
@@ -72,7 +77,7 @@ impl LogFiles {
     }
 
     fn find(&self, path: &Path) -> Option<Arc<LogFile>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).get(path).cloned()
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).get(path)?.upgrade()
     }
 }
 
@@ -109,9 +114,15 @@ pub struct Journal {
 #[derive(Debug)]
 struct Batch {
     file: Arc<LogFile>,
+    terms: BatchTerms,
     lines: Vec<u8>,
-    len_max: usize,
     due: Option<Instant>,
+}
+
+/// How a log wants its lines held back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct BatchTerms {
+    len_max: usize,
     /// Each batch is packed by itself.
     gzip: Option<u32>,
     /// No `buffer=` holds its lines back.
@@ -151,7 +162,7 @@ impl Journal {
         let Some(index) = self.batch(&mut batches, path, log) else { return };
         let batch = &mut batches[index];
         render(&log.format, facts, &mut batch.lines);
-        if batch.lines.len() >= batch.len_max {
+        if batch.lines.len() >= batch.terms.len_max {
             batch.flush();
         } else if batch.due.is_none() {
             let delay = match (log.buffer_len, log.flush) {
@@ -166,20 +177,18 @@ impl Journal {
 
     /// The batch of a log; the file is looked up when this worker first writes to it. Few: a scan finds it.
     fn batch(&self, batches: &mut Vec<Batch>, path: &Arc<Path>, log: &AccessLog) -> Option<usize> {
-        let known =
-            batches.iter().position(|batch| Arc::ptr_eq(&batch.file.path, path) || batch.file.path == *path);
-        if known.is_some() {
-            return known;
-        }
-        let file = self.files.find(path)?;
-        batches.push(Batch {
-            file,
-            lines: Vec::new(),
+        let terms = BatchTerms {
             len_max: log.buffer_len.unwrap_or(BATCH_LEN),
-            due: None,
             gzip: log.gzip,
             is_live: log.buffer_len.is_none(),
-        });
+        };
+        let is_its = |batch: &Batch| {
+            (Arc::ptr_eq(&batch.file.path, path) || batch.file.path == *path) && batch.terms == terms
+        };
+        if let Some(known) = batches.iter().position(is_its) {
+            return Some(known);
+        }
+        batches.push(Batch { file: self.files.find(path)?, terms, lines: Vec::new(), due: None });
         Some(batches.len() - 1)
     }
 
@@ -206,7 +215,7 @@ impl Journal {
 
     /// Before a connection closes: who sees it end finds its lines in the log, as with nginx.
     pub fn flush_live(&self) {
-        self.batches.borrow_mut().iter_mut().filter(|batch| batch.is_live).for_each(Batch::flush);
+        self.batches.borrow_mut().iter_mut().filter(|batch| batch.terms.is_live).for_each(Batch::flush);
     }
 
     /// Everything, at once: before the worker ends.
@@ -215,11 +224,9 @@ impl Journal {
     }
 
     /// After a reload: files that no log names any more are let go.
-    pub fn forget_unused(&self) {
+    pub fn start_over(&self) {
         self.flush();
-        self.batches.borrow_mut().retain(|batch| {
-            self.files.find(&batch.file.path).is_some_and(|file| Arc::ptr_eq(&file, &batch.file))
-        });
+        self.batches.borrow_mut().clear();
     }
 }
 
@@ -233,7 +240,7 @@ impl Batch {
     fn flush(&mut self) {
         self.due = None;
         if !self.lines.is_empty() {
-            match self.gzip {
+            match self.terms.gzip {
                 Some(level) => self.file.write(&packed(&self.lines, level)),
                 None => self.file.write(&self.lines),
             }

@@ -153,7 +153,7 @@ fn prepare(
     let files = process::open_files(settings.main.worker_rlimit_nofile);
     let files = files.map_err(|error| format!("the limit of open files cannot be read: {error}"))?;
     let logs = Arc::new(LogFiles::default());
-    logs.open(&settings.http.log_files)?;
+    let held_logs = logs.open(&settings.http.log_files)?;
     process::make_folders(&settings.http.body_folders, settings.main.user.as_ref())?;
     let workers = settings.main.worker_processes;
     let inherited = Inherited::receive();
@@ -173,6 +173,7 @@ fn prepare(
         upstreams,
         limits: Arc::new(Limits::new(&settings.http, None)),
         logs,
+        held_logs,
         metrics,
         resolvers: resolvers(&settings.http),
         started: Instant::now().checked_sub(age).unwrap_or_else(Instant::now),
@@ -361,7 +362,7 @@ impl Master {
         let (settings, _) = loaded.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
         let workers = settings.main.worker_processes;
         let listeners = listeners::open(&settings.http.listens, &before.listeners, workers)?;
-        before.logs.open(&settings.http.log_files)?;
+        let held_logs = before.logs.open(&settings.http.log_files)?;
         process::make_folders(&settings.http.body_folders, settings.main.user.as_ref())?;
         self.error_logs.open(&settings.main.error_logs, &settings.http.error_logs)?;
         Ok(Running {
@@ -369,6 +370,7 @@ impl Master {
             upstreams: Arc::new(Set::new(&settings.http, Some(&before.upstreams), before.started.elapsed())),
             limits: Arc::new(Limits::new(&settings.http, Some(&before.limits))),
             logs: before.logs.clone(),
+            held_logs,
             metrics: before.metrics.clone(),
             resolvers: resolvers(&settings.http),
             started: before.started,

@@ -7,7 +7,7 @@ use std::time::{Instant, SystemTime};
 
 use tokio::sync::mpsc;
 
-use crate::access_log::LogFiles;
+use crate::access_log::{HeldFiles, LogFiles};
 use crate::conf::listen::Listen;
 use crate::conf::settings::Settings;
 use crate::control::changes::Change;
@@ -28,6 +28,7 @@ pub struct Running {
     pub limits: Arc<Limits>,
     /// The same in every generation.
     pub logs: Arc<LogFiles>,
+    pub held_logs: HeldFiles,
     /// The same in every generation.
     pub metrics: Arc<Metrics>,
     /// The moment from which `now` counts: the same in every generation.
@@ -48,6 +49,7 @@ impl Running {
             resolvers: self.resolvers.clone(),
             limits: self.limits.clone(),
             logs: self.logs.clone(),
+            held_logs: self.held_logs.clone(),
             metrics: self.metrics.clone(),
             started: self.started,
             era: self.era,

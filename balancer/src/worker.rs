@@ -213,7 +213,7 @@ impl Worker {
                 Some(Command::Reload(running)) => {
                     self.bound_last_era();
                     let before = self.generation.replace(Generation::new(running));
-                    self.journal.forget_unused();
+                    self.journal.start_over();
                     self.arrange_idle();
                     doors.open(&self, &before, &mut chores);
                 }

@@ -166,6 +166,14 @@ fn locations_must_make_sense() {
             "access_log /x combined flush=1s;",
             "no buffer is defined for access_log \"/x\" in /etc/nginx.conf:4",
         ),
+        (
+            "access_log /x combined buffer=1k;\naccess_log /x combined buffer=1k flush=1s;",
+            "access_log \"/x\" already defined with conflicting parameters in /etc/nginx.conf:5",
+        ),
+        (
+            "access_log /x combined buffer=64k;\naccess_log /x combined gzip;",
+            "access_log \"/x\" already defined with conflicting parameters in /etc/nginx.conf:5",
+        ),
     ];
     for (text, expected) in cases {
         assert_eq!(in_location(text), expected, "{text}");

@@ -129,3 +129,59 @@ fn a_connection_of_http2_ends_with_its_listener() {
         assert!(ended.expect("the balancer says goodbye").unwrap().is_ok());
     });
 }
+
+/// A balancer before an origin that ends its answer when told so, with an access log of its own.
+fn logging_to(log: &str, origin: &Origin) -> String {
+    format!(
+        "server {{ listen 127.0.0.1:PORT; access_log DIR/{log}; \
+         location / {{ proxy_pass http://127.0.0.1:{}; }} }}\n",
+        origin.port
+    )
+}
+
+fn has_line(balancer: &Balancer, log: &str) -> bool {
+    std::fs::read_to_string(balancer.path(log)).unwrap_or_default().contains("GET / HTTP/1.1")
+}
+
+#[test]
+fn a_request_under_way_is_logged_where_its_configuration_says_also_once_another_one_counts() {
+    let (release, gate) = std::sync::mpsc::channel::<()>();
+    let gate = std::sync::Mutex::new(gate);
+    let origin = Origin::scripted(move |served| {
+        served.read_request();
+        served.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nfirst");
+        gate.lock().unwrap().recv().unwrap();
+        served.send(" last");
+    });
+    let balancer = Balancer::start(&logging_to("old.log", &origin));
+    let mut client = balancer.client();
+    client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n").head().unwrap();
+    let place = |text: &str| {
+        text.replace("PORT", &balancer.port.to_string())
+            .replace("DIR", balancer.path("").to_str().unwrap().trim_end_matches('/'))
+    };
+    reconfigure(&balancer, &place(&logging_to("new.log", &origin)));
+    std::fs::rename(balancer.path("old.log"), balancer.path("rotated.log")).unwrap();
+    balancer.signal("reopen");
+    wait_until("the old log is opened anew", || balancer.path("old.log").exists());
+    release.send(()).unwrap();
+    assert_eq!(client.bytes(10), b"first last");
+    wait_until("the line is in the old log", || has_line(&balancer, "old.log"));
+    assert!(!has_line(&balancer, "new.log"));
+}
+
+#[test]
+fn lines_are_not_lost_when_a_reload_with_other_logs_is_refused() {
+    let origin = Origin::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    let balancer = Balancer::start(&logging_to("old.log", &origin));
+    let conf = balancer.path("nginx.conf");
+    let text = std::fs::read_to_string(&conf).unwrap();
+    let refused = text
+        .replace("old.log;", "new.log;")
+        .replace("http {", &format!("http {{ error_log {};", balancer.path("missing/error.log").display()));
+    std::fs::write(&conf, refused).unwrap();
+    balancer.signal_reload();
+    wait_until("the reload is refused", || balancer.errors().contains("the old configuration stays"));
+    assert_eq!(balancer.client().get("/").body, "ok");
+    wait_until("the line is in the old log", || has_line(&balancer, "old.log"));
+}

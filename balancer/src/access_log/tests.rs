@@ -48,7 +48,7 @@ async fn lines_are_written_when_due_and_before_the_end() {
     let folder = tempfile::tempdir().unwrap();
     let path: Arc<Path> = folder.path().join("access.log").into();
     let files = Arc::new(LogFiles::default());
-    files.open(std::slice::from_ref(&path)).unwrap();
+    let _held = files.open(std::slice::from_ref(&path)).unwrap();
     let log = AccessLog {
         target: LogTarget::File(path.clone()),
         format: format(Escape::Default),
@@ -73,6 +73,49 @@ async fn lines_are_written_when_due_and_before_the_end() {
     journal.write(&[unwanted], &Request);
     drop(journal);
     assert_eq!(lines(), 1);
+}
+
+fn logging(path: &Arc<Path>, buffer_len: Option<usize>) -> [AccessLog; 1] {
+    let (target, format) = (LogTarget::File(path.clone()), format(Escape::Default));
+    [AccessLog { target, format, buffer_len, flush: None, gzip: None, condition: None }]
+}
+
+#[tokio::test(start_paused = true)]
+async fn files_are_open_while_a_configuration_holds_them_and_a_refused_one_takes_none_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| -> Arc<Path> { folder.path().join(name).into() };
+    let (old, new) = (path("old.log"), path("new.log"));
+    let files = LogFiles::default();
+    let held = files.open(std::slice::from_ref(&old)).unwrap();
+    assert!(files.open(&[new.clone(), path("missing/x.log")]).is_err());
+    drop(files.open(std::slice::from_ref(&new)).unwrap());
+    assert!(files.find(&old).is_some() && files.find(&new).is_none());
+    std::fs::remove_file(&old).unwrap();
+    files.reopen();
+    assert!(old.exists() && std::fs::read(&new).unwrap().is_empty());
+    drop(held);
+    assert!(files.find(&old).is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_buffer_of_the_newest_configuration_counts_while_an_old_one_still_writes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path: Arc<Path> = folder.path().join("access.log").into();
+    let files = Arc::new(LogFiles::default());
+    let _held = files.open(std::slice::from_ref(&path)).unwrap();
+    let journal = Journal::new(files);
+    let lines = || std::fs::read_to_string(&path).unwrap().lines().count();
+    journal.write(&logging(&path, Some(1 << 20)), &Request);
+    journal.start_over();
+    assert_eq!(lines(), 1);
+    journal.write(&logging(&path, Some(1 << 20)), &Request);
+    journal.write(&logging(&path, Some(1)), &Request);
+    assert_eq!(lines(), 2, "it is over its buffer at once");
+    journal.write(&logging(&path, None), &Request);
+    journal.flush_live();
+    assert_eq!(lines(), 3, "it has no buffer");
+    drop(journal);
+    assert_eq!(lines(), 4);
 }
 
 proptest::proptest! {

@@ -19,9 +19,14 @@ use crate::conf::value;
 pub(super) struct Logs<'a> {
     formats: HashMap<String, Arc<LogFormat>>,
     files: RefCell<Vec<Arc<Path>>>,
+    /// How files that have a buffer want it.
+    buffers: RefCell<HashMap<Arc<Path>, BufferTerms>>,
     names: &'a Names<'a>,
     world: &'a dyn World,
 }
+
+/// `buffer=`, `flush=` and `gzip`.
+type BufferTerms = (usize, Option<Duration>, Option<u32>);
 
 const COMBINED: &str = "$remote_addr - $remote_user [$time_local] \"$request\" $status $body_bytes_sent \
                         \"$http_referer\" \"$http_user_agent\"";
@@ -30,7 +35,8 @@ const FILE_DEFAULT: &str = "logs/access.log";
 
 impl<'a> Logs<'a> {
     pub fn new(http: &Scope<'a>, names: &'a Names<'a>, world: &'a dyn World) -> Result<Logs<'a>> {
-        let mut logs = Logs { formats: HashMap::new(), files: RefCell::default(), names, world };
+        let (files, buffers) = (RefCell::default(), RefCell::default());
+        let mut logs = Logs { formats: HashMap::new(), files, buffers, names, world };
         for node in http.own("log_format") {
             let format = read_format(node, names)?;
             if let Some(known) = logs.formats.insert(node.arg(0).into(), Arc::new(format)) {
@@ -110,7 +116,21 @@ impl<'a> Logs<'a> {
         if log.flush.is_some() && log.buffer_len.is_none() {
             return Err(node.error(format!("no buffer is defined for access_log \"{path}\"")));
         }
+        self.agree_on_buffer(&log, node)?;
         Ok(log)
+    }
+
+    /// All logs in a file have one buffer.
+    fn agree_on_buffer(&self, log: &AccessLog, node: &Node) -> Result<()> {
+        let (LogTarget::File(path), Some(len)) = (&log.target, log.buffer_len) else { return Ok(()) };
+        let terms = (len, log.flush, log.gzip);
+        match *self.buffers.borrow_mut().entry(path.clone()).or_insert(terms) == terms {
+            true => Ok(()),
+            false => Err(node.error(format!(
+                "access_log \"{}\" already defined with conflicting parameters",
+                node.arg(0)
+            ))),
+        }
     }
 
     fn target(&self, path: &str, node: &Node, scope: &Scope<'_>) -> Result<LogTarget> {
