@@ -55,26 +55,6 @@ impl RequestZone {
     fn lock(&self) -> MutexGuard<'_, Table<Bucket>> {
         self.buckets.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    /// How far one more request would exceed the rate.
-    fn excess(&self, rate: u64, key: &[u8], now_ms: u64) -> u64 {
-        self.lock().get(key).map_or(0, |bucket| bucket.excess_at(rate, now_ms))
-    }
-
-    /// Counts one more request.
-    fn count(&self, rate: u64, key: &[u8], now_ms: u64) -> u64 {
-        let mut buckets = self.lock();
-        if let Some(bucket) = buckets.touch(key) {
-            let excess = bucket.excess_at(rate, now_ms);
-            *bucket = Bucket { excess, last_ms: bucket.last_ms.max(now_ms) };
-            return excess;
-        }
-        let is_stale =
-            |bucket: &Bucket| bucket.last_ms + STALE_MS <= now_ms && bucket.left(rate, now_ms) == 0;
-        buckets.drop_oldest_while(STALE_PER_INSERT, is_stale);
-        buckets.insert(key, Bucket { excess: 0, last_ms: now_ms });
-        0
-    }
 }
 
 impl Bucket {
@@ -89,18 +69,21 @@ impl Bucket {
     }
 }
 
-/// Asks all limits; only a request that none refuses is counted, and by all of them. Empty keys are not limited.
+/// Asks all limits; only a request that none refuses is counted, and by all of them. Empty keys are not limited. All
+/// zones are locked from the first look to the last count: of workers that ask at once no two see the same room.
 pub fn admit(asked: &[Asked<'_>], now: Duration) -> Admission {
     let now_ms = now.as_millis() as u64;
-    let mut counted = asked.iter().enumerate().filter(|(_, asked)| !asked.key.is_empty());
-    for (index, limit) in counted.clone() {
-        let excess = limit.zone.excess(limit.rate, &limit.key, now_ms);
+    let limits = || asked.iter().enumerate().filter(|(_, asked)| !asked.key.is_empty());
+    let mut zones = LockedZones::of(limits().map(|(_, limit)| limit.zone));
+    for (index, limit) in limits() {
+        let known = zones.buckets(limit.zone).get(&limit.key);
+        let excess = known.map_or(0, |bucket| bucket.excess_at(limit.rate, now_ms));
         if excess > limit.burst {
             return Admission::Refuse { index, excess };
         }
     }
-    counted.by_ref().fold(Admission::Pass, |admission, (index, limit)| {
-        let excess = limit.zone.count(limit.rate, &limit.key, now_ms);
+    limits().fold(Admission::Pass, |admission, (index, limit)| {
+        let excess = count(zones.buckets(limit.zone), limit, now_ms);
         let beyond = excess.saturating_sub(limit.delay_after);
         let wait = Duration::from_millis(beyond.saturating_mul(1000) / limit.rate.max(1));
         match admission {
@@ -109,6 +92,40 @@ pub fn admit(asked: &[Asked<'_>], now: Duration) -> Admission {
             _ => Admission::Delay { wait, index, excess },
         }
     })
+}
+
+/// Counts one more request.
+fn count(buckets: &mut Table<Bucket>, limit: &Asked<'_>, now_ms: u64) -> u64 {
+    let rate = limit.rate;
+    if let Some(bucket) = buckets.touch(&limit.key) {
+        let excess = bucket.excess_at(rate, now_ms);
+        *bucket = Bucket { excess, last_ms: bucket.last_ms.max(now_ms) };
+        return excess;
+    }
+    let is_stale = |bucket: &Bucket| bucket.last_ms + STALE_MS <= now_ms && bucket.left(rate, now_ms) == 0;
+    buckets.drop_oldest_while(STALE_PER_INSERT, is_stale);
+    buckets.insert(&limit.key, Bucket { excess: 0, last_ms: now_ms });
+    0
+}
+
+/// The zones of one request, each once. Locked in the order of their addresses, so that no two workers wait for each
+/// other.
+struct LockedZones<'a> {
+    zones: Vec<(&'a RequestZone, MutexGuard<'a, Table<Bucket>>)>,
+}
+
+impl<'a> LockedZones<'a> {
+    fn of(zones: impl Iterator<Item = &'a RequestZone>) -> LockedZones<'a> {
+        let mut zones: Vec<&RequestZone> = zones.collect();
+        zones.sort_by_key(|zone| std::ptr::from_ref(*zone).addr());
+        zones.dedup_by(|one, other| std::ptr::eq(*one, *other));
+        LockedZones { zones: zones.into_iter().map(|zone| (zone, zone.lock())).collect() }
+    }
+
+    fn buckets(&mut self, zone: &RequestZone) -> &mut Table<Bucket> {
+        let locked = self.zones.iter_mut().find(|(locked, _)| std::ptr::eq(*locked, zone));
+        &mut locked.expect("each zone that is asked is locked").1
+    }
 }
 
 /// The counts of one `limit_conn_zone`.

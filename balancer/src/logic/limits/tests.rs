@@ -95,6 +95,32 @@ fn counts_without_memory_refuse_rather_than_forget() {
     assert!(zone.take(b"a", 9).is_some());
 }
 
+/// What passes of requests that many workers ask for at once, each in an order of zones of its own.
+fn passed_at_once(ask: impl Fn(usize) -> Admission + Sync) -> usize {
+    let start = std::sync::Barrier::new(4);
+    let worker = &|worker: usize| {
+        start.wait();
+        (0..4).filter(|_| !matches!(ask(worker), Admission::Refuse { .. })).count()
+    };
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..4).map(|index| scope.spawn(move || worker(index))).collect();
+        workers.into_iter().map(|worker| worker.join().expect("a worker ends well")).sum()
+    })
+}
+
+#[test]
+fn workers_that_ask_at_once_get_no_more_through_than_one() {
+    let zones = [RequestZone::new(1 << 24), RequestZone::new(1 << 24)];
+    for round in 0..2000 {
+        let key = round.to_string();
+        let passed = passed_at_once(|worker| {
+            let (mine, other) = (&zones[worker % 2], &zones[(worker + 1) % 2]);
+            admit(&[asked(mine, 1, 1, &key), asked(other, 1, 1, &key)], at(0))
+        });
+        assert_eq!(passed, 2, "the first and one as burst, in round {round}");
+    }
+}
+
 proptest! {
     /// Whatever the times: over any span no more pass than rate and burst allow.
     #[test]
