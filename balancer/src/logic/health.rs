@@ -50,6 +50,9 @@ pub struct PeerMemory {
     accessed: u64,
     checked: u64,
     unit: i64,
+    /// Of its terms; processes before us did not tell it.
+    #[serde(default)]
+    weight: Option<u32>,
     effective_weight: i64,
     current_weight: i64,
     ramp: Option<Duration>,
@@ -140,22 +143,25 @@ impl Peer {
 
     /// Counts weights in fractions, as all servers of the group must if one of them has a slow start.
     pub(super) fn refine(&mut self) {
-        self.rescale(FINE_UNIT);
+        let full = self.full_weight();
+        self.unit = FINE_UNIT;
+        self.rescale(full);
     }
 
-    fn rescale(&mut self, unit: i64) {
-        self.effective_weight = self.effective_weight * unit / self.unit;
-        self.current_weight = self.current_weight * unit / self.unit;
-        self.unit = unit;
+    /// Its weight or the unit of weights is another than it was: its place in the rotation moves along.
+    fn rescale(&mut self, full_before: i64) {
+        let (full, before) = (i128::from(self.full_weight()), i128::from(full_before.max(1)));
+        let scaled = |weight: i64| (i128::from(weight) * full / before) as i64;
+        self.effective_weight = scaled(self.effective_weight).min(self.full_weight());
+        self.current_weight = scaled(self.current_weight);
     }
 
     /// Takes over what is known about the same server from before a change of the configuration: failures, load,
     /// health, times and place in the rotation.
     pub fn inherit(&mut self, before: &Peer, now: Duration) {
         let (terms, unit) = (self.terms.clone(), self.unit);
-        *self = Peer { terms, ..before.clone() };
-        self.rescale(unit);
-        self.effective_weight = self.effective_weight.min(self.full_weight());
+        *self = Peer { terms, unit, ..before.clone() };
+        self.rescale(before.full_weight());
         if before.terms.duty != Duty::Up && self.terms.duty == Duty::Up {
             self.start_slowly(now);
         }
@@ -172,6 +178,7 @@ impl Peer {
             accessed: self.accessed,
             checked: self.checked,
             unit: self.unit,
+            weight: Some(self.terms.weight),
             effective_weight: self.effective_weight,
             current_weight: self.current_weight,
             ramp: self.ramp,
@@ -180,17 +187,15 @@ impl Peer {
 
     /// Goes on where the same server of another process was.
     pub(super) fn recall(&mut self, memory: PeerMemory) {
-        let unit = self.unit;
         self.id = memory.id;
         self.times.header_ms = memory.header_ms;
         self.times.response_ms = memory.response_ms;
         (self.checks, self.history) = (memory.checks, memory.history);
         (self.fails, self.accessed, self.checked) = (memory.fails, memory.accessed, memory.checked);
-        self.unit = memory.unit.max(1);
         (self.effective_weight, self.current_weight) = (memory.effective_weight, memory.current_weight);
         self.ramp = memory.ramp;
-        self.rescale(unit);
-        self.effective_weight = self.effective_weight.min(self.full_weight());
+        let weight = memory.weight.map_or(i64::from(self.terms.weight), i64::from);
+        self.rescale(weight * memory.unit.max(1));
     }
 
     pub fn unusable(&self, now: Duration) -> Option<Unusable> {

@@ -171,6 +171,39 @@ fn a_request_of_an_old_generation_sees_the_load_of_the_new_one() {
     assert!(before.group(UpstreamId(0)).pick(&mut attempts(), now).is_none(), "max_conns holds for both");
 }
 
+fn weighing(weight: u32) -> Arc<Upstream> {
+    let mut upstream = upstream(&[1, 2]);
+    upstream.peers.iter_mut().for_each(|peer| (peer.terms.weight, peer.terms.max_conns) = (weight, 0));
+    Arc::new(upstream)
+}
+
+fn picks(set: &Set, count: usize) -> Vec<usize> {
+    let pick =
+        |_| set.group(UpstreamId(0)).pick(&mut attempts(), Duration::ZERO).expect("a live server").index();
+    (0..count).map(pick).collect()
+}
+
+#[test]
+fn servers_take_turns_at_once_when_their_weights_have_changed() {
+    for (before, after) in [(1000, 1), (1, 1000), (3, 2)] {
+        let http = Http { upstreams: vec![weighing(before)], ..Http::default() };
+        let old = Set::new(&http, None, Duration::ZERO);
+        assert_eq!(picks(&old, 1), [0]);
+        let new = old.with(&weighing(after), Duration::ZERO);
+        assert_eq!(picks(&new, 4), [1, 0, 1, 0], "from {before} to {after}");
+    }
+}
+
+#[test]
+fn a_server_that_is_given_a_greater_weight_has_it_at_once() {
+    let old = set(&[1, 2], None).with(&weighing(1), Duration::ZERO);
+    assert_eq!(picks(&old, 2), [0, 1]);
+    let mut heavy = (*weighing(1)).clone();
+    heavy.peers[0].terms.weight = 9;
+    let picked = picks(&old.with(&Arc::new(heavy), Duration::ZERO), 10);
+    assert_eq!(picked.iter().filter(|index| **index == 0).count(), 9);
+}
+
 /// A stack that a recursion over many groups would overflow.
 fn in_a_small_stack(run: impl FnOnce() + Send + 'static) {
     let thread = std::thread::Builder::new().stack_size(128 << 10).spawn(run);
