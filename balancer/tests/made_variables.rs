@@ -29,6 +29,18 @@ fn geo_takes_the_longest_network_and_ranges_the_last_one_written() {
 }
 
 #[test]
+fn geo_takes_what_stands_last_of_a_network_named_twice_and_forgets_what_is_deleted() {
+    let balancer = Balancer::start(
+        "geo $arg_ip $net { 0.0.0.0/0 early; 10.0.0.0/8 old; 10.1.0.0/16 gone; default none; 10.0.0.0/8 new;\n\
+           delete 10.1.0.0/16; }\n\
+         server { listen 127.0.0.1:PORT; location / { return 200 $net; } }",
+    );
+    for (ip, said) in [("10.1.1.1", "new"), ("10.2.2.2", "new"), ("1.1.1.1", "none")] {
+        assert_eq!(balancer.client().get(&format!("/?ip={ip}")).body, said, "{ip}");
+    }
+}
+
+#[test]
 fn split_clients_gives_each_share_its_keys() {
     let balancer = Balancer::start(
         "split_clients $arg_key $half { 50% a; * b; }\n\

@@ -104,7 +104,8 @@ fn geo(node: &Node, names: &Names<'_>) -> Result<Geo> {
     let mut geo =
         Geo { source, values: Networks::default(), proxies: Vec::new(), recursive: flag("proxy_recursive") };
     let by_ranges = flag("ranges");
-    let mut nets = Vec::new();
+    // By network: there may be very many. What stands last of one counts, as with nginx.
+    let mut nets = HashMap::new();
     for entry in &node.block {
         match (&entry.name[..], entry.args.len()) {
             ("ranges" | "proxy_recursive" | "volatile", 0) => {}
@@ -113,9 +114,8 @@ fn geo(node: &Node, names: &Names<'_>) -> Result<Geo> {
             }
             ("proxy", 1) => geo.proxies.push(network(entry.arg(0), entry)?),
             ("default", 1) => {
-                // The broadest of all: everything else is painted over it.
                 for net in ["0.0.0.0/0", "::/0"] {
-                    nets.insert(0, (network(net, entry)?, Some(value(entry))));
+                    nets.insert(network(net, entry)?, value(entry));
                 }
             }
             ("delete", 1) if by_ranges => {
@@ -123,8 +123,7 @@ fn geo(node: &Node, names: &Names<'_>) -> Result<Geo> {
                 geo.values.paint(first, last, default_value(node));
             }
             ("delete", 1) => {
-                let gone = network(entry.arg(0), entry)?;
-                nets.retain(|(net, _)| *net != gone);
+                nets.remove(&network(entry.arg(0), entry)?);
             }
             (text, 1) if by_ranges => {
                 paint_default(&mut geo, node);
@@ -132,9 +131,7 @@ fn geo(node: &Node, names: &Names<'_>) -> Result<Geo> {
                 geo.values.paint(first, last, Some(value(entry)));
             }
             (text, 1) => {
-                let net = network(text, entry)?;
-                nets.retain(|(known, _)| *known != net);
-                nets.push((net, Some(value(entry))));
+                nets.insert(network(text, entry)?, value(entry));
             }
             _ => return Err(entry.error("invalid number of the geo parameters")),
         }
@@ -144,9 +141,10 @@ fn geo(node: &Node, names: &Names<'_>) -> Result<Geo> {
         return Ok(geo);
     }
     // The longest prefix counts: painted last.
+    let mut nets: Vec<(IpNet, Box<[u8]>)> = nets.into_iter().collect();
     nets.sort_by_key(|(net, _)| net.prefix_len());
     for (net, value) in nets {
-        geo.values.paint(net.network(), net.broadcast(), value);
+        geo.values.paint(net.network(), net.broadcast(), Some(value));
     }
     Ok(geo)
 }
