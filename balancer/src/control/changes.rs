@@ -1,6 +1,8 @@
 //! Changes at run time: the API asks, or name servers say something new, the master makes the next generation, all workers take it up, and the state file
 //! keeps it. One at a time, so that no two changes are made from the same past.
 
+use std::fs::File;
+use std::io::{self, Write as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -95,13 +97,20 @@ impl Master {
     }
 }
 
-/// Written beside and moved into place: a crash leaves the old one or the new one.
+/// Written beside and moved into place: a crash, also of the machine, leaves the old one or the new one.
 fn write_state(path: &Path, upstream: &Upstream) -> Result<(), Refusal> {
     let beside = path.with_extension(format!("{}.new", std::process::id()));
-    let written = std::fs::write(&beside, state_text(upstream)).and_then(|()| std::fs::rename(&beside, path));
+    let written = write_through(&beside, &state_text(upstream)).and_then(|()| std::fs::rename(&beside, path));
     written.map_err(|error| {
         let what = crate::conf::error::system("open", path, &error);
         tracing::error!("{what}");
         Refusal::StateFile(what.into())
     })
+}
+
+/// The text is on disk before this returns: a name that is moved before that may lead to an empty file.
+fn write_through(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
 }
