@@ -120,6 +120,12 @@ impl Attempts {
         self.tried.0.iter().all(|word| *word == 0)
     }
 
+    /// Who has waited looks at all servers again, as one that has just come: only what was tried stays so.
+    pub fn start_over(&mut self) {
+        self.tier = Tier::Primary;
+        (self.hash, self.rehash, self.misses) = (hash::IP_HASH_START, 0, 0);
+    }
+
     /// The id of the server that the client sticks to.
     pub fn wanted(&self) -> Option<&[u8]> {
         self.wanted.as_deref()

@@ -321,6 +321,7 @@ impl<'a> Seat<'a> {
         now: Duration,
         waker: &Waker,
     ) -> Result<Lease<'a>, Option<Duration>> {
+        attempts.start_over();
         let mut state = self.group.lock();
         if state.queue.is_first(self.ticket)
             && let Some(lease) = self.group.pick_in(&mut state, attempts, now)

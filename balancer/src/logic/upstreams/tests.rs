@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::conf::build::NAMELESS;
-use crate::conf::upstream::{Address, Keepalive, Method, Origin, Peer, QueueTerms, Terms};
+use crate::conf::upstream::{Address, Duty, Keepalive, Method, Origin, Peer, QueueTerms, Terms, Tier};
 use crate::logic::choose::{Attempts, Ending, Key};
 use crate::logic::health::Unusable;
 
@@ -147,6 +147,59 @@ fn who_waits_is_woken_and_served_in_turn_and_nobody_overtakes() {
     assert!(seats[0].pick(&mut attempts(), now, &wakers[0]).is_ok());
     drop(seats);
     assert_eq!(group.queue().len, 0);
+}
+
+/// Two servers for one request at a time each; nobody is there for the others.
+fn narrow(change: impl FnOnce(&mut Upstream)) -> Set {
+    let mut upstream = upstream(&[1, 2]);
+    upstream.peers.iter_mut().for_each(|peer| peer.terms.max_conns = 1);
+    upstream.queue = Some(QueueTerms { len_max: 2, timeout: Duration::from_secs(1) });
+    change(&mut upstream);
+    Set::new(&Http { upstreams: vec![Arc::new(upstream)], ..Http::default() }, None, Duration::ZERO)
+}
+
+#[test]
+fn who_waits_gets_a_primary_that_is_free_again_though_it_has_looked_at_the_backups() {
+    let set = narrow(|upstream| {
+        upstream.peers[1].terms.tier = Tier::Backup;
+        upstream.peers[1].terms.duty = Duty::Down;
+    });
+    let group = set.group(UpstreamId(0));
+    let now = Duration::from_secs(1);
+    let held = group.pick(&mut attempts(), now).expect("the primary");
+    let mut waiting = attempts();
+    assert!(group.pick(&mut waiting, now).is_none());
+    let seat = group.enqueue(Waker::noop()).expect("room in the queue");
+    assert!(seat.pick(&mut waiting, now, Waker::noop()).is_err());
+    drop(held);
+    let lease = seat.pick(&mut waiting, now, Waker::noop());
+    assert_eq!(lease.ok().map(|lease| lease.index()), Some(0));
+}
+
+#[test]
+fn who_waits_for_long_is_still_chosen_for_by_its_key_and_its_session() {
+    let by_address: fn(&mut Upstream) = |upstream| upstream.method = Method::IpHash { ipv6_bits: 128 };
+    let by_session: fn(&mut Upstream) = |upstream| upstream.method = Method::Random;
+    for (change, sticks) in [(by_address, false), (by_session, true)] {
+        for host in 0..8 {
+            let set = narrow(change);
+            let group = set.group(UpstreamId(0));
+            let sid = group.peers()[host % 2].terms.sid.text().as_bytes();
+            let key = || Key::of_client(Some([10, 0, host as u8, 1].into()), 128);
+            let mine = || Attempts::new(key(), 1).sticking_to(sticks.then_some(sid));
+            let now = Duration::from_secs(1);
+            let home = group.pick(&mut mine(), now).expect("a live server").index();
+            let mut held: Vec<Lease<'_>> = (0..2).filter_map(|_| group.pick(&mut attempts(), now)).collect();
+            let mut waiting = mine();
+            let seat = group.enqueue(Waker::noop()).expect("room in the queue");
+            for _ in 0..30 {
+                assert!(seat.pick(&mut waiting, now, Waker::noop()).is_err());
+            }
+            held.clear();
+            let lease = seat.pick(&mut waiting, now, Waker::noop());
+            assert_eq!(lease.ok().map(|lease| lease.index()), Some(home));
+        }
+    }
 }
 
 #[test]
