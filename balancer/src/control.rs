@@ -217,8 +217,7 @@ fn run(origin: Origin, error_logs: ErrorLogs, prepared: Prepared) -> io::Result<
         };
         master.announce(prepared.files);
         prepared.moot.iter().for_each(|what| tracing::info!("{what}"));
-        // Before the first request: who must pass a check first gets none until then.
-        master.prober.adopt(&prepared.running);
+        master.probe(&prepared.running);
         master.names.adopt(&prepared.running);
         master.settle_names().await;
         master.start_workers()?;
@@ -270,6 +269,11 @@ impl Master {
 
     fn publish(&self, next: Arc<Running>) {
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = next;
+    }
+
+    /// Before the first request: who must pass a check first gets none until then.
+    fn probe(&mut self, next: &Running) {
+        self.prober.adopt(&next.settings.http.checks, &next.upstreams, next.started);
     }
 
     /// What the machine gives, in the words of what people ask: how many requests at once.
@@ -381,12 +385,12 @@ impl Master {
     }
 
     async fn take_over(&mut self, before: &Arc<Running>, next: Arc<Running>) {
+        self.probe(&next);
         self.publish(next.clone());
         self.crew.reload(&next).await;
         let stays = |listener: &Arc<Listener>| next.listeners.iter().any(|kept| Arc::ptr_eq(kept, listener));
         self.close(before.listeners.iter().filter(|listener| !stays(listener)));
         next.metrics.forget_others(&next);
-        self.prober.adopt(&next);
         self.names.adopt(&next);
         self.replaced.push((before.era.0, Arc::downgrade(before)));
         rename_pid_file(&before.settings.main, &next.settings.main);

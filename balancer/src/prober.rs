@@ -1,13 +1,14 @@
 //! Active health checks: a task for each server that `health_check` names asks it again and again and tells its group.
 //! They run beside the master; what they find counts for all workers at once. What a good answer is: logic/check.rs.
 
+use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chassis::tasks::Tasks;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::watch;
 
 use crate::buffer::{BUFFER_LEN, Buffer};
 use crate::conf::check::HealthCheck;
@@ -17,60 +18,95 @@ use crate::logic::check::{BODY_LEN_MAX, Mismatch, check_body, check_head};
 use crate::logic::h1::{BadBody, BadResponse, BodyReader, Method, Piece, ResponseHead};
 use crate::logic::health::Turn;
 use crate::logic::proxy_protocol;
-use crate::logic::upstreams::Group;
+use crate::logic::upstreams::{Group, Set};
 use crate::relay::attempt::{Dialing, open};
-use crate::running::Running;
-use crate::tls::connect::TlsPeer;
 use crate::upstream_conns::Protocol;
 use crate::wire::Wire;
 
 /// The head of an answer to a check may be so long.
 const HEAD_LEN_MAX: usize = 32 * 1024;
 
-/// Looks after the checks of one generation after the other.
+/// Looks after the checks of one generation after the other. A check goes on over generations that have it too.
 #[derive(Debug)]
 pub struct Prober {
     tasks: Tasks,
-    /// Ends the tasks of the present generation.
-    ended: CancellationToken,
+    /// Where each task finds what it checks by now; without it, the task ends.
+    aims: HashMap<Target, watch::Sender<Aim>>,
+}
+
+/// One server under one check; servers that are there several times are told apart by their number.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Target {
+    group: Box<str>,
+    server: Box<str>,
+    address: Address,
+    number: usize,
+    check: usize,
+}
+
+/// What a target is in the present generation.
+#[derive(Debug, Clone)]
+struct Aim {
+    check: HealthCheck,
+    group: Arc<Group>,
+    index: usize,
 }
 
 impl Prober {
     pub fn new(tasks: Tasks) -> Prober {
-        Prober { tasks, ended: CancellationToken::new() }
+        Prober { tasks, aims: HashMap::new() }
     }
 
-    /// Checks the servers of this generation from now on.
-    pub fn adopt(&mut self, running: &Arc<Running>) {
-        self.stop();
-        self.ended = CancellationToken::new();
-        let checks = &running.settings.http.checks;
-        for (place, group) in running.upstreams.groups().iter().enumerate() {
-            if checks.iter().all(|check| check.group != UpstreamId(place)) {
-                group.end_checks();
-            }
+    /// Checks the servers of these groups from now on. To be called before requests come to them: a server that must
+    /// pass a check first is closed when this returns.
+    pub fn adopt(&mut self, checks: &[HealthCheck], upstreams: &Set, started: Instant) {
+        for (place, group) in upstreams.groups().iter().enumerate() {
+            group.keep_checks(checks.iter().filter(|check| check.group == UpstreamId(place)).count());
         }
+        let mut before = std::mem::take(&mut self.aims);
         for check in checks {
-            let group = running.upstreams.group(check.group);
+            let group = upstreams.group(check.group);
             let wanted = |index: &usize| group.peers()[*index].terms.duty != Duty::Down;
             for index in (0..group.peers().len()).filter(wanted) {
-                let probe =
-                    Probe { check: check.clone(), group: group.clone(), index, started: running.started };
-                let (ended, tasks) = (self.ended.clone(), self.tasks.clone());
-                self.tasks.spawn("health check", async move {
-                    tokio::select! {
-                        () = probe.run() => {}
-                        () = ended.cancelled() => {}
-                        () = tasks.drain_started() => {}
+                group.begin_checks(index, check.terms);
+                let aim = Aim { check: check.clone(), group: group.clone(), index };
+                let mut target = aim.target();
+                while self.aims.contains_key(&target) {
+                    target.number += 1;
+                }
+                let sender = match before.remove(&target) {
+                    Some(sender) => {
+                        sender.send_replace(aim);
+                        sender
                     }
-                });
+                    None => self.begin(aim, started),
+                };
+                self.aims.insert(target, sender);
             }
         }
     }
 
-    pub fn stop(&self) {
-        self.ended.cancel();
+    fn begin(&self, aim: Aim, started: Instant) -> watch::Sender<Aim> {
+        let (sender, aims) = watch::channel(aim);
+        let tasks = self.tasks.clone();
+        let mut probe = Probe { aims: aims.clone(), started };
+        self.tasks.spawn("health check", async move {
+            tokio::select! {
+                () = probe.run() => {}
+                () = gone(aims) => {}
+                () = tasks.drain_started() => {}
+            }
+        });
+        sender
     }
+
+    pub fn stop(&mut self) {
+        self.aims.clear();
+    }
+}
+
+async fn gone(mut aims: watch::Receiver<Aim>) {
+    while aims.changed().await.is_ok() {}
 }
 
 /// Why a check failed.
@@ -90,37 +126,64 @@ enum Failed {
     Mismatch(#[from] Mismatch),
 }
 
-/// The checks of one server.
+/// One check of one server.
 struct Probe {
-    check: HealthCheck,
-    group: Arc<Group>,
-    index: usize,
+    aims: watch::Receiver<Aim>,
     started: Instant,
 }
 
 impl Probe {
-    async fn run(&self) {
-        self.group.begin_checks(self.index, self.check.terms);
-        let is_known = self.group.with_peers(|peers| peers[self.index].checks.checks > 0);
+    async fn run(&mut self) {
+        let aim = self.aims.borrow_and_update().clone();
+        let is_known = aim.group.with_peers(|peers| peers[aim.index].checks.is_known(aim.check.terms.place));
         if is_known {
-            tokio::time::sleep(self.pause()).await;
+            self.pause().await;
         }
         loop {
-            let checked = self.check().await;
-            self.conclude(checked);
-            tokio::time::sleep(self.pause()).await;
+            let aim = self.aims.borrow_and_update().clone();
+            let checked = aim.check().await;
+            // The server may have come to another group meanwhile.
+            let aim = self.aims.borrow().clone();
+            aim.conclude(checked, self.started.elapsed());
+            self.pause().await;
         }
     }
 
+    /// As long as the check says; it may say something else before that is over.
+    async fn pause(&mut self) {
+        let since = tokio::time::Instant::now();
+        loop {
+            let until = since + self.aims.borrow_and_update().check.pause();
+            tokio::select! {
+                () = tokio::time::sleep_until(until) => return,
+                Ok(()) = self.aims.changed() => {}
+            }
+        }
+    }
+}
+
+impl HealthCheck {
     fn pause(&self) -> Duration {
         let mut seed = [0; 4];
         // Without randomness checks come evenly, which is what no jitter means anyway.
         let drawn = getrandom::fill(&mut seed).map_or(0, |()| u32::from_ne_bytes(seed));
-        self.check.interval + self.check.jitter.mul_f64(f64::from(drawn) / f64::from(u32::MAX))
+        self.interval + self.jitter.mul_f64(f64::from(drawn) / f64::from(u32::MAX))
+    }
+}
+
+impl Aim {
+    fn target(&self) -> Target {
+        let peer = &self.group.peers()[self.index];
+        Target {
+            group: self.group.name().into(),
+            server: peer.terms.server.clone(),
+            address: peer.address.clone(),
+            number: 0,
+            check: self.check.terms.place,
+        }
     }
 
-    fn conclude(&self, checked: Result<(), Failed>) {
-        let now = self.started.elapsed();
+    fn conclude(&self, checked: Result<(), Failed>, now: Duration) {
         let turn = self.group.on_check(self.index, checked.is_ok(), self.check.terms, now);
         let upstream = &self.group.peers()[self.index].name;
         let group = self.group.name();
@@ -136,8 +199,7 @@ impl Probe {
 
     async fn check(&self) -> Result<(), Failed> {
         let address = self.address();
-        let tls = self.check.tls.clone().map(|tls| TlsPeer { tls, name: self.check.host.clone() });
-        let protocol = Protocol { tls, ..Protocol::default() };
+        let protocol = Protocol { tls: self.check.tls.clone(), ..Protocol::default() };
         // On nobody's behalf: the connection is our own business.
         let greeting = self.check.protocol.map(|version| proxy_protocol::header(version, None));
         let connecting = open(&address, Dialing { greeting, ..Dialing::default() }, &protocol);

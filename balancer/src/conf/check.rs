@@ -7,7 +7,7 @@ use regex::bytes::Regex;
 
 use super::upstream::UpstreamId;
 use crate::logic::proxy_protocol;
-use crate::tls::client::UpstreamTls;
+use crate::tls::connect::TlsPeer;
 
 /// `health_check` of one location.
 #[derive(Debug, Clone)]
@@ -22,8 +22,8 @@ pub struct HealthCheck {
     pub port: Option<u16>,
     /// What `Host` says.
     pub host: Box<str>,
-    /// `proxy_pass https://…`: checks speak TLS too.
-    pub tls: Option<Arc<UpstreamTls>>,
+    /// `proxy_pass https://…`: checks speak TLS too, to whom `proxy_ssl_name` says.
+    pub tls: Option<TlsPeer>,
     /// `proxy_protocol`: servers that demand its header demand it of checks.
     pub protocol: Option<proxy_protocol::Version>,
     pub matcher: Arc<Match>,
@@ -34,6 +34,8 @@ pub struct HealthCheck {
 /// How many answers in a row turn a server's state, and whether it must pass one before its first request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CheckTerms {
+    /// Which check of its group this is: a server has a state in each.
+    pub place: usize,
     pub fails: u32,
     pub passes: u32,
     pub mandatory: bool,

@@ -63,10 +63,10 @@ impl Master {
         );
         let upstreams = running.upstreams.with(&Arc::new(next), running.started.elapsed());
         let next = Arc::new(running.with_upstreams(upstreams));
+        self.probe(&next);
         self.publish(next.clone());
         self.adopt(&next).await;
         next.metrics.forget_others(&next);
-        self.prober.adopt(&next);
         Ok(next)
     }
 

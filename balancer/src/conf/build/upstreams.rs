@@ -62,9 +62,11 @@ impl Groups {
             let found = self.matches.iter().find(|(known, _)| **known == *name);
             found.map(|(_, matcher)| matcher.clone())
         };
-        let check = checks::health_check(node, scope, (upstream.id, &upstream.name), named)?;
-        let tls = pass.and_then(|pass| pass.tls.clone());
-        self.checks.push(HealthCheck { tls, ..check });
+        let mut check = checks::health_check(node, scope, (upstream.id, &upstream.name), named)?;
+        check.terms.place = self.checks.iter().filter(|known| known.group == upstream.id).count();
+        let tls = pass.and_then(|pass| pass.tls.as_ref());
+        check.tls = tls.map(|tls| checks::tls_peer(tls, &upstream.name, &check.host, node));
+        self.checks.push(check);
         Ok(())
     }
 

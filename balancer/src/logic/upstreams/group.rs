@@ -191,10 +191,10 @@ impl Group {
         }
     }
 
-    /// Nobody checks these servers any more: what checks have found no longer counts.
-    pub fn end_checks(&self) {
+    /// So many checks look after these servers: what others have found no longer counts.
+    pub fn keep_checks(&self, count: usize) {
         let mut state = self.lock();
-        state.balance.peers_mut().iter_mut().for_each(|peer| peer.checks.end());
+        state.balance.peers_mut().iter_mut().for_each(|peer| peer.checks.keep(count));
         state.wake_first();
     }
 

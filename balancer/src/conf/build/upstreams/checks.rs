@@ -8,7 +8,12 @@ use regex::bytes::Regex;
 use super::super::family::{Family, Settings};
 use super::{Node, Result, Scope, UpstreamId};
 use crate::conf::check::{BodyRule, CheckTerms, HeaderRule, HeaderTest, HealthCheck, Match, StatusRule};
+use crate::conf::template::Part;
 use crate::conf::value;
+use crate::conf::variables::Variable;
+use crate::logic::h1::target::split_port;
+use crate::tls::client::UpstreamTls;
+use crate::tls::connect::TlsPeer;
 
 /// Reads one `match` block.
 pub(super) fn matcher(node: &Node) -> Result<Match> {
@@ -74,7 +79,7 @@ pub(super) fn health_check(
         group,
         interval: Duration::from_secs(5),
         jitter: Duration::ZERO,
-        terms: CheckTerms { fails: 1, passes: 1, mandatory: false },
+        terms: CheckTerms { place: 0, fails: 1, passes: 1, mandatory: false },
         uri: "/".into(),
         port: None,
         host: name.into(),
@@ -126,6 +131,20 @@ pub(super) fn health_check(
         }
     }
     Ok(check)
+}
+
+/// Whom checks of this group speak to: as its requests where that does not depend on them, else whom `Host` names.
+pub(super) fn tls_peer(tls: &Arc<UpstreamTls>, group: &str, host: &str, node: &Node) -> TlsPeer {
+    let name = match (tls.name.constant(), tls.name.parts()) {
+        (Some(name), _) => String::from_utf8_lossy(name).into_owned(),
+        (None, [Part::Variable(Variable::ProxyHost)]) => group.to_owned(),
+        (None, _) => {
+            tracing::warn!("\"health_check\" at {} knows no variables: it names \"{host}\"", node.place);
+            host.to_owned()
+        }
+    };
+    let name = String::from_utf8_lossy(split_port(name.as_bytes()).0).into();
+    TlsPeer { tls: tls.clone(), name }
 }
 
 /// The blocks by name, refused when two have one.
