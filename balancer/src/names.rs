@@ -363,7 +363,7 @@ impl Keeper {
             Err(_) => return Some(self.timeout),
         };
         let (done, changed) = oneshot::channel();
-        let edit = Edit::Resolve { line: self.server.line, targets };
+        let edit = Edit::Resolve { server: self.server.clone(), targets };
         let change = Change { group: self.group.clone(), edit, done };
         self.changes.send(change).await.ok()?;
         changed.await.ok()?.ok()?;

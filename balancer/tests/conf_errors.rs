@@ -76,6 +76,14 @@ fn upstreams_must_make_sense() {
             "host not found in upstream \"nowhere:80\" in /etc/nginx.conf:3",
         ),
         ("upstream u { server web-1:0; }", "invalid port in upstream \"web-1:0\" in /etc/nginx.conf:3"),
+        (
+            "upstream u { server web-1 weight=65536; }",
+            "invalid parameter \"weight=65536\" in /etc/nginx.conf:3",
+        ),
+        (
+            "upstream u { server web-1 fail_timeout=101y; }",
+            "invalid parameter \"fail_timeout=101y\" in /etc/nginx.conf:3",
+        ),
         ("upstream u { server web-1 weight=0; }", "invalid parameter \"weight=0\" in /etc/nginx.conf:3"),
         (
             "upstream u { server web-1 slow_start=often; }",

@@ -27,7 +27,8 @@ use std::path::{Path, PathBuf};
 
 use self::scope::Scope;
 pub use self::upstreams::{
-    NAMELESS, ROUTE_LEN_MAX, addresses_of, allows_backup, allows_slow_start, server_terms,
+    NAMELESS, ROUTE_LEN_MAX, addresses_of, allows_backup, allows_slow_start, is_server_time, is_weight,
+    server_terms,
 };
 use super::blocks::Tree;
 use super::error::{Error, Result};

@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::conf::build::{ROUTE_LEN_MAX, allows_backup, allows_slow_start, seconds};
+use crate::conf::build::{
+    ROUTE_LEN_MAX, allows_backup, allows_slow_start, is_server_time, is_weight, seconds,
+};
+use crate::conf::naming::NamedServer;
 use crate::conf::upstream::{Address, Duty, Peer, Sid, Terms, Tier, Upstream};
 use crate::logic::named::resolved;
 use crate::logic::resolver::Target;
@@ -28,7 +31,7 @@ pub enum Edit {
     },
     /// What name servers say of a server with `resolve`.
     Resolve {
-        line: u32,
+        server: NamedServer,
         targets: Vec<Target>,
     },
 }
@@ -110,13 +113,16 @@ pub fn patch_of(body: &[u8]) -> Result<Patch, Refusal> {
         let number = || value.as_u64().and_then(|number| u32::try_from(number).ok()).ok_or_else(bad);
         let flag = || value.as_bool().ok_or_else(bad);
         let text = || value.as_str().ok_or_else(bad);
-        let time = || match value {
-            Value::Number(number) => number.as_u64().map(Duration::from_secs).ok_or_else(bad),
-            value => value.as_str().and_then(seconds).ok_or_else(bad),
+        let time = || {
+            let time = match value {
+                Value::Number(number) => number.as_u64().map(Duration::from_secs),
+                value => value.as_str().and_then(seconds),
+            };
+            time.filter(is_server_time).ok_or_else(bad)
         };
         match key.as_str() {
             "server" => patch.server = Some(text()?.into()),
-            "weight" => patch.weight = Some(number()?).filter(|weight| *weight > 0),
+            "weight" => patch.weight = Some(number()?).filter(|weight| is_weight(*weight)),
             "max_conns" => patch.max_conns = Some(number()?),
             "max_fails" => patch.max_fails = Some(number()?),
             "fail_timeout" => patch.fail_timeout = Some(time()?),
@@ -185,8 +191,8 @@ pub fn apply(upstream: &Upstream, ids: &[u32], edit: Edit) -> Result<Upstream, R
             next.peers.retain(|peer| !is_of(peer));
             next.named.retain(|named| Some(named.line) != server.line);
         }
-        Edit::Resolve { line, targets } => {
-            next = resolved(upstream, line, &targets).ok_or(Refusal::ServerNotFound(line))?;
+        Edit::Resolve { server, targets } => {
+            next = resolved(upstream, &server, &targets).ok_or(Refusal::ServerNotFound(server.line))?;
         }
     }
     Ok(next)

@@ -243,14 +243,17 @@ impl Peer {
 
     /// When a server that has failed may be asked again.
     pub fn back_at(&self, now: Duration) -> Option<Duration> {
-        let second = self.checked + self.terms.fail_timeout.as_secs() + 1;
+        let second = self.checked.saturating_add(self.terms.fail_timeout.as_secs()).saturating_add(1);
         self.has_failed(now).then_some(Duration::from_secs(second))
     }
 
     /// How often the time of a server that nobody asks is halved by now.
     pub fn halvings(&self, now: Duration) -> u64 {
         match self.is_past_timeout(now) {
-            true => now.as_secs().saturating_sub(self.checked) / (self.terms.fail_timeout.as_secs() + 1),
+            true => {
+                now.as_secs().saturating_sub(self.checked)
+                    / self.terms.fail_timeout.as_secs().saturating_add(1)
+            }
             false => 0,
         }
     }

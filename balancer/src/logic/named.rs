@@ -6,9 +6,13 @@ use crate::conf::upstream::{Address, Peer, Tier, Upstream};
 use crate::logic::resolver::Target;
 
 /// The group with these peers in place of those that the server had. What stays keeps its place; what is new comes last.
-/// `None`: there is no such server any more.
-pub fn resolved(upstream: &Upstream, line: u32, targets: &[Target]) -> Option<Upstream> {
-    let server = upstream.named.iter().find(|server| server.line == line)?;
+/// `None`: there is no such server any more. Its line alone does not say so: after a reload that may be another's.
+pub fn resolved(upstream: &Upstream, asked: &NamedServer, targets: &[Target]) -> Option<Upstream> {
+    let line = asked.line;
+    let server = upstream.named.iter().find(|server| {
+        (server.line, &server.host, &server.service, server.port)
+            == (line, &asked.host, &asked.service, asked.port)
+    })?;
     let has_backups = allows_backup(&upstream.method);
     let wanted = targets.iter().filter(|target| has_backups || !target.is_backup);
     let mut wanted: Vec<Peer> = wanted.map(|target| peer(server, target)).collect();
@@ -58,7 +62,7 @@ pub fn inherited(upstream: &Upstream, before: &Upstream) -> Upstream {
         let Some(known) = before.named.iter().find(same) else { continue };
         let peers = before.peers.iter().filter(|peer| peer.line == Some(known.line));
         let targets: Vec<Target> = peers.filter_map(|peer| target(server, known, peer)).collect();
-        if let Some(resolved) = resolved(&next, server.line, &targets) {
+        if let Some(resolved) = resolved(&next, server, &targets) {
             next = resolved;
         }
     }

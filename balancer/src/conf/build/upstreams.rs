@@ -379,11 +379,11 @@ pub fn allows_slow_start(method: &Method) -> bool {
 fn server_option(terms: &mut Terms, text: &str) -> Option<()> {
     let number = |text: &str| value::count(text).and_then(|number| u32::try_from(number).ok());
     match text.split_once('=').unwrap_or((text, "")) {
-        ("weight", weight) => terms.weight = number(weight).filter(|weight| *weight > 0)?,
+        ("weight", weight) => terms.weight = number(weight).filter(|weight| is_weight(*weight))?,
         ("max_conns", count) => terms.max_conns = number(count)?,
         ("max_fails", count) => terms.max_fails = number(count)?,
-        ("fail_timeout", time) => terms.fail_timeout = value::seconds(time)?,
-        ("slow_start", time) => terms.slow_start = value::seconds(time)?,
+        ("fail_timeout", time) => terms.fail_timeout = value::seconds(time).filter(is_server_time)?,
+        ("slow_start", time) => terms.slow_start = value::seconds(time).filter(is_server_time)?,
         ("route", route) if !route.is_empty() && route.len() <= ROUTE_LEN_MAX => {
             terms.sid = Sid::Route(route.into());
         }
@@ -393,6 +393,16 @@ fn server_option(terms: &mut Terms, text: &str) -> Option<()> {
         _ => return None,
     }
     Some(())
+}
+
+/// As much as an SRV record can say; the consistent hash has 160 points for each.
+pub fn is_weight(weight: u32) -> bool {
+    (1..=65_535).contains(&weight)
+}
+
+/// A century is for good, and sums of such times are still times.
+pub fn is_server_time(time: &Duration) -> bool {
+    *time <= Duration::from_secs(100 * 365 * 86_400)
 }
 
 /// As long as nginx's own ids.

@@ -64,12 +64,26 @@ fn what_cannot_be_is_refused_with_a_reason() {
         ("{", Refusal::Json),
         (r#"{"weight": 0}"#, Refusal::BadValue("weight".into())),
         (r#"{"weight": -1}"#, Refusal::BadValue("weight".into())),
+        (r#"{"weight": 65536}"#, Refusal::BadValue("weight".into())),
+        (r#"{"fail_timeout": 3153600001}"#, Refusal::BadValue("fail_timeout".into())),
+        (r#"{"slow_start": 18446744073709551615}"#, Refusal::BadValue("slow_start".into())),
+        (r#"{"slow_start": "101y"}"#, Refusal::BadValue("slow_start".into())),
         (r#"{"max_conns": "many"}"#, Refusal::BadValue("max_conns".into())),
         (r#"{"route": "a; down"}"#, Refusal::BadValue("route".into())),
         (r#"{"colour": 1}"#, Refusal::UnknownField("colour".into())),
     ] {
         assert_eq!(patch_of(body.as_bytes()), Err(expected), "{body}");
     }
+}
+
+#[test]
+fn the_most_that_can_be_asked_for_can_be_read_back() {
+    let body = r#"{"weight": 65535, "fail_timeout": "100y", "slow_start": 3153600000}"#;
+    let changed = apply(&group(Method::RoundRobin, &[]), &[], add("10.0.0.3:80", body)).unwrap();
+    let text = state_text(&changed);
+    let nodes = blocks::fragment(text.as_bytes(), Path::new("state"), Context::UPSTREAM).unwrap();
+    let read = crate::conf::build::server_terms(&nodes[0]).unwrap();
+    assert_eq!((read.weight, read.fail_timeout.as_secs()), (65_535, 3_153_600_000));
 }
 
 proptest! {

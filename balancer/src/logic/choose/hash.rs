@@ -67,7 +67,7 @@ impl Ring {
             base.update(b"\0");
             base.update(port.as_bytes());
             let mut previous = 0_u32;
-            for _ in 0..peer.terms.weight * POINTS_PER_WEIGHT {
+            for _ in 0..peer.terms.weight.saturating_mul(POINTS_PER_WEIGHT) {
                 let mut point = base.clone();
                 point.update(&previous.to_le_bytes());
                 previous = point.finalize();

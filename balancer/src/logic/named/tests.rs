@@ -40,11 +40,25 @@ fn shown(upstream: &Upstream) -> Vec<&str> {
 #[test]
 fn what_stays_keeps_its_place_and_other_servers_are_not_touched() {
     let group = group(vec![named(1, None), named(2, None)]);
-    let group = resolved(&group, 1, &[target(1), target(2), target(3)]).unwrap();
-    let group = resolved(&group, 2, &[target(1)]).unwrap();
-    let group = resolved(&group, 1, &[target(4), target(3)]).unwrap();
+    let group = resolved(&group, &named(1, None), &[target(1), target(2), target(3)]).unwrap();
+    let group = resolved(&group, &named(2, None), &[target(1)]).unwrap();
+    let group = resolved(&group, &named(1, None), &[target(4), target(3)]).unwrap();
     assert_eq!(shown(&group), ["127.0.0.1:80", "10.0.0.3:80", "10.0.0.1:80", "10.0.0.4:80"]);
-    assert!(resolved(&group, 9, &[]).is_none());
+    assert!(resolved(&group, &named(9, None), &[]).is_none());
+}
+
+#[test]
+fn an_answer_that_was_asked_for_another_server_on_the_same_line_is_nobodys() {
+    let group = group(vec![named(1, None)]);
+    let other = [
+        NamedServer { host: "old.example".into(), ..named(1, None) },
+        NamedServer { port: 81, ..named(1, None) },
+        named(1, Some("http")),
+    ];
+    for asked in other {
+        assert!(resolved(&group, &asked, &[target(1)]).is_none(), "{asked:?}");
+    }
+    assert!(resolved(&group, &named(1, None), &[target(1)]).is_some());
 }
 
 #[test]
@@ -53,8 +67,8 @@ fn records_of_services_tell_weight_and_backup_unless_the_line_does() {
     weighted.terms.weight = 3;
     let group = group(vec![named(1, Some("http")), weighted]);
     let spare = Target { is_backup: true, ..target(2) };
-    let group = resolved(&group, 1, &[spare, target(1)]).unwrap();
-    let group = resolved(&group, 2, &[target(3)]).unwrap();
+    let group = resolved(&group, &named(1, Some("http")), &[spare, target(1)]).unwrap();
+    let group = resolved(&group, &named(2, Some("http")), &[target(3)]).unwrap();
     let terms = |index: usize| {
         let terms = &group.peers[index].terms;
         (&*terms.server, terms.weight, terms.tier)
@@ -67,7 +81,7 @@ fn records_of_services_tell_weight_and_backup_unless_the_line_does() {
 
 #[test]
 fn a_new_configuration_begins_with_what_was_known_at_its_own_port() {
-    let before = resolved(&group(vec![named(1, None)]), 1, &[target(1), target(2)]).unwrap();
+    let before = resolved(&group(vec![named(1, None)]), &named(1, None), &[target(1), target(2)]).unwrap();
     let moved = NamedServer { port: 81, ..named(5, None) };
     let other = NamedServer { host: "other.example".into(), ..named(6, None) };
     let after = inherited(&group(vec![moved, other]), &before);
@@ -84,7 +98,7 @@ proptest! {
         let mut last = [const { Vec::new() }; 3];
         for (line, addresses) in told {
             let targets: Vec<Target> = addresses.iter().map(|last| target(*last)).collect();
-            group = resolved(&group, line, &targets).unwrap();
+            group = resolved(&group, &named(line, None), &targets).unwrap();
             last[line as usize] = addresses;
             for (line, addresses) in last.iter().enumerate() {
                 let of_line = group.peers.iter().filter(|peer| peer.line == Some(line as u32));

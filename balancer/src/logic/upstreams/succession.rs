@@ -29,8 +29,9 @@ impl Group {
 
     /// Both happen under the old group's lock: no request is counted in one of them only.
     fn next(before: &Arc<Group>, upstream: &Arc<Upstream>, now: Duration) -> Arc<Group> {
-        let mut state = before.lock();
+        // A ring of hashes takes its time.
         let mut group = Group::new(upstream.clone());
+        let mut state = before.lock();
         group.take_sessions(before);
         let places = places(&before.upstream.peers, &upstream.peers);
         let taken = group.state.get_mut().unwrap_or_else(PoisonError::into_inner);
