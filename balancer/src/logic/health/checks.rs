@@ -163,9 +163,9 @@ mod tests {
             let terms = |place: usize| CheckTerms { place, fails: 2, passes: 2, mandatory };
             let mut checks = Checks::default();
             let mut alone = [Checks::default(), Checks::default(), Checks::default()];
-            for place in 0..3 {
+            for (place, check) in alone.iter_mut().enumerate() {
                 checks.begin(terms(place));
-                alone[place].begin(terms(place));
+                check.begin(terms(place));
             }
             for (place, passed) in answers {
                 let before = checks.unusable();
