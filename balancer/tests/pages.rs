@@ -167,3 +167,32 @@ fn an_included_answer_may_begin_before_its_request_is_whole() {
     ));
     assert_eq!(balancer.client().get("/page").body, "a part b");
 }
+
+#[test]
+fn an_include_opens_nothing_above_the_root() {
+    let balancer = Balancer::start(
+        "ssi on; root DIR/site; types { text/html html; } server { listen 127.0.0.1:PORT; location / { } }",
+    );
+    std::fs::create_dir_all(balancer.path("site/inc")).unwrap();
+    for (name, text) in [
+        ("secret.html", "secret"),
+        ("site/inc/a b.html", "beside"),
+        ("site/virtual.html", "[<!--#include virtual=\"/inc/$arg_page\" -->]"),
+        ("site/inc/file.html", "[<!--#include file=\"$arg_page\" -->]"),
+        (
+            "site/set.html",
+            "[<!--#set var=\"p\" value=\"inc/$arg_page\" --><!--#include virtual=\"/$p?x\" -->]",
+        ),
+    ] {
+        std::fs::write(balancer.path(name), text).unwrap();
+    }
+    let mut client = balancer.client();
+    for page in ["/virtual.html", "/inc/file.html", "/set.html"] {
+        for climb in ["../../secret.html", "%2e%2e/%2E./secret.html", "x/../a%20b.html", ".."] {
+            let body = client.get(&format!("{page}?page={climb}")).body;
+            assert_eq!(body, "[[an error occurred while processing the directive]]", "{page} {climb}");
+        }
+        assert_eq!(client.get(&format!("{page}?page=a%20b.html")).body, "[beside]", "{page}");
+    }
+    assert!(balancer.errors().contains("unsafe URI \"/inc/../../secret.html\" was detected"));
+}

@@ -15,6 +15,7 @@ use crate::conf::guard::{Assigned, AuthBasic, AuthRequest, Refusal, Satisfy};
 use crate::conf::location::Verdict;
 use crate::conf::settings::ErrorLevel;
 use crate::conf::template::Template;
+use crate::logic::h1::target::split_args;
 use crate::logic::h1::{fields, hash, write};
 use crate::logic::limits::{self, Admission, Asked};
 use crate::logic::passwords;
@@ -253,7 +254,9 @@ impl<'a> Exchange<'a> {
     /// `auth_request`: runs the request, without its body, at another location; its status is the word.
     async fn ask_location(&mut self, terms: &'a AuthRequest) -> Checked {
         let uri = terms.uri.to_bytes(&self.facts());
-        let scratch = self.run_inside(&uri, Inside::Status, &terms.set).await;
+        let (path, args) = split_args(&uri);
+        let place = (path.to_vec(), args.to_vec());
+        let scratch = self.run_inside(place, Inside::Status, &terms.set).await;
         let status = scratch.story.status;
         let checked = match status {
             200..=299 => Checked::Passed,

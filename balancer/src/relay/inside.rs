@@ -46,7 +46,7 @@ impl<'a> Exchange<'a> {
     /// knows; its scratch has to be given back.
     pub(super) async fn run_inside(
         &mut self,
-        uri: &[u8],
+        (path, args): (Vec<u8>, Vec<u8>),
         inside: Inside,
         set: &[(Assigned, Template)],
     ) -> Box<Scratch> {
@@ -57,7 +57,7 @@ impl<'a> Exchange<'a> {
         scratch.upload.begin(Framing::None, 0);
         let mut sub = Exchange { down: &mut *self.down, scratch: &mut scratch, ..*self };
         let routed = match sub.scratch.story.depth > DEPTH_MAX {
-            false => sub.route_inside(uri),
+            false => sub.route_to(path, args),
             true => Err(Answer::page(500)),
         };
         Box::pin(sub.settle(routed)).await;
@@ -76,8 +76,8 @@ impl<'a> Exchange<'a> {
     }
 
     /// The body of the answer to a request that is made inside.
-    pub(super) async fn fetch(&mut self, uri: &[u8]) -> (u16, Vec<u8>) {
-        let mut scratch = self.run_inside(uri, Inside::Body(Vec::new()), &[]).await;
+    pub(super) async fn fetch(&mut self, place: (Vec<u8>, Vec<u8>)) -> (u16, Vec<u8>) {
+        let mut scratch = self.run_inside(place, Inside::Body(Vec::new()), &[]).await;
         let fetched = match std::mem::take(&mut scratch.story.inside) {
             Inside::Body(body) => (scratch.story.status, body),
             Inside::No | Inside::Status => (scratch.story.status, Vec::new()),

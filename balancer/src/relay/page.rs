@@ -3,9 +3,11 @@
 use std::collections::HashMap;
 
 use super::Exchange;
+use crate::conf::settings::ErrorLevel;
 use crate::conf::variables::Variable;
 use crate::error::Error;
 use crate::logic::escape::escape_path;
+use crate::logic::h1::target::safe_target;
 use crate::logic::ssi::{self, Command, Piece, condition, escape_entities, is_equal};
 
 const BROKEN: &[u8] = b"[an error occurred while processing the directive]";
@@ -95,7 +97,7 @@ impl Exchange<'_> {
         };
         if done.is_none() {
             self.say(
-                crate::conf::settings::ErrorLevel::Error,
+                ErrorLevel::Error,
                 format_args!("invalid SSI command: \"{}\"", String::from_utf8_lossy(command.name)),
             );
             page.say_broken();
@@ -173,7 +175,12 @@ impl Exchange<'_> {
             beside.extend_from_slice(target.strip_prefix(b"/").unwrap_or(&target));
             target = beside;
         }
-        let (status, mut body) = self.fetch(&target).await;
+        let Some(place) = safe_target(&target) else {
+            let target = String::from_utf8_lossy(&target);
+            self.say(ErrorLevel::Error, format_args!("unsafe URI \"{target}\" was detected"));
+            return None;
+        };
+        let (status, mut body) = self.fetch(place).await;
         if let Some(stub) = command.argument(b"stub")
             && (body.is_empty() || status >= 400)
         {

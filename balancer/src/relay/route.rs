@@ -12,7 +12,7 @@ use crate::conf::settings::ErrorLevel;
 use crate::conf::ssl::Verify;
 use crate::error::Error;
 use crate::logic::escape::escape_path;
-use crate::logic::h1::target::{normalise, split_port};
+use crate::logic::h1::target::{normalise, split_args, split_port};
 use crate::logic::h1::{Refusal, Version};
 
 /// So often a request may move inside before it is taken for a loop; nginx's number.
@@ -130,10 +130,7 @@ impl<'a> Exchange<'a> {
     /// Moves the request to another path of the same server.
     pub(super) fn route_inside(&mut self, target: &[u8]) -> Result<(), Answer> {
         self.count_move()?;
-        let (path, args) = match memchr::memchr(b'?', target) {
-            Some(at) => (&target[..at], &target[at + 1..]),
-            None => (target, &b""[..]),
-        };
+        let (path, args) = split_args(target);
         self.change_target(path.to_vec(), args.to_vec())
     }
 

@@ -162,6 +162,28 @@ pub fn normalise(path: &[u8], merge_slashes: bool, out: &mut Vec<u8>) -> Result<
     Ok(())
 }
 
+/// What stands before and after the first `?`.
+pub fn split_args(target: &[u8]) -> (&[u8], &[u8]) {
+    match memchr::memchr(b'?', target) {
+        Some(at) => (&target[..at], &target[at + 1..]),
+        None => (target, b""),
+    }
+}
+
+/// Path, decoded, and query of a target that a page names: nginx's rule. None where it holds `..`, a NUL or a broken
+/// escape, or has no path.
+pub fn safe_target(target: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
+    let (raw, args) = split_args(target);
+    let (mut path, mut at) = (Vec::with_capacity(raw.len()), 0);
+    while at < raw.len() {
+        let (byte, used) = decoded(raw, at).ok()?;
+        path.push(byte);
+        at += used;
+    }
+    let climbs = path.split(|byte| *byte == b'/').any(|segment| segment == b"..");
+    (!path.is_empty() && !climbs && !path.contains(&0)).then(|| (path, args.to_vec()))
+}
+
 /// Resolves a last segment of `.` or `..` and cuts it off together with the slash before it; true when it did.
 fn close_segment(out: &mut Vec<u8>, base: usize) -> Result<bool, Refusal> {
     let Some(slash) = out[base..].iter().rposition(|byte| *byte == b'/').map(|at| base + at) else {
