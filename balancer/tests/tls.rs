@@ -330,3 +330,54 @@ fn a_key_under_a_password_is_opened_by_the_password_file() {
     ));
     assert_eq!(curl(balancer.port, "one.test", "/", &[]), "opened");
 }
+
+#[test]
+fn a_kept_client_is_checked_again_by_what_a_reload_trusts() {
+    let keys = Keys::new();
+    for name in ["server", "ca", "stranger"] {
+        keys.own(name, "rsa");
+    }
+    keys.signed("friend", "ca");
+    let trust = |name: &str| std::fs::copy(keys.path(name), keys.path("trusted.crt")).unwrap();
+    trust("ca.crt");
+    let balancer = Balancer::start(&format!(
+        "server {{ listen 127.0.0.1:PORT ssl; {} ssl_verify_client on; ssl_client_certificate {}; \
+           location / {{ return 200 $ssl_client_verify; }} }}",
+        keys.shown("server"),
+        keys.path("trusted.crt"),
+    ));
+    let mut kept = Command::new("openssl")
+        .args(["s_client", "-quiet", "-connect", &format!("127.0.0.1:{}", balancer.port)])
+        .args(["-cert", &keys.path("friend.crt"), "-key", &keys.path("friend.key")])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let (mut input, mut output) = (kept.stdin.take().unwrap(), kept.stdout.take().unwrap());
+    let mut ask = |wanted: &str| {
+        input.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        let mut answer = Vec::new();
+        let ends = |answer: &[u8]| answer.ends_with(b"SUCCESS") || answer.ends_with(b"</html>\r\n");
+        let mut byte = [0];
+        while !ends(&answer) && output.read(&mut byte).unwrap() == 1 {
+            answer.push(byte[0]);
+        }
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(answer.contains(wanted), "{answer}");
+    };
+    let reload = || {
+        let reloads = || balancer.errors().matches(" reconfigured").count();
+        let before = reloads();
+        balancer.signal_reload();
+        common::wait_until("the reload is over", || reloads() > before);
+    };
+    ask("SUCCESS");
+    reload();
+    ask("SUCCESS");
+    trust("stranger.crt");
+    reload();
+    ask("400 The SSL certificate error");
+    let _ = kept.kill();
+    let _ = kept.wait();
+}

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::location::{Captures, Pattern, Server};
 use super::upstream::Address;
+use crate::tls::server::ServerTls;
 
 /// One socket to open. `listen 127.0.0.1:80` beside `listen 80` shares the socket of the latter, as in nginx.
 #[derive(Debug)]
@@ -91,6 +92,13 @@ impl Names {
             }
         }
         (&self.default, None)
+    }
+
+    /// What a handshake for this name is made with. As in nginx: a block without a certificate of its own shows that of
+    /// the default server.
+    pub fn tls_for(&self, name: Option<&str>) -> &Arc<ServerTls> {
+        let server = self.find(name.unwrap_or_default().as_bytes());
+        if server.tls.is_ready() { &server.tls } else { &self.default.tls }
     }
 
     /// For `is_single`, once all names are there. A pattern has more to tell than the server: its groups.

@@ -318,7 +318,8 @@ impl Exchange<'_> {
     }
 }
 
-/// After these nginx closes the connection: where the next request begins is in doubt, or we are.
+/// After these nginx closes the connection: where the next request begins is in doubt, or we are. After 421 too: the same
+/// request is right on another connection (RFC 9110, section 15.5.20).
 fn is_fatal(status: u16) -> bool {
-    matches!(status, 400 | 413 | 414 | 494..=498 | 500 | 501)
+    matches!(status, 400 | 413 | 414 | 421 | 494..=498 | 500 | 501)
 }

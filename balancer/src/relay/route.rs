@@ -1,6 +1,7 @@
 //! Which server block and which location a request belongs to, and who may come in.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::Exchange;
 use super::answer::Answer;
@@ -42,11 +43,16 @@ impl<'a> Exchange<'a> {
             };
         };
         let server = &self.server.tls;
-        // Who proved itself to one server block has proved nothing to another that asks (CVE-2025-23419 and its kin).
-        if server.verify != Verify::Off && server.is_ready() && !tls.is_verified_by(server) {
-            return Err(Answer::page(421));
-        }
-        match tls.refusal(server.verify) {
+        let refusal = match server.verify != Verify::Off && server.is_ready() && !tls.is_verified_by(server) {
+            // A reload gave the block that was proved to another one in its place.
+            true if Arc::ptr_eq(names.tls_for(tls.server_name.as_deref()), server) => {
+                tls.refusal_again(server)
+            }
+            // Who proved itself to one server block has proved nothing to another that asks (CVE-2025-23419 and its kin).
+            true => Some(421),
+            false => tls.refusal(server.verify),
+        };
+        match refusal {
             Some(status) => Err(Answer::page(status)),
             None => self.check_http2(names),
         }

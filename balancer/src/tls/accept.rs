@@ -66,8 +66,7 @@ pub async fn accept(
     if server.tls.rejects {
         return Err(refuse(start, Refused::Rejected));
     }
-    // As in nginx: a block without a certificate of its own shows that of the default server.
-    let tls = if server.tls.is_ready() { &server.tls } else { &names.default.tls };
+    let tls = names.tls_for(offered.server_name.as_deref());
     let Some(config) = tls.config(wants_http2) else {
         return Err(refuse(start, Refused::NoCertificate));
     };

@@ -1,6 +1,7 @@
 //! What a handshake has established, kept for the life of the connection: what `$ssl_*` tell and what a request is
 //! checked against.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -30,6 +31,8 @@ pub struct Session {
     /// The block whose certificate was shown.
     pub tls: Arc<ServerTls>,
     pub client: ClientCertificate,
+    /// What the chain is worth to the block that took the place of `tls` in a reload.
+    again: RefCell<Option<(Arc<ServerTls>, ClientCertificate)>>,
 }
 
 /// What the client showed of itself.
@@ -69,6 +72,7 @@ impl Session {
             offered_curves: offered.curves,
             tls,
             client,
+            again: RefCell::new(None),
         }
     }
 
@@ -83,13 +87,26 @@ impl Session {
 
     /// nginx's status for a client that did not prove itself to a server which wants that.
     pub fn refusal(&self, verify: Verify) -> Option<u16> {
-        match (&self.client, verify) {
-            (_, Verify::Off) => None,
-            (ClientCertificate::None, Verify::On) => Some(496),
-            (ClientCertificate::Bad(_, why), Verify::OptionalNoCa) if why.is_about_authority() => None,
-            (ClientCertificate::Bad(..), _) => Some(495),
-            _ => None,
-        }
+        refusal(&self.client, verify)
+    }
+
+    /// The same from a block of a later generation, by what that one trusts.
+    pub fn refusal_again(&self, tls: &Arc<ServerTls>) -> Option<u16> {
+        let mut again = self.again.borrow_mut();
+        let (_, client) = match again.take() {
+            Some(checked) if Arc::ptr_eq(&checked.0, tls) => again.insert(checked),
+            _ => {
+                let shown = match &self.client {
+                    ClientCertificate::None => &[][..],
+                    ClientCertificate::Good(shown) | ClientCertificate::Bad(shown, _) => shown,
+                };
+                again.insert((tls.clone(), check_client(shown, tls)))
+            }
+        };
+        // The variables still tell what the handshake found: no more may pass by them than is true now.
+        let is_lost =
+            matches!((&self.client, &*client), (ClientCertificate::Good(_), ClientCertificate::Bad(..)));
+        refusal(client, tls.verify).or(is_lost.then_some(421))
     }
 
     pub fn is_verified_by(&self, tls: &ServerTls) -> bool {
@@ -115,6 +132,17 @@ impl Session {
 
     pub fn client_fingerprint(&self) -> Option<Vec<u8>> {
         self.client_certificate().map(|der| digest(&SHA1_FOR_LEGACY_USE_ONLY, der).as_ref().to_vec())
+    }
+}
+
+/// nginx's status for what a client showed.
+fn refusal(client: &ClientCertificate, verify: Verify) -> Option<u16> {
+    match (client, verify) {
+        (_, Verify::Off) => None,
+        (ClientCertificate::None, Verify::On) => Some(496),
+        (ClientCertificate::Bad(_, why), Verify::OptionalNoCa) if why.is_about_authority() => None,
+        (ClientCertificate::Bad(..), _) => Some(495),
+        _ => None,
     }
 }
 
