@@ -196,3 +196,20 @@ fn an_include_opens_nothing_above_the_root() {
     }
     assert!(balancer.errors().contains("unsafe URI \"/inc/../../secret.html\" was detected"));
 }
+
+#[test]
+fn includes_that_multiply_end() {
+    let twice = "x<!--#include virtual=\"/twice.html\" --><!--#include virtual=\"/twice.html\" -->";
+    let long = "<!--#include virtual=\"/mega.txt\" -->".repeat(20);
+    let mega = "m".repeat(1024 * 1024);
+    let balancer = with_pages(
+        &[("twice.html", twice), ("long.html", &long), ("mega.txt", &mega)],
+        "ssi on; root DIR; types { text/html html; text/plain txt; }\n\
+         server { listen 127.0.0.1:PORT; location / { } }",
+    );
+    let long = balancer.client().get("/long.html").body;
+    assert_eq!(long.matches("an error occurred").count(), 4);
+    assert_eq!(long.matches(&mega).count(), 16);
+    let twice = balancer.client().get("/twice.html").body;
+    assert!(twice.matches('x').count() <= 1001 && twice.contains("an error occurred"));
+}

@@ -28,6 +28,8 @@ const CONTENT_TYPE: (u32, &[u8]) = (hash(b"content-type"), b"content-type");
 pub const PAGE_LEN_MAX: usize = 16 * 1024 * 1024;
 /// Requests may be made inside one another so deep. Each costs stack: less than nginx's 50.
 const DEPTH_MAX: u32 = 20;
+/// What pages put into one another multiplies: so many requests may come of one.
+pub const MADE_MAX: u32 = 1000;
 
 /// Why a request is made inside.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -56,7 +58,9 @@ impl<'a> Exchange<'a> {
         scratch.story = self.scratch.story.inside(inside);
         scratch.upload.begin(Framing::None, 0);
         let mut sub = Exchange { down: &mut *self.down, scratch: &mut scratch, ..*self };
-        let routed = match sub.scratch.story.depth > DEPTH_MAX {
+        let story = &mut sub.scratch.story;
+        story.made_inside += 1;
+        let routed = match story.depth > DEPTH_MAX || story.made_inside > MADE_MAX {
             false => sub.route_to(path, args),
             true => Err(Answer::page(500)),
         };
@@ -202,6 +206,7 @@ impl Story {
         self.memory = std::mem::take(&mut other.memory);
         self.captures = other.captures.take();
         self.client = other.client.take();
+        self.made_inside = other.made_inside;
     }
 
     pub fn is_sub(&self) -> bool {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::Exchange;
+use super::inside::{MADE_MAX, PAGE_LEN_MAX, too_long};
 use crate::conf::settings::ErrorLevel;
 use crate::conf::variables::Variable;
 use crate::error::Error;
@@ -16,6 +17,8 @@ const NONE: &[u8] = b"(none)";
 /// A page while it is made.
 struct Page {
     out: Vec<u8>,
+    /// Bytes that `include` has brought.
+    included: usize,
     /// What `set` and `include set=` gave.
     values: HashMap<Vec<u8>, Vec<u8>>,
     blocks: HashMap<Vec<u8>, Vec<u8>>,
@@ -58,6 +61,7 @@ impl Exchange<'_> {
     pub(super) async fn make_page(&mut self, text: &[u8]) -> Vec<u8> {
         let mut page = Page {
             out: Vec::with_capacity(text.len()),
+            included: 0,
             values: HashMap::new(),
             blocks: HashMap::new(),
             block: None,
@@ -180,11 +184,20 @@ impl Exchange<'_> {
             self.say(ErrorLevel::Error, format_args!("unsafe URI \"{target}\" was detected"));
             return None;
         };
+        if self.scratch.story.made_inside >= MADE_MAX {
+            self.say(ErrorLevel::Error, format_args!("too many includes for one request"));
+            return None;
+        }
         let (status, mut body) = self.fetch(place).await;
         if let Some(stub) = command.argument(b"stub")
             && (body.is_empty() || status >= 400)
         {
             body = page.blocks.get(stub).cloned().unwrap_or_default();
+        }
+        page.included += body.len();
+        if page.included > PAGE_LEN_MAX {
+            self.log(&too_long(), None);
+            return None;
         }
         match command.argument(b"set") {
             Some(name) => drop(page.values.insert(name.to_vec(), body)),

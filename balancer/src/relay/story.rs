@@ -46,6 +46,8 @@ pub struct Story {
     pub inside: Inside,
     /// In how many others it was made.
     pub depth: u32,
+    /// How many have been made inside for the same client's request.
+    pub made_inside: u32,
     pub limited_requests: Option<Limited>,
     pub limited_connections: Option<Limited>,
     /// Under limits of concurrent requests; free again when the request is forgotten.
