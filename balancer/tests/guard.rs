@@ -213,3 +213,17 @@ fn a_body_that_comes_while_another_location_is_asked_is_not_lost() {
     release.send(()).unwrap();
     assert_eq!(client.response().header("x-len"), Some("9"));
 }
+
+#[test]
+fn limit_except_leaves_the_api_in_its_place() {
+    let balancer = Balancer::start(
+        "server { listen 127.0.0.1:PORT; location /api { limit_except GET { allow all; } api write=on; }\n\
+         location /status { limit_except POST { allow all; } stub_status; }\n\
+         location /live { limit_except POST { allow all; } dashboard /api; } }",
+    );
+    let request = "DELETE /api/9/http/upstreams/none/servers/0 HTTP/1.1\r\nHost: a\r\n\r\n";
+    let answer = balancer.client().send(request).response();
+    assert!(answer.body.contains("UpstreamNotFound"), "{}", answer.body);
+    assert!(balancer.client().get("/status").body.contains("Active connections"));
+    assert_eq!(balancer.client().get("/live").status, 200);
+}

@@ -200,7 +200,7 @@ fn action(scope: &Scope<'_>, site: &Site<'_>, shared: &mut Shared<'_>) -> Result
         }
         None => {
             shared.groups.add_check(scope, None)?;
-            status_action(scope)
+            status_action(scope, site)
         }
     }
 }
@@ -212,18 +212,23 @@ fn early_hints(scope: &Scope<'_>, names: &Names<'_>) -> Result<Option<Arc<[Templ
 }
 
 /// `api`, `dashboard` and `stub_status`.
-fn status_action(scope: &Scope<'_>) -> Result<Action> {
-    if let Some(node) = scope.own("api").next() {
+fn status_action(scope: &Scope<'_>, site: &Site<'_>) -> Result<Action> {
+    // What stands in `if` and `limit_except` changes who may ask, not what answers.
+    let named = |name: &str| {
+        let own = scope.own(name).next();
+        own.or_else(|| scope.of_location(name).filter(|_| site.in_if))
+    };
+    if let Some(node) = named("api") {
         return match node.arg(0) {
             "" | "write=off" => Ok(Action::Api { writes: false }),
             "write=on" => Ok(Action::Api { writes: true }),
             other => Err(node.invalid(other)),
         };
     }
-    if scope.own("stub_status").next().is_some() {
+    if named("stub_status").is_some() {
         return Ok(Action::Status);
     }
-    match scope.own("dashboard").next() {
+    match named("dashboard") {
         Some(node) if !node.arg(0).starts_with('/') || node.arg(0).contains(['"', '<', '&', '\\']) => {
             Err(node.invalid(node.arg(0)))
         }
