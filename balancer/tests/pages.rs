@@ -213,3 +213,16 @@ fn includes_that_multiply_end() {
     let twice = balancer.client().get("/twice.html").body;
     assert!(twice.matches('x').count() <= 1001 && twice.contains("an error occurred"));
 }
+
+#[test]
+fn a_pipe_among_the_files_makes_nobody_wait() {
+    let balancer = with_pages(
+        &[("x.txt", "plain")],
+        "root DIR; gzip_static always; server { listen 127.0.0.1:PORT; location / { } }",
+    );
+    for name in ["x.txt.gz", "pipe"] {
+        assert!(std::process::Command::new("mkfifo").arg(balancer.path(name)).status().unwrap().success());
+    }
+    assert_eq!(balancer.client().get("/x.txt").body, "plain");
+    assert_eq!(balancer.client().get("/pipe").status, 404);
+}

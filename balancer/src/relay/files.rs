@@ -2,9 +2,10 @@
 //! answers them.
 
 use std::ffi::OsStr;
-use std::fs::{File, Metadata};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -188,7 +189,8 @@ impl Exchange<'_> {
         if let Some((file, about)) = packed {
             return Ok(Found { is_packed: true, varies, ..self.found(file, &about, path) });
         }
-        let about = std::fs::metadata(&name).map_err(refused)?;
+        let file = open_file(&name).map_err(refused)?;
+        let about = file.metadata().map_err(refused)?;
         if about.is_dir() {
             let mut to = Vec::new();
             crate::logic::escape::escape_path(path, &mut to);
@@ -201,7 +203,6 @@ impl Exchange<'_> {
         if !about.is_file() {
             return Err(Answer::page(404));
         }
-        let file = File::open(&name).map_err(refused)?;
         Ok(Found { varies, ..self.found(file, &about, path) })
     }
 
@@ -236,7 +237,7 @@ impl Exchange<'_> {
         };
         let mut packed = name.as_os_str().to_owned();
         packed.push(".gz");
-        let found = File::open(&packed).and_then(|file| Ok((file.metadata()?, file)));
+        let found = open_file(Path::new(&packed)).and_then(|file| Ok((file.metadata()?, file)));
         let found = found.ok().filter(|(about, _)| about.is_file()).map(|(about, file)| (file, about));
         let varies = found.is_some() && dress.gzip.ready_made == ReadyMade::On && dress.gzip.vary;
         (found.filter(|_| takes), varies)
@@ -414,4 +415,10 @@ impl Exchange<'_> {
         self.scratch.to_downstream.clear();
         sent
     }
+}
+
+/// As nginx opens: a FIFO makes nobody wait.
+fn open_file(name: &Path) -> io::Result<File> {
+    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    OpenOptions::new().read(true).custom_flags(flags).open(name)
 }
