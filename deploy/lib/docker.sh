@@ -123,9 +123,12 @@ docker_keep_mode() { # mode
 
 # Option 2 and 3 of the documents, for the replicas and the pooler.
 docker_mode_lines() { # mode
-    local name
+    local name host port
     case $1 in
-    direct) printf '%s\n' DB_HOST=postgres DB_PORT=5432 ;;
+    direct)
+        host=${ACTUAL_DB_HOST:-$(env_value ACTUAL_DB_HOST)} port=${ACTUAL_DB_PORT:-$(env_value ACTUAL_DB_PORT)}
+        printf '%s\n' "DB_HOST=${host:-postgres}" "DB_PORT=${port:-5432}"
+        ;;
     read-replica)
         name=${DB_NAME:-$(env_value DB_NAME)}
         printf '%s\n' COMPOSE_PROFILES=read-replica ACTUAL_DB_READ_HOST=standby ACTUAL_DB_READ_PORT=5432 \

@@ -15,7 +15,7 @@ use crate::logic::addresses::Place;
 use crate::logic::names::nearest;
 use crate::logic::ports::{clashes, impossible, listening};
 use crate::postgres;
-use crate::settings::{Overrides, Settings, has_secret, passed_on};
+use crate::settings::{Overrides, Settings, has_secret, passed_on, unknown_to_the_pooler};
 
 /// Every setting of every part: the house's tests keep it complete.
 const EXAMPLE: &str = include_str!("../../config.env.example");
@@ -82,6 +82,8 @@ impl Origin {
             if ports == Ports::Shared {
                 problems.extend(clashes(&listening(settings, settings.replicas)));
                 problems.extend(self.lacking_here(settings));
+            } else {
+                problems.extend(unknown_to_the_pooler(&file.values, outer));
             }
         }
         for problem in web_problems(&programs.join("web"), &file, outer).await? {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use chassis::settings::{Errors, Values, read_all};
 
-use crate::logic::addresses::{Asked, Endpoint, Place, Topology};
+use crate::logic::addresses::{Asked, Endpoint, Place, Topology, is_pooler_name};
 use crate::logic::url::DatabaseUrl;
 
 pub use table::SETTINGS;
@@ -187,6 +187,23 @@ pub fn passed_on(file: &Lines, outer: &dyn Fn(&str) -> Option<String>) -> Passed
 pub fn has_secret(name: &str, file: &Lines, outer: &dyn Fn(&str) -> Option<String>) -> bool {
     let (values, _) = read_all(SETTINGS, &lookup(file, outer));
     is_secret(values.text(name))
+}
+
+/// In containers each part reads the settings itself, and the pooler's knows no `DATABASE_URL`: one that goes through it
+/// with another login or database than `DB_*` would be refused there.
+pub fn unknown_to_the_pooler(file: &Lines, outer: &dyn Fn(&str) -> Option<String>) -> Vec<String> {
+    let (values, _) = read_all(SETTINGS, &lookup(file, outer));
+    let Ok(Some(url)) = database_url(&values) else { return Vec::new() };
+    if !is_pooler_name(&url.host) {
+        return Vec::new();
+    }
+    [("DB_NAME", &url.name, "database"), ("DB_USER", &url.user, "user"), ("DB_PASSWORD", &url.password, "password")]
+        .into_iter()
+        .filter(|(setting, said, _)| !said.is_empty() && *said != values.text(setting))
+        .map(|(setting, _, what)| {
+            format!("{setting}: DATABASE_URL has another {what}; the pooler's container knows this one: give both the same")
+        })
+        .collect()
 }
 
 /// The secret settings of the table: what a part that has no use for them is not given.

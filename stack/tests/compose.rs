@@ -5,9 +5,11 @@ use std::collections::BTreeSet;
 const COMPOSE: &str = include_str!("../../docker-compose.loadbalanced.yml");
 const EXAMPLE: &str = include_str!("../../config.env.example");
 
-/// Each `${NAME…}` of the compose file with what follows the name.
+/// Each `${NAME…}` of the compose file with what follows the name; `$$` is a dollar for a shell in the container.
 fn asked() -> Vec<(&'static str, &'static str)> {
-    let places = COMPOSE.split("${").skip(1).filter_map(|rest| rest.split_once('}'));
+    let pieces: Vec<&str> = COMPOSE.split("${").collect();
+    let asking = pieces.windows(2).filter(|pair| !pair[0].ends_with('$')).map(|pair| pair[1]);
+    let places = asking.filter_map(|rest| rest.split_once('}'));
     places.map(|(inside, _)| inside.split_at(inside.find(':').unwrap_or(inside.len()))).collect()
 }
 

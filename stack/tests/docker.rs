@@ -132,6 +132,14 @@ fn replicas_without_a_pooler_stay_so_and_none_is_brought_up() {
 }
 
 #[test]
+fn replicas_without_a_pooler_go_to_the_operators_database_where_one_is_named() {
+    let here = Checkout::new();
+    std::fs::write(here.0.path().join("config.env"), "ACTUAL_DB_HOST=db.example\nACTUAL_DB_PORT=5433\n")
+        .expect("writable");
+    assert_made_with(&here.asked_by(&["start", "--direct"]), "web-1", "DB_HOST=db.example DB_PORT=5433");
+}
+
+#[test]
 fn a_later_start_without_flags_is_through_the_pooler() {
     let here = Checkout::new();
     here.asked_by(&["start", "--direct"]);

@@ -146,29 +146,73 @@ fn demo_users_are_made_in_the_stacks_own_database_or_where_they_are_asked_for() 
     assert!(said.contains("password arena-demo") && world.stack_path("logs/seed.log").exists(), "{said}");
 }
 
-/// The words of the compose file's service `migrate`, carried out with a stand-in for `web`.
-#[test]
-fn under_compose_demo_users_are_made_in_the_stacks_own_database_too() {
+/// Where the compose file's service `migrate` goes by its own words, carried out with a stand-in for `web`:
+/// each of its verbs with the host that ACTUAL_DB_HOST names then.
+fn migrated_under_compose(settings: &[(&str, &str)]) -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let compose = std::fs::read_to_string(root.join("docker-compose.loadbalanced.yml")).unwrap();
     let (_, service) = compose.split_once("\n  migrate:\n").unwrap();
+    assert!(!service.contains("\n      DB_HOST:"), "the service has another DB_HOST than the replicas");
     let (_, script) = service.split_once("      - |\n").unwrap();
     let lines = script.lines().take_while(|line| line.starts_with("        "));
     let script = lines.collect::<Vec<_>>().join("\n").replace("$$", "$");
-    let ran = |wish: &str, host: &str, url: &str, direct: &str| {
-        let mut sh = Command::new("sh");
-        sh.args(["-euc", &format!("web() {{ echo \"$1\"; }}\n{script}")]).env_clear();
-        sh.env("STACK_DEMO_USERS", wish).env("DB_HOST", host).env("DATABASE_URL", url);
-        let output = sh.env("DATABASE_URL_DIRECT", direct).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap() == "migrate\nseed\n"
+    let mut sh = Command::new("sh");
+    sh.args(["-euc", &format!("web() {{ echo \"$1 $ACTUAL_DB_HOST\"; }}\n{script}")]).env_clear();
+    sh.env("PATH", "/usr/bin:/bin").env("STACK_DEMO_USERS", "auto");
+    // What the file gives where nothing is said.
+    sh.env("DB_HOST", "pgbouncer").env("ACTUAL_DB_HOST", "postgres");
+    let output = sh.envs(settings.iter().copied()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+const AT_POOLER: &str = "postgresql://u:p@pgbouncer:6432/d";
+const AT_POSTGRES: &str = "postgresql://u:p@postgres/d";
+const AT_THEIRS: &str = "postgresql://postgres:p@db.example/postgres";
+
+#[test]
+fn under_compose_the_database_of_the_replicas_is_the_one_that_is_migrated() {
+    let migrated = |settings: &[(&str, &str)]| {
+        migrated_under_compose(settings).lines().next().map(str::to_owned).unwrap()
     };
-    let (ours, theirs) = ("postgresql://u:p@pgbouncer:6432/d", "postgresql://u:p@db.example/d");
-    assert!(ran("auto", "postgres", "", "") && ran("auto", "postgres", ours, ""));
-    assert!(
-        ran("on", "db.example", "", "") && ran("auto", "postgres", theirs, "postgresql://u:p@postgres/d")
+    for ours in ["pgbouncer", "pooler", "postgres"] {
+        assert_eq!(migrated(&[("DB_HOST", ours)]), "migrate postgres", "{ours}");
+        assert_eq!(migrated(&[("DB_HOST", ours), ("ACTUAL_DB_HOST", "db.example")]), "migrate db.example");
+    }
+    assert_eq!(migrated(&[("DATABASE_URL", AT_POOLER)]), "migrate postgres");
+    assert_eq!(migrated(&[("DATABASE_URL", "postgresql://pooler/d")]), "migrate postgres");
+    // Where DB_HOST or DATABASE_URL says: web goes there when nothing lies behind.
+    assert_eq!(migrated(&[("DB_HOST", "your-postgres-host")]), "migrate ");
+    assert_eq!(migrated(&[("DATABASE_URL", AT_THEIRS)]), "migrate ");
+    assert_eq!(
+        migrated(&[("DB_HOST", "pgb.example"), ("ACTUAL_DB_HOST", "db.example")]),
+        "migrate db.example"
     );
-    assert!(!ran("auto", "db.example", "", "") && !ran("auto", "db.example", ours, ""));
-    assert!(!ran("auto", "postgres", theirs, "") && !ran("auto", "postgres", ours, theirs));
-    assert!(!ran("off", "postgres", "", ""));
+}
+
+#[test]
+fn under_compose_demo_users_are_made_in_the_stacks_own_database_too() {
+    let seeded = |settings: &[(&str, &str)]| migrated_under_compose(settings).contains("\nseed ");
+    let theirs = ("ACTUAL_DB_HOST", "db.example");
+    assert!(seeded(&[]) && seeded(&[("DATABASE_URL", AT_POOLER)]));
+    assert!(seeded(&[("STACK_DEMO_USERS", "on"), theirs]));
+    assert!(seeded(&[("DATABASE_URL", AT_THEIRS), ("DATABASE_URL_DIRECT", AT_POSTGRES)]));
+    assert!(!seeded(&[theirs]) && !seeded(&[theirs, ("DATABASE_URL", AT_POOLER)]));
+    assert!(!seeded(&[theirs, ("DATABASE_URL_DIRECT", AT_POOLER)]) && !seeded(&[("DB_HOST", "db.example")]));
+    assert!(!seeded(&[("DATABASE_URL", AT_THEIRS)]));
+    assert!(!seeded(&[("STACK_DEMO_USERS", "off")]));
+}
+
+#[test]
+fn under_compose_no_way_of_naming_another_database_brings_demo_users_into_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("url");
+    std::fs::write(&file, format!("{AT_THEIRS}\n")).unwrap();
+    let file = file.to_str().unwrap();
+    for name in ["DATABASE_URL", "DATABASE_URL_DIRECT", "DATABASE_DIRECT_PRIMARY"] {
+        let by_file = format!("{name}_FILE");
+        for given in [(name, AT_THEIRS), (&by_file, file)] {
+            assert!(!migrated_under_compose(&[given]).contains("\nseed "), "{given:?}");
+        }
+    }
 }

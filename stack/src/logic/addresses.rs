@@ -7,6 +7,11 @@ const REDIS_NAMES: [&str; 2] = ["", "redis"];
 const LOOPBACK_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 const POSTGRES_PORT: u16 = 5432;
 
+/// Whether the name is that of our own pooler in the documents and in the compose file.
+pub fn is_pooler_name(host: &str) -> bool {
+    POOLER_NAMES.contains(&host)
+}
+
 /// A host and a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
@@ -51,7 +56,7 @@ pub struct Asked {
 impl Asked {
     /// `DB_HOST` is our own pooler: by its name, or by a loopback port that is not Postgres' own.
     pub fn db_host_is_pooler(&self) -> bool {
-        let by_name = POOLER_NAMES.contains(&self.db.host.as_str());
+        let by_name = is_pooler_name(&self.db.host);
         let by_port = LOOPBACK_NAMES.contains(&self.db.host.as_str()) && self.db.port != POSTGRES_PORT;
         by_name || by_port
     }
@@ -139,7 +144,7 @@ fn standby(asked: &Asked, primary: &Place, route: Route) -> Result<Standby, Stri
         return Ok(Standby::None);
     }
     let host = asked.read_host.rsplit_once(':').map_or(asked.read_host.as_str(), |(host, _)| host);
-    if !POOLER_NAMES.contains(&host) {
+    if !is_pooler_name(host) {
         return Ok(Standby::Theirs);
     }
     match (route, asked.actual_read.host.is_empty()) {

@@ -105,3 +105,21 @@ fn the_table_has_sound_defaults() {
         assert_eq!(read_all(SETTINGS, &given).1, [""; 0], "{}", setting.name);
     }
 }
+
+#[test]
+fn a_url_through_the_pooler_that_its_container_could_not_serve_is_told() {
+    let told = |url: &str| {
+        let file = [("DATABASE_URL", url), ("DB_NAME", "d"), ("DB_USER", "u"), ("DB_PASSWORD", "p")];
+        let file = file.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let problems = unknown_to_the_pooler(&file, &|_| None);
+        problems
+            .iter()
+            .filter_map(|text| text.split_once(':'))
+            .map(|(name, _)| name.to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(told("postgresql://v:q@pgbouncer:6432/e"), ["DB_NAME", "DB_USER", "DB_PASSWORD"]);
+    assert_eq!(told("postgresql://u:p@pooler:6432/e"), ["DB_NAME"]);
+    assert_eq!(told("postgresql://u:p@pgbouncer:6432/d"), [""; 0]);
+    assert_eq!(told("postgresql://v:q@db.example/e"), [""; 0]);
+}
