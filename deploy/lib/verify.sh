@@ -25,14 +25,15 @@ native_verify() {
 docker_verify() {
     need_built
     docker_settings
-    local ended=0 name user password shutdown=(--with-shutdown --stop-command "$HOME_DIR/deploy-loadbalanced.sh stop --docker --keep")
+    local ended=0 name user password way=(--direct) shutdown=(--with-shutdown --stop-command "$HOME_DIR/deploy-loadbalanced.sh stop --docker --keep")
     [ "${1:-}" != --keep-running ] || { shutdown=() && shift; }
     name=$(env_value DB_NAME) user=$(env_value DB_USER) password=$(env_value DB_PASSWORD)
     ADMIN_TOKEN=$(docker_token)
     export ADMIN_TOKEN
+    [ "$(docker_mode)" = direct ] || way=(--pooler "$(container_ip arena-pooler):$(docker_pooler_port)")
     DB_NAME=${name:-arena_db} DB_USER=${user:-arena_user} DB_PASSWORD=$password \
         "$(target_dir)/release/load_tests" verify --docker --balancer "$(docker_url)" \
-        --pooler "$(container_ip arena-pooler):$(docker_pooler_port)" --postgres "$(container_ip arena-postgres):5432" \
+        "${way[@]}" --postgres "$(container_ip arena-postgres):5432" \
         "${shutdown[@]}" "$@" || ended=$?
     [ "${#shutdown[@]}" -eq 0 ] || docker_start_again >/dev/null
     return "$ended"

@@ -137,6 +137,9 @@ pub struct PlaceArgs {
     /// The pooler
     #[arg(long, value_name = "HOST:PORT", value_parser = fleet::parse_address)]
     pub pooler: Option<Address>,
+    /// The stack was started without a pooler (--direct); a status tells it by itself
+    #[arg(long, conflicts_with = "pooler")]
+    pub direct: bool,
     /// Postgres itself, to count its connections
     #[arg(long, value_name = "HOST:PORT", value_parser = fleet::parse_address)]
     pub postgres: Option<Address>,

@@ -109,11 +109,14 @@ impl Site {
             if replicas.is_empty() {
                 replicas = engine::replicas().await?;
             }
-            pooler = pooler.or(engine::address_of("pooler", 6432).await?);
+            if pooler.is_none() && !args.direct {
+                pooler = engine::address_of("pooler", 6432).await?;
+            }
             postgres = postgres.or(engine::address_of("postgres", 5432).await?);
         }
-        // A status names the pooler of a stack that has one; nobody else tells the route.
-        let route = if fleet.url.is_some() && pooler.is_none() { Route::Direct } else { Route::Pooled };
+        // A status names the pooler of a stack that has one; without it we have to be told.
+        let is_direct = args.direct || (fleet.url.is_some() && pooler.is_none());
+        let route = if is_direct { Route::Direct } else { Route::Pooled };
         let named = |flag: &Option<String>, status: Option<&String>, setting: &str| {
             flag.clone().or_else(|| status.cloned()).unwrap_or_else(|| values.text(setting).to_owned())
         };
@@ -199,4 +202,29 @@ fn read_status(path: &Path) -> anyhow::Result<Fleet> {
     };
     read.with_context(|| format!("cannot read the status {}", path.display()))?;
     Fleet::parse(&text).map_err(|error| anyhow!("{}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        place: PlaceArgs,
+    }
+
+    async fn route(flags: &[&str]) -> Route {
+        let line = ["load_tests", "--balancer", "http://127.0.0.1:26999"].iter().chain(flags);
+        let args = Line::parse_from(line).place;
+        Site::find(&args, &|_| None).await.expect("nobody is asked").route
+    }
+
+    #[tokio::test]
+    async fn without_a_status_the_command_line_tells_that_no_pooler_runs() {
+        assert_eq!(route(&[]).await, Route::Pooled);
+        assert_eq!(route(&["--pooler", "127.0.0.1:26998"]).await, Route::Pooled);
+        assert_eq!(route(&["--direct"]).await, Route::Direct);
+    }
 }

@@ -34,7 +34,8 @@ const DOCKER: &str = r#"#!/bin/bash
 case "$*" in
 compose*) exit 1 ;;
 *Health.Status*) echo "inspect $4" >>"$HOME/asked"; echo healthy ;;
-*State.ExitCode*) echo 0 ;;
+*State.ExitCode*) cat "$HOME/migration-ended" 2>/dev/null || echo 0 ;;
+*IPAddress*) grep -qx "$4" "$HOME/made" && echo "ip-of-$4" ;;
 ps*project.working_dir=$HOME) cat "$HOME/made" 2>/dev/null ;;
 ps*-q*) ;;
 ps*) cat "$HOME/made" ;;
@@ -137,6 +138,22 @@ fn replicas_without_a_pooler_go_to_the_operators_database_where_one_is_named() {
     std::fs::write(here.0.path().join("config.env"), "ACTUAL_DB_HOST=db.example\nACTUAL_DB_PORT=5433\n")
         .expect("writable");
     assert_made_with(&here.asked_by(&["start", "--direct"]), "web-1", "DB_HOST=db.example DB_PORT=5433");
+}
+
+#[test]
+fn a_check_of_the_running_stack_knows_whether_there_is_a_pooler() {
+    let here = Checkout::new();
+    here.program("release/load_tests", "#!/bin/sh\nprintf 'load_tests %s\\n' \"$*\" >>\"$HOME/asked\"\n");
+    for (start, expected) in
+        [(&["start"][..], "--pooler ip-of-arena-pooler:6432 "), (&["start", "--direct"], "--direct ")]
+    {
+        std::fs::write(here.0.path().join("made"), "").expect("writable");
+        here.asked_by(start);
+        let asked = here.asked_by(&["verify", "--keep-running"]);
+        let line = asked.iter().find(|line| line.starts_with("load_tests verify ")).expect("it is called");
+        assert!(line.contains(expected), "{start:?}: {line}");
+        assert_eq!(line.contains("--pooler"), expected.contains("--pooler"), "{start:?}: {line}");
+    }
 }
 
 #[test]
