@@ -102,13 +102,19 @@ docker_up() { # replicas, mode
     compose up -d --no-deps postgres redis
     docker_wait_healthy postgres redis
     [ "$2" != read-replica ] || { compose up -d --no-deps standby && docker_wait_healthy standby; }
-    compose up --no-deps migrate
-    [ "$(docker inspect -f '{{.State.ExitCode}}' arena-migrate)" = 0 ] || fail "the migration failed"
+    docker_migrate
     compose up -d --no-deps "${services[@]}"
     docker_wait_healthy "${services[@]}"
     say "chat          $(docker_url)/"
     say "status        $(docker_url)/status/"
     say "connections   $(docker_url)/db/connections/"
+}
+
+# Compose 1.29 ends well whatever becomes of the container.
+docker_migrate() {
+    compose up --no-deps migrate
+    [ "$(docker inspect -f '{{.State.ExitCode}}' arena-migrate)" = 0 ] ||
+        fail "the migration failed; see: ./deploy-loadbalanced.sh logs migrate --docker"
 }
 
 # How the stack was started: what the later verbs have to keep to.

@@ -68,7 +68,7 @@ docker_rollback() {
 docker_roll() {
     local service proxies=(pooler balancer)
     [ "$(docker_mode)" != direct ] || proxies=(balancer)
-    compose up --no-deps migrate
+    docker_migrate
     for service in $(docker_replicas) "${proxies[@]}"; do
         compose up -d --no-deps "$service"
         docker_wait_healthy "$service"

@@ -157,6 +157,24 @@ fn a_check_of_the_running_stack_knows_whether_there_is_a_pooler() {
 }
 
 #[test]
+fn no_replica_goes_over_to_a_release_whose_migration_failed() {
+    let here = Checkout::new();
+    here.asked_by(&["start"]);
+    std::fs::write(here.0.path().join("migration-ended"), "1\n").expect("writable");
+    for verb in ["upgrade", "rollback"] {
+        std::fs::write(here.0.path().join("asked"), "").expect("writable");
+        let output = here.run(&[verb]);
+        assert!(
+            String::from_utf8_lossy(&output.stderr).contains("the migration failed"),
+            "{verb}: {output:?}"
+        );
+        assert!(!output.status.success(), "{verb}");
+        let asked = std::fs::read_to_string(here.0.path().join("asked")).expect("written");
+        assert!(asked.contains("up --no-deps migrate") && !asked.contains("web-1"), "{verb}: {asked}");
+    }
+}
+
+#[test]
 fn a_later_start_without_flags_is_through_the_pooler() {
     let here = Checkout::new();
     here.asked_by(&["start", "--direct"]);
