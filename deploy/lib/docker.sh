@@ -105,6 +105,7 @@ docker_up() { # replicas, mode
     docker_migrate
     compose up -d --no-deps "${services[@]}"
     docker_wait_healthy "${services[@]}"
+    docker_has_proven_good
     say "chat          $(docker_url)/"
     say "status        $(docker_url)/status/"
     say "connections   $(docker_url)/db/connections/"

@@ -42,26 +42,43 @@ docker_pack() {
     return "$ended"
 }
 
-# The images in use are kept under the tag "previous"; replicas go over one at a time.
-docker_upgrade() {
+readonly OUR_IMAGES="arena-web arena-pooler arena-balancer"
+
+docker_tag_all() { # from, to
     local image
-    for image in arena-web arena-pooler arena-balancer; do
-        ! docker image inspect "$image:current" >/dev/null 2>&1 || docker tag "$image:current" "$image:previous"
+    for image in $OUR_IMAGES; do
+        ! docker image inspect "$image:$1" >/dev/null 2>&1 || docker tag "$image:$1" "$image:$2"
     done
+}
+
+docker_images_in_use() {
+    local image
+    for image in $OUR_IMAGES; do docker image inspect -f '{{.Id}}' "$image:current" 2>/dev/null || true; done
+}
+
+# Images with which not all parts were healthy are none to go back to.
+docker_is_untried() { [ "$(docker_images_in_use)" = "$(cat "$DOCKER_DIR/untried" 2>/dev/null)" ]; }
+docker_has_proven_good() { rm -f -- "$DOCKER_DIR/untried"; }
+
+# The last good images are kept under the tag "previous"; replicas go over one at a time.
+docker_upgrade() {
+    local kept=previous
+    ! docker_is_untried || kept=undone
+    docker_tag_all current before
     docker_build
+    docker_tag_all before "$kept"
+    docker_images_in_use >"$DOCKER_DIR/untried"
     docker_roll
 }
 
 docker_rollback() {
     local image
-    for image in arena-web arena-pooler arena-balancer; do
+    for image in $OUR_IMAGES; do
         docker image inspect "$image:previous" >/dev/null 2>&1 || fail "there is no earlier $image image to go back to"
     done
-    for image in arena-web arena-pooler arena-balancer; do
-        docker tag "$image:current" "$image:undone"
-        docker tag "$image:previous" "$image:current"
-        docker tag "$image:undone" "$image:previous"
-    done
+    docker_tag_all current undone
+    docker_tag_all previous current
+    docker_tag_all undone previous
     docker_roll
 }
 
@@ -74,4 +91,5 @@ docker_roll() {
         docker_wait_healthy "$service"
         docker_reload_balancer
     done
+    docker_has_proven_good
 }

@@ -15,6 +15,8 @@ pub const TEXTS: [&str; 3] = ["nginx.conf", "pgbouncer.ini", "postgresql.conf"];
 
 const CURRENT: &str = "current";
 const PREVIOUS: &str = "previous";
+/// Points to the release installed last until all parts were healthy with it: none to go back to.
+const UNTRIED: &str = "untried";
 
 /// Where a release is made from: a folder of programs and the folder `deploy/`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,7 +50,7 @@ pub enum Installed {
     AlreadyCurrent,
 }
 
-/// Makes the source the current release and keeps the one before it for a rollback.
+/// Makes the source the current release and keeps the last one that was good for a rollback.
 ///
 /// # Errors
 /// A program or text is missing, or cannot be copied.
@@ -71,12 +73,21 @@ pub fn install(dirs: &Dirs, source: &Source) -> Result<Installed> {
     let fresh = dirs.releases().join(format!("{number}.new"));
     copy(source, &fresh).with_context(|| format!("copying the programs to {}", fresh.display()))?;
     fs::rename(&fresh, &folder)?;
-    if let Some(before) = current(dirs) {
+    if let Some(before) = current(dirs)
+        && fs::canonicalize(dirs.releases().join(UNTRIED)).ok().as_ref() != Some(&before)
+    {
         point(dirs, PREVIOUS, &before)?;
     }
+    point(dirs, UNTRIED, &folder)?;
     point(dirs, CURRENT, &folder)?;
     forget_old(dirs);
     Ok(Installed::Fresh)
+}
+
+/// All parts are healthy with the current release: a later one has it to go back to.
+pub fn has_proven_good(dirs: &Dirs) {
+    // Where it stays, a rollback goes further back than it had to.
+    let _ = fs::remove_file(dirs.releases().join(UNTRIED));
 }
 
 /// Makes the release before the current one current again; the other way round at the next call.
@@ -204,6 +215,7 @@ mod tests {
     fn a_rollback_brings_the_release_before_and_a_second_one_the_later() {
         let (_dir, dirs, source) = world();
         install(&dirs, &source).unwrap();
+        has_proven_good(&dirs);
         assert!(roll_back(&dirs).unwrap_err().to_string().contains("no release before"));
         build(&source, "two");
         install(&dirs, &source).unwrap();
@@ -216,11 +228,42 @@ mod tests {
     }
 
     #[test]
+    fn a_release_that_never_worked_is_none_to_go_back_to() {
+        let (_dir, dirs, source) = world();
+        install(&dirs, &source).unwrap();
+        has_proven_good(&dirs);
+        for failing in ["two", "three"] {
+            build(&source, failing);
+            install(&dirs, &source).unwrap();
+        }
+        build(&source, "four");
+        install(&dirs, &source).unwrap();
+        has_proven_good(&dirs);
+        roll_back(&dirs).unwrap();
+        assert_eq!(text(&dirs, "web"), "web one");
+    }
+
+    #[test]
+    fn the_release_gone_back_to_is_kept_by_the_next_upgrade() {
+        let (_dir, dirs, source) = world();
+        install(&dirs, &source).unwrap();
+        has_proven_good(&dirs);
+        build(&source, "broken");
+        install(&dirs, &source).unwrap();
+        roll_back(&dirs).unwrap();
+        build(&source, "three");
+        install(&dirs, &source).unwrap();
+        roll_back(&dirs).unwrap();
+        assert_eq!(text(&dirs, "web"), "web one");
+    }
+
+    #[test]
     fn only_two_releases_are_kept_and_their_differences_are_named() {
         let (_dir, dirs, source) = world();
         for build_name in ["one", "two", "three", "four"] {
             build(&source, build_name);
             install(&dirs, &source).unwrap();
+            has_proven_good(&dirs);
         }
         let mut kept = numbers(&dirs);
         kept.sort_unstable();

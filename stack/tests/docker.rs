@@ -27,12 +27,18 @@ start)
     [ $# -gt 0 ] || set -- postgres redis pooler standby web-1 web-10 balancer
     for name in "$@"; do grep -qx "arena-$name" "$HOME/made" || { echo "service $name has no container" >&2; exit 1; }; done ;;
 port) echo 0.0.0.0:80 ;;
+build)
+    mkdir -p "$HOME/tags"
+    echo >>"$HOME/tags/builds"
+    for name in web pooler balancer; do wc -l <"$HOME/tags/builds" >"$HOME/tags/arena-$name:current"; done ;;
 esac
 "#;
 
 const DOCKER: &str = r#"#!/bin/bash
 case "$*" in
 compose*) exit 1 ;;
+tag*) cp "$HOME/tags/$2" "$HOME/tags/$3" ;;
+image*) [ "$3" != -f ] || shift 2; cat "$HOME/tags/$3" ;;
 *Health.Status*) echo "inspect $4" >>"$HOME/asked"; echo healthy ;;
 *State.ExitCode*) cat "$HOME/migration-ended" 2>/dev/null || echo 0 ;;
 *IPAddress*) grep -qx "$4" "$HOME/made" && echo "ip-of-$4" ;;
@@ -172,6 +178,22 @@ fn no_replica_goes_over_to_a_release_whose_migration_failed() {
         let asked = std::fs::read_to_string(here.0.path().join("asked")).expect("written");
         assert!(asked.contains("up --no-deps migrate") && !asked.contains("web-1"), "{verb}: {asked}");
     }
+}
+
+#[test]
+fn a_rollback_after_a_failed_and_a_good_upgrade_goes_back_to_what_ran_before_both() {
+    let here = Checkout::new();
+    let migration = here.0.path().join("migration-ended");
+    here.asked_by(&["start"]);
+    std::fs::write(&migration, "1\n").expect("writable");
+    for time in 1..=2 {
+        assert!(!here.run(&["upgrade"]).status.success(), "time {time}");
+    }
+    std::fs::remove_file(&migration).expect("there");
+    here.asked_by(&["upgrade"]);
+    here.asked_by(&["rollback"]);
+    let build = |tag: &str| std::fs::read_to_string(here.0.path().join("tags").join(tag)).expect("tagged");
+    assert_eq!((build("arena-web:current").trim(), build("arena-web:previous").trim()), ("1", "4"));
 }
 
 #[test]

@@ -320,6 +320,22 @@ fn an_upgrade_replaces_what_changed_and_a_rollback_brings_it_back() {
 }
 
 #[test]
+fn a_rollback_after_a_failed_and_a_good_upgrade_goes_back_to_what_ran_before_both() {
+    let world = World::new(Stores::Elsewhere);
+    world.ok(&["up", "--replicas", "1"]);
+    let web = world.path("programs/web");
+    let text = std::fs::read_to_string(&web).unwrap();
+    let broken = text.replace("if name == \"web\":\n", "if name == \"web\":\n    sys.exit(1)\n");
+    std::fs::write(&web, broken).unwrap();
+    assert_eq!(world.stack(&["upgrade"]).status, 1);
+    std::fs::write(&web, text.replace("\"serves\"", "\"serves better\"")).unwrap();
+    world.ok(&["upgrade"]);
+    assert!(world.log("web-1").contains("serves better"));
+    world.ok(&["rollback"]);
+    assert_eq!(world.log("web-1").lines().last(), Some("web serves"));
+}
+
+#[test]
 fn an_upgrade_that_failed_fails_again_and_a_rollback_mends_what_it_left() {
     let world = World::new(Stores::Elsewhere);
     world.ok(&["up", "--replicas", "2"]);

@@ -111,6 +111,7 @@ impl Stack {
         let changed = self.changed()?;
         if changed.is_empty() {
             command.reply(Reply::Line { text: "these programs are in use already".to_owned() }).await;
+            release::has_proven_good(&self.nest.dirs);
             return Ok(());
         }
         command.reply(Reply::Line { text: format!("changed: {}", changed.join(", ")) }).await;
@@ -135,6 +136,7 @@ impl Stack {
             command.reply(Reply::Line { text }).await;
         }
         self.releases = vec![self.plan.files.programs.clone()];
+        release::has_proven_good(&self.nest.dirs);
         Ok(())
     }
 

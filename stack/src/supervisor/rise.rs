@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use super::Stack;
 use crate::logic::addresses::{Place, Standby};
 use crate::logic::ports::{Listening, listening};
-use crate::{conf, postgres, record};
+use crate::{conf, postgres, record, release};
 
 impl Stack {
     /// Brings everything up and returns when all parts are healthy.
@@ -27,6 +27,7 @@ impl Stack {
         for keeper in self.stores.iter().chain(&self.pooler).chain(&self.replicas).chain(&self.balancer) {
             keeper.healthy(deadline).await?;
         }
+        release::has_proven_good(&self.nest.dirs);
         self.board.say(&format!(
             "all {} parts are healthy after {:.1} s",
             self.board.rows().len(),
