@@ -11,13 +11,14 @@ use anyhow::{Context as _, Result, bail, ensure};
 use crate::control::{Caller, Reply, Request};
 use crate::dirs::Dirs;
 use crate::identity::RunAs;
+use crate::logic::ports::listening;
 use crate::logic::report::Report;
 use crate::origin::{Checked, Environment, Ports};
 use crate::record::Process;
 use crate::settings::{Overrides, Settings};
 use crate::spawn::log_tail;
-use crate::supervisor::end_left_over;
-use crate::{Site, last_start, record, release, trial};
+use crate::supervisor::{check_ports, end_left_over};
+use crate::{Site, holders, last_start, record, release, trial};
 
 /// Prints a line. Who read our words may have left (`stack up | head -1`): the work goes on.
 macro_rules! say {
@@ -90,7 +91,15 @@ pub async fn check(
     environment: Environment<'_>,
     ports: Ports,
 ) -> Result<ExitCode> {
-    checked(site, how, environment, ports).await?;
+    let settings = checked(site, how, environment, ports).await?;
+    // Before a restart: what the stack holds it gives up, what another process holds would keep it down.
+    if let (Ports::Shared, Some(report)) = (ports, ask_status(site).await?)
+        && let Some(held) = holders::ports_of(report.services.iter().filter_map(|row| row.pid))
+    {
+        let mut wanted = listening(&settings, settings.replicas);
+        wanted.retain(|one| !held.contains(&one.port));
+        check_ports(&wanted)?;
+    }
     say!("the settings are right");
     Ok(ExitCode::SUCCESS)
 }

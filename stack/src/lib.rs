@@ -8,6 +8,7 @@ pub mod control;
 pub mod dirs;
 pub mod exec;
 pub mod follow;
+pub mod holders;
 pub mod identity;
 pub mod keeper;
 pub mod last_start;

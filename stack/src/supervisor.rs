@@ -4,6 +4,8 @@ mod commands;
 mod fall;
 mod rise;
 
+pub(crate) use rise::check_ports;
+
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::rc::Rc;

@@ -56,6 +56,21 @@ fn a_restart_with_a_bad_setting_leaves_the_stack_up() {
     assert_ne!(world.pids(), before);
 }
 
+#[test]
+fn a_restart_onto_a_port_of_another_process_leaves_the_stack_up() {
+    let world = built();
+    world.ok(&["up", "--replicas", "2"]);
+    let before = world.pids();
+    let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = other.local_addr().unwrap().port();
+    let own = "ACTUAL_DB_HOST=db.invalid\nREDIS_HOST=cache.invalid\nDB_PASSWORD=operators-own\n";
+    world.configure(&format!("{own}POOLER_METRICS_PORT={port}\n"));
+    let said = native(&world, &["native_restart"]);
+    let expected = format!("port {port} for pooler is taken by another process");
+    assert!(said.status == 1 && said.text.contains(&expected), "{}", said.text);
+    assert_eq!(world.pids(), before, "{}", said.text);
+}
+
 /// A stand-in for a program of the machine.
 fn install(world: &World, name: &str, script: &str) {
     let path = world.path("programs").join(name);

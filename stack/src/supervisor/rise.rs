@@ -81,7 +81,7 @@ impl Stack {
 
 /// # Errors
 /// All ports that are taken, each with the setting to change; that no two parts want one was checked before.
-fn check_ports(listening: &[Listening]) -> Result<()> {
+pub(crate) fn check_ports(listening: &[Listening]) -> Result<()> {
     let mut problems = Vec::new();
     for one in listening {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, one.port));
