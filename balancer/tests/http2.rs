@@ -47,8 +47,16 @@ fn get(port: u16, path: &str) -> Request<()> {
 /// A request that an upstream was sent, with its body.
 type Call = (Request<()>, Vec<u8>);
 
-/// A server of HTTP/2 that ends its answers with trailers, and tells what it was asked.
-fn grpc_server() -> (u16, mpsc::Receiver<Call>) {
+/// A server of HTTP/2 that hands each request to `answer`, which may tell of it.
+fn h2_server<T, F, A>(answer: A) -> (u16, mpsc::Receiver<T>)
+where
+    T: Send + 'static,
+    F: Future<Output = ()> + Send + 'static,
+    A: Fn(Request<h2::RecvStream>, h2::server::SendResponse<Bytes>, mpsc::Sender<T>) -> F
+        + Copy
+        + Send
+        + 'static,
+{
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     listener.set_nonblocking(true).unwrap();
@@ -62,13 +70,18 @@ fn grpc_server() -> (u16, mpsc::Receiver<Call>) {
                 tokio::spawn(async move {
                     let mut connection = h2::server::handshake(wire).await.unwrap();
                     while let Some(Ok((request, respond))) = connection.accept().await {
-                        tokio::spawn(answer_call(request, respond, tell.clone()));
+                        tokio::spawn(answer(request, respond, tell.clone()));
                     }
                 });
             }
         });
     });
     (port, told)
+}
+
+/// A server that ends its answers with trailers, and tells what it was asked.
+fn grpc_server() -> (u16, mpsc::Receiver<Call>) {
+    h2_server(answer_call)
 }
 
 async fn answer_call(
@@ -263,34 +276,17 @@ fn a_stream_that_was_refused_is_sent_to_the_next_server_even_if_it_is_a_post() {
 
 /// Takes so much of a stream's body, refuses the stream, and says so.
 fn refusing_late(len: usize) -> (u16, mpsc::Receiver<()>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    listener.set_nonblocking(true).unwrap();
-    let (tell, told) = mpsc::channel();
-    std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-            while let Ok((wire, _)) = listener.accept().await {
-                let mut connection = h2::server::handshake(wire).await.unwrap();
-                while let Some(Ok((request, mut respond))) = connection.accept().await {
-                    let tell = tell.clone();
-                    tokio::spawn(async move {
-                        let mut body = request.into_body();
-                        let mut taken = 0;
-                        while taken < len {
-                            let data = body.data().await.unwrap().unwrap();
-                            body.flow_control().release_capacity(data.len()).unwrap();
-                            taken += data.len();
-                        }
-                        respond.send_reset(h2::Reason::REFUSED_STREAM);
-                        let _ = tell.send(());
-                    });
-                }
-            }
-        });
-    });
-    (port, told)
+    h2_server(move |request, mut respond, tell| async move {
+        let mut body = request.into_body();
+        let mut taken = 0;
+        while taken < len {
+            let data = body.data().await.unwrap().unwrap();
+            body.flow_control().release_capacity(data.len()).unwrap();
+            taken += data.len();
+        }
+        respond.send_reset(h2::Reason::REFUSED_STREAM);
+        let _ = tell.send(());
+    })
 }
 
 #[test]

@@ -88,8 +88,8 @@ fn a_listener_may_be_the_last() {
     assert_eq!(slow.rest(), (Vec::new(), true));
 }
 
-#[test]
-fn what_is_under_way_ends_before_its_connection_does() {
+/// An origin that sends the second half of its answer when it is told to.
+fn held_origin() -> (Origin, std::sync::mpsc::Sender<()>) {
     let (release, gate) = std::sync::mpsc::channel::<()>();
     let gate = std::sync::Mutex::new(gate);
     let origin = Origin::scripted(move |served| {
@@ -98,6 +98,12 @@ fn what_is_under_way_ends_before_its_connection_does() {
         gate.lock().unwrap().recv().unwrap();
         served.send(" last");
     });
+    (origin, release)
+}
+
+#[test]
+fn what_is_under_way_ends_before_its_connection_does() {
+    let (origin, release) = held_origin();
     let admin = free_port();
     let balancer = Balancer::start(&format!(
         "server {{ listen 127.0.0.1:PORT; location / {{ proxy_pass http://127.0.0.1:{}; }} }}\n{}",
@@ -145,14 +151,7 @@ fn has_line(balancer: &Balancer, log: &str) -> bool {
 
 #[test]
 fn a_request_under_way_is_logged_where_its_configuration_says_also_once_another_one_counts() {
-    let (release, gate) = std::sync::mpsc::channel::<()>();
-    let gate = std::sync::Mutex::new(gate);
-    let origin = Origin::scripted(move |served| {
-        served.read_request();
-        served.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nfirst");
-        gate.lock().unwrap().recv().unwrap();
-        served.send(" last");
-    });
+    let (origin, release) = held_origin();
     let balancer = Balancer::start(&logging_to("old.log", &origin));
     let mut client = balancer.client();
     client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n").head().unwrap();
