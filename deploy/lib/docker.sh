@@ -269,10 +269,12 @@ docker_ordered_stop() {
     mapfile -t replicas < <(docker ps --format '{{.Names}}' | grep -E '^arena-web-[0-9]+$' || true)
     compose stop --timeout 45 balancer &
     balancer=$!
-    # Requests in flight end within this; what stays open are sockets and streams, which the replicas end.
-    sleep 2
-    [ "${#replicas[@]}" -eq 0 ] || docker stop --time 45 "${replicas[@]}" >/dev/null
+    # Requests and streams come to an end of their own; a socket does when its replica sends it away.
+    while sleep 1 && kill -0 "$balancer" 2>/dev/null; do
+        [ "${#replicas[@]}" -eq 0 ] || docker kill --signal USR1 "${replicas[@]}" >/dev/null 2>&1 || true
+    done
     wait "$balancer" || true
+    [ "${#replicas[@]}" -eq 0 ] || docker stop --time 45 "${replicas[@]}" >/dev/null
     compose stop --timeout 45 pooler
     compose stop --timeout 60
 }

@@ -33,16 +33,44 @@ end_to_end_at() {
     local dir=$1 ended=0 check=$2
     shift 2
     local here=(stack --config /dev/null --dir "$dir/stack")
+    # For a step that is ended for its time: its stack is not of its process group.
+    printf '%s\n' "$dir/stack" >"$(under_check)"
     "${here[@]}" up "$@" || ended=$?
     [ "$ended" != 0 ] || "$check" "$dir" "${here[@]}" || ended=$?
     # A red run says what the parts said.
     [ "$ended" = 0 ] || "${here[@]}" logs -n 20 || true
     "${here[@]}" down --purge || ended=$?
-    rm -rf -- "$dir"
+    rm -rf -- "$dir" "$(under_check)"
     return "$ended"
 }
 
-all_checks() { verify_here "$@" -- --with-shutdown; }
+under_check() { printf '%s' "$HOME_DIR/results/test/stack-under-check"; }
+
+# The stack of a step that did not come to its own end.
+end_what_a_step_left() {
+    local dir
+    [ -s "$(under_check)" ] || return 0
+    dir=$(<"$(under_check)")
+    rm -f -- "$(under_check)"
+    say "ending the stack that this step left in $dir"
+    stack --config /dev/null --dir "$dir" down --purge || true
+}
+
+all_checks() {
+    verify_here "$@" -- --with-shutdown | tee "$1/verified" || return
+    as_documented <"$1/verified"
+}
+
+# No check was left out, and the stack was the documents': ten replicas behind the pooler.
+as_documented() {
+    local told
+    told=$(cat)
+    if ! grep -q 'named 10 containers, using_pgbouncer true in all' <<<"$told" ||
+        ! grep -qx '9 passed, 0 failed, 0 skipped' <<<"$told"; then
+        say "this was not every check, or not the stack of the documents"
+        return 1
+    fi
+}
 
 # Folder and command of the stack under check, then flags of verify.
 verify_here() { # dir, stack..., --, flags...
@@ -59,12 +87,15 @@ verify_here() { # dir, stack..., --, flags...
 
 # Reads are answered by the standby, and both databases are in the answers that the documents name.
 read_replica_checks() {
-    local answer
+    local answer token
     answer=$(curl -fsS "http://127.0.0.1:$HTTP_PORT/status/") || return
     grep -q '"read_replica"' <<<"$answer" || { say "no read_replica in /status/: $answer" && return 1; }
     answer=$(curl -fsS "http://127.0.0.1:$HTTP_PORT/db/connections/") || return
     grep -q '"read_replica"' <<<"$answer" || { say "no read_replica in /db/connections/: $answer" && return 1; }
     shift
+    token=$("$@" exec web-1 web token) || return
+    answer=$(curl -fsS -o /dev/null -D - -H @- "http://127.0.0.1:$HTTP_PORT/api/users" <<<"Authorization: Bearer $token") || return
+    grep -qi '^x-read-from: replica' <<<"$answer" || { say "not read from the standby: $answer" && return 1; }
     [ "$("$@" exec pooler psql -X -A -t -d arena_db_standby -U arena_user -c 'SELECT pg_is_in_recovery()')" = t ] ||
         { say "the pooler's pool arena_db_standby is no standby" && return 1; }
 }
@@ -99,6 +130,7 @@ upgrade_checks() {
     ! grep -q 'Non-2xx' "$dir/load" || ended=1
     say "$said"
     say "$(stat -c %s "$dir/asked") requests meanwhile, $(wc -l <"$dir/failed") failed"
+    [ -s "$dir/asked" ] || { say "nothing was asked meanwhile" && ended=1; }
     [ ! -s "$dir/failed" ] || { cat "$dir/failed" && ended=1; }
     for name in pooler balancer; do
         grep -q "^$name has taken over" <<<"$said" || { say "$name was not taken over" && ended=1; }
@@ -131,7 +163,7 @@ docker_end_to_end() {
     docker_pack || return
     # A shell of its own with errors fatal: what fails in there must not keep us from tidying up.
     set +e
-    (set -e; docker_up 10 pooled; docker_verify)
+    (set -e; docker_up 10 pooled; docker_verify | tee "$RESULTS/docker-verified"; as_documented <"$RESULTS/docker-verified")
     ended=$?
     set -e
     [ "$ended" = 0 ] || compose logs --no-color --tail 20 || true

@@ -15,8 +15,13 @@ $TRUST_NEEDS"
 }
 
 native_start() {
-    # A stack that runs is not built anew under its feet: upgrade does that.
-    if is_built && stack status >/dev/null 2>&1; then
+    local ended=3
+    if is_built; then
+        ended=0
+        stack status >/dev/null 2>&1 || ended=$?
+    fi
+    # A stack that runs, well or not, is not built anew under its feet: upgrade does that.
+    if [ "$ended" != 3 ]; then
         stack up "$@"
         return
     fi

@@ -59,7 +59,10 @@ without_debians_services() {
     else
         printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
         as_root chmod 755 "$policy"
+        # Who is interrupted here must not keep the services of later packages from starting.
+        trap 'as_root rm -f /usr/sbin/policy-rc.d; trap - INT TERM; kill -s INT $BASHPID' INT TERM
         "$@" || ended=$?
+        trap - INT TERM
         as_root rm -f "$policy"
     fi
     if [ -d /run/systemd/system ]; then

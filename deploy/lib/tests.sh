@@ -20,6 +20,7 @@ step() { # name, seconds, command...
     within "$limit" "$@" >"$log" 2>&1 </dev/null
     ended=$?
     set -e
+    end_what_a_step_left >>"$log" 2>&1 </dev/null
     if [ "$ended" = 0 ]; then
         PASSED=$((PASSED + 1))
         note_result PASS "$name" "$((SECONDS - started)) s"

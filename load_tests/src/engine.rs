@@ -4,8 +4,7 @@ use crate::logic::fleet::{Address, Replica};
 use anyhow::Context;
 use tokio::process::Command;
 
-/// Replicas that the compose file has, and the port they serve on.
-const REPLICAS: usize = 10;
+/// The port that replicas serve on.
 const REPLICA_PORT: u16 = 8000;
 const ADDRESSES: &str = "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}";
 
@@ -22,14 +21,22 @@ pub fn container_of(part: &str) -> String {
     format!("arena-{part}")
 }
 
-/// All replicas of the compose file that run.
+/// All replicas that run.
 pub async fn replicas() -> anyhow::Result<Vec<Replica>> {
+    let filter = format!("name=^{}[0-9]+$", container_of("web-"));
+    let containers = docker(&["ps", "--format", "{{.Names}}", "--filter", &filter]).await?;
     let mut replicas = Vec::new();
-    for number in 1..=REPLICAS {
-        let name = format!("web-{number}");
-        let address = bridge_address(&container_of(&name)).await?;
+    for container in containers.lines() {
+        let name = container.strip_prefix(&container_of("")).unwrap_or(container).to_owned();
+        let address = bridge_address(container).await?;
         replicas.push(Replica { name, url: format!("http://{address}:{REPLICA_PORT}"), pid: None });
     }
+    anyhow::ensure!(
+        !replicas.is_empty(),
+        "no container is named {}N: does the stack run?",
+        container_of("web-")
+    );
+    replicas.sort_by_key(|replica| (replica.name.len(), replica.name.clone()));
     Ok(replicas)
 }
 

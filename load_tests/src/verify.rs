@@ -7,6 +7,7 @@ mod rooms;
 mod shutdown;
 mod spread;
 mod stream;
+mod upload;
 
 use crate::args::VerifyArgs;
 use crate::site::{Route, Site};

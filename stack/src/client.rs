@@ -30,6 +30,8 @@ macro_rules! say {
 /// What `web seed` gives the users that it makes.
 pub const DEMO_PASSWORD: &str = "arena-demo";
 
+/// What `status` ends with where nothing runs, as those of services do (LSB, init script actions).
+const NOT_RUNNING: u8 = 3;
 /// How often a supervisor that has just been started is looked for.
 const LOOK: Duration = Duration::from_millis(20);
 /// For leftovers of a supervisor that was killed: the settings' value is not needed for those.
@@ -51,6 +53,7 @@ pub async fn up(site: &Site, how: Overrides, environment: Environment<'_>) -> Re
             is_so,
             "it was started otherwise: `scale N` changes the number of replicas, `restart` with flags the rest"
         );
+        ensure!(report.all_healthy(), "not all of its parts are healthy (yet); `logs` may say why");
         return Ok(ExitCode::SUCCESS);
     }
     let dirs = prepare(site, how, environment).await?;
@@ -282,7 +285,7 @@ pub async fn status(site: &Site, json: bool) -> Result<ExitCode> {
         let more =
             if names.is_empty() { String::new() } else { format!("; left behind: {}", names.join(", ")) };
         eprintln!("no stack runs in {}{more}", site.dir.display());
-        return Ok(ExitCode::FAILURE);
+        return Ok(ExitCode::from(NOT_RUNNING));
     };
     if json {
         say!("{}", serde_json::to_string_pretty(&report)?);

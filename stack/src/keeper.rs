@@ -33,8 +33,7 @@ enum Order {
     Stop(oneshot::Sender<()>),
     /// Go on with this part instead; the answer is the way it went.
     Replace(Box<Part>, Way, oneshot::Sender<Way>),
-    /// Read your configuration again.
-    Hangup,
+    Signal(Signal),
 }
 
 /// How one process of a part follows another.
@@ -113,8 +112,9 @@ impl Keeper {
         went.await.unwrap_or(Way::Anew)
     }
 
-    pub async fn hang_up(&self) {
-        let _ = self.orders.send(Order::Hangup).await;
+    /// Sends a signal to the process of the moment.
+    pub async fn signal(&self, signal: Signal) {
+        let _ = self.orders.send(Order::Signal(signal)).await;
     }
 }
 
@@ -237,7 +237,7 @@ impl Life {
             tokio::select! {
                 status = kept.ended() => return Ending::Died(status),
                 order = orders.recv() => match order {
-                    Some(Order::Hangup) => kept.send(Signal::SIGHUP),
+                    Some(Order::Signal(signal)) => kept.send(signal),
                     other => return Ending::Told(other),
                 },
                 () = watch_health(&part.probe, sight, |sight| {
@@ -261,7 +261,7 @@ impl Life {
             tokio::select! {
                 () = over => return true,
                 order = self.orders.recv() => match order {
-                    Some(Order::Hangup) => {}
+                    Some(Order::Signal(_)) => {}
                     Some(Order::Replace(part, _, done)) => {
                         (self.part, self.restarts) = (*part, Restarts::default());
                         self.see(|sight| sight.state = State::Starting);

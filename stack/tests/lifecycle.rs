@@ -111,7 +111,7 @@ fn a_taken_port_is_named_with_its_setting_and_nothing_is_started() {
     let expected =
         format!("port {} for pooler is taken by another process: set POOLER_METRICS_PORT", world.base + 3);
     assert!(said.text.contains(&expected), "{}", said.text);
-    assert_eq!(world.stack(&["status"]).status, 1, "no stack runs");
+    assert_eq!(world.stack(&["status"]).status, 3, "no stack runs");
 }
 
 #[test]
@@ -124,7 +124,7 @@ fn a_failed_migration_ends_the_start_and_shows_its_log() {
         text.contains("migrate ended with exit status: 3") && text.contains("migrate for db.invalid:5432"),
         "{text}"
     );
-    assert_eq!(world.stack(&["status"]).status, 1, "no stack runs");
+    assert_eq!(world.stack(&["status"]).status, 3, "no stack runs");
 }
 
 #[test]
@@ -235,7 +235,7 @@ fn what_a_killed_supervisor_left_behind_is_ended() {
     wait_until("the supervisor is gone", || !is_alive(supervisor));
     let status = world.stack(&["status"]);
     assert!(
-        status.status == 1 && status.text.contains("left behind: balancer, pooler, web-1, web-2"),
+        status.status == 3 && status.text.contains("left behind: balancer, pooler, web-1, web-2"),
         "{}",
         status.text
     );
@@ -325,7 +325,7 @@ fn a_rollback_after_a_failed_and_a_good_upgrade_goes_back_to_what_ran_before_bot
     world.ok(&["up", "--replicas", "1"]);
     let web = world.path("programs/web");
     let text = std::fs::read_to_string(&web).unwrap();
-    let broken = text.replace("if name == \"web\":\n", "if name == \"web\":\n    sys.exit(1)\n");
+    let broken = text.replace("server.serve_forever()", "sys.exit(1)");
     std::fs::write(&web, broken).unwrap();
     assert_eq!(world.stack(&["upgrade"]).status, 1);
     std::fs::write(&web, text.replace("\"serves\"", "\"serves better\"")).unwrap();
@@ -342,7 +342,7 @@ fn an_upgrade_that_failed_fails_again_and_a_rollback_mends_what_it_left() {
     let before = world.part("web-2")["pid"].clone();
     let web = world.path("programs/web");
     let text = std::fs::read_to_string(&web).unwrap();
-    let broken = text.replace("if name == \"web\":\n", "if name == \"web\":\n    sys.exit(1)\n");
+    let broken = text.replace("server.serve_forever()", "sys.exit(1)");
     assert_ne!(broken, text);
     std::fs::write(&web, broken).unwrap();
     for time in ["the first time", "the second time"] {
@@ -382,7 +382,22 @@ fn a_stop_does_not_wait_for_a_restart_of_all_replicas() {
         assert_eq!(served(), before, "{stop}: the last replica was restarted first");
         assert!(pids.into_iter().all(|pid| !is_alive(pid)), "{stop}: something is left");
         let left = world.stack(&["status"]);
-        assert!(left.status == 1 && !left.text.contains("left behind"), "{stop}: {}", left.text);
+        assert!(left.status == 3 && !left.text.contains("left behind"), "{stop}: {}", left.text);
+    }
+}
+
+#[test]
+fn on_the_way_down_replicas_end_once_the_balancer_has_drained() {
+    let world = World::new(Stores::Elsewhere);
+    world.ok(&["up", "--replicas", "2"]);
+    let sockets = world.stack_path("sockets");
+    std::fs::write(&sockets, "open").unwrap();
+    // The parts run as another user.
+    std::fs::set_permissions(&sockets, std::fs::Permissions::from_mode(0o666)).unwrap();
+    world.ok(&["down"]);
+    for replica in ["web-1", "web-2"] {
+        let log = std::fs::read_to_string(world.stack_path(&format!("logs/{replica}.log"))).unwrap();
+        assert!(log.lines().any(|line| line.ends_with("told to end")), "{log}");
     }
 }
 

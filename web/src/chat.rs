@@ -28,7 +28,7 @@ use crate::replicas::Databases;
 use crate::store::Store;
 
 use bus::Bus;
-use hub::Hub;
+use hub::{Hub, Member};
 use metrics::ChatMetrics;
 
 pub use hub::{Busy, ReaderSeat, Seat, StreamWatch};
@@ -204,23 +204,16 @@ impl Chat {
         self.shared.bus.is_up()
     }
 
-    /// Closes all sockets, spread over `over`: clients that come back all at once would drown their new replica.
-    /// Comes back when the last is gone, or a little after `over`.
+    /// Closes all sockets, spread over `over`, and lets none in. Comes back when the last is gone, or a little after `over`.
     pub async fn drain(&self, over: Duration) {
         const LAST_WORDS: Duration = Duration::from_secs(3);
-        // A few sockets need not wait for the whole drain.
-        const STEP_MAX: Duration = Duration::from_millis(50);
-        let members = self.shared.hub.start_drain();
-        let count = u32::try_from(members.len()).unwrap_or(u32::MAX).max(1);
-        let step = (over * 3 / 4 / count).clamp(Duration::from_micros(1), STEP_MAX);
-        let mut turn = tokio::time::interval(step);
-        for (index, member) in members.into_iter().enumerate() {
-            turn.tick().await;
-            // 197 is prime to 1000: neighbours come back at different times.
-            let retry_after_ms = 50 + (index as u64 * 197) % 1000;
-            member.close(End::GoingAway { retry_after_ms });
-        }
+        send_away(self.shared.hub.start_drain(), over).await;
         let _ = tokio::time::timeout(LAST_WORDS, self.shared.hub.emptied()).await;
+    }
+
+    /// Closes the sockets that are open now, as a drain does; those that come back are welcome.
+    pub async fn farewell(&self, over: Duration) {
+        send_away(self.shared.hub.members(), over).await;
     }
 
     /// Adds the counters of chat to the metrics of the service.
@@ -230,5 +223,20 @@ impl Chat {
 
     fn send(&self, envelope: Envelope<'_>) {
         self.shared.bus.publish(&envelope);
+    }
+}
+
+/// Closes sockets one by one over `over`: clients that come back all at once would drown their new replica.
+async fn send_away(members: Vec<Arc<Member>>, over: Duration) {
+    // A few sockets need not wait for the whole drain.
+    const STEP_MAX: Duration = Duration::from_millis(50);
+    let count = u32::try_from(members.len()).unwrap_or(u32::MAX).max(1);
+    let step = (over * 3 / 4 / count).clamp(Duration::from_micros(1), STEP_MAX);
+    let mut turn = tokio::time::interval(step);
+    for (index, member) in members.into_iter().enumerate() {
+        turn.tick().await;
+        // 197 is prime to 1000: neighbours come back at different times.
+        let retry_after_ms = 50 + (index as u64 * 197) % 1000;
+        member.close(End::GoingAway { retry_after_ms });
     }
 }

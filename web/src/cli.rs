@@ -11,7 +11,7 @@ use clap::{Parser, Subcommand};
 use crate::api::docs;
 use crate::auth::Keys;
 use crate::settings::{SETTINGS, Settings};
-use crate::{Listeners, auth, responder, schema, seed};
+use crate::{Listeners, Order, auth, responder, schema, seed};
 
 /// Chat service of the arena; settings come from the environment, see config.env.example.
 #[derive(Parser)]
@@ -23,7 +23,7 @@ pub struct Cli {
 
 #[derive(Subcommand, Clone, Copy)]
 enum Command {
-    /// Serve until SIGTERM or SIGINT, then drain (the default).
+    /// Serve until SIGTERM or SIGINT, then drain (the default). SIGUSR1 sends all WebSockets away, to come back to any replica.
     Serve,
     /// Apply the database migrations, over a direct connection.
     Migrate,
@@ -93,10 +93,14 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     }
     let listeners = Listeners::open(&settings)?;
     let mut signals = Signals::new().context("cannot take signals")?;
-    let shutdown = async move {
-        while !matches!(signals.next().await, Signal::Terminate | Signal::Interrupt | Signal::Quit) {}
+    let next_order = async move || loop {
+        match signals.next().await {
+            Signal::Terminate | Signal::Interrupt | Signal::Quit => return Order::End,
+            Signal::Usr1 => return Order::Farewell,
+            Signal::Hangup | Signal::Usr2 | Signal::WindowChange => {}
+        }
     };
-    crate::run(settings, listeners, shutdown).await
+    crate::run(settings, listeners, next_order).await
 }
 
 /// For operators and scripts: nobody's account, so it can look but owns nothing.

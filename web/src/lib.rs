@@ -27,7 +27,6 @@ pub mod store;
 pub mod stream;
 pub mod ui;
 
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -80,14 +79,23 @@ const STANDBY_WAIT_MAX: Duration = Duration::from_secs(1);
 /// The time that background tasks get to end after everything else has.
 const TASKS_END: Duration = Duration::from_secs(2);
 
-/// Serves until `shutdown` comes back, then drains: no new work, what is in flight ends, everything is closed.
+/// What a running replica is told to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Close all sockets: their clients come back, here or to another replica.
+    Farewell,
+    /// Drain and end.
+    End,
+}
+
+/// Serves until it is told to end, then drains: no new work, what is in flight ends, everything is closed.
 ///
 /// # Errors
 /// A part cannot be made from the settings. What may come later (the database, Redis) is waited for instead.
 pub async fn run(
     settings: Settings,
     listeners: Listeners,
-    shutdown: impl Future<Output = ()>,
+    mut next_order: impl AsyncFnMut() -> Order,
 ) -> anyhow::Result<()> {
     // Whoever installed another one before us keeps it.
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -108,7 +116,10 @@ pub async fn run(
         app.settings.database.primary,
         app.redis.address(),
     );
-    shutdown.await;
+    while next_order().await == Order::Farewell {
+        let (leaving, over) = (app.clone(), service.drain_timeout);
+        app.tasks.spawn("farewell", async move { leaving.chat.farewell(over).await });
+    }
     drain(&app, &connections, &stop).await;
     Ok(())
 }

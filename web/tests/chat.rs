@@ -407,6 +407,23 @@ async fn a_drain_closes_sockets_with_1012_and_they_go_on_elsewhere() {
 }
 
 #[tokio::test]
+async fn a_farewell_closes_all_sockets_with_1012_and_the_replica_goes_on() {
+    let world = World::start().await;
+    let one = world.replica("web-1").await;
+    let ann = world.user("ann").await;
+    let id = session(&one, &[&ann]).await;
+    let mut sockets = [Socket::open(&one, &id, &ann.token).await, Socket::open(&one, &id, &ann.token).await];
+    one.order(web::Order::Farewell);
+    for socket in &mut sockets {
+        assert_eq!(socket.closed().await.0, 1012);
+    }
+    let mut back = Socket::open_since(&one, &id, &ann.token, 0).await;
+    back.send_message("c1", "again").await;
+    assert_eq!(offsets(&back.messages(1).await), [1]);
+    one.stop().await;
+}
+
+#[tokio::test]
 async fn a_question_is_stored_and_its_answer_streams_to_the_whole_room() {
     let world = World::start().await;
     let (one, two) = (world.replica_with("web-1", EAGER).await, world.replica_with("web-2", EAGER).await);

@@ -13,7 +13,7 @@ use world::World;
 #[tokio::test]
 async fn a_draining_replica_says_so_and_finishes_the_request_in_flight() {
     let world = World::start().await;
-    let mut replica = world.replica_with("web-1", &[("DRAIN_DELAY", "1")]).await;
+    let replica = world.replica_with("web-1", &[("DRAIN_DELAY", "1")]).await;
     let client = replica.client();
     // A request whose body is still on its way when the drain begins.
     let body = json!({"username": "alice", "password": world::PASSWORD}).to_string();
@@ -49,7 +49,7 @@ async fn a_draining_replica_says_so_and_finishes_the_request_in_flight() {
 #[tokio::test]
 async fn a_request_that_comes_over_a_connection_made_just_before_the_end_is_answered() {
     let world = World::start().await;
-    let mut replica = world.replica("web-1").await;
+    let replica = world.replica("web-1").await;
     let mut made = TcpStream::connect(replica.addr).await.unwrap();
     replica.begin_stop();
     let client = replica.client();

@@ -201,7 +201,7 @@ async fn without_redis_and_its_record_the_stored_answer_is_resumed_token_by_toke
 async fn a_stream_on_a_draining_replica_ends_with_what_is_needed_to_resume() {
     let world = World::start().await;
     let slow = &[("RESPONDER_PACE", "400"), ("DRAIN_TIMEOUT", "6")];
-    let mut one = world.replica_with("web-1", slow).await;
+    let one = world.replica_with("web-1", slow).await;
     let two = world.replica_with("web-2", &[("RESPONDER_PACE", "1")]).await;
     let ann = world.user("ann").await;
     let id = session(&one, &ann).await;
@@ -231,7 +231,7 @@ async fn a_question_that_reaches_a_draining_replica_is_taken_and_its_answer_goes
     let world = World::start().await;
     // Others may still ask here for as long as DRAIN_DELAY lasts: the balancer has not noticed yet.
     let drain = &[("RESPONDER_PACE", "400"), ("DRAIN_DELAY", "4"), ("DRAIN_TIMEOUT", "2")];
-    let mut one = world.replica_with("web-1", drain).await;
+    let one = world.replica_with("web-1", drain).await;
     let two = world.replica_with("web-2", &[("RESPONDER_PACE", "1")]).await;
     let ann = world.user("ann").await;
     let id = session(&one, &ann).await;

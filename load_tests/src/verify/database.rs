@@ -3,6 +3,7 @@
 use crate::args::VerifyArgs;
 use crate::http::Call;
 use crate::logic::arrival::Arrival;
+use crate::logic::fleet::Address;
 use crate::logic::mix::Mix;
 use crate::logic::plan::{Plan, Wait};
 use crate::logic::pool_columns;
@@ -16,12 +17,12 @@ use tokio_postgres::SimpleQueryMessage;
 use tokio_util::sync::CancellationToken;
 
 const SAMPLE_EVERY: Duration = Duration::from_millis(250);
+const SPAWN_PER_S: f64 = 100.0;
 
 /// Pools of the console, in PgBouncer's columns.
 pub async fn console(site: &Site) -> anyhow::Result<String> {
     let pooler = site.pooler.as_ref().context("needs the pooler: give --status or --pooler")?;
-    let client = site.connect(pooler, "pgbouncer").await?;
-    let messages = client.simple_query("SHOW POOLS").await.context("SHOW POOLS")?;
+    let messages = ask_console(site, pooler, "SHOW POOLS").await?;
     let columns = messages.iter().find_map(|message| match message {
         SimpleQueryMessage::RowDescription(columns) => {
             Some(columns.iter().map(|column| column.name().to_owned()).collect::<Vec<_>>())
@@ -48,13 +49,40 @@ pub async fn console(site: &Site) -> anyhow::Result<String> {
     Ok(format!("SHOW POOLS has PgBouncer's {} columns in order, {} pools", columns.len(), databases.len()))
 }
 
+async fn ask_console(
+    site: &Site,
+    pooler: &Address,
+    command: &str,
+) -> anyhow::Result<Vec<SimpleQueryMessage>> {
+    let client = site.connect(pooler, "pgbouncer").await?;
+    client.simple_query(command).await.with_context(|| command.to_owned())
+}
+
+/// Transactions that the pooler has carried so far; none where there is no pooler, or we do not know it.
+async fn transactions(site: &Site) -> anyhow::Result<Option<u64>> {
+    let Some(pooler) = &site.pooler else { return Ok(None) };
+    let messages = ask_console(site, pooler, "SHOW STATS").await?;
+    let counts = messages.iter().filter_map(|message| match message {
+        SimpleQueryMessage::Row(row) if row.get("database") != Some("pgbouncer") => {
+            row.get("total_xact_count")
+        }
+        _ => None,
+    });
+    let mut sum = 0;
+    for count in counts {
+        sum += count.parse::<u64>().context("SHOW STATS: total_xact_count is no number")?;
+    }
+    Ok(Some(sum))
+}
+
 /// Many users on the API, while the database's connections are counted.
 pub async fn load(site: &Site, args: &VerifyArgs, stop: &CancellationToken) -> anyhow::Result<String> {
     let plan = Plan {
         target: site.balancer.clone(),
-        arrival: Arrival::Closed { users: args.users, spawn_per_s: 100.0 },
+        arrival: Arrival::Closed { users: args.users, spawn_per_s: SPAWN_PER_S },
         mix: Mix::API,
-        run_time: args.run_time,
+        // All of them for as long as asked, after the last has come.
+        run_time: args.run_time + Duration::from_secs_f64(f64::from(args.users) / SPAWN_PER_S),
         wait: Wait { least: Duration::from_millis(500), most: Duration::from_millis(1500) },
         accounts: 50,
         room_size: 10,
@@ -62,6 +90,7 @@ pub async fn load(site: &Site, args: &VerifyArgs, stop: &CancellationToken) -> a
         seed: 3,
         answer_limit: crate::site::ANSWER_LIMIT,
     };
+    let before = transactions(site).await?;
     let mut peak = Peak::default();
     let ended = CancellationToken::new();
     let (figures, counted) = tokio::join!(
@@ -95,7 +124,20 @@ pub async fn load(site: &Site, args: &VerifyArgs, stop: &CancellationToken) -> a
         counted.most
     );
     anyhow::ensure!(counted.most <= args.connections_max, "{told}, {} are allowed", args.connections_max);
-    Ok(format!("{told} ({} samples{})", counted.samples, counted.source))
+    let through = match before.zip(transactions(site).await?) {
+        Some((before, after)) => carried(after - before, stats.total().requests)?,
+        None => String::new(),
+    };
+    Ok(format!("{told} ({} samples{}){through}", counted.samples, counted.source))
+}
+
+/// Replicas that went past the pooler would not show in its counts.
+fn carried(transactions: u64, requests: u64) -> anyhow::Result<String> {
+    anyhow::ensure!(
+        transactions >= requests,
+        "{requests} requests made only {transactions} transactions at the pooler: the replicas go past it"
+    );
+    Ok(format!(", {transactions} transactions went through the pooler"))
 }
 
 #[derive(Debug, Default)]
@@ -150,4 +192,16 @@ async fn ask_postgres(client: &tokio_postgres::Client) -> anyhow::Result<i64> {
                  AND backend_type = 'client backend' AND pid <> pg_backend_pid()";
     let row = client.query_one(query, &[]).await.context("cannot count the database's connections")?;
     Ok(row.get(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_that_the_pooler_did_not_see_are_told() {
+        carried(1_000, 1_000).expect("each made one");
+        let told = carried(40, 1_000).expect_err("only sessions' own").to_string();
+        assert!(told.contains("go past it"), "{told}");
+    }
 }

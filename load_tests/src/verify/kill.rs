@@ -24,8 +24,12 @@ const KILL_AFTER: Duration = Duration::from_secs(2);
 const ABSENCE: Duration = Duration::from_secs(3);
 const RETURN_LIMIT: Duration = Duration::from_secs(60);
 
+/// Clients that wait for slow answers send less, and show less.
+const RATE_MIN: f64 = 150.0;
+
 /// One GET.
 struct Get {
+    sent: Instant,
     served_by: Option<String>,
     fault: Option<Fault>,
 }
@@ -44,6 +48,7 @@ pub async fn check(site: &Site) -> anyhow::Result<String> {
         clients.spawn_local(beat(site.client(), token.clone(), began + BEAT * n / CLIENTS));
     }
     sleep_until(began + KILL_AFTER).await;
+    let killed = Instant::now();
     end(victim, site.keeper).await?;
     let all_gets = async {
         let mut gets = Vec::new();
@@ -54,7 +59,7 @@ pub async fn check(site: &Site) -> anyhow::Result<String> {
     };
     let (gets, back) = tokio::join!(all_gets, come_back(site, victim));
     let (gets, took) = gets?;
-    let told = judge(&gets, victim, took.as_secs_f64())?;
+    let told = judge(&gets, &victim.name, killed, took)?;
     Ok(format!("{told}; it was back after {:.1} s", back?.as_secs_f64()))
 }
 
@@ -64,26 +69,28 @@ async fn beat(mut client: Client, token: Rc<str>, first: Instant) -> Vec<Get> {
     let mut gets = Vec::new();
     for n in 0..GETS_EACH {
         sleep_until(first + BEAT * n).await;
-        let answer = client.call(&call).await;
-        let get = match answer {
+        let sent = Instant::now();
+        let get = match client.call(&call).await {
             Ok(answer) => Get {
+                sent,
                 served_by: answer.header("x-served-by").map(str::to_owned),
                 fault: answer.expect(StatusCode::OK).err(),
             },
-            Err(fault) => Get { served_by: None, fault: Some(fault) },
+            Err(fault) => Get { sent, served_by: None, fault: Some(fault) },
         };
         gets.push(get);
     }
     gets
 }
 
-fn judge(gets: &[Get], victim: &Replica, seconds: f64) -> anyhow::Result<String> {
-    let by_victim = gets.iter().filter(|get| get.served_by.as_deref() == Some(&victim.name)).count();
+fn judge(gets: &[Get], victim: &str, killed: Instant, took: Duration) -> anyhow::Result<String> {
+    let of_victim = |get: &&Get| get.sent < killed && get.served_by.as_deref() == Some(victim);
     anyhow::ensure!(
-        by_victim > 0,
-        "{} served nothing before it was killed: the check shows nothing",
-        victim.name
+        gets.iter().any(|get| of_victim(&get)),
+        "{victim} served nothing before it was killed: the check shows nothing"
     );
+    let rate = gets.len() as f64 / took.as_secs_f64();
+    anyhow::ensure!(rate >= RATE_MIN, "only {rate:.0} GETs/s went out: the check shows nothing");
     // A connection that broke within a response is what a kill may do; an error status is an answer, and a wrong one.
     let failed: Vec<&Fault> =
         gets.iter().filter_map(|get| get.fault.as_ref()).filter(|fault| !is_excused(fault)).collect();
@@ -92,9 +99,7 @@ fn judge(gets: &[Get], victim: &Replica, seconds: f64) -> anyhow::Result<String>
         anyhow::bail!("{} of {} GETs failed, first: {first}", failed.len(), gets.len());
     }
     Ok(format!(
-        "{} killed under {:.0} GETs/s: {} GETs, none failed, {excused} cut within their response",
-        victim.name,
-        gets.len() as f64 / seconds,
+        "{victim} killed under {rate:.0} GETs/s: {} GETs, none failed, {excused} cut within their response",
         gets.len()
     ))
 }
@@ -129,4 +134,44 @@ async fn come_back(site: &Site, replica: &Replica) -> anyhow::Result<Duration> {
     }
     processes::healthy(site, replica, RETURN_LIMIT).await?;
     Ok(began.elapsed())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two hundred GETs of which each tenth is web-3's, and one more that ended so.
+    fn gets(killed: Instant, last: Option<Fault>) -> Vec<Get> {
+        let get =
+            |n: u32| Get { sent: killed - BEAT * n, served_by: Some(format!("web-{}", n % 10)), fault: None };
+        let mut gets: Vec<Get> = (1..=200).map(get).collect();
+        gets.push(Get { sent: killed + BEAT, served_by: None, fault: last });
+        gets
+    }
+
+    fn verdict(last: Option<Fault>, victim: &str, took: Duration) -> Result<String, String> {
+        let killed = Instant::now() + BEAT * 300;
+        judge(&gets(killed, last), victim, killed, took).map_err(|error| format!("{error:#}"))
+    }
+
+    #[test]
+    fn only_what_was_cut_within_its_response_is_excused() {
+        let second = Duration::from_secs(1);
+        verdict(None, "web-3", second).expect("none failed");
+        let told = verdict(Some(Fault::Cut("reset".into())), "web-3", second).expect("excused");
+        assert!(told.contains("1 cut within"), "{told}");
+        let bad_gateway = Fault::Status { got: 502, wanted: 200, title: "Bad Gateway".into() };
+        for fault in [bad_gateway, Fault::NoAnswer("reset".into()), Fault::Connect("refused".into())] {
+            let told = verdict(Some(fault), "web-3", second).expect_err("it failed");
+            assert!(told.contains("1 of 201 GETs failed"), "{told}");
+        }
+    }
+
+    #[test]
+    fn a_load_that_is_too_thin_or_misses_the_victim_shows_nothing() {
+        let told = verdict(None, "web-3", Duration::from_secs(2)).expect_err("100 a second");
+        assert!(told.contains("GETs/s"), "{told}");
+        let told = verdict(None, "web-10", Duration::from_secs(1)).expect_err("it served nothing");
+        assert!(told.contains("web-10 served nothing"), "{told}");
+    }
 }

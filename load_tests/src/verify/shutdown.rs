@@ -1,8 +1,10 @@
 //! The stack is told to end while requests, streams and sockets are in flight: none of them may be lost.
 
+use super::upload;
 use crate::accounts::Account;
 use crate::http::{Call, Client};
 use crate::logic::fault::Fault;
+use crate::logic::fleet::Service;
 use crate::logic::shape::Session;
 use crate::logic::tokens::Answer;
 use crate::processes::is_gone;
@@ -24,9 +26,13 @@ use tokio_util::sync::CancellationToken;
 const CLIENTS: u32 = 10;
 const BEAT: Duration = Duration::from_millis(50);
 const STREAMS: usize = 3;
+const QUESTION_WORDS: usize = 80;
 const STOP_AFTER: Duration = Duration::from_secs(2);
-/// The streams begin this long before the stop, to be in the middle of their answers at it.
-const STREAM_LEAD: Duration = Duration::from_millis(200);
+/// Streams and uploads begin this long before the stop, to be in the middle of it.
+const LEAD: Duration = Duration::from_millis(200);
+const UPLOADS: usize = 5;
+/// Longer than replicas that were told to end at once would wait.
+const UPLOAD_LASTS: Duration = Duration::from_secs(6);
 const GONE_LIMIT: Duration = Duration::from_secs(90);
 
 /// A request and when it was sent.
@@ -45,11 +51,16 @@ pub async fn check(site: &Site, stop_command: Option<&str>) -> anyhow::Result<St
     for n in 0..CLIENTS {
         clients.spawn_local(beat(site.client(), account.token(), began + BEAT * n / CLIENTS, ended.clone()));
     }
-    sleep_until(began + STOP_AFTER - STREAM_LEAD).await;
-    let mut streams = JoinSet::new();
+    sleep_until(began + STOP_AFTER - LEAD).await;
+    let (mut streams, mut uploads) = (JoinSet::new(), JoinSet::new());
     for _ in 0..STREAMS {
         let session = open_session(site, &account).await?;
         streams.spawn_local(stream(site.client(), account.token(), session));
+    }
+    for _ in 0..UPLOADS {
+        let body = json!({"title": "verify shutdown, slowly", "visibility": "private"});
+        let token = account.token();
+        uploads.spawn_local(upload::post(site.dialer.clone(), "/api/sessions", token, body, UPLOAD_LASTS));
     }
     sleep_until(began + STOP_AFTER).await;
     let stopped = Instant::now();
@@ -62,13 +73,21 @@ pub async fn check(site: &Site, stop_command: Option<&str>) -> anyhow::Result<St
         sent.extend(done?);
     }
     while let Some(done) = streams.join_next().await {
-        done?.context("a stream that was in flight was lost")?;
+        let ended = done?.context("a stream that was in flight was lost")?;
+        anyhow::ensure!(ended > stopped, "a stream ended before the stop: the check shows nothing");
+    }
+    while let Some(done) = uploads.join_next().await {
+        let status = done?.context("an upload that was in flight was lost")?;
+        anyhow::ensure!(status == StatusCode::CREATED, "an upload that was in flight was answered {status}");
     }
     let code = goodbye.await?.context("a socket was not told to go")?;
     judge(&sent, stopped)?;
+    let left: Vec<&str> =
+        site.services.iter().filter(|part| is_left(part)).map(|part| part.name.as_str()).collect();
+    anyhow::ensure!(left.is_empty(), "left running: {}", left.join(", "));
     let before = sent.iter().filter(|request| request.at < stopped).count();
     Ok(format!(
-        "{before} GETs sent before the stop all answered, {STREAMS} streams in flight ended whole, the socket closed with {code}, \
+        "{before} GETs sent before the stop all answered, {STREAMS} streams and {UPLOADS} uploads in flight ended whole, the socket closed with {code}, \
          the stack gone after {:.1} s",
         took.as_secs_f64()
     ))
@@ -114,11 +133,14 @@ async fn open_session(site: &Site, account: &Account) -> anyhow::Result<String> 
     Ok(session.id)
 }
 
-async fn stream(mut client: Client, token: Rc<str>, session: String) -> Result<(), Fault> {
-    let question = "What becomes of a stream when the stack is told to end?".to_owned();
+/// When the answer was whole.
+async fn stream(mut client: Client, token: Rc<str>, session: String) -> Result<Instant, Fault> {
+    // The built-in responder says it back word by word: an answer of some seconds.
+    let question = "a ".repeat(QUESTION_WORDS);
     let body = json!({"session_id": session, "content": question, "client_msg_id": "verify-stop"});
     let call = Call::post("/messages/stream/", "/messages/stream/", &body).bearer(&token);
-    follow(&mut client, &call, &mut Answer::to(question, 0), Until::Done, |_| {}).await
+    follow(&mut client, &call, &mut Answer::to(question, 0), Until::Done, |_| {}).await?;
+    Ok(Instant::now())
 }
 
 /// The close code a member gets.
@@ -132,6 +154,10 @@ async fn goodbye(mut socket: Socket) -> anyhow::Result<u16> {
             Incoming::Frame(_) => {}
         }
     }
+}
+
+fn is_left(part: &Service) -> bool {
+    part.pid.is_some_and(|pid| !is_gone(pid))
 }
 
 /// Ends the stack and waits until it is gone.
@@ -157,4 +183,25 @@ async fn end(site: &Site, stop_command: Option<&str>) -> anyhow::Result<()> {
         sleep(Duration::from_millis(50)).await;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sent(at: Instant, fault: Option<Fault>) -> Sent {
+        Sent { at, fault }
+    }
+
+    #[test]
+    fn what_was_sent_before_the_stop_must_be_answered_and_what_began_must_end() {
+        let stopped = Instant::now();
+        let (before, after) = (stopped - LEAD, stopped + LEAD);
+        let refused = || Some(Fault::Connect("connection refused".into()));
+        let bad_gateway = || Some(Fault::Status { got: 502, wanted: 200, title: "Bad Gateway".into() });
+        judge(&[sent(before, None), sent(after, refused())], stopped).expect("nothing is lost");
+        judge(&[sent(before, bad_gateway())], stopped).expect_err("it was in flight");
+        judge(&[sent(before, refused())], stopped).expect_err("nothing was stopped yet");
+        judge(&[sent(after, Some(Fault::Cut("reset".into())))], stopped).expect_err("it had begun");
+    }
 }

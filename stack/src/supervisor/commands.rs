@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use nix::sys::signal::Signal;
 
 use super::{Stack, make_plan};
 use crate::control::{Command, Reply, Request};
@@ -66,7 +67,7 @@ impl Stack {
         }
         conf::write_balancer(&self.plan, &self.nest, replicas)?;
         if let Some(balancer) = &self.balancer {
-            balancer.hang_up().await;
+            balancer.signal(Signal::SIGHUP).await;
         }
         let kept = usize::try_from(replicas).unwrap_or(usize::MAX).min(self.replicas.len());
         if kept < self.replicas.len() {
@@ -127,7 +128,7 @@ impl Stack {
             self.replace("balancer", Way::TakingOver, command).await?;
         } else if let (true, Some(balancer)) = (changed.contains(&"nginx.conf"), &self.balancer) {
             conf::write_balancer(&self.plan, &self.nest, self.replica_count())?;
-            balancer.hang_up().await;
+            balancer.signal(Signal::SIGHUP).await;
             command.reply(Reply::Line { text: "balancer has read its configuration again".to_owned() }).await;
         }
         if changed.contains(&"postgresql.conf") {

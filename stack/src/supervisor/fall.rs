@@ -9,8 +9,10 @@ use super::Stack;
 use crate::keeper::Keeper;
 use crate::record::{self, Process};
 
-/// Most requests in flight end within this; what stays open longer are sockets and streams, which the replicas end.
-const HEAD_START: Duration = Duration::from_secs(2);
+/// How often the replicas are told to send their sockets away while the balancer drains: one may have come in since.
+const FAREWELL_PERIOD: Duration = Duration::from_secs(1);
+/// A replica takes it as "close all sockets".
+const FAREWELL: Signal = Signal::SIGUSR1;
 /// How often ending processes are looked at that are not our children.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -29,15 +31,14 @@ impl Stack {
                 balancer.stop().await;
             }
         };
-        let replicas = async {
-            stop_all(&self.replicas).await;
-        };
+        // Requests and streams come to an end of their own; a socket does when its replica sends it away.
         let mut balancer = std::pin::pin!(balancer);
-        if tokio::time::timeout(HEAD_START, &mut balancer).await.is_ok() {
-            replicas.await;
-        } else {
-            tokio::join!(balancer, replicas);
+        while tokio::time::timeout(FAREWELL_PERIOD, &mut balancer).await.is_err() {
+            for replica in &self.replicas {
+                replica.signal(FAREWELL).await;
+            }
         }
+        stop_all(&self.replicas).await;
         if let Some(pooler) = &self.pooler {
             pooler.stop().await;
         }
@@ -78,6 +79,11 @@ pub async fn end_left_over(left: &[(String, Process)], patience: Duration) {
             left.iter().filter(|(name, _)| rank(name) == stage).map(|(_, process)| process).collect();
         for (name, process) in left.iter().filter(|(name, _)| rank(name) == stage) {
             process.signal(first_signal(name));
+            if name == "balancer" {
+                for (_, replica) in left.iter().filter(|(name, _)| name.starts_with("web-")) {
+                    replica.signal(FAREWELL);
+                }
+            }
         }
         if !ended_within(&stage_parts, patience).await {
             for process in &stage_parts {

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Stands in for pooler, balancer and web: answers its health check, ends on the signals of its part.
-As the pooler it lets everybody in and answers every query, unless a file no-queries lies in its folder."""
-import http.server, os, re, signal, socketserver, struct, sys, threading
+As the pooler it lets everybody in and answers every query, unless a file no-queries lies in its folder.
+As the balancer it drains while a file sockets there is not empty; a replica that is told farewell empties it."""
+import http.server, os, re, signal, socketserver, struct, sys, threading, time
 
 name = os.path.basename(sys.argv[0])
 if name == "web" and sys.argv[1] == "check":
@@ -58,9 +59,26 @@ if name == "pooler":
     threading.Thread(target=queries.serve_forever, daemon=True).start()
 
 server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Health)
+
+def sockets_are_open():
+    return os.path.exists("sockets") and os.path.getsize("sockets") > 0
+
+def end():
+    if name == "web":
+        print("told to end while sockets were open" if sockets_are_open() else "told to end", flush=True)
+    while name == "balancer" and sockets_are_open():
+        time.sleep(0.01)
+    server.shutdown()
+
+def farewell(*_):
+    if sockets_are_open():
+        os.truncate("sockets", 0)
+
 # shutdown() waits for the loop that the handler interrupts: it needs a thread of its own.
 for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
-    signal.signal(number, lambda *_: threading.Thread(target=server.shutdown).start())
+    signal.signal(number, lambda *_: threading.Thread(target=end).start())
+if name == "web":
+    signal.signal(signal.SIGUSR1, farewell)
 if name == "balancer":
     signal.signal(signal.SIGHUP, lambda *_: print("read again", open(sys.argv[2]).read().count("server 127.0.0.1:"), flush=True))
 print(name, "serves", flush=True)

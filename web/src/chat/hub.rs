@@ -239,6 +239,10 @@ impl Hub {
     /// From now on no seat is given; those who have one are told.
     pub fn start_drain(&self) -> Vec<Arc<Member>> {
         self.draining.store(true, Ordering::Release);
+        self.members()
+    }
+
+    pub fn members(&self) -> Vec<Arc<Member>> {
         let cells: Vec<Arc<RoomCell>> = self.lock_rooms().values().cloned().collect();
         cells.iter().flat_map(|cell| cell.lock().handles().cloned().collect::<Vec<_>>()).collect()
     }

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::sync::oneshot;
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use web::Listeners;
 use web::settings::Settings;
@@ -44,7 +44,7 @@ pub struct Replica {
     pub name: String,
     pub addr: SocketAddr,
     pub ops_addr: SocketAddr,
-    stop: Option<oneshot::Sender<()>>,
+    orders: mpsc::UnboundedSender<web::Order>,
     ended: JoinHandle<anyhow::Result<()>>,
 }
 
@@ -146,12 +146,11 @@ impl World {
         let listeners = Listeners::open(&settings).expect("the system has free ports");
         let addr = listeners.http.local_addr().expect("a listener has an address");
         let ops_addr = listeners.ops.local_addr().expect("a listener has an address");
-        let (stop, stopped) = oneshot::channel::<()>();
-        let run = web::run(settings, listeners, async move {
-            let _ = stopped.await;
-        });
+        let (orders, mut ordered) = mpsc::unbounded_channel();
+        let next_order = async move || ordered.recv().await.unwrap_or(web::Order::End);
+        let run = web::run(settings, listeners, next_order);
         self.replicas.lock().unwrap().push(addr);
-        Replica { name: name.to_owned(), addr, ops_addr, stop: Some(stop), ended: tokio::spawn(run) }
+        Replica { name: name.to_owned(), addr, ops_addr, orders, ended: tokio::spawn(run) }
     }
 
     /// Registers a user at the newest replica.
@@ -212,14 +211,16 @@ impl Replica {
     }
 
     /// Asks the replica to drain, and gives a handle on its end.
-    pub fn begin_stop(&mut self) {
-        if let Some(stop) = self.stop.take() {
-            let _ = stop.send(());
-        }
+    pub fn begin_stop(&self) {
+        self.order(web::Order::End);
+    }
+
+    pub fn order(&self, order: web::Order) {
+        let _ = self.orders.send(order);
     }
 
     /// Drains the replica and waits for its end.
-    pub async fn stop(mut self) {
+    pub async fn stop(self) {
         self.begin_stop();
         self.ended().await;
     }
