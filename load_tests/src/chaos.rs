@@ -286,6 +286,10 @@ fn judge(stage: &Stage, args: &ChaosArgs) -> Vec<String> {
     if stage.unserved.get() > 0 {
         faults.push(format!("{} requests were never served", stage.unserved.get()));
     }
+    // A member or stream that met one came back to a clean run: the logs do not show it.
+    for (key, headline, seen) in stats.disorders() {
+        faults.push(format!("{} times {headline}, {}, first: {}", seen.count, key.name, seen.example));
+    }
     // Who is killed cannot answer; who is told to end must lose no request.
     if args.case == Case::Rolling && stats.failures() > 0 {
         faults.push(format!("{} requests failed", stats.failures()));
@@ -311,4 +315,69 @@ async fn wait(what: &str, holds: impl Fn() -> bool) -> anyhow::Result<()> {
         sleep(ASK_EVERY).await;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::logic::stats::{Key, Kind};
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        chaos: ChaosArgs,
+    }
+
+    fn stage() -> Stage {
+        let load = Load { sockets: 0, rooms: 0, messages_per_s: 1.0, streams: 0, requests_per_s: 1.0 };
+        Stage {
+            run: "test".to_owned(),
+            load,
+            recorder: Recorder::start(),
+            accounts: Vec::new(),
+            dialers: Vec::new(),
+            rooms: Vec::new(),
+            seats: Vec::new(),
+            sessions: RefCell::default(),
+            blow: Cell::default(),
+            ending: CancellationToken::new(),
+            over: CancellationToken::new(),
+            unserved: Cell::new(0),
+            streams_resumed: Cell::new(0),
+            streams_whole: Cell::new(0),
+        }
+    }
+
+    fn judged(stage: &Stage, case: &str) -> Vec<String> {
+        judge(stage, &Line::parse_from(["chaos", "--case", case]).chaos)
+    }
+
+    const CASES: [&str; 5] = ["rolling", "kill", "redis-empty", "redis-frozen", "commit-gap"];
+    const STREAM: Key = Key { kind: Kind::Stream, name: "a stream" };
+
+    #[test]
+    fn a_wrong_order_fails_every_case_wherever_it_was_seen() {
+        for case in CASES {
+            let (member, stream) = (stage(), stage());
+            let twice = Fault::order("an offset came twice or late", "7 came for 8");
+            member.on_delivery(Duration::ZERO, Some(&twice));
+            let left_out = Fault::order("a token was left out", "5 for 3");
+            stream.recorder.on_request(STREAM, Instant::now(), 0, Some(&left_out));
+            for (stage, words) in [(member, "7 came for 8"), (stream, "a token was left out")] {
+                let faults = judged(&stage, case);
+                assert!(faults.iter().any(|fault| fault.contains(words)), "{case}: {faults:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_cut_off_fails_only_where_nobody_is_killed() {
+        for case in CASES {
+            let stage = stage();
+            let cut = Fault::Cut("reset".to_owned());
+            stage.recorder.on_request(STREAM, Instant::now(), 0, Some(&cut));
+            assert_eq!(judged(&stage, case).is_empty(), case != "rolling", "{case}");
+        }
+    }
 }

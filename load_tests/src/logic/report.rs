@@ -48,7 +48,7 @@ pub fn json(stats: &Stats, plan: &Plan, environment: &Environment, generator: Ge
         .faults()
         .map(|(key, headline, seen)| {
             json!({"method": key.kind.word(), "name": key.name, "error": headline, "occurrences": seen.count,
-                   "first_s": seen.first.as_secs_f64(), "last_s": seen.last.as_secs_f64(), "example": seen.example})
+                   "first_s": seen.first.as_secs_f64(), "last_s": seen.last.as_secs_f64(), "example": seen.example.to_string()})
         })
         .collect();
     json!({

@@ -51,7 +51,7 @@ pub struct Occurrences {
     pub first: Duration,
     pub last: Duration,
     /// The first one in full.
-    pub example: String,
+    pub example: Fault,
 }
 
 /// Percentiles that locust reports, in its order.
@@ -190,6 +190,11 @@ impl Stats {
         self.faults.iter().map(|((key, headline), seen)| (key, headline.as_str(), seen))
     }
 
+    /// What came in a wrong order, was left out or came twice.
+    pub fn disorders(&self) -> impl Iterator<Item = (&Key, &str, &Occurrences)> {
+        self.faults().filter(|(_, _, seen)| matches!(seen.example, Fault::Order { .. }))
+    }
+
     /// Failures of every kind, spans included: what the exit code is made of.
     pub fn failures(&self) -> u64 {
         self.entries.values().map(|entry| entry.failures).sum()
@@ -224,10 +229,13 @@ impl Stats {
 
     fn on_fault(&mut self, key: Key, fault: &Fault, at: Duration) {
         let mut headline = fault.headline();
-        if self.faults.len() >= FAULTS_MAX && !self.faults.contains_key(&(key, headline.clone())) {
+        // The rules of order are few, and must be told however many other faults there are.
+        let is_order = matches!(fault, Fault::Order { .. });
+        if !is_order && self.faults.len() >= FAULTS_MAX && !self.faults.contains_key(&(key, headline.clone()))
+        {
             headline = "(other faults)".to_owned();
         }
-        let new = || Occurrences { count: 0, first: at, last: at, example: fault.to_string() };
+        let new = || Occurrences { count: 0, first: at, last: at, example: fault.clone() };
         let seen = self.faults.entry((key, headline)).or_insert_with(new);
         seen.count += 1;
         seen.last = at;

@@ -67,7 +67,7 @@ pub fn faults(stats: &Stats) -> String {
     let mut text = format!("Error report\n{:>12}  {:<30} {}\n", "occurrences", "request", "error");
     for (Key { kind, name }, headline, seen) in stats.faults() {
         let _ = writeln!(text, "{:>12}  {:<30} {headline}", seen.count, format!("{} {name}", kind.word()));
-        if seen.example != headline {
+        if seen.example.to_string() != headline {
             let _ = writeln!(text, "{:>12}  {:<30}   first: {}", "", "", seen.example);
         }
     }

@@ -85,9 +85,23 @@ impl Answer {
     }
 
     pub fn on_event(&mut self, event: &Event) -> Result<Progress, Fault> {
+        let progress = self.on_next(event)?;
+        // Not of what was refused: a resumption must ask for it again.
         if event.id.is_some() {
             self.last_event_id.clone_from(&event.id);
         }
+        Ok(progress)
+    }
+
+    /// The stream ended.
+    pub fn on_end(&self) -> Result<(), Fault> {
+        match self.phase {
+            Phase::Done => Ok(()),
+            phase => Err(Fault::Cut(format!("the stream ended while {phase:?}"))),
+        }
+    }
+
+    fn on_next(&mut self, event: &Event) -> Result<Progress, Fault> {
         let data = event.data.as_bytes();
         match (event.name.as_str(), self.phase) {
             ("message", Phase::Asked) => self.on_question(&shape::decode(data)?),
@@ -102,14 +116,6 @@ impl Answer {
                 Err(Fault::shape("the stream ended with an error event", shape::problem_title(data)))
             }
             (name, phase) => Err(Fault::order("an event out of turn", format!("{name} while {phase:?}"))),
-        }
-    }
-
-    /// The stream ended.
-    pub fn on_end(&self) -> Result<(), Fault> {
-        match self.phase {
-            Phase::Done => Ok(()),
-            phase => Err(Fault::Cut(format!("the stream ended while {phase:?}"))),
         }
     }
 
@@ -206,6 +212,19 @@ mod tests {
         let mut events = script(&["a"]);
         events[2] = event("error", json!({"title": "Responder away", "status": 503}), None);
         assert!(run(&events).expect_err("an error").to_string().contains("Responder away"));
+    }
+
+    #[test]
+    fn what_is_refused_is_not_resumed_behind() {
+        let mut answer = Answer::to("why".into(), 3);
+        let events = script(&["a", "b", "c", "d"]);
+        for event in &events[..4] {
+            answer.on_event(event).expect("a good script");
+        }
+        for wrong in [&events[5], &events[2]] {
+            assert!(answer.on_event(wrong).is_err(), "left out, or come twice");
+            assert_eq!(answer.last_event_id(), Some("x:1"));
+        }
     }
 
     #[test]
