@@ -1,6 +1,7 @@
 //! What sockets cost one replica: memory of an idle one, CPU of a delivery, against bare writes of the same bytes.
 
 mod bare;
+mod idle;
 
 pub use bare::{BareArgs, serve as serve_bare};
 
@@ -22,6 +23,7 @@ use bare::Bare;
 use clap::Args;
 use futures_util::future::join_all;
 use hdrhistogram::Histogram;
+use idle::Idle;
 use serde_json::json;
 use std::cell::{Cell, RefCell};
 use std::process::ExitCode;
@@ -202,25 +204,26 @@ impl Bench {
         drop(self.sit(&mut client, 200).await?);
         sleep(SETTLE).await;
         let before = self.process.rss()?;
-        let sockets = self.sit(&mut client, count).await?;
+        let mut sockets = self.sit(&mut client, count).await?;
         sleep(SETTLE).await;
         let after = self.process.rss()?;
-        let each = after.saturating_sub(before) / sockets.len() as u64;
+        sockets.expect_open(&mut client).await?;
+        let each = after.saturating_sub(before) / sockets.count() as u64;
         drop(sockets);
         sleep(SETTLE).await;
         Ok(each)
     }
 
     /// Connections in rooms of 100 that nobody writes to.
-    async fn sit(&self, client: &mut Client, count: usize) -> anyhow::Result<Vec<Socket>> {
-        let mut sockets = Vec::new();
+    async fn sit(&self, client: &mut Client, count: usize) -> anyhow::Result<Idle> {
+        let mut sockets = Idle::default();
         let mut room = String::new();
         for n in 0..count {
             let account = &self.people[n / 100 % self.people.len()];
             if n % 100 == 0 {
                 room = open_session(client, account, "sockets: idle", "private").await?.id.clone();
             }
-            sockets.push(Socket::open(&self.dialer, &room, &account.token(), None).await?.0);
+            sockets.add(Socket::open(&self.dialer, &room, &account.token(), None).await?.0);
             sleep(CONNECT_PERIOD).await;
         }
         Ok(sockets)

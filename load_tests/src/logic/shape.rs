@@ -90,6 +90,18 @@ pub struct DbFigures {
     pub port: String,
 }
 
+/// What `/status/` says, as far as it is checked.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Status {
+    pub container: String,
+    pub websocket: OpenSockets,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct OpenSockets {
+    pub connections: usize,
+}
+
 /// Reads a JSON answer; a wrong one is quoted up to a limit.
 pub fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, Fault> {
     serde_json::from_slice(body).map_err(|error| {
