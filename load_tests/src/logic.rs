@@ -8,6 +8,7 @@ pub mod durations;
 pub mod fault;
 pub mod fleet;
 pub mod frames;
+pub mod keys;
 pub mod member_log;
 pub mod mix;
 pub mod own_session;

@@ -158,7 +158,8 @@ impl Document {
     }
 }
 
-fn is_of_type(kind: &Value, value: &Value) -> bool {
+/// Whether a value is of a type, or of one of several; no type is any.
+pub fn is_of_type(kind: &Value, value: &Value) -> bool {
     match kind {
         Value::Array(kinds) => kinds.iter().any(|kind| is_of_type(kind, value)),
         Value::String(kind) => match kind.as_str() {

@@ -10,6 +10,7 @@ use crate::logic::documents::{DIRECT_CONNECTIONS, Shape};
 use crate::logic::schema::{Document, Route};
 use crate::site::{self, Site};
 use anyhow::Context;
+use http::HeaderMap;
 use hyper::Method;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -27,6 +28,9 @@ const BESIDES: &[(&str, &str)] = &[
 ];
 
 const CONSISTENCY_TOKEN: &str = "x-consistency-token";
+
+/// What is asked with POST and writes nothing to the database: a ticket is in Redis, and a query is explained.
+const NO_WRITES: &[&str] = &["/api/auth/ws-ticket", "/api/v1/monitoring/analyze-query"];
 
 /// One run through the contract, with what was driven so far and what was wrong.
 struct Drive<'a> {
@@ -109,6 +113,10 @@ impl<'a> Ask<'a> {
         self
     }
 
+    fn is_write(&self) -> bool {
+        self.method != Method::GET && !NO_WRITES.contains(&self.template)
+    }
+
     fn header(mut self, name: &'static str, value: &str) -> Self {
         self.headers.push((name, value.to_owned()));
         self
@@ -119,6 +127,7 @@ impl Drive<'_> {
     /// Asks, and compares the answer with the document; gives its body.
     async fn ask(&mut self, ask: Ask<'_>, wanted: u16) -> anyhow::Result<Answer> {
         let route = Route::new(ask.method.as_str(), ask.template);
+        let is_write = ask.is_write();
         let mut call =
             Call::of_method(ask.method.clone(), ask.template, ask.place.clone(), ask.body.as_ref());
         if let Some(token) = ask.token {
@@ -145,6 +154,9 @@ impl Drive<'_> {
             if answer.header(name).is_none() {
                 faults.push(format!("without {name}"));
             }
+        }
+        if is_write && wanted < 300 {
+            faults.extend(token_faults(&answer.headers));
         }
         let kind = answer.header("content-type").unwrap_or_default();
         let json: Option<Value> = serde_json::from_slice(&answer.body).ok();
@@ -210,6 +222,24 @@ fn problem_faults(kind: &str, body: Option<&Value>) -> Vec<String> {
     faults
 }
 
+/// The answer to a write bears its token twice: as a header, and as a cookie that no script can read.
+fn token_faults(headers: &HeaderMap) -> Vec<String> {
+    let token = headers.get(CONSISTENCY_TOKEN).and_then(|token| token.to_str().ok());
+    let Some(token) = token.filter(|token| !token.is_empty()) else {
+        return vec![format!("a write without {CONSISTENCY_TOKEN}")];
+    };
+    let bears_it = |line: &str| {
+        let mut parts = line.split(';').map(str::trim);
+        let value = parts.next().and_then(|pair| pair.split_once('=')).map(|(_, value)| value);
+        value == Some(token) && parts.any(|part| part.eq_ignore_ascii_case("HttpOnly"))
+    };
+    let mut cookies = headers.get_all("set-cookie").iter().filter_map(|line| line.to_str().ok());
+    if cookies.any(bears_it) {
+        return Vec::new();
+    }
+    vec![format!("a write without its {CONSISTENCY_TOKEN} in an HttpOnly cookie")]
+}
+
 fn text(answer: &Answer, pointer: &str) -> anyhow::Result<String> {
     let json: Value = answer.json()?;
     let found = json.pointer(pointer).and_then(Value::as_str);
@@ -217,3 +247,89 @@ fn text(answer: &Answer, pointer: &str) -> anyhow::Result<String> {
 }
 
 type People = [Rc<Account>];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::PlaceArgs;
+    use axum::Router;
+    use axum::routing::post;
+    use clap::Parser;
+    use serde_json::json;
+    use tokio::task::LocalSet;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        place: PlaceArgs,
+    }
+
+    /// A stack that answers one POST, with its request's id and nothing about consistency.
+    async fn forgetful() -> Site {
+        let answer = (http::StatusCode::CREATED, [("x-request-id", "r"), ("x-served-by", "web-1")]);
+        let router = Router::new().route("/rooms", post(async move || answer));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("a bound listener has an address");
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        let args = Line::parse_from(["verify", "--balancer", &format!("http://{address}")]).place;
+        Site::find(&args, &|_| None).await.expect("nobody is asked")
+    }
+
+    #[tokio::test]
+    async fn each_write_that_is_driven_is_looked_at_for_its_token() {
+        let work = async {
+            let site = forgetful().await;
+            let promised =
+                json!({"paths": {"/rooms": {"post": {"responses": {"201": {"description": "made"}}}}}});
+            let mut drive = Drive {
+                site: &site,
+                client: site.client(),
+                document: Document::new(promised),
+                driven: BTreeSet::new(),
+                seen: None,
+                faults: Vec::new(),
+            };
+            drive.ask(Ask::post("/rooms", json!({})), 201).await.expect("the status that is wanted");
+            assert_eq!(drive.faults, ["POST /rooms 201: a write without x-consistency-token"]);
+        };
+        LocalSet::new().run_until(work).await;
+    }
+
+    fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+        let pair = |(name, value): &(&'static str, &'static str)| {
+            (http::HeaderName::from_static(name), http::HeaderValue::from_static(value))
+        };
+        lines.iter().map(pair).collect()
+    }
+
+    #[test]
+    fn a_write_bears_its_token_as_header_and_as_a_cookie_that_no_script_reads() {
+        let token = ("x-consistency-token", "t1");
+        let cookie = ("set-cookie", "consistency=t1; Path=/; Max-Age=3600; HttpOnly; SameSite=Lax");
+        let sticky = ("set-cookie", "route=web-1; HttpOnly");
+        let told = |lines: &[_]| token_faults(&headers(lines));
+        assert_eq!(told(&[token, sticky, cookie]), Vec::<String>::new());
+        assert_eq!(told(&[cookie]), ["a write without x-consistency-token"]);
+        for other in
+            [sticky, ("set-cookie", "consistency=t0; HttpOnly"), ("set-cookie", "consistency=t1; Path=/")]
+        {
+            assert_eq!(
+                told(&[token, other]),
+                ["a write without its x-consistency-token in an HttpOnly cookie"],
+                "{other:?}"
+            );
+        }
+        assert_eq!(told(&[token]).len(), 1);
+    }
+
+    #[test]
+    fn what_changes_rows_is_a_write_and_nothing_else() {
+        let body = || json!({});
+        assert!(Ask::post("/api/auth/register", body()).is_write());
+        assert!(Ask::post("/messages/stream/", body()).is_write());
+        assert!(Ask::new(Method::DELETE, "/api/sessions/{id}").is_write());
+        assert!(!Ask::get("/api/sessions").is_write());
+        assert!(!Ask::post("/api/auth/ws-ticket", body()).is_write());
+        assert!(!Ask::post("/api/v1/monitoring/analyze-query", body()).is_write());
+    }
+}

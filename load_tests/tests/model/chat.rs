@@ -1,6 +1,6 @@
 //! The model's streams and sockets.
 
-use super::routes::store;
+use super::routes::{TOKEN, store};
 use super::{Face, Flaw, Stored};
 use axum::Json;
 use axum::body::{Body, Bytes};
@@ -108,6 +108,7 @@ async fn deliver(socket: &mut WebSocket, flaw: Flaw, stored: &Stored) {
     };
     let mut json = stored.json.clone();
     json["type"] = "message".into();
+    json["ct"] = TOKEN.into();
     for _ in 0..copies {
         let _ = socket.send(Message::text(json.to_string())).await;
     }
@@ -137,7 +138,7 @@ async fn serve(face: Face, id: String, since: Option<i64>, mut socket: WebSocket
                 let key = frame["client_msg_id"].as_str().expect("a key");
                 let (_, stored) = store(&face, &id, "user", Some(key), frame["content"].as_str().expect("content"));
                 let offset = stored.offset + i64::from(flaw == Flaw::WrongAck);
-                let ack = json!({"type": "ack", "client_msg_id": key, "offset": offset});
+                let ack = json!({"type": "ack", "client_msg_id": key, "offset": offset, "ct": TOKEN});
                 let _ = socket.send(Message::text(ack.to_string())).await;
             }
         }

@@ -3,7 +3,8 @@
 use super::chat;
 use super::{Face, Flaw, Session, Stored};
 use axum::extract::{Path, Query, Request, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::header::SET_COOKIE;
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -28,7 +29,22 @@ pub fn router(face: Face) -> Router {
         .route("/messages/stream/{id}", get(chat::resume))
         .route("/ws/chat/session/{id}/", get(chat::upgrade))
         .route("/db/connections/", get(db_connections))
+        .layer(middleware::from_fn(with_token))
         .with_state(face)
+}
+
+/// The consistency token of every write: nothing is ever stale here but by a flaw.
+pub const TOKEN: &str = "t";
+
+async fn with_token(request: Request, next: Next) -> Response {
+    let is_write = request.method() != Method::GET;
+    let mut response = next.run(request).await;
+    if is_write && response.status().is_success() {
+        let cookie = HeaderValue::from_static("consistency=t; Path=/; HttpOnly");
+        response.headers_mut().insert("x-consistency-token", HeaderValue::from_static(TOKEN));
+        response.headers_mut().insert(SET_COOKIE, cookie);
+    }
+    response
 }
 
 async fn now_and_then_500(State(face): State<Face>, request: Request, next: Next) -> Response {
@@ -163,7 +179,7 @@ async fn post_message(
     let (replayed, stored) = store(&face, &id, "user", key, body["content"].as_str().expect("content"));
     let status = if replayed { StatusCode::OK } else { StatusCode::CREATED };
     let told = if replayed { "true" } else { "false" };
-    (status, [("idempotency-replayed", told), ("x-consistency-token", "t")], Json(stored.json))
+    (status, [("idempotency-replayed", told)], Json(stored.json))
 }
 
 async fn messages(

@@ -3,6 +3,7 @@
 //! buffers between here and the replica, which are for web/tests/chat.rs to fill. 1001 and 1012 are for `shutdown`.
 
 use super::{Ask, Drive, People, text};
+use crate::logic::keys;
 use crate::logic::schema::Route;
 use crate::ws::{Socket, Text};
 use anyhow::Context;
@@ -12,19 +13,20 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// The keys of a message, in frames and events; `?` may be missing.
-pub const MESSAGE: &str = "id session_id offset role author content created_at client_msg_id ct?";
-
-/// What the server says, and with which keys besides `type`.
+/// What the server says, with the keys besides `type`.
 const FRAMES: &[(&str, &str)] = &[
-    ("welcome", "session_id offset served_by resumed"),
-    ("message", MESSAGE),
-    ("ack", "client_msg_id offset ct?"),
-    ("presence", "joined left count"),
-    ("typing", "author"),
-    ("token", "stream_id i text"),
-    ("stream.done", "stream_id offset"),
-    ("error", "code detail client_msg_id?"),
+    ("welcome", "session_id:string offset:integer served_by:string resumed:boolean"),
+    (
+        "message",
+        "id:string session_id:string offset:integer role:string author:object|null content:string \
+         created_at:string client_msg_id:string|null ct:string",
+    ),
+    ("ack", "client_msg_id:string offset:integer ct:string"),
+    ("presence", "joined:array left:array count:integer"),
+    ("typing", "author:object"),
+    ("token", "stream_id:string i:integer text:string"),
+    ("stream.done", "stream_id:string offset:integer"),
+    ("error", "code:string detail:string client_msg_id?:string"),
     ("pong", ""),
 ];
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -97,16 +99,14 @@ async fn ended_with_login(drive: &mut Drive<'_>, room: &str) -> anyhow::Result<E
     Ok(carol)
 }
 
-/// Keys that are missing or too many.
-pub fn key_faults(what: &str, keys: &str, value: &Value) -> Vec<String> {
-    let Some(fields) = value.as_object() else { return vec![format!("{what} is no object")] };
-    let wanted: Vec<&str> = keys.split_whitespace().collect();
-    let missing = wanted.iter().filter(|key| !key.ends_with('?') && !fields.contains_key(**key));
-    let known = |name: &str| name == "type" || wanted.iter().any(|key| key.trim_end_matches('?') == name);
-    let missing = missing.map(|key| format!("{what}: {key} is missing"));
-    missing
-        .chain(fields.keys().filter(|name| !known(name)).map(|name| format!("{what}: {name} is too much")))
-        .collect()
+/// What is wrong with a frame; its kind besides.
+fn check(frame: &Value) -> (String, Vec<String>) {
+    let kind = frame["type"].as_str().unwrap_or_default().to_owned();
+    let faults = match FRAMES.iter().find(|(name, _)| *name == kind) {
+        Some((_, line)) => keys::faults(&format!("frame {kind}"), &format!("type:string {line}"), frame),
+        None => vec![format!("a frame {kind:?}, which is not in the contract")],
+    };
+    (kind, faults)
 }
 
 impl Ear {
@@ -185,11 +185,8 @@ impl Ear {
 
     fn take(&mut self, text: &str) -> anyhow::Result<Value> {
         let frame: Value = serde_json::from_str(text).context("a frame that is no JSON")?;
-        let kind = frame["type"].as_str().unwrap_or_default().to_owned();
-        match FRAMES.iter().find(|(name, _)| *name == kind) {
-            Some((_, keys)) => self.faults.extend(key_faults(&format!("frame {kind}"), keys, &frame)),
-            None => self.faults.push(format!("a frame {kind:?}, which is not in the contract")),
-        }
+        let (kind, faults) = check(&frame);
+        self.faults.extend(faults);
         *self.heard.entry(kind).or_default() += 1;
         Ok(frame)
     }
@@ -199,12 +196,44 @@ impl Ear {
 mod tests {
     use super::*;
 
+    fn faults(frame: &Value) -> Vec<String> {
+        check(frame).1
+    }
+
+    fn message() -> Value {
+        json!({"type": "message", "id": "m", "session_id": "s", "offset": 3, "role": "user",
+            "author": {"id": "u", "username": "a", "display_name": "A"}, "content": "x",
+            "created_at": "2026-01-01T00:00:00Z", "client_msg_id": "k", "ct": "t"})
+    }
+
     #[test]
-    fn a_key_too_many_and_one_too_few_are_told() {
-        let frame = json!({"type": "ack", "offset": 1, "size": 2});
-        let found = key_faults("ack", "client_msg_id offset ct?", &frame);
-        assert_eq!(found, ["ack: client_msg_id is missing", "ack: size is too much"]);
-        let whole = json!({"type": "ack", "client_msg_id": "k", "offset": 1, "ct": "t"});
-        assert!(key_faults("ack", "client_msg_id offset ct?", &whole).is_empty());
+    fn an_ack_or_a_message_without_its_consistency_token_is_told() {
+        let mut ack = json!({"type": "ack", "client_msg_id": "k", "offset": 1, "ct": "t"});
+        let mut message = message();
+        assert_eq!(faults(&ack), Vec::<String>::new());
+        assert_eq!(faults(&message), Vec::<String>::new());
+        for (frame, told) in
+            [(&mut ack, "frame ack: ct is missing"), (&mut message, "frame message: ct is missing")]
+        {
+            frame.as_object_mut().expect("an object").remove("ct");
+            assert_eq!(faults(frame), [told]);
+        }
+    }
+
+    #[test]
+    fn a_key_of_another_type_is_told_and_an_answer_has_no_author() {
+        let mut message = message();
+        message["author"] = Value::Null;
+        message["client_msg_id"] = Value::Null;
+        assert_eq!(faults(&message), Vec::<String>::new());
+        message["offset"] = json!("3");
+        assert_eq!(faults(&message), ["frame message: offset is no integer"]);
+        let presence = json!({"type": "presence", "joined": {}, "left": [], "count": 1});
+        assert_eq!(faults(&presence), ["frame presence: joined is no array"]);
+    }
+
+    #[test]
+    fn a_frame_that_the_contract_does_not_name_is_told() {
+        assert_eq!(faults(&json!({"type": "gap"})), ["a frame \"gap\", which is not in the contract"]);
     }
 }
