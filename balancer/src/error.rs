@@ -3,6 +3,7 @@
 
 use std::io;
 
+use crate::logic::ending::Trouble;
 use crate::logic::h1::{BadBody, BadResponse, Refusal};
 use crate::logic::resolver::Failure as NoAddress;
 use crate::logic::retry::Failure;
@@ -85,6 +86,22 @@ impl Error {
             | Error::BodyGone
             | Error::Spool(_) => Side::Us,
             _ => Side::Upstream,
+        }
+    }
+
+    /// For `$balancer_ending`.
+    pub fn trouble(&self) -> Trouble {
+        match self {
+            Error::ClientGone => Trouble::ClientLeft,
+            Error::ClientTimeout => Trouble::ClientLate,
+            Error::ConnectTimeout | Error::SendTimeout | Error::HeadTimeout | Error::BodyTimeout => {
+                Trouble::ServerLate
+            }
+            Error::ClientBody(_) | Error::BodyTooLarge | Error::Refused(_) | Error::BodyGone => {
+                Trouble::Refused
+            }
+            Error::Exhausted(_) | Error::Spool(_) | Error::Coding(_) => Trouble::Lack,
+            _ => Trouble::ServerFailed,
         }
     }
 

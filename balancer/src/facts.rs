@@ -1,5 +1,6 @@
 //! The values of variables, told from one request. Rendering them into heads and lines is the templates' part.
 
+mod ours;
 mod proxied;
 mod tls;
 
@@ -41,6 +42,7 @@ impl Facts for Told<'_> {
             .or_else(|| self.of_answer(variable, out))
             .or_else(|| self.of_upstream(variable, out))
             .or_else(|| self.of_us(variable, out))
+            .or_else(|| ours::value(self, variable, out))
             .unwrap_or(false)
     }
 
@@ -220,10 +222,6 @@ impl<'a> Told<'a> {
             Variable::UpstreamResponseLength => self.per_attempt(out, |out, a| put_number(out, a.body_len)),
             Variable::UpstreamHttp(name) => self.upstream_header(name, out),
             Variable::UpstreamCookie(name) => put_some(out, self.upstream_cookie(name)),
-            Variable::BalancerWhy => {
-                let reasons = &self.story().reasons;
-                put_some(out, non_empty(reasons.join(", ").as_bytes()))
-            }
             Variable::UpstreamLastServerName => match story_last(self.story()) {
                 Some(attempt) => put(out, self.asked(&attempt.to)),
                 None => false,

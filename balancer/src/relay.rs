@@ -44,6 +44,7 @@ use crate::downstream::Downstream;
 use crate::error::{Error, Side};
 use crate::facts::Told;
 use crate::logic::choose::Ending;
+use crate::logic::ending::Trouble;
 use crate::logic::h1::Framing;
 use crate::logic::retry::{Failure, Situation, Verdict, verdict};
 use crate::logic::upstreams::{Group, Lease};
@@ -384,6 +385,9 @@ impl<'a> Exchange<'a> {
         attempt.ended = Some(Duration::ZERO);
         self.scratch.story.attempts.push(attempt);
         self.log(&Error::NoLiveUpstreams, None);
+        if group.upstream().queue.is_some() {
+            self.scratch.story.trouble.set(Some(Trouble::QueueLate));
+        }
         Step::Answer(Answer::page(502))
     }
 

@@ -37,6 +37,7 @@ pub struct RequestId(pub Arc<str>);
 /// The outermost layer: every answer leaves through it.
 pub async fn dress(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let id = RequestId(request_id(request.headers()));
+    let trace = trace_id(request.headers());
     let path = request.uri().path().to_owned();
     request.extensions_mut().insert(id.clone());
     let response = match is_allowed_host(&app.settings.service, &request) {
@@ -44,7 +45,7 @@ pub async fn dress(State(app): State<App>, mut request: Request, next: Next) -> 
         false => Error::unprocessable("Host", "this host name is not served here; see ALLOWED_HOSTS")
             .into_response(),
     };
-    let mut response = whole_problem(&app, response, &id, &path).await;
+    let mut response = whole_problem(&app, response, (&id, trace.as_deref()), &path).await;
     let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
     headers.insert(REQUEST_ID, HeaderValue::from_str(&id.0).expect("the id was checked or made here"));
@@ -144,6 +145,12 @@ fn request_id(headers: &HeaderMap) -> Arc<str> {
     }
 }
 
+/// Of the W3C's `traceparent`, which the balancer has checked or made, so that our log meets the client's trace.
+fn trace_id(headers: &HeaderMap) -> Option<String> {
+    let id = headers.get("traceparent")?.to_str().ok()?.split('-').nth(1)?;
+    (id.len() == 32 && id.bytes().all(|digit| digit.is_ascii_hexdigit())).then(|| id.to_owned())
+}
+
 /// Health checks come by address and are let through.
 fn is_allowed_host(service: &Service, request: &Request) -> bool {
     if request.uri().path().starts_with("/health") {
@@ -209,7 +216,12 @@ pub fn cors(origins: &[String]) -> Option<CorsLayer> {
 }
 
 /// Adds what only this layer knows to a problem, makes one of a bare error, and logs what is our fault, once.
-async fn whole_problem(app: &App, mut response: Response, id: &RequestId, path: &str) -> Response {
+async fn whole_problem(
+    app: &App,
+    mut response: Response,
+    (id, trace_id): (&RequestId, Option<&str>),
+    path: &str,
+) -> Response {
     let status = response.status();
     if !status.is_client_error() && !status.is_server_error() {
         return response;
@@ -221,7 +233,7 @@ async fn whole_problem(app: &App, mut response: Response, id: &RequestId, path: 
     };
     let mut problem = pending.problem;
     if let Some(cause) = &pending.cause {
-        tracing::error!(request_id = %id.0, path, status = status.as_u16(), %cause, "{path} failed: {cause}");
+        tracing::error!(request_id = %id.0, trace_id, path, status = status.as_u16(), %cause, "{path} failed: {cause}");
         if app.settings.service.debug {
             problem.detail = cause.to_string();
         }
@@ -271,6 +283,19 @@ mod tests {
             headers.insert(REQUEST_ID, HeaderValue::from_str(id).unwrap());
         }
         request_id(&headers).to_string()
+    }
+
+    #[test]
+    fn a_trace_is_known_by_the_id_in_the_middle() {
+        let id_of = |text: &'static str| {
+            trace_id(&HeaderMap::from_iter([(
+                HeaderName::from_static("traceparent"),
+                HeaderValue::from_static(text),
+            )]))
+        };
+        let known = id_of("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+        assert_eq!(known.as_deref(), Some("0af7651916cd43dd8448eb211c80319c"));
+        assert_eq!((id_of("00-0af76519-b7ad-01"), id_of("no trace")), (None, None));
     }
 
     #[test]

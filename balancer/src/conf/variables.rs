@@ -259,5 +259,7 @@ variables! {
     UpstreamResponseTime "upstream_response_time" "seconds to the answer's end, per upstream tried",
     UpstreamStatus "upstream_status" "status, per upstream tried",
     BalancerWhy "balancer_why" "ours: by what each upstream server was chosen, and which were passed over for what",
+    BalancerEnding "balancer_ending" "ours: by whom and when the request ended, in two letters",
+    BalancerTraceparent "balancer_traceparent" "ours: the client's `traceparent` where it is valid, else a new one",
     UpstreamLastServerName "upstream_last_server_name" "name of the upstream server chosen last",
 }

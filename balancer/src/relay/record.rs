@@ -74,6 +74,7 @@ pub fn log(x: &Exchange<'_>, error: &Error, lease: Option<&Lease<'_>>) {
         Side::Downstream => ErrorLevel::Info,
         _ => ErrorLevel::Error,
     };
+    x.scratch.story.trouble.set(Some(error.trouble()));
     x.tell(level, lease, format_args!("{error}"));
 }
 

@@ -1,11 +1,13 @@
 //! What is known of one request so far: what variables, headers and the log line are made of.
 
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use super::inside::Inside;
 use crate::conf::location::Captures;
 use crate::conf::made::Memory;
 use crate::conf::upstream::UpstreamId;
+use crate::logic::ending::{Ended, Reached, Trouble};
 use crate::logic::h1::{Framing, Method, RequestHead, ResponseHead};
 use crate::logic::limits::Place;
 
@@ -67,6 +69,8 @@ pub struct Story {
     /// `Set-Cookie` of a sticky group, the whole line; empty where there is none.
     pub sticky_cookie: Vec<u8>,
     pub request_id: Option<[u8; 16]>,
+    /// What was logged last, for `$balancer_ending`.
+    pub trouble: Cell<Option<Trouble>>,
     /// Whom a trusted proxy named; else the client is the connection's peer.
     pub client: Option<Client>,
     /// Of our answer; 0 while there is none.
@@ -217,6 +221,23 @@ impl Story {
     /// Where the upstream's answer ends: by the method that it was asked with, which need not be the client's.
     pub fn answer_framing(&self) -> Framing {
         self.response.framing(if self.asked_head { Method::Head } else { Method::Get })
+    }
+
+    /// How it ended, once it has.
+    pub fn ended(&self) -> Ended {
+        let reached = match self.attempts.last() {
+            None => Reached::Nobody,
+            Some(Attempt { head: Some(_), .. }) => Reached::Body,
+            Some(Attempt { connected: Some(_), .. }) => Reached::Head,
+            Some(_) => Reached::Connect,
+        };
+        Ended {
+            trouble: self.trouble.get(),
+            reached,
+            is_complete: self.is_complete,
+            is_ours: self.answer.is_ours,
+            status: self.status,
+        }
     }
 
     pub fn attempt(&mut self) -> Option<&mut Attempt> {
