@@ -94,15 +94,9 @@ impl<'a> Exchange<'a> {
         let server = self.server;
         match server.locations.route(&self.scratch.story.path) {
             Route::Location(location, captures) => {
-                self.location = location;
-                self.scratch.story.lost_pass = false;
+                self.enter(location);
                 if let Some(captures) = captures {
                     self.remember(captures);
-                }
-                if let Some(except) = &location.except
-                    && !self.is_method_of(&except.methods)
-                {
-                    self.location = &except.location;
                 }
                 if location.internal && !self.scratch.story.is_internal {
                     return Err(Answer::page(404));
@@ -126,6 +120,15 @@ impl<'a> Exchange<'a> {
                 Ok(())
             }
         }
+    }
+
+    /// The location, or what its `limit_except` says of other methods.
+    fn enter(&mut self, location: &'a Location) {
+        self.scratch.story.lost_pass = false;
+        self.location = match &location.except {
+            Some(except) if !self.is_method_of(&except.methods) => &except.location,
+            _ => location,
+        };
     }
 
     fn is_method_of(&self, methods: &[Box<[u8]>]) -> bool {
@@ -165,7 +168,7 @@ impl<'a> Exchange<'a> {
         let location = std::str::from_utf8(name).ok().and_then(|name| server.locations.named.get(name));
         match location {
             Some(location) => {
-                self.location = location;
+                self.enter(location);
                 if self.run_location()? { self.rewrite_and_find() } else { Ok(()) }
             }
             None => Err(Answer::page(500)),

@@ -1,0 +1,54 @@
+//! Where a request ends up after rewrites and moves inside, and what its upstream is asked: through a real nginx and
+//! through us, the same.
+
+#![allow(clippy::unwrap_used, reason = "a world that cannot be built fails its test loudly")]
+
+mod common;
+mod nginx;
+
+use common::{Balancer, Client, Origin};
+use nginx::Nginx;
+
+/// Tells the request's line.
+fn origin() -> Origin {
+    Origin::scripted(|served| {
+        while let Some((head, _)) = served.read_request_with_body() {
+            let line = head.lines().next().unwrap();
+            served.send(&format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{line}", line.len()));
+        }
+    })
+}
+
+/// Asks both programs. What is expected is the status, or the line that the origin got, or the body.
+fn both(http: &str, cases: &[(&str, &str)]) {
+    let origin = origin();
+    let http = http.replace("ORIGIN", &format!("127.0.0.1:{}", origin.port));
+    let http = format!("upstream app {{ server 127.0.0.1:{}; }} {http}", origin.port);
+    let nginx = Nginx::start(&http);
+    let balancer = Balancer::start(&http);
+    for (name, port) in [("nginx", nginx.port), ("balancer", balancer.port)] {
+        for (request, expected) in cases {
+            assert_eq!(ask(port, request), *expected, "{name} for {request}");
+        }
+    }
+}
+
+fn ask(port: u16, request: &str) -> String {
+    let (method, target) = request.split_once(' ').unwrap_or(("GET", request));
+    let text = format!("{method} {target} HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n");
+    let answer = Client::connect(port).send(&text).response();
+    if answer.status != 200 {
+        return answer.status.to_string();
+    }
+    answer.body.trim_end_matches(" HTTP/1.0").trim_end_matches(" HTTP/1.1").to_owned()
+}
+
+#[test]
+fn a_named_location_keeps_its_limit_except() {
+    both(
+        "server { listen 127.0.0.1:PORT; location / { try_files /none @app; }
+         location @app { limit_except GET { deny all; } proxy_pass http://app; }
+         location /old { error_page 404 = @app; return 404; } }",
+        &[("/x", "GET /x"), ("POST /x", "403"), ("/old", "GET /old"), ("PUT /old", "403")],
+    );
+}
