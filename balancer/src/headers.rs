@@ -7,6 +7,7 @@ use crate::logic::agents;
 use crate::logic::escape::escape_path;
 use crate::logic::h1::{Field, Framing, Known, Method, Version, fields, hash, write};
 use crate::relay::sink::Coding;
+use crate::relay::story::PathIs;
 use crate::relay::{Exchange, IdleTime};
 
 const CONNECTION: u32 = hash(b"connection");
@@ -100,7 +101,7 @@ impl Exchange<'_> {
         }
         out.push(b' ');
         match &pass.uri {
-            UriForm::Replace { with, prefix_len } => {
+            UriForm::Replace { with, prefix_len } if story.path_is != PathIs::Rewritten => {
                 out.extend_from_slice(with);
                 let rest = story.path.get(*prefix_len..).unwrap_or_default();
                 self.write_path(rest, out);
@@ -109,7 +110,7 @@ impl Exchange<'_> {
             UriForm::OfUrl if self.scratch.story.dynamic_uri.is_some() => {
                 out.extend_from_slice(self.scratch.story.dynamic_uri.as_deref().unwrap_or_default());
             }
-            _ if story.is_internal => {
+            _ if story.path_is != PathIs::AsSent => {
                 self.write_path(&story.path, out);
                 self.write_args(out);
             }

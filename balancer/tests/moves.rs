@@ -52,3 +52,44 @@ fn a_named_location_keeps_its_limit_except() {
         &[("/x", "GET /x"), ("POST /x", "403"), ("/old", "GET /old"), ("PUT /old", "403")],
     );
 }
+
+#[test]
+fn a_rewrite_that_stays_leaves_nothing_of_the_location_s_path_to_replace() {
+    both(
+        "server { listen 127.0.0.1:PORT;
+         rewrite ^/early/(.*)$ /name/$1 break;
+         location /name/ { rewrite ^/name/([^/]+)$ /users?name=$1 break; proxy_pass http://app/remote/; }
+         location /go/ { rewrite ^/go/(.*)$ /gone/$1 last; }
+         location /gone/ { proxy_pass http://app/remote/; }
+         location /back/ { rewrite ^ /elsewhere break; try_files /none /gone/x; }
+         location /alias/ { rewrite ^ /other/file break; alias /etc/; }
+         location /tries/ { rewrite ^ /other/file break; alias /etc/; try_files /none /gone/x; } }",
+        &[
+            ("/name/joe", "GET /users?name=joe"),
+            ("/name/a/b", "GET /remote/a/b"),
+            ("/early/a/b", "GET /name/a/b"),
+            ("/go/a", "GET /remote/a"),
+            ("/back/a", "GET /remote/x"),
+            ("/alias/host.conf", "500"),
+            ("PUT /alias/host.conf", "405"),
+            ("/tries/host.conf", "500"),
+        ],
+    );
+}
+
+#[test]
+fn a_target_stays_as_it_was_sent_until_something_changes_it() {
+    both(
+        "server { listen 127.0.0.1:PORT;
+         location / { try_files /none @app; }
+         location @app { proxy_pass http://app; }
+         location /page { error_page 404 =200 /moved; return 404; }
+         location /moved { proxy_pass http://app; }
+         location /args { set $args b=c; proxy_pass http://app; } }",
+        &[
+            ("/x/a%2Fb?c", "GET /x/a%2Fb?c"),
+            ("/page/a%2Fb?c", "GET /moved"),
+            ("/args/a%2Fb?c", "GET /args/a/b?b=c"),
+        ],
+    );
+}

@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::answer::Answer;
 use super::inside::{Inside, PAGE_LEN_MAX};
 use super::sink::Coding;
+use super::story::PathIs;
 use super::{After, Exchange, Step};
 use crate::conf::dress::ReadyMade;
 use crate::conf::files::{Base, TryFiles, TryLast};
@@ -49,6 +50,9 @@ impl Exchange<'_> {
     /// `try_files`: the path becomes that of the first file there is. `Some`: the request goes on elsewhere.
     pub(super) fn try_files(&mut self) -> Option<Result<(), Answer>> {
         let tries: &TryFiles = self.location.files.try_files.as_deref()?;
+        if let Err(answer) = self.check_alias() {
+            return Some(Err(answer));
+        }
         for file in &tries.files {
             let path = file.to_bytes(&self.facts());
             // The slash that is written asks for a folder, not one that a variable brings.
@@ -74,6 +78,18 @@ impl Exchange<'_> {
                 }
             }
         })
+    }
+
+    /// What an alias stands for must still be there.
+    fn check_alias(&self) -> Result<(), Answer> {
+        let is_alias = matches!(self.location.files.base, Base::Alias { .. });
+        if !is_alias || self.scratch.story.path_is != PathIs::Rewritten {
+            return Ok(());
+        }
+        let name = String::from_utf8_lossy(&self.location.path);
+        let what = format_args!("\"alias\" cannot be used in location \"{name}\" where URI was rewritten");
+        self.say(ErrorLevel::Alert, what);
+        Err(Answer::page(500))
     }
 
     /// What `try_files` names stands below an alias.
@@ -146,6 +162,7 @@ impl Exchange<'_> {
             if name.first() == Some(&b'/') {
                 return Ok(self.with_args(name));
             }
+            self.check_alias()?;
             let target = [path, &name].concat();
             if self.file_of(&target).is_file() {
                 return Ok(self.with_args(target));
@@ -180,6 +197,7 @@ impl Exchange<'_> {
         if !matches!(method, Method::Get | Method::Head | Method::Post) {
             return Err(Answer::page(405));
         }
+        self.check_alias()?;
         let name = self.file_of(path);
         let refused = |error: io::Error| self.refused(path, &error);
         let (packed, varies) = match method {

@@ -285,7 +285,10 @@ impl<'a> Exchange<'a> {
     pub(super) fn assign(&mut self, to: Assigned, value: Vec<u8>) {
         let story = &mut self.scratch.story;
         match to {
-            Assigned::Args => story.args = Some(value),
+            Assigned::Args => {
+                story.args = Some(value);
+                story.change_path();
+            }
             Assigned::LimitRate => {
                 let rate = std::str::from_utf8(&value).ok().and_then(crate::conf::value::size);
                 story.limit_rate = rate.or(story.limit_rate);

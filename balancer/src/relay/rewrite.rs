@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::Exchange;
 use super::answer::Answer;
+use super::story::PathIs;
 use crate::conf::location::{Action, Captures};
 use crate::conf::rewrite::{Condition, Rewrite, Step, Test, Then};
 use crate::conf::settings::ErrorLevel;
@@ -114,6 +115,10 @@ impl<'a> Exchange<'a> {
         let story = &mut self.scratch.story;
         story.path = path;
         story.is_internal = true;
+        story.change_path();
+        if rewrite.then == Then::Break {
+            story.path_is = PathIs::Rewritten;
+        }
         *changed = rewrite.then != Then::Break;
         Ok(if rewrite.then == Then::GoOn { Flow::Through } else { Flow::Ended })
     }

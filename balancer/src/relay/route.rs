@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Exchange;
 use super::answer::Answer;
 use super::scratch::Scratch;
-use super::story::Story;
+use super::story::{PathIs, Story};
 use crate::conf::listen::Names;
 use crate::conf::location::{AccessRule, Location, Route, Server, Verdict, Who};
 use crate::conf::settings::ErrorLevel;
@@ -153,6 +153,7 @@ impl<'a> Exchange<'a> {
         let story = &mut self.scratch.story;
         story.path = path;
         story.args = Some(args);
+        story.path_is = PathIs::Changed;
         self.rewrite_and_find()
     }
 

@@ -21,7 +21,8 @@ pub struct Story {
     pub host: Vec<u8>,
     /// Decoded and normalised: `$uri`.
     pub path: Vec<u8>,
-    /// The request was sent on inside (`error_page`, a named location): its target is `path` now.
+    pub path_is: PathIs,
+    /// The request was rewritten, or sent on inside (`error_page`, a named location).
     pub is_internal: bool,
     /// What a `proxy_pass` with variables rendered as the request's target.
     pub dynamic_uri: Option<Vec<u8>>,
@@ -92,6 +93,18 @@ pub struct Story {
     /// Its line is in the log.
     pub is_recorded: bool,
     pub kept_alive: bool,
+}
+
+/// Where `path` comes from, and so what of it an upstream is asked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum PathIs {
+    /// The target as it was sent stands for it.
+    #[default]
+    AsSent,
+    /// A rewrite or a move inside gave it, or its arguments are others.
+    Changed,
+    /// A rewrite gave it and stayed (`break`): no location's path stands at its beginning.
+    Rewritten,
 }
 
 /// What a limit said: `$limit_req_status`, `$limit_conn_status`.
@@ -201,6 +214,13 @@ impl Story {
         self.attempts = old.attempts;
         self.answer.content_type = old.answer.content_type;
         self.answer.location = old.answer.location;
+    }
+
+    /// The target that was sent is not asked for any more.
+    pub fn change_path(&mut self) {
+        if self.path_is == PathIs::AsSent {
+            self.path_is = PathIs::Changed;
+        }
     }
 
     pub fn method(&self) -> Method {
