@@ -93,3 +93,13 @@ fn a_target_stays_as_it_was_sent_until_something_changes_it() {
         ],
     );
 }
+
+#[test]
+fn a_break_after_a_rewrite_stays_in_the_location() {
+    both(
+        "server { listen 127.0.0.1:PORT; location / { rewrite ^(.*)$ /app$1; break; proxy_pass http://app; }
+         location /name/ { rewrite ^/name/(.*)$ /new/$1; if ($uri ~ new) { break; } proxy_pass http://app/remote/; }
+         location /new/ { return 402; } }",
+        &[("/a%20b?c", "GET /app/a%20b?c"), ("/name/x", "GET /new/x")],
+    );
+}

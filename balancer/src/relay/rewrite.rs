@@ -64,7 +64,12 @@ impl<'a> Exchange<'a> {
                     self.assign(*to, value);
                 }
                 Step::Return(answer) => return Err(self.returned(answer)),
-                Step::Break => return Ok(Flow::Ended),
+                Step::Break => {
+                    if std::mem::take(changed) {
+                        self.scratch.story.path_is = PathIs::Rewritten;
+                    }
+                    return Ok(Flow::Ended);
+                }
                 Step::Rewrite(rewrite) => {
                     if self.rewrite(rewrite, changed)? == Flow::Ended {
                         return Ok(Flow::Ended);
