@@ -103,3 +103,15 @@ fn a_break_after_a_rewrite_stays_in_the_location() {
         &[("/a%20b?c", "GET /app/a%20b?c"), ("/name/x", "GET /new/x")],
     );
 }
+
+#[test]
+fn the_server_s_rewrites_run_once() {
+    both(
+        "server { listen 127.0.0.1:PORT; rewrite ^(.*)$ /site$1;
+         location / { return 200 $uri; }
+         location /site/try { try_files /none @back; }
+         location @back { rewrite ^ /site/index.php last; }
+         location /site/go { rewrite ^ /site/left last; } }",
+        &[("/try", "/site/index.php"), ("/go", "/site/left"), ("/x", "/site/x")],
+    );
+}

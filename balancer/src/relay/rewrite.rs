@@ -26,11 +26,16 @@ enum Flow {
 }
 
 impl<'a> Exchange<'a> {
-    /// The server's steps, then the location, then its steps; again while they change the path.
+    /// The server's steps, then those of the location that is found.
     pub(super) fn rewrite_and_find(&mut self) -> Result<(), Answer> {
         let server = self.server;
         let mut changed = false;
         self.run(&server.steps, &mut changed)?;
+        self.find_and_run()
+    }
+
+    /// The location, then its steps; again while they change the path.
+    pub(super) fn find_and_run(&mut self) -> Result<(), Answer> {
         for _ in 0..=CHANGES_MAX {
             self.find_location()?;
             if !self.run_location()? {

@@ -170,7 +170,7 @@ impl<'a> Exchange<'a> {
         match location {
             Some(location) => {
                 self.enter(location);
-                if self.run_location()? { self.rewrite_and_find() } else { Ok(()) }
+                if self.run_location()? { self.find_and_run() } else { Ok(()) }
             }
             None => Err(Answer::page(500)),
         }
