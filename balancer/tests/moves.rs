@@ -115,3 +115,21 @@ fn the_server_s_rewrites_run_once() {
         &[("/try", "/site/index.php"), ("/go", "/site/left"), ("/x", "/site/x")],
     );
 }
+
+#[test]
+fn what_a_rewrite_puts_into_arguments_is_escaped_where_the_path_had_escapes_or_a_plus() {
+    both(
+        "server { listen 127.0.0.1:PORT; location / { return 200 $uri?$args; }
+         location /s/ { rewrite ^/s/(.*)$ /q?x=$1; }
+         location /r/ { rewrite ^/r/(.*)$ http://b/$1; } error_page 302 = /redirected;
+         location /redirected { return 200 $sent_http_location; } }",
+        &[
+            ("/s/a+b", "/q?x=a%2Bb"),
+            ("/s/a&b", "/q?x=a&b"),
+            ("/s/a&b+", "/q?x=a%26b%2B"),
+            ("/s/a%26b", "/q?x=a%26b"),
+            ("/s//a&b", "/q?x=a&b"),
+            ("/s/a&b?+", "/q?x=a&b&+"),
+        ],
+    );
+}

@@ -148,15 +148,14 @@ impl<'a> Exchange<'a> {
     fn with_captures_escaped(&self, template: &Template) -> Vec<u8> {
         let mut out = Vec::new();
         let facts = self.facts();
+        let is_escaped = self.had_escapes();
         for part in template.parts() {
             match part {
                 Part::Text(text) => out.extend_from_slice(text),
                 Part::Variable(variable) => {
                     let start = out.len();
                     variable.write(&facts, &mut out);
-                    if matches!(variable, Variable::Capture(_))
-                        && self.scratch.story.request.target.is_complex
-                    {
+                    if is_escaped && matches!(variable, Variable::Capture(_)) {
                         let caught = out.split_off(start);
                         escape(&caught, &mut out);
                     }
@@ -164,6 +163,13 @@ impl<'a> Exchange<'a> {
             }
         }
         out
+    }
+
+    /// Whether the path came with escapes, or with a plus, which some read as a space.
+    fn had_escapes(&self) -> bool {
+        let story = &self.scratch.story;
+        let sent = story.request.target.path.of(self.scratch.inbound.unread());
+        !story.is_sub() && sent.iter().any(|byte| matches!(byte, b'%' | b'+'))
     }
 
     fn holds(&mut self, condition: &Condition) -> bool {
