@@ -105,6 +105,25 @@ fn a_break_after_a_rewrite_stays_in_the_location() {
 }
 
 #[test]
+fn the_url_of_a_proxy_pass_may_bring_any_byte_and_need_not_bring_a_path() {
+    both(
+        "server { listen 127.0.0.1:PORT; location / { proxy_pass http://app$uri; }
+         location /raw { proxy_pass http://app$request_uri; }
+         location /args { proxy_pass http://app$is_args$args; }
+         location /none { proxy_pass http://app$http_x_none; }
+         location /scheme { proxy_pass HTTP://app$uri; } }",
+        &[
+            ("/caf%E9", "GET /caf\u{fffd}"),
+            ("/raw\u{e9}", "GET /raw\u{e9}"),
+            ("/args?a=b", "GET /?a=b"),
+            ("/args", "GET /args"),
+            ("/none?a=b", "GET /none?a=b"),
+            ("/scheme/x", "GET /scheme/x"),
+        ],
+    );
+}
+
+#[test]
 fn the_server_s_rewrites_run_once() {
     both(
         "server { listen 127.0.0.1:PORT; rewrite ^(.*)$ /site$1;

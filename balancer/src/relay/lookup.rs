@@ -21,11 +21,11 @@ impl<'a> Exchange<'a> {
     pub(super) async fn dynamic_target(&mut self, url: &Template, naming: Naming) -> Result<Found<'a>, Step> {
         let refused = |status| Step::Answer(Answer::page(status));
         let url = url.to_bytes(&self.facts());
-        let text = String::from_utf8(url).map_err(|_| refused(500))?;
-        let (rest, usual_port) = self.scheme_of(&text).ok_or_else(|| refused(500))?;
+        let (rest, usual_port) = self.scheme_of(&url).ok_or_else(|| refused(500))?;
         self.scratch.story.dynamic_is_tls = usual_port == 443;
         let (host, uri) = split_url(rest);
-        self.scratch.story.dynamic_uri = uri.map(|uri| uri.as_bytes().to_vec());
+        let host = std::str::from_utf8(host).map_err(|_| refused(500))?;
+        self.scratch.story.dynamic_uri = uri;
         self.scratch.story.dynamic_host = Some(host.as_bytes().to_vec());
         if let Some(upstream) = self.running.settings.http.upstream_named(host) {
             return Ok(Found::Shared(self.running.upstreams.group(upstream.id), upstream.id));
@@ -46,14 +46,18 @@ impl<'a> Exchange<'a> {
     }
 
     /// What follows the scheme of a URL, and the port that the scheme means.
-    fn scheme_of<'t>(&self, text: &'t str) -> Option<(&'t str, u16)> {
-        match (text.strip_prefix("http://"), text.strip_prefix("https://")) {
+    fn scheme_of<'t>(&self, url: &'t [u8]) -> Option<(&'t [u8], u16)> {
+        let after = |scheme: &str| {
+            let (start, rest) = url.split_at_checked(scheme.len())?;
+            start.eq_ignore_ascii_case(scheme.as_bytes()).then_some(rest)
+        };
+        match (after("http://"), after("https://")) {
             (Some(rest), _) => Some((rest, 80)),
             (_, Some(rest)) => Some((rest, 443)),
             // `grpc_pass`, where the scheme may be left out.
-            _ if self.location.proxy.version == ProxyVersion::Http2 => match text.strip_prefix("grpcs://") {
+            _ if self.location.proxy.version == ProxyVersion::Http2 => match after("grpcs://") {
                 Some(rest) => Some((rest, 443)),
-                None => Some((text.strip_prefix("grpc://").unwrap_or(text), 80)),
+                None => Some((after("grpc://").unwrap_or(url), 80)),
             },
             _ => None,
         }
@@ -92,13 +96,18 @@ fn name_and_port(host: &str, usual: u16) -> Option<(&str, u16)> {
 }
 
 /// Host (or `unix:/path`) and what follows it.
-fn split_url(rest: &str) -> (&str, Option<&str>) {
-    let end = match rest.strip_prefix("unix:") {
-        Some(path) => path.find(':').map(|at| ("unix:".len() + at, 1)),
-        None => rest.find(['/', '?']).map(|at| (at, 0)),
+fn split_url(rest: &[u8]) -> (&[u8], Option<Vec<u8>>) {
+    let (host, uri) = match rest.strip_prefix(b"unix:") {
+        Some(path) => {
+            let end = memchr::memchr(b':', path).map_or(rest.len(), |at| b"unix:".len() + at);
+            (&rest[..end], rest.get(end + 1..).unwrap_or_default())
+        }
+        None => rest.split_at(memchr::memchr2(b'/', b'?', rest).unwrap_or(rest.len())),
     };
-    match end {
-        Some((at, skip)) => (&rest[..at], Some(&rest[at + skip..]).filter(|uri| !uri.is_empty())),
-        None => (rest, None),
-    }
+    let uri = match uri.first() {
+        None => None,
+        Some(b'?') => Some([b"/", uri].concat()),
+        Some(_) => Some(uri.to_vec()),
+    };
+    (host, uri)
 }
