@@ -152,3 +152,26 @@ fn what_a_rewrite_puts_into_arguments_is_escaped_where_the_path_had_escapes_or_a
         ],
     );
 }
+
+#[test]
+fn requests_that_are_made_inside_are_limited_where_their_client_s_was_not() {
+    both(
+        "limit_req_zone $server_port zone=asked:1m rate=1r/m; limit_req_zone $host zone=outer:1m rate=1r/m;
+         limit_conn_zone $server_port zone=held:1m;
+         server { listen 127.0.0.1:PORT;
+         location / { auth_request /ask; proxy_pass http://app; }
+         location /ask { limit_req zone=asked; proxy_pass http://app; }
+         location /limited { limit_req zone=outer burst=9 nodelay; auth_request /ask; proxy_pass http://app; }
+         location /held { auth_request /hold; limit_conn held 1; proxy_pass http://app; }
+         location /hold { limit_conn held 1; proxy_pass http://app; }
+         location /twice { auth_request /hold; proxy_pass http://127.0.0.1:PORT/hold; } }",
+        &[
+            ("/limited", "GET /limited"),
+            ("/x", "GET /x"),
+            ("/x", "500"),
+            ("/limited", "GET /limited"),
+            ("/held", "GET /held"),
+            ("/twice", "503"),
+        ],
+    );
+}

@@ -30,14 +30,12 @@ enum Checked {
 }
 
 impl<'a> Exchange<'a> {
-    /// Every check before a location acts. A request that another one asks about has passed them already.
+    /// Every check before a location acts. Who asks was looked at with the client's own request; limits count what was
+    /// not counted there.
     pub(super) async fn guard(&mut self) -> Result<(), Step> {
-        if self.scratch.story.is_sub() {
-            return Ok(());
-        }
         self.limit_requests().await?;
         self.limit_connections()?;
-        self.check_access().await
+        if self.scratch.story.is_sub() { Ok(()) } else { self.check_access().await }
     }
 
     async fn limit_requests(&mut self) -> Result<(), Step> {

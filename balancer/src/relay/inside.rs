@@ -207,6 +207,9 @@ impl Story {
         self.captures = other.captures.take();
         self.client = other.client.take();
         self.made_inside = other.made_inside;
+        self.limited_requests = other.limited_requests;
+        self.limited_connections = other.limited_connections;
+        self.places = std::mem::take(&mut other.places);
     }
 
     pub fn is_sub(&self) -> bool {
