@@ -15,6 +15,7 @@ pub mod location;
 pub mod made;
 pub mod map;
 pub mod naming;
+pub mod pattern;
 pub mod proxy;
 pub mod rewrite;
 pub mod settings;

@@ -175,3 +175,34 @@ fn requests_that_are_made_inside_are_limited_where_their_client_s_was_not() {
         ],
     );
 }
+
+#[test]
+fn a_dollar_also_matches_before_a_last_line_end() {
+    both(
+        "map $uri $mapped { ~^/map/([^/]+)/x$ $1; default none; }
+         server { listen 127.0.0.1:PORT; location / { return 200 $uri; }
+         location ~ \\.php$ { deny all; }
+         location ~ ^/one/(.*)$ { return 200 $1; }
+         location ~ ^/two/([^/]+)$ { return 200 $1; }
+         location ~ ^/(three|(four$)) { return 200 $2; }
+         location ~ ^/end\\z { return 402; }
+         location /map/ { return 200 $mapped; }
+         location /if/ { if ($uri ~ ^/if/(a|b)$) { return 200 $1; } return 200 no; }
+         location /rewrite/ { rewrite ^/rewrite/(.*)x$ /=$1 last; } }",
+        &[
+            ("/x.php", "403"),
+            ("/x.php%0A", "403"),
+            ("/x.php%0Ay", "/x.php\ny"),
+            ("/x.php%0Ay.php%0A", "403"),
+            ("/x.php%0A%0A", "/x.php\n\n"),
+            ("/one/a%0A", "a"),
+            ("/two/a%0A", "a\n"),
+            ("/four%0A", "four"),
+            ("/end%0A", "/end\n"),
+            ("/map/a/x%0A", "a"),
+            ("/if/a%0A", "a"),
+            ("/if/c%0A", "no"),
+            ("/rewrite/ax%0A", "/=a"),
+        ],
+    );
+}

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use regex::bytes::Regex;
 
 use super::dress::{Dress, Rates};
 use super::files::Files;
 use super::guard::Guard;
+pub use super::pattern::{CaptureName, Captures, Pattern};
 use super::proxy::{Proxy, ProxyPass};
 use super::rewrite::Step;
 use super::settings::{AccessLog, LogId};
@@ -140,55 +140,6 @@ enum Found<'a> {
     Prefix(&'a Arc<Location>),
     AddSlash(&'a Arc<Location>),
     Nothing,
-}
-
-/// A regular expression with its named groups resolved.
-#[derive(Debug)]
-pub struct Pattern {
-    pub regex: Regex,
-    /// Which group each name of the configuration is.
-    pub names: Vec<(CaptureName, usize)>,
-}
-
-impl Pattern {
-    pub fn captures(&self, text: &[u8]) -> Option<Captures> {
-        let mut locations = self.regex.capture_locations();
-        self.regex.captures_read(&mut locations, text)?;
-        let group = |n: usize| locations.get(n).map(|(start, end)| text[start..end].to_vec());
-        let groups = (0..locations.len()).map(group).collect();
-        let named = self.names.iter().filter_map(|(name, n)| Some((*name, group(*n)?))).collect();
-        Some(Captures { groups, named })
-    }
-}
-
-/// A named group, numbered over the whole configuration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct CaptureName(pub usize);
-
-/// What the groups of a matched pattern hold.
-#[derive(Debug, Clone, Default)]
-pub struct Captures {
-    groups: Vec<Option<Vec<u8>>>,
-    named: Vec<(CaptureName, Vec<u8>)>,
-}
-
-impl Captures {
-    pub fn group(&self, n: u8) -> Option<&[u8]> {
-        self.groups.get(usize::from(n))?.as_deref()
-    }
-
-    /// Names that this match does not have keep the value of an earlier one.
-    pub fn keep_names_of(&mut self, before: Captures) {
-        for (name, value) in before.named {
-            if self.named(name).is_none() {
-                self.named.push((name, value));
-            }
-        }
-    }
-
-    pub fn named(&self, name: CaptureName) -> Option<&[u8]> {
-        self.named.iter().find(|(known, _)| *known == name).map(|(_, value)| &value[..])
-    }
 }
 
 /// One `location` block with everything that it inherits.

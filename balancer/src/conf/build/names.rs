@@ -164,7 +164,7 @@ impl<'a> Names<'a> {
         let regex = regex(text, case, node)?;
         let named = regex.capture_names().enumerate();
         let names = named.filter_map(|(group, name)| Some((self.group(name?), group))).collect();
-        Ok(Pattern { regex, names })
+        Ok(Pattern::new(regex, names))
     }
 
     fn made(&self, name: &'a str, node: &'a Node) -> Result<Arc<Made>> {
