@@ -34,6 +34,8 @@ pub const READ_FROM_HEADER: HeaderName = HeaderName::from_static("x-read-from");
 const WATCH_PERIOD: Duration = STANDING_AGE_MAX.checked_div(3).expect("not divided by zero");
 /// A replica that has not answered by then is given up for this read.
 const REPLICA_ANSWER_MAX: Duration = Duration::from_secs(2);
+/// The primary tells by then where it stands, or this question fails and the next one is asked.
+const MARK_MAX: Duration = Duration::from_secs(5);
 /// Between two looks at standbys that are about to catch up.
 const LOOK_PAUSE: Duration = Duration::from_millis(5);
 /// No failover is over in less: a primary that was seen so short a time ago is still the same.
@@ -179,7 +181,8 @@ impl Databases {
 
     async fn ask_mark(&self) -> Option<Watermark> {
         let asked = Instant::now();
-        let mark = match self.shared.primary.figures().watermark().await {
+        let answer = timeout(MARK_MAX, self.shared.primary.figures().watermark()).await;
+        let mark = match answer.unwrap_or(Err(Error::TimedOut)) {
             Ok(mark) => mark,
             Err(cause) => {
                 tracing::debug!(%cause, "the primary does not tell where it stands: {cause}");

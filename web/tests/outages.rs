@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use serde_json::json;
 use sqlx::{Connection as _, Executor as _};
+use world::switch::Switch;
 use world::{Client, World};
 
 /// Ends every connection of the service from outside, as the death of a pooler does.
@@ -111,5 +112,27 @@ async fn a_pool_that_is_busy_says_so_and_not_that_the_connection_broke() {
     refused.await;
     locker.execute("ROLLBACK").await.unwrap();
     assert_eq!(holding.await.unwrap().status, 200);
+    replica.stop().await;
+}
+
+#[tokio::test]
+async fn a_database_that_falls_silent_with_questions_in_flight_is_left_for_the_one_that_answers() {
+    let world = World::start().await;
+    let switch = Switch::to(world.postgres.port).await;
+    let port = switch.port.to_string();
+    let settings = [("DB_PORT", port.as_str()), ("DATABASE_POOL_MAX", "2"), ("DATABASE_STATEMENT_TIMEOUT", "500")];
+    let replica = world.direct_replica("web-1", &settings).await;
+    let client = replica.client_of(&world.user("alice").await);
+    let session = client.post("/api/sessions", &json!({"title": "room"})).await;
+    let path = format!("/api/sessions/{}/messages", session.at("/id").as_str().unwrap());
+    for _ in 0..2 {
+        fill_pool(&client).await;
+        // New connections reach the one that took over.
+        switch.silence();
+        let body = json!({"content": "hello"});
+        for message in join_all((0..10).map(|_| client.post(&path, &body))).await {
+            assert_eq!(message.status, 201, "{message:?}");
+        }
+    }
     replica.stop().await;
 }

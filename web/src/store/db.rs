@@ -1,13 +1,14 @@
-//! One database: its pool of connections, how they are opened, and how long callers wait for one.
+//! One database: its pool of connections, how they are opened, and how long callers wait for one and for its answer.
+
+mod lease;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use prometheus_client::metrics::histogram::Histogram;
-use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
-use sqlx::{Connection as _, PgPool, Postgres};
+use sqlx::{Connection as _, PgPool};
 use tokio::time::Instant;
 
 use crate::error::breaks_off;
@@ -15,16 +16,20 @@ use crate::logic::database_url::Target;
 use crate::logic::retry::Retry;
 use crate::settings::Database as Limits;
 
+pub use lease::Lease;
+
 /// A connection that was idle for longer is asked whether it still lives before it is used.
 /// Short, because a pooler that died leaves a dead connection in each place of the pool.
 const PING_AFTER_IDLE: Duration = Duration::from_secs(1);
+/// A connection that has not answered that question by then is dead.
+const PING_MAX: Duration = Duration::from_secs(2);
+/// What a unit of work may take beyond the time after which Postgres itself ends a statement: who is silent for longer
+/// is gone, though nobody said so.
+const ANSWER_MARGIN: Duration = Duration::from_secs(2);
 /// Closing waits for dials under way; to a database that is gone those last as long as the pool's timeout.
 const CLOSE_MAX: Duration = Duration::from_secs(2);
 /// How many of the last waits the percentiles are made of.
 const WAITS_KEPT: usize = 1024;
-
-/// A connection on loan; it goes back when it is dropped.
-pub type Lease = PoolConnection<Postgres>;
 
 /// A handle on the pool; clones share it.
 #[derive(Clone)]
@@ -34,6 +39,8 @@ pub struct Db {
     breaks: Arc<Breaks>,
     /// How long a caller waits for a connection, retries included.
     patience: Duration,
+    /// How long a unit of work may take; `None` where Postgres has no limit either.
+    answer_max: Option<Duration>,
     pub target: Arc<Target>,
 }
 
@@ -80,10 +87,14 @@ impl Db {
             .idle_timeout(limits.conn_max_age)
             .test_before_acquire(false)
             .before_acquire(move |connection, meta| {
+                let seen = Arc::clone(&seen);
                 let outlived = seen.since_last().is_some_and(|since| meta.age > since);
                 Box::pin(async move {
                     if !outlived && meta.idle_for > PING_AFTER_IDLE {
-                        connection.ping().await?;
+                        tokio::time::timeout(PING_MAX, connection.ping()).await.map_err(|_| {
+                            seen.note();
+                            silence()
+                        })??;
                     }
                     Ok(!outlived)
                 })
@@ -91,7 +102,15 @@ impl Db {
             .connect_lazy_with(connect_options(target, limits, application));
         let last = Mutex::new(Ring { micros: Vec::with_capacity(WAITS_KEPT), next: 0 });
         let waits = Arc::new(Waits { waiting: AtomicUsize::new(0), last, histogram });
-        Self { pool, waits, breaks, patience: limits.pool_timeout, target: Arc::new(target.clone()) }
+        let statement_max = Some(limits.statement_timeout).filter(|max| !max.is_zero());
+        Self {
+            pool,
+            waits,
+            breaks,
+            patience: limits.pool_timeout,
+            answer_max: statement_max.map(|max| max + ANSWER_MARGIN),
+            target: Arc::new(target.clone()),
+        }
     }
 
     /// Runs one unit of work on a connection of its own, and again where its connection broke or the database refused
@@ -107,7 +126,7 @@ impl Db {
         let began = Instant::now();
         loop {
             let done = match self.connection().await {
-                Ok(lease) => unit(lease).await,
+                Ok(lease) => self.answered(unit(lease)).await,
                 Err(refused) => Err(refused),
             };
             let Err(cause) = done else { return done };
@@ -120,6 +139,20 @@ impl Db {
         }
     }
 
+    /// What a unit comes to; silence counts as a connection that broke, and what became of the unit is not known.
+    async fn answered<T>(&self, unit: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+        let Some(answer_max) = self.answer_max else { return unit.await };
+        tokio::pin!(unit);
+        match tokio::time::timeout(answer_max, unit.as_mut()).await {
+            Ok(done) => done,
+            Err(_) => {
+                // Before the unit is dropped, so that its connection does not go back.
+                self.breaks.note();
+                Err(silence())
+            }
+        }
+    }
+
     /// A connection of the pool.
     async fn connection(&self) -> Result<Lease, sqlx::Error> {
         let asked = Instant::now();
@@ -128,9 +161,9 @@ impl Db {
             match self.pool.acquire().await {
                 // The dial took too long, or all are in use: somebody else's turn may bring a better one.
                 Err(sqlx::Error::PoolTimedOut) if asked.elapsed() < self.patience => {}
-                Ok(lease) => {
+                Ok(connection) => {
                     self.waits.on_wait(asked.elapsed());
-                    return Ok(lease);
+                    return Ok(Lease::new(connection, Arc::clone(&self.breaks), self.answer_max));
                 }
                 Err(cause) => return Err(cause),
             }
@@ -169,6 +202,11 @@ impl Breaks {
     fn since_last(&self) -> Option<Duration> {
         self.last.lock().expect("nobody panics while holding it").map(|last| last.elapsed())
     }
+}
+
+/// The error of a connection over which no answer comes.
+fn silence() -> sqlx::Error {
+    sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, "the database keeps silent"))
 }
 
 /// Whether the same unit may succeed a moment later. Waiting again for a full pool would double its time limit.
