@@ -12,6 +12,8 @@ pub mod users;
 
 use std::ops::Deref;
 
+use crate::error::Error;
+
 pub use db::Db;
 
 /// Questions that change nothing.
@@ -89,6 +91,11 @@ impl Deref for Store {
     fn deref(&self) -> &ReadStore {
         &self.read
     }
+}
+
+/// A standby answered in the primary's place, as it may during a switch-over: what it lacks may only be late.
+fn late() -> Error {
+    Error::unavailable("the database is being switched over; try again")
 }
 
 /// Whether the database refused because of this unique constraint or index.

@@ -134,7 +134,7 @@ impl Hub {
         let cell = self.reserve(session.id);
         let seat = Seat::new(Arc::clone(self), cell, who);
         // After the reservation: what was removed before is seen here, what is removed later is told to the seat.
-        if !self.parts.store.sessions().is_member(session.id, who.user_id).await? {
+        if !self.parts.store.sessions().admits(session.id, who.user_id).await? {
             return Err(Error::forbidden("you are no member of this session; join it first"));
         }
         let mut last = session.last_offset;
@@ -331,8 +331,14 @@ impl Hub {
     /// do. What is left out is read again, so that nothing is held until the members have taken this one.
     async fn page(&self, session: Uuid, after: Offset) -> Result<Vec<Row>, Error> {
         let bytes_max = self.portion_bytes();
-        let messages = self.parts.store.messages().after_within(session, after, PAGE_LEN, bytes_max).await?;
-        let token = if messages.is_empty() { None } else { self.parts.databases.token().await };
+        let store = self.parts.store.messages();
+        let messages = store.after_within(session, after, PAGE_LEN, bytes_max).await?;
+        if messages.is_empty() {
+            // Whoever finds nothing takes it as pruned.
+            store.confirm_end(session, after).await?;
+            return Ok(Vec::new());
+        }
+        let token = self.parts.databases.token().await;
         let rows = messages.into_iter().map(|message| encoded(&Message { ct: token.clone(), ..message }));
         Ok(portion(rows, bytes_max))
     }

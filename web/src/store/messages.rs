@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::sessions::SessionReads;
-use super::{Db, violates};
+use super::{Db, late, violates};
 use crate::error::Error;
 use crate::logic::message::{Author, Message, Offset, Role};
 
@@ -173,27 +173,37 @@ impl<'a> MessageReads<'a> {
         Ok(row.map(|row| row.0))
     }
 
-    /// The newest offset of each session; sessions that are gone are left out.
-    pub async fn last_offsets(&self, sessions: &[Uuid]) -> Result<Vec<(Uuid, Offset)>, Error> {
-        Ok(self
+    /// Where the primary has no message after `after`; a standby's word does not count.
+    ///
+    /// # Errors
+    /// There is one, or a standby answered.
+    pub async fn confirm_end(&self, session: Uuid, after: Offset) -> Result<(), Error> {
+        const SQL: &str = r#"SELECT NOT pg_is_in_recovery()
+            AND NOT EXISTS (SELECT 1 FROM messages WHERE session_id = $1 AND "offset" > $2)"#;
+        let ends: bool = self
             .db
             .run(|mut lease| async move {
-                sqlx::query_as("SELECT id, last_offset FROM sessions WHERE id = ANY($1)")
-                    .bind(sessions)
-                    .fetch_all(&mut *lease)
-                    .await
+                sqlx::query_scalar(SQL).bind(session).bind(after).fetch_one(&mut *lease).await
             })
-            .await?)
+            .await?;
+        if ends { Ok(()) } else { Err(late()) }
     }
 
-    /// The same, nothing where it is a standby that answers: it may only be late.
-    pub async fn last_offsets_of_primary(&self, sessions: &[Uuid]) -> Result<Vec<(Uuid, Offset)>, Error> {
-        const SQL: &str =
-            "SELECT id, last_offset FROM sessions WHERE id = ANY($1) AND NOT pg_is_in_recovery()";
-        let unit = self
+    /// The newest offset of each session; sessions that are gone are left out.
+    ///
+    /// # Errors
+    /// Also where a standby answers.
+    pub async fn last_offsets(&self, sessions: &[Uuid]) -> Result<Vec<(Uuid, Offset)>, Error> {
+        const SQL: &str = "SELECT asked.id, s.last_offset, pg_is_in_recovery()
+              FROM unnest($1::uuid[]) AS asked (id) LEFT JOIN sessions s ON s.id = asked.id";
+        let found: Vec<(Uuid, Option<Offset>, bool)> = self
             .db
-            .run(|mut lease| async move { sqlx::query_as(SQL).bind(sessions).fetch_all(&mut *lease).await });
-        Ok(unit.await?)
+            .run(|mut lease| async move { sqlx::query_as(SQL).bind(sessions).fetch_all(&mut *lease).await })
+            .await?;
+        if found.iter().any(|(_, _, is_standby)| *is_standby) {
+            return Err(late());
+        }
+        Ok(found.into_iter().filter_map(|(id, offset, _)| Some((id, offset?))).collect())
     }
 
     async fn many(

@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{Db, violates};
+use super::{Db, late, violates};
 use crate::error::Error;
 use crate::logic::accounts;
 use crate::logic::message::{Author, Offset};
@@ -128,22 +128,41 @@ impl<'a> SessionReads<'a> {
             .await?)
     }
 
-    /// Of these pairs of a session and a user, those where the user is no member.
-    pub async fn strangers(&self, sessions: &[Uuid], users: &[Uuid]) -> Result<Vec<(Uuid, Uuid)>, Error> {
-        Ok(self
+    /// The same where a membership that is missing has consequences.
+    ///
+    /// # Errors
+    /// Also where a standby answers that does not know of it.
+    pub async fn admits(&self, session: Uuid, user: Uuid) -> Result<bool, Error> {
+        const SQL: &str = "SELECT EXISTS (SELECT 1 FROM members WHERE session_id = $1 AND user_id = $2),
+                                  pg_is_in_recovery()";
+        let (is_member, is_standby): (bool, bool) = self
             .db
             .run(|mut lease| async move {
-                sqlx::query_as(
-                    "SELECT s.session_id, s.user_id FROM unnest($1::uuid[], $2::uuid[]) AS s (session_id, user_id)
-               LEFT JOIN members m ON m.session_id = s.session_id AND m.user_id = s.user_id
-              WHERE m.user_id IS NULL",
-                )
-                .bind(sessions)
-                .bind(users)
-                .fetch_all(&mut *lease)
-                .await
+                sqlx::query_as(SQL).bind(session).bind(user).fetch_one(&mut *lease).await
             })
-            .await?)
+            .await?;
+        if is_standby && !is_member { Err(late()) } else { Ok(is_member) }
+    }
+
+    /// Of these pairs of a session and a user, those where the user is no member.
+    ///
+    /// # Errors
+    /// Also where a standby finds some.
+    pub async fn strangers(&self, sessions: &[Uuid], users: &[Uuid]) -> Result<Vec<(Uuid, Uuid)>, Error> {
+        const SQL: &str = "SELECT s.session_id, s.user_id, pg_is_in_recovery()
+              FROM unnest($1::uuid[], $2::uuid[]) AS s (session_id, user_id)
+              LEFT JOIN members m ON m.session_id = s.session_id AND m.user_id = s.user_id
+             WHERE m.user_id IS NULL";
+        let found: Vec<(Uuid, Uuid, bool)> = self
+            .db
+            .run(|mut lease| async move {
+                sqlx::query_as(SQL).bind(sessions).bind(users).fetch_all(&mut *lease).await
+            })
+            .await?;
+        if found.iter().any(|(_, _, is_standby)| *is_standby) {
+            return Err(late());
+        }
+        Ok(found.into_iter().map(|(session, user, _)| (session, user)).collect())
     }
 
     /// The sessions that a user is a member of, newest first, those made before `before`.

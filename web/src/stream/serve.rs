@@ -126,7 +126,7 @@ pub async fn resume(
     let question = app.store.messages().by_id(stream_id).await?.filter(|found| found.role == Role::User);
     let question = question.ok_or_else(gone)?;
     let seat = app.chat.seat_reader(question.session_id, identity.user_id);
-    if !app.store.sessions().is_member(question.session_id, identity.user_id).await? {
+    if !app.store.sessions().admits(question.session_id, identity.user_id).await? {
         return Err(Error::forbidden("you are no member of this session"));
     }
     let reader = Reader::resume(&app.streams, question, next).await?;

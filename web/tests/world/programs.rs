@@ -99,6 +99,12 @@ fn unprivileged() -> &'static str {
     })
 }
 
+/// As its superuser, at the primary or a standby.
+pub async fn connect_to(port: u16) -> PgConnection {
+    let url = format!("postgres://{USER}:arena%20password@127.0.0.1:{port}/postgres");
+    PgConnection::connect(&url).await.expect("the server answers")
+}
+
 pub(super) fn shell(script: &str) {
     let output = Command::new("sh").args(["-c", script]).output().expect("sh is there");
     assert!(
@@ -299,6 +305,14 @@ impl Standby {
         self.run("SELECT pg_promote()").await;
     }
 
+    /// Until the last question of somebody matches this pattern.
+    pub async fn until_asked(&self, pattern: &str) {
+        let asked = format!(
+            "SELECT EXISTS (SELECT 1 FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND query ~ '{pattern}')"
+        );
+        until("the standby is asked", START_MAX, async || self.ask(&asked).await).await;
+    }
+
     /// Whether it has replayed everything that the primary has written by now.
     pub async fn catch_up_with(&self, primary: &Postgres) {
         let mut connection = primary.connect("postgres").await;
@@ -316,7 +330,6 @@ impl Standby {
     }
 
     async fn connect(&self) -> PgConnection {
-        let url = format!("postgres://{USER}:arena%20password@127.0.0.1:{}/postgres", self.port);
-        PgConnection::connect(&url).await.expect("the standby answers")
+        connect_to(self.port).await
     }
 }

@@ -56,7 +56,7 @@ impl Hub {
         // Learnt before the look: what is handed out during it, the answer need not know.
         let positions: Vec<Option<Offset>> = rooms.iter().map(|cell| cell.lock().position()).collect();
         let sessions: Vec<_> = rooms.iter().map(|cell| cell.session).collect();
-        let found = self.store().messages().last_offsets_of_primary(&sessions).await?;
+        let found = self.store().messages().last_offsets(&sessions).await?;
         let found: HashMap<_, Offset> = found.into_iter().collect();
         for (cell, position) in rooms.iter().zip(positions) {
             if let (Some(last), Some(position)) = (found.get(&cell.session), position)
