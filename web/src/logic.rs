@@ -18,6 +18,7 @@ pub mod rate;
 pub mod retry;
 pub mod rooms;
 pub mod sse_in;
+pub mod stall;
 pub mod tide;
 pub mod tokens_out;
 pub mod watermark;

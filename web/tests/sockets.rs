@@ -7,12 +7,14 @@ mod world;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use futures_util::future::join_all;
 use redis::AsyncCommands as _;
 use serde_json::json;
 use socket::{Socket, offsets};
 use sqlx::Executor as _;
+use web::auth::{Identity, Keys, Purpose};
 use world::programs::until;
-use world::{Replica, User, World};
+use world::{Client, Replica, User, World};
 
 /// Final text, ping and close frames of a client, masked with zeros.
 const PING: &[u8] = &[0x89, 0x82, 0, 0, 0, 0, b'h', b'i'];
@@ -51,6 +53,36 @@ async fn a_member_that_reads_late_gets_whole_frames_in_order_and_its_pongs_betwe
     // The socket is not the worse for having been full: the next message comes at once.
     client.post(&path, &json!({"content": "next"})).await;
     assert_eq!(late.messages(1).await[0]["content"], "next");
+    replica.stop().await;
+}
+
+#[tokio::test]
+async fn a_token_that_ends_while_nobody_reads_closes_the_socket() {
+    let world = World::start().await;
+    let replica = world.replica_with("web-1", &[("CHAT_QUEUE_BYTES", "4000000")]).await;
+    let ann = world.user("ann").await;
+    let id = session(&replica, &ann).await;
+    let keys = Keys::new(&world.settings("keys", &[]).auth);
+    let identity = keys.check(Purpose::Access, &ann.token, 0).unwrap();
+    let client = replica.client_of(&ann);
+    // More than all buffers of the kernel take.
+    let (path, body) = (format!("/api/sessions/{id}/messages"), json!({"content": "x".repeat(15_000)}));
+    for _ in 0..40 {
+        let stored = join_all((0..10).map(|_| client.post(&path, &body))).await;
+        assert!(stored.iter().all(|answer| answer.status == 201), "{stored:?}");
+    }
+    let now_s = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs().cast_signed();
+    let brief = keys.sign(Purpose::Access, &Identity { expires_at: now_s + 2, ..identity });
+    let mut late = Socket::open_with_small_buffers_since(&replica, &id, &brief, 0).await;
+    let ops = Client::new(replica.ops_addr);
+    until("the socket is closed for its token", Duration::from_secs(10), async || {
+        ops.get("/metrics").await.text.contains(r#"chat_closes_total{code="4401"} 1"#)
+    })
+    .await;
+    // What had been queued still comes to one who reads on.
+    let (messages, code) = late.rest().await;
+    assert_eq!(offsets(&messages), (1..=messages.len().try_into().unwrap()).collect::<Vec<_>>());
+    assert_eq!(code, Some(4401));
     replica.stop().await;
 }
 

@@ -26,13 +26,12 @@ use crate::logic::keepalive::{Due, Keepalive};
 use crate::logic::message::{Author, Offset};
 use crate::logic::outbox::End;
 use crate::logic::pace::{Pace, Verdict};
+use crate::logic::stall::Stall;
 use crate::logic::wire::Frame;
 
 use super::hub::{Member, Seat, Written};
 use wire::Reader;
 
-/// A socket that takes no whole frame for this long is gone or too slow.
-const WRITE_WAIT: Duration = Duration::from_secs(20);
 /// How long the close frame may take to leave, and then the client's answer to come.
 const CLOSE_WAIT: Duration = Duration::from_secs(5);
 /// Typing is shown at most this often.
@@ -108,8 +107,8 @@ struct Connection {
     member: Arc<Member>,
     identity: Identity,
     keepalive: Keepalive,
-    /// Set while the socket is full: by then it must have taken a frame.
-    stalled_until: Option<Instant>,
+    /// Set while the socket is full.
+    stall: Option<Stall>,
     pace: Pace,
     typed: Option<Instant>,
 }
@@ -144,7 +143,7 @@ impl Connection {
         let expires = expiry(&identity, now);
         let keepalive = Keepalive::new(settings.ping_period, settings.pong_wait, expires, now);
         let pace = Pace::new(settings.rate_per_s, settings.rate_burst);
-        Self { app, reader, seat, member, identity, keepalive, stalled_until: None, pace, typed: None }
+        Self { app, reader, seat, member, identity, keepalive, stall: None, pace, typed: None }
     }
 
     async fn run(mut self) {
@@ -168,7 +167,7 @@ impl Connection {
             let step = tokio::select! {
                 biased;
                 () = member.alarm() => self.on_alarm(timer.as_mut()),
-                () = member.writable(), if self.stalled_until.is_some() => self.on_writable(timer.as_mut()),
+                () = member.writable(), if self.stall.is_some() => self.on_writable(timer.as_mut()),
                 () = finished(&mut request) => {
                     request = None;
                     self.keepalive.on_deaf(Instant::now());
@@ -194,8 +193,8 @@ impl Connection {
         if let Some(end) = self.member.end() {
             return Err(end.into());
         }
-        if self.stalled_until.is_none() && self.member.is_stalled() {
-            self.stalled_until = Some(Instant::now() + WRITE_WAIT);
+        if self.stall.is_none() && self.member.is_stalled() {
+            self.stall = Some(Stall::new(self.member.waiting(), Instant::now()));
             self.set(timer);
         }
         Ok(())
@@ -204,9 +203,12 @@ impl Connection {
     /// The socket takes more: it is this task's turn, until nothing waits.
     fn on_writable(&mut self, timer: Pin<&mut Sleep>) -> Result<(), Stop> {
         match self.member.write() {
-            Written::All => self.stalled_until = None,
-            Written::Until(0) => return Ok(()),
-            Written::Until(_) => self.stalled_until = Some(Instant::now() + WRITE_WAIT),
+            Written::All => self.stall = None,
+            Written::Until(finished) => {
+                if let Some(stall) = &mut self.stall {
+                    stall.on_written(finished, self.member.waiting(), Instant::now());
+                }
+            }
             Written::Nothing => return Err(Stop::Gone),
         }
         self.set(timer);
@@ -214,10 +216,17 @@ impl Connection {
     }
 
     fn on_timer(&mut self, timer: Pin<&mut Sleep>, is_deaf: bool) -> Result<(), Stop> {
-        if self.stalled_until.is_some() {
-            return Err(End::Slow.into());
-        }
         let now = Instant::now();
+        if let Some(stall) = &self.stall {
+            if now >= self.keepalive.token_expires() {
+                return Err(End::TokenExpired.into());
+            }
+            if now >= stall.until() {
+                return Err(End::Slow.into());
+            }
+            self.set(timer);
+            return Ok(());
+        }
         if is_deaf {
             self.keepalive.on_deaf(now);
         }
@@ -235,7 +244,11 @@ impl Connection {
 
     /// Nobody is pinged whose socket is full: the ping would wait behind the rest.
     fn set(&self, timer: Pin<&mut Sleep>) {
-        timer.reset(self.stalled_until.unwrap_or_else(|| self.keepalive.wake_at()).into());
+        let wake_at = match &self.stall {
+            Some(stall) => stall.until().min(self.keepalive.token_expires()),
+            None => self.keepalive.wake_at(),
+        };
+        timer.reset(wake_at.into());
     }
 
     fn on_frame(&mut self, frame: WsMessage, request: &mut Option<Requested>) -> Result<(), Stop> {

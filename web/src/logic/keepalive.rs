@@ -45,6 +45,10 @@ impl Keepalive {
         self.token_expires = expires;
     }
 
+    pub fn token_expires(&self) -> Instant {
+        self.token_expires
+    }
+
     /// The next time at which something may be due.
     pub fn wake_at(&self) -> Instant {
         self.pong_due.unwrap_or(self.next_ping).min(self.next_ping).min(self.token_expires)

@@ -221,6 +221,11 @@ impl<F: Deref<Target = [u8]>> Outbox<F> {
         self.frames.is_empty()
     }
 
+    /// Frames that wait, one that was begun among them.
+    pub fn len(&self) -> usize {
+        self.frames.len()
+    }
+
     pub fn queued_bytes(&self) -> usize {
         self.queued_bytes
     }

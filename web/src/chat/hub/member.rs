@@ -144,6 +144,11 @@ impl Member {
         self.lock().is_stalled()
     }
 
+    /// Frames that wait for the socket.
+    pub fn waiting(&self) -> usize {
+        self.lock().len()
+    }
+
     /// Comes back when the socket takes more. One task may wait at a time.
     pub async fn writable(&self) {
         // An error shows at the next write.
