@@ -80,3 +80,27 @@ async fn no_frame_tells_that_nobody_came_or_went_and_each_socket_learns_the_coun
     one.stop().await;
     two.stop().await;
 }
+
+#[tokio::test]
+async fn the_last_members_of_a_replica_that_drains_are_announced_as_left() {
+    let world = World::start().await;
+    let (mut drained, stays) = (world.replica("web-1").await, world.replica("web-2").await);
+    let (ann, bob, cid) = (world.user("ann").await, world.user("bob").await, world.user("cid").await);
+    let id = session(&stays, &[&ann, &bob, &cid]).await;
+    let mut watcher = Socket::open(&stays, &id, &ann.token).await;
+    let mut leaving =
+        [Socket::open(&drained, &id, &bob.token).await, Socket::open(&drained, &id, &cid.token).await];
+    while watcher.frame("presence").await["count"] != 3 {}
+    drained.begin_stop();
+    for socket in &mut leaving {
+        socket.closed().await;
+    }
+    let mut left = Vec::new();
+    while left.len() < 2 {
+        left.extend(names(&watcher.frame("presence").await["left"]).into_iter().map(str::to_owned));
+    }
+    left.sort();
+    assert_eq!(left, ["bob", "cid"]);
+    drained.ended().await;
+    stays.stop().await;
+}

@@ -15,6 +15,7 @@ use redis::RedisError;
 use redis::aio::PubSub;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
 use crate::auth::{Auth, ENDED_LOGINS_CHANNEL};
@@ -40,6 +41,7 @@ const BACKOFF_MAX: Duration = Duration::from_secs(1);
 pub struct Bus {
     waiting: mpsc::Sender<Outgoing>,
     health: Arc<Health>,
+    last_word: CancellationToken,
 }
 
 /// How the two directions are doing.
@@ -56,7 +58,8 @@ struct Outgoing {
     text: String,
 }
 
-/// Starts both directions. They end when a drain has begun and the hub is empty.
+/// Starts both directions. They end when a drain has begun and the hub is empty, the way out after the last word: see
+/// [`Bus::last_word`].
 pub fn start(hub: &Arc<Hub>, redis: &RedisLink, auth: &Auth, tasks: &Tasks, served_by: &str) -> Bus {
     let (waiting, outgoing) = mpsc::channel(WAITING_LEN_MAX);
     let health = Arc::new(Health {
@@ -80,15 +83,13 @@ pub fn start(hub: &Arc<Hub>, redis: &RedisLink, auth: &Auth, tasks: &Tasks, serv
         health: Arc::clone(&health),
         beat_channel,
     };
-    let ended = end_of(hub, tasks);
-    tasks.spawn("bus publisher", async move {
-        tokio::select! { () = publisher.run() => {}, () = ended => {} }
-    });
+    let last_word = CancellationToken::new();
+    tasks.spawn("bus publisher", publisher.run(last_word.clone()));
     let ended = end_of(hub, tasks);
     tasks.spawn("bus subscriber", async move {
         tokio::select! { () = subscriber.run() => {}, () = ended => {} }
     });
-    Bus { waiting, health }
+    Bus { waiting, health, last_word }
 }
 
 /// When a task that serves the rooms has nothing to do any more.
@@ -108,6 +109,11 @@ impl Bus {
         if self.waiting.try_send(outgoing).is_err() {
             self.health.on_unpublished(1);
         }
+    }
+
+    /// The publisher ends when this is dropped, once what waits by then is out.
+    pub fn last_word(&self) -> DropGuard {
+        self.last_word.clone().drop_guard()
     }
 
     /// Whether messages travel, out and in.
@@ -152,17 +158,20 @@ struct Publisher {
 }
 
 impl Publisher {
-    async fn run(mut self) {
+    async fn run(mut self, last_word: CancellationToken) {
         let mut beat = tokio::time::interval(BEAT_PERIOD);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut batch = Vec::new();
         loop {
             tokio::select! {
+                // What waits goes out before the end. A beat that is late for it is no silence.
+                biased;
                 count = self.outgoing.recv_many(&mut batch, BATCH_LEN_MAX) => {
                     if count == 0 {
                         return;
                     }
                 }
+                () = last_word.cancelled() => return,
                 _ = beat.tick() => {}
             }
             self.publish(&batch).await;

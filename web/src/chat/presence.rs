@@ -110,10 +110,12 @@ pub fn start(hub: &Arc<Hub>, bus: &Bus, redis: &RedisLink, tasks: &Tasks, period
         replica: Uuid::new_v4(),
         script: Script::new(ENTER),
     };
+    let last_word = bus.last_word();
     tasks.spawn("presence", async move {
-        tokio::select! { () = presence.run() => {}, () = ended => {} }
+        presence.run(ended).await;
         // The last members leave during the drain; what remains would count for a minute.
         presence.announce_all().await;
+        drop(last_word);
     });
 }
 
@@ -144,15 +146,20 @@ struct Presence {
 }
 
 impl Presence {
-    async fn run(&self) {
+    /// Until `ended`. What was taken from the changes is told all the same.
+    async fn run(&self, ended: impl Future<Output = ()>) {
+        tokio::pin!(ended);
         let mut refresh = tokio::time::interval(self.period);
         loop {
             tokio::select! {
+                () = &mut ended => return,
                 () = self.hub.changes.news.notified() => {
-                    tokio::time::sleep(GATHER).await;
+                    tokio::select! { () = &mut ended => return, () = tokio::time::sleep(GATHER) => {} }
                     self.announce_all().await;
                 }
-                _ = refresh.tick() => self.refresh().await,
+                _ = refresh.tick() => {
+                    tokio::select! { () = &mut ended => return, () = self.refresh() => {} }
+                }
             }
         }
     }
