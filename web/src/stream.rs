@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use chassis::settings::Values;
 use chassis::tasks::Tasks;
+use futures_util::{StreamExt as _, stream};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -30,13 +31,15 @@ use crate::store::Store;
 use crate::store::messages::Appended;
 
 use live::Live;
-use record::{Lost, Page, Record, State};
+use record::{Lost, Page, Record, SWEEP_LEN, State};
 
 pub use live::Outcome;
 pub use serve::{ask, resume};
 
 /// How often each replica looks for answers whose maker has died.
 const SWEEP_PERIOD: Duration = Duration::from_millis(500);
+/// Answers that a replica takes over at the same time: each costs some questions to Redis and to the database.
+const TAKEOVERS_AT_ONCE: usize = 8;
 
 /// What the operator may set about streams.
 #[derive(Debug, Clone)]
@@ -219,29 +222,44 @@ impl Streams {
                 () = self.shared.tasks.drain_started() => return,
                 () = tokio::time::sleep(SWEEP_PERIOD) => {}
             }
-            for stream in self.shared.record.abandoned().await {
-                self.take_over(stream).await;
-            }
+            while self.sweep_once().await && !self.shared.draining.is_cancelled() {}
         }
     }
 
-    /// Goes on where a maker that died left off.
-    async fn take_over(&self, stream: Uuid) {
+    /// Takes over what is abandoned; whether there may be more that can be taken over now.
+    async fn sweep_once(&self) -> bool {
+        let mut abandoned = self.shared.record.abandoned().await;
+        let is_page_full = abandoned.len() == SWEEP_LEN;
+        // In an order of its own, so that replicas do not all try for the same ones.
+        let order = Uuid::new_v4().as_u128();
+        abandoned.sort_unstable_by_key(|stream| stream.as_u128() ^ order);
+        let taken =
+            stream::iter(abandoned).map(|stream| self.take_over(stream)).buffer_unordered(TAKEOVERS_AT_ONCE);
+        let taken = taken.filter(|taken| std::future::ready(*taken)).count().await;
+        is_page_full && taken > 0
+    }
+
+    /// Goes on where a maker that died left off; `false` where that is another's to do, or cannot be done now.
+    async fn take_over(&self, stream: Uuid) -> bool {
         let maker = Uuid::new_v4();
         if self.lock_live().contains_key(&stream)
             || self.shared.record.claim(stream, maker).await != Some(true)
         {
-            return;
+            return false;
         }
         let question = match self.shared.store.messages().by_id(stream).await {
             Ok(Some(question)) if question.role == Role::User => question,
-            Ok(_) => return self.shared.record.forget(stream).await,
-            Err(_) => return,
+            Ok(_) => {
+                self.shared.record.forget(stream).await;
+                return true;
+            }
+            Err(_) => return false,
         };
         let page = self.shared.record.read(stream, 0).await.unwrap_or_default();
         if matches!(page.state, State::Failed { .. }) {
             // It has ended; only its entry among those that run was left, see `Record::finish`.
-            return self.shared.record.forget(stream).await;
+            self.shared.record.forget(stream).await;
+            return true;
         }
         let known = page.tokens.len();
         match self.answer(&question).await {
@@ -252,8 +270,9 @@ impl Streams {
                 tracing::info!(%stream, known, "taking over an answer whose maker is gone");
                 self.make(question, maker, known).await;
             }
-            Err(_) => {}
+            Err(_) => return false,
         }
+        true
     }
 
     /// Tells of an answer that is stored and whose maker did not come to tell of it.

@@ -13,6 +13,7 @@ use web::redis_link::RedisLink;
 use web::stream::Outcome;
 use web::stream::record::{Lost, Record, State};
 use world::World;
+use world::programs::until;
 
 /// A record with one stream that two makers know.
 struct Told {
@@ -64,6 +65,16 @@ impl Told {
         let ended: u64 = redis::cmd("DEL").arg(lease).query_async(&mut connection).await.unwrap();
         assert_eq!(ended, 1, "somebody had it");
     }
+}
+
+#[tokio::test]
+async fn all_streams_of_a_replica_that_is_gone_are_found_at_once() {
+    let told = Told::begun().await;
+    for _ in 1..100 {
+        told.record.begin(Uuid::new_v4(), told.first).await.unwrap();
+    }
+    until("all are found", Duration::from_secs(20), async || told.record.abandoned().await.len() == 100)
+        .await;
 }
 
 fn done() -> Outcome {

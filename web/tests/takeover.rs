@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use endpoint::{Ending, Endpoint};
 use events::Events;
+use futures_util::future::join_all;
 use serde_json::json;
 use socket::{Socket, offsets};
 use sqlx::Executor as _;
@@ -74,6 +75,40 @@ async fn another_replica_takes_over_within_three_seconds_and_no_token_is_lost_or
     assert!(next <= TAKEOVER_MAX + Duration::from_millis(600), "{next:?}");
     let list = survivor.client_of(&ann).get(&format!("/api/sessions/{id}/messages")).await;
     assert_eq!(list.at("/items").as_array().unwrap().len(), 2, "one question, one answer");
+    survivor.stop().await;
+}
+
+#[tokio::test]
+async fn many_answers_of_one_maker_that_was_killed_are_all_ended_once() {
+    const COUNT: i64 = 60;
+    let world = World::start().await;
+    let pace = &[("RESPONDER_PACE", "100")];
+    let survivor = world.replica_with("web-2", pace).await;
+    let ann = world.user("ann").await;
+    let maker = Process::start(&world, "web-1", pace).await;
+    let client = maker.client_of(&ann);
+    let id = session(&client).await;
+    let asked = (0..COUNT).map(|number| {
+        let body = json!({"session_id": id, "content": QUESTION, "client_msg_id": format!("q{number}")});
+        let client = &client;
+        async move {
+            let mut events = Events::post(client, "/messages/stream/", &body).await;
+            events.next_of("token").await;
+            events
+        }
+    });
+    let events = join_all(asked).await;
+    maker.kill();
+    drop(events);
+    let sql = "SELECT count(*), count(DISTINCT client_msg_id) FILTER (WHERE content = $1)
+                 FROM messages WHERE role = 'assistant'";
+    until("every question has a whole answer of its own", SOON, async || {
+        let mut database = world.postgres.connect(&world.database).await;
+        let found = sqlx::query_as(sql).bind(builtin_answer::answer(QUESTION)).fetch_one(&mut database);
+        let (all, whole): (i64, i64) = found.await.unwrap();
+        (all, whole) == (COUNT, COUNT)
+    })
+    .await;
     survivor.stop().await;
 }
 

@@ -140,7 +140,10 @@ impl Db {
     }
 
     /// What a unit comes to; silence counts as a connection that broke, and what became of the unit is not known.
-    async fn answered<T>(&self, unit: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+    async fn answered<T>(
+        &self,
+        unit: impl Future<Output = Result<T, sqlx::Error>>,
+    ) -> Result<T, sqlx::Error> {
         let Some(answer_max) = self.answer_max else { return unit.await };
         tokio::pin!(unit);
         match tokio::time::timeout(answer_max, unit.as_mut()).await {

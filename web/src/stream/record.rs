@@ -20,8 +20,8 @@ pub const LEASE_RENEWAL: Duration = Duration::from_millis(500);
 const HEARD: Duration = Duration::from_secs(3);
 /// A record that nobody finishes is forgotten after this time.
 const UNFINISHED_KEPT: Duration = Duration::from_secs(900);
-/// Streams that one sweep looks at.
-const SWEEP_LEN: usize = 16;
+/// Streams that one look finds at most.
+pub const SWEEP_LEN: usize = 256;
 /// Streams that are being made anywhere, by the time at which their lease ends, in ms.
 const RUNNING: &str = "arena:streams:running";
 
