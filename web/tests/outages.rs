@@ -120,7 +120,8 @@ async fn a_database_that_falls_silent_with_questions_in_flight_is_left_for_the_o
     let world = World::start().await;
     let switch = Switch::to(world.postgres.port).await;
     let port = switch.port.to_string();
-    let settings = [("DB_PORT", port.as_str()), ("DATABASE_POOL_MAX", "2"), ("DATABASE_STATEMENT_TIMEOUT", "500")];
+    let settings =
+        [("DB_PORT", port.as_str()), ("DATABASE_POOL_MAX", "2"), ("DATABASE_STATEMENT_TIMEOUT", "500")];
     let replica = world.direct_replica("web-1", &settings).await;
     let client = replica.client_of(&world.user("alice").await);
     let session = client.post("/api/sessions", &json!({"title": "room"})).await;

@@ -18,7 +18,8 @@ async fn session(client: &Client) -> String {
 
 async fn say(client: &Client, session: &str, count: usize) {
     for _ in 0..count {
-        let said = client.post(&format!("/api/sessions/{session}/messages"), &json!({"content": "hello"})).await;
+        let said =
+            client.post(&format!("/api/sessions/{session}/messages"), &json!({"content": "hello"})).await;
         assert_eq!(said.status, 201, "{said:?}");
     }
 }

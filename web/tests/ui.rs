@@ -65,6 +65,18 @@ async fn a_person_registers_makes_a_session_and_is_seen_in_a_second_window_on_an
 }
 
 #[tokio::test]
+async fn a_room_has_one_socket_however_often_it_is_told_to_connect() {
+    let world = World::start().await;
+    let replica = world.replica("web-1").await;
+    let browser = Browser::start().await;
+    let page = browser.window(&format!("http://{}/", replica.addr)).await;
+    let (sockets, shown) = (1, 1);
+    assert_eq!(page.run(include_str!("browser/one_socket.js")).await, json!([sockets, shown]));
+    browser.end().await;
+    replica.stop().await;
+}
+
+#[tokio::test]
 async fn the_page_comes_back_by_itself_and_misses_nothing() {
     let world = World::start().await;
     let one = world.replica("web-1").await;

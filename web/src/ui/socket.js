@@ -23,6 +23,8 @@ export class RoomSocket extends EventTarget {
   #failures = 0;
   #timers = new Set();
   #closed = false;
+  /** Counts tries to connect: what a later one overtakes ends without a word. */
+  #turn = 0;
   /** client_msg_id → {frame, refusals}, until its ack. */
   #unacknowledged = new Map();
 
@@ -40,7 +42,9 @@ export class RoomSocket extends EventTarget {
     this.#closed = true;
     removeEventListener("online", this.wake);
     this.#clearTimers();
-    this.#socket?.close(1000);
+    const socket = this.#socket;
+    this.#socket = null;
+    socket?.close(1000);
   }
 
   /** Sends a message or a question; it is kept until the server has stored it. Gives its id. */
@@ -62,21 +66,25 @@ export class RoomSocket extends EventTarget {
   async #connect() {
     this.#clearTimers();
     this.#tell("wait", this.#failures ? "reconnecting…" : "connecting…");
+    const turn = ++this.#turn;
     let ticket;
     try {
       ({ ticket } = await this.#api.request("POST", "/api/auth/ws-ticket"));
       // Why a WebSocket is refused cannot be seen from a page: ask in a way that tells.
       if (this.#failures > 1) await this.#api.request("GET", `/api/sessions/${this.#session}`);
     } catch (error) {
+      if (turn !== this.#turn) return;
       if (error.status === 401 || error.status === 403 || error.status === 404) return this.#stop(error.message);
       return this.#comeBack();
     }
-    if (this.#closed) return;
+    if (this.#closed || turn !== this.#turn) return;
     const scheme = location.protocol === "https:" ? "wss" : "ws";
     const query = `token=${encodeURIComponent(ticket)}&since=${this.#since}`;
     const socket = new WebSocket(`${scheme}://${location.host}/ws/chat/session/${this.#session}/?${query}`, ["arena.v1"]);
     this.#socket = socket;
-    socket.onmessage = (event) => this.#onFrame(JSON.parse(event.data));
+    socket.onmessage = (event) => {
+      if (this.#socket === socket) this.#onFrame(JSON.parse(event.data));
+    };
     socket.onclose = (event) => {
       if (this.#socket === socket) this.#onClose(event);
     };

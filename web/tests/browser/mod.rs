@@ -178,6 +178,11 @@ impl Window<'_> {
         assert!(faults.is_empty(), "{}", faults.join("\n"));
     }
 
+    /// What a script on the page comes to.
+    pub async fn run(&self, script: &str) -> Value {
+        self.client().await.execute(script, vec![]).await.unwrap()
+    }
+
     pub async fn screenshot(&self, name: &str) {
         let client = self.client().await;
         let png = client.screenshot().await.unwrap();
