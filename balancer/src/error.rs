@@ -57,6 +57,9 @@ pub enum Error {
         "the request's body was sent to an earlier upstream and is not kept whole (proxy_request_buffering on keeps it)"
     )]
     BodyGone,
+    /// The client's words, as the configuration passes them on.
+    #[error("HTTP/2 has no words for the request ({0}) while sending request to upstream")]
+    Unsayable(io::Error),
     #[error("gzip of an answer failed: {0}")]
     Coding(io::Error),
     #[error("client closed connection")]
@@ -84,6 +87,7 @@ impl Error {
             | Error::NoResolver(_)
             | Error::Exhausted(_)
             | Error::BodyGone
+            | Error::Unsayable(_)
             | Error::Spool(_) => Side::Us,
             _ => Side::Upstream,
         }
@@ -124,7 +128,7 @@ impl Error {
         match self {
             Error::ClientGone => 499,
             Error::ClientTimeout => 408,
-            Error::ClientBody(_) => 400,
+            Error::ClientBody(_) | Error::Unsayable(_) => 400,
             Error::BodyTooLarge => 413,
             Error::Refused(refusal) => refusal.status(),
             Error::Exhausted(_) | Error::Spool(_) => 500,

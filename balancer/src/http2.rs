@@ -31,6 +31,19 @@ pub fn reset_by_peer(error: &io::Error) -> Option<h2::Reason> {
     inner(error).filter(|error| error.is_remote() && error.is_reset())?.reason()
 }
 
+/// HTTP/2 has no words for a request: no server is to blame, and the next one would get it no better.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Unsayable(String);
+
+pub fn is_unsayable(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|error| error.is::<Unsayable>())
+}
+
+fn unsayable(why: impl Into<String>) -> io::Error {
+    io::Error::other(Unsayable(why.into()))
+}
+
 fn inner(error: &io::Error) -> Option<&h2::Error> {
     error.get_ref()?.downcast_ref()
 }

@@ -5,6 +5,7 @@
 mod common;
 mod frames;
 
+use std::io::Write as _;
 use std::net::TcpListener;
 use std::process::Command;
 use std::sync::mpsc;
@@ -372,4 +373,38 @@ fn a_drain_says_goodbye_and_lets_the_stream_under_way_end() {
     release.send(()).unwrap();
     assert_eq!(client.first(HEADERS).unwrap().stream, 1);
     assert!(std::iter::from_fn(|| client.next()).count() > 0, "its body, then the end of the connection");
+}
+
+/// Two servers of HTTP/2, each of which one failure would take out.
+fn before_two_servers(location: &str) -> (Balancer, [mpsc::Receiver<Call>; 2]) {
+    let ((one, told_one), (two, told_two)) = (grpc_server(), grpc_server());
+    let balancer = Balancer::start(&format!(
+        "upstream both {{ server 127.0.0.1:{one}; server 127.0.0.1:{two}; }}\n\
+         server {{ listen 127.0.0.1:PORT; location / {{ proxy_pass http://both; proxy_http_version 2; \
+         proxy_read_timeout 1s; {location} }} }}"
+    ));
+    (balancer, [told_one, told_two])
+}
+
+#[test]
+fn a_target_that_is_no_utf8_reaches_an_upstream_of_http2_in_escapes() {
+    let (balancer, told) = before_two_servers("");
+    let mut client = balancer.client();
+    client.stream.write_all(b"GET /\xe9<?\xff HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    assert_eq!(client.response().status, 200);
+    let call = told.iter().find_map(|told| told.try_recv().ok()).unwrap();
+    assert_eq!(call.0.uri().path_and_query().unwrap(), "/%E9%3C?%FF");
+    assert_eq!(client.get("/").status, 200);
+}
+
+#[test]
+fn a_host_for_which_http2_has_no_words_is_answered_at_once_and_no_server_is_blamed() {
+    let (balancer, _told) = before_two_servers("proxy_set_header Host $http_host;");
+    for _ in 0..3 {
+        let mut client = balancer.client();
+        client.send("GET / HTTP/1.1\r\nHost: a\"b\r\n\r\n");
+        assert_eq!(client.response().status, 400);
+    }
+    assert_eq!(balancer.client().get("/").status, 200);
+    assert!(!balancer.errors().contains("timed out"));
 }

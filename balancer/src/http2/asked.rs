@@ -9,9 +9,9 @@ use std::task::{Context, Poll, Waker, ready};
 use bytes::Bytes;
 use h2::client::{Builder, Connection, ResponseFuture, SendRequest};
 
-use super::gone;
 use super::incoming::{Framing as InFraming, Incoming};
 use super::outgoing::{Outgoing, is_empty};
+use super::{gone, unsayable};
 use crate::logic::h1::{Limits, RequestHead};
 use crate::logic::messages;
 use crate::wire::Wire;
@@ -110,7 +110,11 @@ impl Asked {
             self.answer = Answer::None;
         }
         let written = match &mut self.request {
-            Request::Head(_) => self.poll_write_head(cx, data),
+            // What was not asked is not answered: who reads is told so at once.
+            Request::Head(_) => self.poll_write_head(cx, data).map_err(|error| {
+                self.is_closed = true;
+                error
+            }),
             Request::Body(body) => body.poll_write(cx, data),
         };
         // What was handed to the connection goes out now, and what it waits for wakes us.
@@ -136,12 +140,11 @@ impl Asked {
             ignore_invalid: false,
             ..Limits::default()
         };
-        let ours = |why: String| io::Error::other(why);
-        if !head.parse(text, &limits).map_err(|refusal| ours(refusal.to_string()))? {
+        if !head.parse(text, &limits).map_err(|refusal| unsayable(refusal.to_string()))? {
             return Poll::Ready(Ok(data.len()));
         }
         let request = messages::request(&head, text, self.scheme)
-            .ok_or_else(|| ours("cannot be said in HTTP/2".to_owned()))?;
+            .ok_or_else(|| unsayable("its method, target or Host"))?;
         let is_bodyless = request.method() == http::Method::HEAD;
         let used = head.len - had;
         let (answer, stream) = self.send.send_request(request, is_empty(head.framing)).map_err(gone)?;

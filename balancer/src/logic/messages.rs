@@ -2,6 +2,7 @@
 //! HTTP/2 is read through the same strict codec (`h1`) as any other, so nothing gets past it by changing versions.
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::uri::PathAndQuery;
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 
 use super::h1::{Fields, Known, RequestHead, ResponseHead, write};
@@ -82,12 +83,9 @@ pub fn response_head(response: &Response<()>, body: Body, out: &mut Vec<u8>) {
 /// The head of a request to an upstream, parsed out of `text`.
 pub fn request(head: &RequestHead, text: &[u8], scheme: &str) -> Option<Request<()>> {
     let host = head.host.map_or(&b""[..], |host| host.of(text));
-    let uri = Uri::builder()
-        .scheme(scheme)
-        .authority(host)
-        .path_and_query(head.target_span.of(text))
-        .build()
-        .ok()?;
+    let target = head.target_span.of(text);
+    let target = PathAndQuery::try_from(target).or_else(|_| PathAndQuery::try_from(escaped(target))).ok()?;
+    let uri = Uri::builder().scheme(scheme).authority(host).path_and_query(target).build().ok()?;
     let mut request = Request::new(());
     *request.version_mut() = Version::HTTP_2;
     *request.method_mut() = Method::from_bytes(head.method_span.of(text)).ok()?;
@@ -99,6 +97,18 @@ pub fn request(head: &RequestHead, text: &[u8], scheme: &str) -> Option<Request<
     }
     *request.headers_mut() = fields;
     Some(request)
+}
+
+/// What the `http` crate takes for no part of a target, said in escapes: an origin reads the same.
+fn escaped(target: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(target.len() * 3);
+    for &byte in target {
+        match byte {
+            b'"' | b'<' | b'>' | b'`' | 0x80.. => out.extend_from_slice(format!("%{byte:02X}").as_bytes()),
+            _ => out.push(byte),
+        }
+    }
+    out
 }
 
 /// Fields that may stand in HTTP/2: those of the hop are told by frames there.
@@ -194,6 +204,24 @@ mod tests {
         let mut none = Request::new(());
         *none.uri_mut() = Uri::from_static("/");
         assert!(parsed(&text(&none, false)).is_err(), "no host at all");
+    }
+
+    #[test]
+    fn every_target_that_a_client_may_send_can_be_said_to_an_upstream() {
+        for byte in (0x21..=0xffu8).filter(|byte| !matches!(byte, b'#' | 0x7f)) {
+            for target in [vec![b'/', byte], vec![b'/', b'?', byte], [b"/\xc3\xa4", &[byte][..]].concat()] {
+                let text = [b"GET ", &target[..], b" HTTP/1.1\r\nHost: a\r\n\r\n"].concat();
+                let said = request(&parsed(&text).unwrap(), &text, "http").expect("words for it");
+                let said = said.uri().path_and_query().unwrap().as_str().as_bytes();
+                let mut read = Vec::new();
+                match said {
+                    said if said == target => continue,
+                    _ if target[1] == b'?' => assert_eq!(said, format!("/?%{byte:02X}").as_bytes()),
+                    said => super::super::h1::target::normalise(said, false, &mut read).unwrap(),
+                }
+                assert!(target[1] == b'?' || read == target, "{target:?}");
+            }
+        }
     }
 
     proptest! {

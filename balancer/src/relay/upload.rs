@@ -8,6 +8,7 @@ use super::spool::Spool;
 use crate::buffer::BUFFER_LEN;
 use crate::downstream::Downstream;
 use crate::error::Error;
+use crate::http2::is_unsayable;
 use crate::logic::h1::{BodyReader, Framing, Piece, write};
 use crate::wire::Wire;
 
@@ -358,6 +359,7 @@ impl Scratch {
                             attempt.sent_len += len as u64;
                         }
                     }
+                    Poll::Ready(Err(error)) if is_unsayable(&error) => return Err(Error::Unsayable(error)),
                     // It may have answered before it closed: that answer counts.
                     Poll::Ready(Err(_)) => self.upload.is_broken = true,
                     Poll::Pending => return Ok(Progress::AwaitsUpstream),
