@@ -170,6 +170,10 @@ async fn proxied(wire: &mut Wire, deadline: &mut Deadline) -> Result<Header, Bro
             Poll::Pending => deadline.poll(cx).map(|()| 0),
         });
         let peeked = peeked.await;
+        // The end, or nothing in time.
+        if peeked == 0 {
+            return Err(Broken);
+        }
         let wanted = reader.wants(&space[..peeked])?;
         let taken = poll_fn(|cx| wire.poll_read(cx, &mut space[..wanted])).await.map_err(|_| Broken)?;
         if taken == 0 {

@@ -8,7 +8,7 @@ mod frames;
 mod keys;
 
 use std::collections::BTreeSet;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 
@@ -346,4 +346,19 @@ fn a_ticket_opens_wherever_its_ssl_session_ticket_key_is() {
     assert!(!talk(&start("first.key"), "-sess_out"), "the first session is a new one");
     assert!(talk(&start("first.key"), "-sess_in"), "another process with the same key opens the ticket");
     assert!(!talk(&start("second.key"), "-sess_in"));
+}
+
+#[test]
+fn who_does_not_say_the_whole_proxy_protocol_header_in_time_is_sent_away() {
+    let balancer = Balancer::start(
+        "server { listen 127.0.0.1:PORT proxy_protocol; client_header_timeout 300ms; location / { return 200 here; } }",
+    );
+    for part in ["", "PROXY TCP4", "\r\n\r\n\0\r\nQUIT\n\x21\x11\0"] {
+        let mut client = balancer.client();
+        client.send(part);
+        match client.stream.read(&mut [0]) {
+            Ok(len) => assert_eq!(len, 0, "{part:?}"),
+            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{part:?}: {error}"),
+        }
+    }
 }
