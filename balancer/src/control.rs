@@ -365,10 +365,11 @@ impl Master {
         let loaded = tokio::task::spawn_blocking(move || conf::load(&origin)).await;
         let (settings, _) = loaded.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
         let workers = settings.main.worker_processes;
-        let listeners = listeners::open(&settings.http.listens, &before.listeners, workers)?;
         let held_logs = before.logs.open(&settings.http.log_files)?;
         process::make_folders(&settings.http.body_folders, settings.main.user.as_ref())?;
         self.error_logs.open(&settings.main.error_logs, &settings.http.error_logs)?;
+        // Last: clients come in at once, and those of a configuration that is refused would be reset.
+        let listeners = listeners::open(&settings.http.listens, &before.listeners, workers)?;
         Ok(Running {
             listeners,
             upstreams: Arc::new(Set::new(&settings.http, Some(&before.upstreams), before.started.elapsed())),
@@ -388,7 +389,7 @@ impl Master {
         self.probe(&next);
         self.publish(next.clone());
         self.crew.reload(&next).await;
-        let stays = |listener: &Arc<Listener>| next.listeners.iter().any(|kept| Arc::ptr_eq(kept, listener));
+        let stays = |listener: &Arc<Listener>| next.listeners.iter().any(|kept| kept.goes_on(listener));
         self.close(before.listeners.iter().filter(|listener| !stays(listener)));
         next.metrics.forget_others(&next);
         self.names.adopt(&next);

@@ -43,7 +43,9 @@ impl Entrance {
 
     /// `running` is of a generation that this has given.
     pub fn listen<'a>(&self, running: &'a Running) -> &'a Listen {
-        let is_here = |listener: &Arc<Listener>| Arc::ptr_eq(listener, &self.listener);
+        let is_here = |listener: &Arc<Listener>| {
+            Arc::ptr_eq(listener, &self.listener) || listener.goes_on(&self.listener)
+        };
         let mut position = self.position.get();
         if !running.listeners.get(position).is_some_and(is_here) {
             let found = running.listeners.iter().position(is_here);

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,8 +38,8 @@ pub fn open_with(
     let tries = if previous.is_empty() { BIND_TRIES } else { 1 };
     let mut opened = Vec::new();
     for listen in listens {
-        let listener = match previous.iter().find(|known| fits(known, listen, workers)) {
-            Some(known) => keep(known, listen)?,
+        let listener = match previous.iter().find(|known| known.listen.address == listen.address) {
+            Some(known) => keep(known, listen, workers)?,
             None => Arc::new(open_one(listen, workers, (tries, inherited))?),
         };
         opened.push(listener);
@@ -47,30 +47,19 @@ pub fn open_with(
     Ok(opened)
 }
 
-/// With `reuseport` there is a socket for each worker: one that nobody accepts from would swallow its share.
-fn fits(known: &Listener, listen: &Listen, workers: usize) -> bool {
-    let (before, after) = (&known.listen.options, &listen.options);
-    known.listen.address == listen.address
-        && before.reuseport == after.reuseport
-        && before.ipv6only == after.ipv6only
-        && (!after.reuseport || known.sockets.len() == workers)
-}
-
-/// The socket stays; a new backlog is told to it.
-fn keep(known: &Arc<Listener>, listen: &Listen) -> Result<Arc<Listener>, String> {
+/// The sockets stay; a new backlog is told to them, and with `reuseport` new workers get theirs.
+fn keep(known: &Arc<Listener>, listen: &Arc<Listen>, workers: usize) -> Result<Arc<Listener>, String> {
     if known.listen.options.backlog != listen.options.backlog {
         let backlog = i32::try_from(listen.options.backlog).unwrap_or(i32::MAX);
         for socket in &known.sockets {
-            let listened = match socket {
-                Socket::Tcp(listener) => SockRef::from(listener).listen(backlog),
-                Socket::Unix(listener) => SockRef::from(listener).listen(backlog),
-            };
-            listened.map_err(|error| {
+            SockRef::from(&**socket).listen(backlog).map_err(|error| {
                 format!("listen() to {}, backlog {backlog} failed ({error})", listen.address)
             })?;
         }
     }
-    Ok(known.clone())
+    let sockets = top_up(listen, known.sockets.clone(), workers, 1)?;
+    let is_as_before = sockets.len() == known.sockets.len() && known.listen.options == listen.options;
+    Ok(if is_as_before { known.clone() } else { Arc::new(Listener { listen: listen.clone(), sockets }) })
 }
 
 fn open_one(
@@ -78,13 +67,32 @@ fn open_one(
     workers: usize,
     (tries, inherited): (u32, &mut Inherited),
 ) -> Result<Listener, String> {
-    let count = if listen.options.reuseport { workers } else { 1 };
-    let mut sockets = inherited.take(&listen.address);
-    sockets.truncate(count);
-    let missing = (sockets.len()..count).map(|_| bind_patiently(listen, tries));
-    let missing = missing.collect::<io::Result<Vec<Socket>>>();
-    sockets.extend(missing.map_err(|error| format!("bind() to {} failed ({error})", listen.address))?);
-    Ok(Listener { listen: listen.clone(), sockets })
+    let sockets = inherited.take(&listen.address).into_iter().map(Arc::new).collect();
+    Ok(Listener { listen: listen.clone(), sockets: top_up(listen, sockets, workers, tries)? })
+}
+
+/// Binds those that are missing. What is open already may not share its port yet: then it has to, as in nginx.
+fn top_up(
+    listen: &Listen,
+    mut sockets: Vec<Arc<Socket>>,
+    workers: usize,
+    tries: u32,
+) -> Result<Vec<Arc<Socket>>, String> {
+    let is_for_each = listen.options.reuseport && matches!(listen.address, Address::Tcp(_));
+    let wanted = if is_for_each { workers } else { 1 };
+    if sockets.len() >= wanted {
+        return Ok(sockets);
+    }
+    let failed = |call: &str, error| format!("{call} to {} failed ({error})", listen.address);
+    for socket in &sockets {
+        let shared = SockRef::from(&**socket).set_reuse_port(true);
+        shared.map_err(|error| failed("setsockopt(SO_REUSEPORT)", error))?;
+    }
+    while sockets.len() < wanted {
+        let socket = bind_patiently(listen, tries).map_err(|error| failed("bind()", error))?;
+        sockets.push(Arc::new(socket));
+    }
+    Ok(sockets)
 }
 
 #[allow(
@@ -130,11 +138,7 @@ fn tcp(address: SocketAddr, options: &SocketOptions) -> io::Result<std::net::Tcp
 /// No connection comes in here any more, however many duplicates of the sockets are still around.
 pub fn close(listener: &Listener) {
     for socket in &listener.sockets {
-        let fd = match socket {
-            Socket::Tcp(listener) => listener.as_raw_fd(),
-            Socket::Unix(listener) => listener.as_raw_fd(),
-        };
-        if let Err(error) = shutdown(fd, Shutdown::Both) {
+        if let Err(error) = shutdown(socket.as_fd().as_raw_fd(), Shutdown::Both) {
             tracing::warn!("closing the listener on {} failed: {error}", listener.listen.address);
         }
     }

@@ -58,12 +58,13 @@ impl Running {
     }
 }
 
-/// The open sockets of one `listen`. The same value in two generations: the sockets stay open over the reload.
+/// The open sockets of one `listen`. A reload that keeps the address keeps its sockets: none that is listening is closed
+/// while its `listen` is there, as who waits in its queue would be reset.
 #[derive(Debug)]
 pub struct Listener {
     pub listen: Arc<Listen>,
-    /// One for all workers, or with `reuseport` one for each.
-    pub sockets: Vec<Socket>,
+    /// One, or with `reuseport` at least one for each worker; more, where there have been more workers.
+    pub sockets: Vec<Arc<Socket>>,
 }
 
 #[derive(Debug)]
@@ -82,9 +83,23 @@ impl AsFd for Socket {
 }
 
 impl Listener {
-    /// The socket from which this worker accepts: a duplicate, as tokio wants to own it.
-    pub fn socket(&self, worker_index: usize) -> io::Result<Socket> {
-        match &self.sockets[worker_index % self.sockets.len()] {
+    /// Of two generations: the one goes on with the sockets of the other.
+    pub fn goes_on(&self, other: &Listener) -> bool {
+        Arc::ptr_eq(&self.sockets[0], &other.sockets[0])
+    }
+
+    /// Those from which a worker accepts. With `reuseport` each is one worker's; without, all are everybody's.
+    pub fn sockets_of(&self, worker: usize, workers: usize) -> impl Iterator<Item = &Arc<Socket>> {
+        let is_shared = !self.listen.options.reuseport || self.sockets.len() == 1;
+        let sockets = self.sockets.iter().enumerate();
+        sockets.filter(move |(at, _)| is_shared || at % workers == worker).map(|(_, socket)| socket)
+    }
+}
+
+impl Socket {
+    /// A duplicate, as tokio wants to own it.
+    pub fn try_clone(&self) -> io::Result<Socket> {
+        match self {
             Socket::Tcp(listener) => listener.try_clone().map(Socket::Tcp),
             Socket::Unix(listener) => listener.try_clone().map(Socket::Unix),
         }

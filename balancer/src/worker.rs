@@ -37,12 +37,13 @@ const TIDY_INTERVAL: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub enum Command {
-    /// From the next request on, this generation counts.
-    Reload(Arc<Running>),
+    /// From the next request on, this generation counts; `done` learns when who waits at a listener that goes is let in.
+    Reload { running: Arc<Running>, done: oneshot::Sender<()> },
     /// The same configuration with other upstream servers; `done` learns when it counts here.
     Adopt { running: Arc<Running>, done: oneshot::Sender<()> },
-    /// No new connections; idle ones close now, busy ones after their answer; what is left at the deadline is cut.
-    Drain { deadline: Option<Duration> },
+    /// No new connections but those that wait, `done` learns when these are let in; idle ones close now, busy ones after
+    /// their answer; what is left at the deadline is cut.
+    Drain { deadline: Option<Duration>, done: oneshot::Sender<()> },
     /// Everything ends now.
     Stop,
 }
@@ -201,7 +202,7 @@ impl Worker {
         chores.begin(tidy(self.clone()));
         let scribe = self.clone();
         chores.begin(async move { scribe.journal.run().await });
-        let deadline = loop {
+        let (deadline, drained) = loop {
             let command = tokio::select! {
                 command = mailbox.recv() => command,
                 () = chores.lost() => {
@@ -210,24 +211,26 @@ impl Worker {
                 }
             };
             match command {
-                Some(Command::Reload(running)) => {
+                Some(Command::Reload { running, done }) => {
                     self.bound_last_era();
                     let before = self.generation.replace(Generation::new(running));
                     self.journal.start_over();
                     self.arrange_idle();
                     doors.open(&self, &before, &mut chores);
+                    // Who asked may have left, here and below.
+                    let _ = done.send(());
                 }
                 Some(Command::Adopt { running, done }) => {
                     *self.generation.borrow_mut() = Generation::new(running);
                     self.arrange_idle();
-                    // Who asked may have left.
                     let _ = done.send(());
                 }
-                Some(Command::Drain { deadline }) => break deadline,
+                Some(Command::Drain { deadline, done }) => break (deadline, done),
                 Some(Command::Stop) | None => return self.journal.flush(),
             }
         };
         doors.close(&self);
+        let _ = drained.send(());
         self.draining.set(true);
         self.idle.close_all();
         self.connections.wake_all();

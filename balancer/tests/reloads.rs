@@ -5,6 +5,7 @@
 mod common;
 
 use std::net::TcpListener;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::{Balancer, Client, Origin, wait_until};
 
@@ -183,4 +184,69 @@ fn lines_are_not_lost_when_a_reload_with_other_logs_is_refused() {
     wait_until("the reload is refused", || balancer.errors().contains("the old configuration stays"));
     assert_eq!(balancer.client().get("/").body, "ok");
     wait_until("the line is in the old log", || has_line(&balancer, "old.log"));
+}
+
+/// Changes the configuration, and waits until it counts.
+fn change(balancer: &Balancer, from: &str, to: &str) {
+    let conf = balancer.path("nginx.conf");
+    let text = std::fs::read_to_string(&conf).unwrap();
+    assert!(text.contains(from));
+    std::fs::write(&conf, text.replace(from, to)).unwrap();
+    let reloads = || balancer.errors().matches(" reconfigured").count();
+    let before = reloads();
+    balancer.signal_reload();
+    wait_until("the reload is over", || {
+        assert!(!balancer.errors().contains("the old configuration stays"), "{}", balancer.errors());
+        reloads() > before
+    });
+}
+
+#[test]
+fn reuseport_comes_and_goes_with_a_reload() {
+    let balancer =
+        Balancer::with_workers("server { listen 127.0.0.1:PORT; location / { return 200 $connection; } }", 2);
+    let mut kept = balancer.client();
+    let number = kept.get("/").body;
+    let plain = format!("listen 127.0.0.1:{};", balancer.port);
+    let each = format!("listen 127.0.0.1:{} reuseport;", balancer.port);
+    for (from, to) in [(&plain, &each), (&each, &plain), (&plain, &each)] {
+        change(&balancer, from, to);
+        assert_eq!(kept.get("/").body, number, "its connection is the same");
+        for _ in 0..20 {
+            assert_eq!(balancer.client().get("/").status, 200);
+        }
+    }
+}
+
+#[test]
+fn no_connection_is_lost_while_the_number_of_workers_changes() {
+    let balancer = Balancer::with_workers(
+        "server { listen 127.0.0.1:PORT reuseport backlog=4096; location / { return 200 here; } }",
+        4,
+    );
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let asking: Vec<_> = (0..4)
+            .map(|_| {
+                scope.spawn(|| {
+                    while !is_over.load(Ordering::Relaxed) {
+                        // They wait in the sockets' queues, all at once.
+                        let mut clients: Vec<Client> = (0..32).map(|_| balancer.client()).collect();
+                        for client in &mut clients {
+                            let _ = std::io::Write::write_all(&mut client.stream, b"GET / HTTP/1.0\r\n\r\n");
+                        }
+                        for client in &mut clients {
+                            assert_eq!(client.try_response().expect("no reset").body, "here");
+                        }
+                    }
+                })
+            })
+            .collect();
+        for (from, to) in [(4, 1), (1, 3), (3, 2), (2, 4), (4, 1), (1, 4)] {
+            let workers = |count: usize| format!("worker_processes {count};");
+            change(&balancer, &workers(from), &workers(to));
+        }
+        is_over.store(true, Ordering::Relaxed);
+        asking.into_iter().for_each(|thread| thread.join().unwrap());
+    });
 }

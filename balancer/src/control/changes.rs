@@ -10,13 +10,11 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::Master;
+use super::crew::all_done;
 use crate::conf::upstream::Upstream;
 use crate::logic::changes::{Edit, Refusal, apply, state_text};
 use crate::running::Running;
 use crate::worker::Command;
-
-/// A worker that is busy for so long is not waited for; it takes the change up when it comes to it.
-const ADOPT_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What a start waits for name servers.
 const NAMES_PATIENCE: Duration = Duration::from_secs(1);
@@ -90,8 +88,7 @@ impl Master {
             worker.send(Command::Adopt { running: next.clone(), done }).await;
             waiting.push(adopted);
         }
-        let all = futures_util::future::join_all(waiting);
-        if tokio::time::timeout(ADOPT_PATIENCE, all).await.is_err() {
+        if !all_done(waiting).await {
             tracing::warn!("a worker is too busy to take up changed servers at once");
         }
     }

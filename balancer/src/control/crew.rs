@@ -5,8 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
+
 use crate::running::Running;
 use crate::worker::{self, Command, WorkerHandle};
+
+/// A worker that is busy for so long is not waited for; it does what it was told when it comes to it.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Default)]
 pub(super) struct Crew {
@@ -26,26 +31,35 @@ impl Crew {
         self.fill(running)
     }
 
-    /// A new configuration: those that it does not want end, the others take it up, new ones are started with it.
+    /// A new configuration: those that it does not want end, the others take it up, new ones are started with it. Comes
+    /// back when sockets that it has not may be closed.
     pub(super) async fn reload(&mut self, next: &Arc<Running>) {
         let wanted = next.settings.main.worker_processes;
         let deadline = next.settings.main.worker_shutdown_timeout;
         let (kept, surplus) = std::mem::take(&mut self.workers).into_iter().partition(|w| w.index < wanted);
         self.workers = kept;
-        self.retire(surplus, deadline).await;
+        let mut waiting = self.retire(surplus, deadline).await;
         for worker in &self.workers {
-            worker.send(Command::Reload(next.clone())).await;
+            let (done, taken_up) = oneshot::channel();
+            worker.send(Command::Reload { running: next.clone(), done }).await;
+            waiting.push(taken_up);
+        }
+        if !all_done(waiting).await {
+            tracing::warn!("a worker is too busy to take up the configuration at once");
         }
         if let Err(error) = self.start(next) {
             tracing::error!("a worker cannot be started: {error}");
         }
     }
 
-    /// All of them end when their connections do.
+    /// All of them end when their connections do. Comes back when sockets may be closed.
     pub(super) async fn drain(&mut self, deadline: Option<Duration>) {
         self.wanted = 0;
         let workers = std::mem::take(&mut self.workers);
-        self.retire(workers, deadline).await;
+        let waiting = self.retire(workers, deadline).await;
+        if !all_done(waiting).await {
+            tracing::warn!("a worker is too busy to let in at once who waits");
+        }
     }
 
     pub(super) async fn stop(&mut self) {
@@ -56,11 +70,19 @@ impl Crew {
         }
     }
 
-    async fn retire(&mut self, workers: Vec<WorkerHandle>, deadline: Option<Duration>) {
+    async fn retire(
+        &mut self,
+        workers: Vec<WorkerHandle>,
+        deadline: Option<Duration>,
+    ) -> Vec<oneshot::Receiver<()>> {
+        let mut waiting = Vec::new();
         for worker in workers {
-            worker.send(Command::Drain { deadline }).await;
+            let (done, drained) = oneshot::channel();
+            worker.send(Command::Drain { deadline, done }).await;
+            waiting.push(drained);
             self.retiring.push(worker);
         }
+        waiting
     }
 
     /// Joins those that have ended; a number that has no worker, for whatever reason, is given one.
@@ -99,6 +121,11 @@ impl Crew {
     pub(super) fn is_empty(&self) -> bool {
         self.workers.is_empty() && self.retiring.is_empty()
     }
+}
+
+/// Waits for the workers' word, also that of one that has ended. False when one kept it too long.
+pub(super) async fn all_done(waiting: Vec<oneshot::Receiver<()>>) -> bool {
+    tokio::time::timeout(PATIENCE, futures_util::future::join_all(waiting)).await.is_ok()
 }
 
 /// The numbers below `wanted` that nobody has.

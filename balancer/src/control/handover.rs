@@ -57,7 +57,7 @@ pub fn start(running: &Running, ops: Option<&TcpListener>) -> io::Result<Child> 
         .listeners
         .iter()
         .flat_map(|listener| &listener.sockets)
-        .map(Socket::as_fd)
+        .map(|socket| socket.as_fd())
         .chain(ops.map(AsFd::as_fd))
         .collect();
     let child = Command::new(program).args(words).env(MARK, "1").stdin(OwnedFd::from(theirs)).spawn()?;

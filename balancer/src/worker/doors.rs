@@ -14,23 +14,30 @@ use super::chores::Chores;
 use super::{Generation, Worker};
 use crate::arrival;
 use crate::entrance::Entrance;
-use crate::running::{Listener, Socket};
+use crate::running::Socket;
 use crate::wire::Wire;
 
 /// Pause after an accept that failed for lack of descriptors or memory: trying again at once would only burn time.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// The listening sockets of a worker, each with the task that accepts from it.
+/// What a worker listens on.
 #[derive(Debug, Default)]
 pub(super) struct Doors {
     open: Vec<Door>,
 }
 
-/// One listening socket, shared with the task that accepts from it.
+/// One `listen`, with those of its sockets that are this worker's.
 #[derive(Debug)]
 struct Door {
-    acceptor: Rc<Acceptor>,
     entrance: Rc<Entrance>,
+    ears: Vec<Ear>,
+}
+
+/// One listening socket, shared with the task that accepts from it.
+#[derive(Debug)]
+struct Ear {
+    socket: Arc<Socket>,
+    acceptor: Rc<Acceptor>,
     task: tokio::task::AbortHandle,
 }
 
@@ -46,10 +53,16 @@ impl Doors {
         let running = worker.generation().running.clone();
         let mut before = std::mem::take(&mut self.open);
         for (position, listener) in running.listeners.iter().enumerate() {
-            match before.iter().position(|door| Arc::ptr_eq(door.entrance.listener(), listener)) {
-                Some(found) => self.open.push(before.swap_remove(found)),
-                None => self.open.extend(Door::open(worker, (listener, position), chores)),
-            }
+            let known = before.iter().position(|door| listener.goes_on(door.entrance.listener()));
+            let mut door = match known {
+                Some(found) => before.swap_remove(found),
+                None => {
+                    Door { entrance: Rc::new(Entrance::new(listener.clone(), position)), ears: Vec::new() }
+                }
+            };
+            let workers = running.settings.main.worker_processes;
+            door.arrange(worker, listener.sockets_of(worker.index, workers).collect(), chores);
+            self.open.push(door);
         }
         if before.is_empty() {
             return;
@@ -68,30 +81,47 @@ impl Doors {
 }
 
 impl Door {
-    fn open(
-        worker: &Rc<Worker>,
-        (listener, position): (&Arc<Listener>, usize),
-        chores: &mut Chores,
-    ) -> Option<Door> {
-        let address = &listener.listen.address;
-        let acceptor = match listener.socket(worker.index).and_then(Acceptor::new) {
-            Ok(acceptor) => Rc::new(acceptor),
-            Err(cause) => {
-                tracing::error!(%address, %cause, "cannot accept on {address}: {cause}");
-                return None;
+    /// Listens to these sockets. The others have become another worker's, and who waits there is for it to serve.
+    fn arrange(&mut self, worker: &Rc<Worker>, wanted: Vec<&Arc<Socket>>, chores: &mut Chores) {
+        let is_wanted = |ear: &mut Ear| wanted.iter().any(|socket| Arc::ptr_eq(socket, &ear.socket));
+        let kept = self.ears.extract_if(.., is_wanted).collect();
+        let gone = std::mem::replace(&mut self.ears, kept);
+        gone.iter().for_each(|ear| ear.task.abort());
+        for socket in wanted {
+            if !self.ears.iter().any(|ear| Arc::ptr_eq(socket, &ear.socket)) {
+                self.ears.extend(Ear::open(worker, socket, &self.entrance, chores));
             }
-        };
-        let entrance = Rc::new(Entrance::new(listener.clone(), position));
-        let task = chores.begin(accept(worker.clone(), acceptor.clone(), entrance.clone()));
-        Some(Door { acceptor, entrance, task })
+        }
     }
 
     /// Clients whose connection the kernel has already accepted are served, not reset.
     fn close(self, worker: &Rc<Worker>) {
-        self.task.abort();
-        while let Some((wire, peer)) = self.acceptor.accept_waiting() {
-            welcome(worker, wire, peer, &self.entrance);
+        for ear in self.ears {
+            ear.task.abort();
+            while let Some((wire, peer)) = ear.acceptor.accept_waiting() {
+                welcome(worker, wire, peer, &self.entrance);
+            }
         }
+    }
+}
+
+impl Ear {
+    fn open(
+        worker: &Rc<Worker>,
+        socket: &Arc<Socket>,
+        entrance: &Rc<Entrance>,
+        chores: &mut Chores,
+    ) -> Option<Ear> {
+        let acceptor = match socket.try_clone().and_then(Acceptor::new) {
+            Ok(acceptor) => Rc::new(acceptor),
+            Err(cause) => {
+                let address = &entrance.listener().listen.address;
+                tracing::error!(%address, %cause, "cannot accept on {address}: {cause}");
+                return None;
+            }
+        };
+        let task = chores.begin(accept(worker.clone(), acceptor.clone(), entrance.clone()));
+        Some(Ear { socket: socket.clone(), acceptor, task })
     }
 }
 
