@@ -4,12 +4,13 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::net::Shutdown;
 use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 
-use common::{Balancer, Origin, header};
+use common::{Balancer, Origin, header, wait_until};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 const TWICE: &str =
@@ -385,4 +386,40 @@ fn a_forged_header_in_a_value_stays_a_value() {
     let seen = &origin.seen()[0];
     assert_eq!(header(seen, "x-uri"), Some("/a  X-Evil: 1"), "{seen}");
     assert_eq!(header(seen, "x-evil"), None);
+}
+
+/// Answers `/stall` with a head and a part of the body and then waits, all else with its name.
+fn stalling(name: &'static str) -> Origin {
+    Origin::scripted(move |served| {
+        while let Some(head) = served.read_request() {
+            if head.starts_with("GET /stall ") {
+                served.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\npart");
+                served.read_to_end();
+                return;
+            }
+            served.send(&format!("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n{name}"));
+        }
+    })
+}
+
+#[test]
+fn a_server_that_falls_silent_after_its_head_stays_in_the_rotation() {
+    let (one, two) = (stalling("1"), stalling("2"));
+    let balancer = Balancer::start(&format!(
+        "upstream two {{ server 127.0.0.1:{} max_fails=1 fail_timeout=1h; server 127.0.0.1:{} max_fails=1 fail_timeout=1h; }}\n\
+         server {{ listen 127.0.0.1:PORT; location / {{ proxy_pass http://two; proxy_read_timeout 200ms; }}\n\
+         location /page {{ ssi on; ssi_types *; root DIR; }} }}",
+        one.port, two.port
+    ));
+    std::fs::write(balancer.path("page"), "<!--# include virtual=\"/stall\" -->").unwrap();
+    for path in ["/stall", "/stall", "/page", "/page"] {
+        assert!(balancer.client().send(&format!("GET {path} HTTP/1.0\r\n\r\n")).head().is_some());
+        wait_until("the answer has ended", || {
+            let log = std::fs::read_to_string(balancer.path("access.log")).unwrap_or_default();
+            log.contains(&format!("GET {path} "))
+        });
+    }
+    let answers: BTreeSet<String> = (0..2).map(|_| balancer.client().get("/").body).collect();
+    assert_eq!(answers.into_iter().collect::<Vec<_>>(), ["1", "2"]);
+    assert!(balancer.errors().contains("timed out while reading upstream"));
 }

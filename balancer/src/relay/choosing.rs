@@ -14,7 +14,7 @@ use super::story::Asked;
 use crate::buffer::BUFFER_LEN;
 use crate::conf::template::Template;
 use crate::conf::upstream::{CookieExpires, Method, QueueTerms, Sticky, StickyCookie, StickyKind, Tier};
-use crate::error::Error;
+use crate::error::{Error, Side};
 use crate::logic::choose::{Attempts, Ending, Key};
 use crate::logic::h1::write;
 use crate::logic::sticky::is_samesite;
@@ -155,6 +155,16 @@ impl Exchange<'_> {
             Some(AnswerTimes { header: attempt.head?, total: attempt.ended.unwrap_or_default() })
         });
         times.map_or(Ending::Blameless, Ending::Answered)
+    }
+
+    /// Once the head has come. A silence may be a stream's own, or the client's whose request is not out yet: no server
+    /// is blamed for it, as none is by nginx after the head.
+    pub(super) fn ending(&self, error: Option<&Error>) -> Ending {
+        match error {
+            Some(Error::BodyTimeout) | None => self.answered(),
+            Some(error) if error.side() == Side::Upstream => Ending::Failed,
+            Some(_) => self.answered(),
+        }
     }
 
     /// `sticky learn`: remembers which server the session belongs to.

@@ -19,7 +19,6 @@ use crate::conf::settings::ErrorLevel;
 use crate::conf::upstream::UpstreamId;
 use crate::error::{Error, Side};
 use crate::headers::Delivery;
-use crate::logic::choose::Ending;
 use crate::logic::h1::{BodyReader, Framing, Known, Piece};
 use crate::logic::upstreams::Lease;
 use crate::tunnel::{self, Patience};
@@ -115,7 +114,8 @@ impl Exchange<'_> {
             }
         }
         let is_upstreams_fault = came.as_ref().is_err_and(|error| error.side() == Side::Upstream);
-        self.end_lease(lease, if is_upstreams_fault { Ending::Failed } else { self.answered() });
+        let ending = self.ending(came.as_ref().err());
+        self.end_lease(lease, ending);
         let passed = match came {
             Err(error) if !is_upstreams_fault => Err(error),
             came if !self.has_rest(&download) => came,

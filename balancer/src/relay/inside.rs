@@ -17,7 +17,6 @@ use crate::conf::guard::Assigned;
 use crate::conf::template::Template;
 use crate::conf::upstream::UpstreamId;
 use crate::error::Error;
-use crate::logic::choose::Ending;
 use crate::logic::h1::{Framing, Method, hash};
 use crate::logic::upstreams::Lease;
 use crate::upstream_conns::UpstreamConn;
@@ -130,7 +129,8 @@ impl<'a> Exchange<'a> {
             }
             Err(error) => {
                 self.log(&error, Some(&lease));
-                self.end_lease(lease, Ending::Failed);
+                let ending = self.ending(Some(&error));
+                self.end_lease(lease, ending);
                 self.scratch.story.status = 502;
             }
         }
