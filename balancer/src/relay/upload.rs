@@ -267,28 +267,34 @@ impl Scratch {
     }
 
     fn decode_body(&mut self, len_max: usize) -> Result<bool, Error> {
+        // Cut out at once: chunk by chunk, each would move all that stands behind it.
+        let (used, decoded) = self.decode_pieces(len_max);
+        self.use_body(used);
+        decoded
+    }
+
+    /// How much is used up, and whether the body has ended with it.
+    fn decode_pieces(&mut self, len_max: usize) -> (usize, Result<bool, Error>) {
         debug_assert!(!self.upload.is_refused, "a refused body is read on");
         let head_len = self.story.request.len;
+        let mut at = 0;
         while self.upload.kept.len() < len_max || self.upload.is_read() {
-            let body = &self.inbound.unread()[head_len..];
-            match self.upload.reader.next(body).map_err(Error::ClientBody)? {
-                Piece::Data { start, end } => {
+            let body = &self.inbound.unread()[head_len + at..];
+            match self.upload.reader.next(body) {
+                Ok(Piece::Data { start, end }) => {
                     self.upload.kept.extend_from_slice(&body[start..end]);
                     // Used before it is judged: the reader has gone past it either way.
-                    self.use_body(end);
-                    self.upload.count(end - start)?;
+                    at += end;
+                    if let Err(error) = self.upload.count(end - start) {
+                        return (at, Err(error));
+                    }
                 }
-                Piece::More => {
-                    self.use_body(self.inbound.len() - head_len);
-                    return Ok(false);
-                }
-                Piece::End { used } => {
-                    self.use_body(used);
-                    return Ok(true);
-                }
+                Ok(Piece::More) => return (self.inbound.len() - head_len, Ok(false)),
+                Ok(Piece::End { used }) => return (at + used, Ok(true)),
+                Err(error) => return (at, Err(Error::ClientBody(error))),
             }
         }
-        Ok(false)
+        (at, Ok(false))
     }
 
     fn use_body(&mut self, len: usize) {
@@ -411,6 +417,31 @@ mod tests {
             assert_eq!(upload.is_complete(), expected, "{framing:?} {kept_len}");
             upload.is_broken = true;
             assert!(!upload.is_complete());
+        }
+    }
+
+    #[test]
+    fn a_chunked_body_is_kept_alike_in_one_read_and_split_at_every_byte() {
+        let body = b"3\r\nabc\r\n1;x=y\r\nd\r\n1\r\ne\r\n0\r\nX: y\r\n\r\n";
+        for (split, len_max) in (0..=body.len()).flat_map(|split| [(split, 100), (split, 2)]) {
+            let mut scratch = Scratch::default();
+            scratch.upload.begin(Framing::Chunked, 0);
+            let (mut is_ended, mut kept) = (false, Vec::new());
+            for part in [&body[..split], &body[split..], b"GET"] {
+                scratch.inbound.extend(part);
+                // As who keeps no more at a time than `len_max` does.
+                for _ in 0..body.len() {
+                    is_ended = is_ended || scratch.keep_body(len_max).unwrap();
+                    kept.append(&mut scratch.upload.kept);
+                }
+            }
+            assert!(is_ended, "{split}");
+            assert_eq!(
+                (&kept[..], scratch.inbound.unread()),
+                (&b"abcde"[..], &b"GET"[..]),
+                "{split} {len_max}"
+            );
+            assert_eq!((scratch.upload.len, scratch.story.request_body_len), (5, body.len() as u64));
         }
     }
 
