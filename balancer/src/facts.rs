@@ -354,7 +354,8 @@ impl<'a> Told<'a> {
         }
     }
 
-    fn proxy_host(&self) -> Option<&'a [u8]> {
+    /// `$proxy_host`.
+    pub fn proxy_host(&self) -> Option<&'a [u8]> {
         let fixed = self.proxy_pass().map(|pass| &pass.host[..])?;
         Some(self.story().dynamic_host.as_deref().unwrap_or(fixed))
     }

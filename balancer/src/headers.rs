@@ -10,6 +10,7 @@ use crate::relay::sink::Coding;
 use crate::relay::story::PathIs;
 use crate::relay::{Exchange, IdleTime};
 
+const HOST: u32 = hash(b"host");
 const CONNECTION: u32 = hash(b"connection");
 const UPGRADE: u32 = hash(b"upgrade");
 const CONTENT_LENGTH: u32 = hash(b"content-length");
@@ -170,6 +171,10 @@ impl Exchange<'_> {
             Some(value) => out.extend_from_slice(value),
             None => header.value.render(&self.facts(), out),
         }
+        // As nginx: HTTP/1.1 and HTTP/2 demand one.
+        if out.len() == value_at && self.is_owed(header) {
+            out.extend_from_slice(self.facts().proxy_host().unwrap_or_default());
+        }
         write::clean(&mut out[value_at..]);
         let is_h2c = header.hash == UPGRADE && fields::list_members(&out[value_at..]).any(is_h2c);
         if out.len() == value_at || is_h2c {
@@ -178,6 +183,10 @@ impl Exchange<'_> {
         }
         out.extend_from_slice(b"\r\n");
         Some(value_at)
+    }
+
+    fn is_owed(&self, header: &SetHeader) -> bool {
+        header.hash == HOST && self.location.proxy.version != ProxyVersion::Http10
     }
 
     /// The client's own headers, less those of its hop and those that the configuration sets.

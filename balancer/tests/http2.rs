@@ -408,3 +408,12 @@ fn a_host_for_which_http2_has_no_words_is_answered_at_once_and_no_server_is_blam
     assert_eq!(balancer.client().get("/").status, 200);
     assert!(!balancer.errors().contains("timed out"));
 }
+
+#[test]
+fn an_upstream_of_http2_is_always_told_an_authority() {
+    let (balancer, told) = before_two_servers("proxy_set_header Host $http_host;");
+    let mut client = balancer.client();
+    assert_eq!(client.send("GET / HTTP/1.0\r\n\r\n").response().status, 200);
+    let call = told.iter().find_map(|told| told.try_recv().ok()).unwrap();
+    assert_eq!(call.0.uri().authority().unwrap(), "both");
+}

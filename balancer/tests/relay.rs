@@ -423,3 +423,22 @@ fn a_server_that_falls_silent_after_its_head_stays_in_the_rotation() {
     assert_eq!(answers.into_iter().collect::<Vec<_>>(), ["1", "2"]);
     assert!(balancer.errors().contains("timed out while reading upstream"));
 }
+
+#[test]
+fn an_origin_of_http11_is_always_told_a_host() {
+    let origin = Origin::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    let balancer = Balancer::start(&format!(
+        "upstream origins {{ server 127.0.0.1:{}; }}\n\
+         server {{ listen 127.0.0.1:PORT; proxy_pass_request_headers off; proxy_set_header Connection close;\n\
+         location / {{ proxy_pass http://origins; proxy_set_header Host $http_host; }}\n\
+         location /none {{ proxy_pass http://origins; proxy_set_header Host \"\"; }}\n\
+         location /old {{ proxy_pass http://origins; proxy_set_header Host \"\"; proxy_http_version 1.0; }} }}",
+        origin.port
+    ));
+    for path in ["/", "/none", "/old"] {
+        balancer.client().send(&format!("GET {path} HTTP/1.0\r\n\r\n")).response();
+    }
+    let hosts: Vec<Option<String>> =
+        origin.seen().iter().map(|head| common::header(head, "host").map(str::to_owned)).collect();
+    assert_eq!(hosts, [Some("origins".to_owned()), Some("origins".to_owned()), None]);
+}

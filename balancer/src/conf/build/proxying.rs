@@ -105,7 +105,7 @@ fn backlog(scope: &Scope<'_>, world: &dyn World) -> Result<BacklogTerms> {
     Ok(BacklogTerms { memory_len: buffers.saturating_mul(size).max(1), file_len_max, folder })
 }
 
-/// Host comes first, then what the configuration sets, in its order. Empty constants only suppress.
+/// Host comes first, then what the configuration sets, in its order. Other empty constants only suppress.
 fn request_headers(own: &Settings<'_>, names: &Names<'_>) -> Result<(Box<[SetHeader]>, HeaderSet)> {
     let mut replaced: HeaderSet = OWN_HEADERS.into_iter().collect();
     let mut host = Template::new([Part::Variable(Variable::ProxyHost)]);
@@ -119,8 +119,8 @@ fn request_headers(own: &Settings<'_>, names: &Names<'_>) -> Result<(Box<[SetHea
             others.push(set_header(name, value));
         }
     }
-    let headers = [set_header(b"Host", host)].into_iter().filter(|host| host.value.constant() != Some(b""));
-    Ok((headers.chain(others).collect(), replaced))
+    others.insert(0, set_header(b"Host", host));
+    Ok((others.into(), replaced))
 }
 
 fn set_header(name: &[u8], value: Template) -> SetHeader {
