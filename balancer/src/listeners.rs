@@ -83,14 +83,25 @@ fn top_up(
     if sockets.len() >= wanted {
         return Ok(sockets);
     }
-    let failed = |call: &str, error| format!("{call} to {} failed ({error})", listen.address);
+    let address = &listen.address;
     for socket in &sockets {
         let shared = SockRef::from(&**socket).set_reuse_port(true);
-        shared.map_err(|error| failed("setsockopt(SO_REUSEPORT)", error))?;
+        shared.map_err(|error| format!("setsockopt(SO_REUSEPORT) {address} failed ({error})"))?;
     }
+    let had = sockets.len();
     while sockets.len() < wanted {
-        let socket = bind_patiently(listen, tries).map_err(|error| failed("bind()", error))?;
-        sockets.push(Arc::new(socket));
+        match bind_patiently(listen, tries) {
+            Ok(socket) => sockets.push(Arc::new(socket)),
+            // What root has opened, another user shares with nobody new; the kernel gives no other reason.
+            Err(error) if had > 0 => {
+                tracing::warn!(
+                    "bind() to {address} failed ({error}): workers share {} sockets there",
+                    sockets.len()
+                );
+                break;
+            }
+            Err(error) => return Err(format!("bind() to {address} failed ({error})")),
+        }
     }
     Ok(sockets)
 }

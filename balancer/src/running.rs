@@ -63,7 +63,8 @@ impl Running {
 #[derive(Debug)]
 pub struct Listener {
     pub listen: Arc<Listen>,
-    /// One, or with `reuseport` at least one for each worker; more, where there have been more workers.
+    /// One, or with `reuseport` one for each worker; more where there have been more workers, fewer where the user that we
+    /// have become may not bind more.
     pub sockets: Vec<Arc<Socket>>,
 }
 
@@ -88,12 +89,19 @@ impl Listener {
         Arc::ptr_eq(&self.sockets[0], &other.sockets[0])
     }
 
-    /// Those from which a worker accepts. With `reuseport` each is one worker's; without, all are everybody's.
+    /// Those from which a worker accepts. With `reuseport` they are spread; without, all are everybody's.
     pub fn sockets_of(&self, worker: usize, workers: usize) -> impl Iterator<Item = &Arc<Socket>> {
-        let is_shared = !self.listen.options.reuseport || self.sockets.len() == 1;
+        let (is_spread, len) = (self.listen.options.reuseport, self.sockets.len());
         let sockets = self.sockets.iter().enumerate();
-        sockets.filter(move |(at, _)| is_shared || at % workers == worker).map(|(_, socket)| socket)
+        sockets
+            .filter(move |(at, _)| !is_spread || is_own((*at, len), (worker, workers)))
+            .map(|(_, socket)| socket)
     }
+}
+
+/// Whether the one accepts from the other; each comes with how many there are of its kind.
+fn is_own((socket, sockets): (usize, usize), (worker, workers): (usize, usize)) -> bool {
+    socket % workers == worker || worker % sockets == socket
 }
 
 impl Socket {
@@ -102,6 +110,23 @@ impl Socket {
         match self {
             Socket::Tcp(listener) => listener.try_clone().map(Socket::Tcp),
             Socket::Unix(listener) => listener.try_clone().map(Socket::Unix),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_socket_has_a_worker_and_each_worker_a_socket() {
+        for (sockets, workers) in (1..6).flat_map(|sockets| (1..6).map(move |workers| (sockets, workers))) {
+            let own = |socket, worker| is_own((socket, sockets), (worker, workers));
+            assert!((0..sockets).all(|socket| (0..workers).any(|worker| own(socket, worker))));
+            assert!((0..workers).all(|worker| (0..sockets).any(|socket| own(socket, worker))));
+            let pairs = (0..sockets).flat_map(|socket| (0..workers).map(move |worker| (socket, worker)));
+            let shared = pairs.filter(|(socket, worker)| own(*socket, *worker)).count();
+            assert_eq!(shared, sockets.max(workers), "none more than needed");
         }
     }
 }

@@ -250,3 +250,23 @@ fn no_connection_is_lost_while_the_number_of_workers_changes() {
         asking.into_iter().for_each(|thread| thread.join().unwrap());
     });
 }
+
+#[test]
+fn workers_share_sockets_where_the_user_may_bind_no_more() {
+    let balancer = Balancer::start_with(
+        "user nobody; worker_processes 1;",
+        "server { listen 127.0.0.1:PORT; location / { return 200 here; } }",
+    );
+    for file in ["", "error.log", "access.log"] {
+        let all = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+        std::fs::set_permissions(balancer.path(file), all).unwrap();
+    }
+    let plain = format!("listen 127.0.0.1:{};", balancer.port);
+    change(&balancer, &plain, &plain.replace(';', " reuseport;"));
+    change(&balancer, "worker_processes 1;", "worker_processes 3;");
+    for _ in 0..20 {
+        assert_eq!(balancer.client().get("/").body, "here");
+    }
+    let is_refused = balancer.errors().contains("workers share 1 sockets");
+    assert_eq!(is_refused, nix::unistd::geteuid().is_root(), "{}", balancer.errors());
+}
