@@ -16,11 +16,13 @@ use std::path::Path;
 
 #[test]
 fn disturbed_connections_give_no_answer_to_another_request() {
-    let tally = run::run(Path::new(env!("CARGO_BIN_EXE_balancer")), 20_000, 9112, 32);
+    const CLIENTS: u64 = 32;
+    let tally = run::run(Path::new(env!("CARGO_BIN_EXE_balancer")), 20_000, 9112, CLIENTS);
     let (foreign, failed) = (tally.foreign.borrow(), tally.failed.borrow());
     assert!(foreign.is_empty(), "{} mixed up, the first: {}", foreign.len(), foreign[0]);
     assert!(failed.is_empty(), "{} hang, the first: {}", failed.len(), failed[0]);
     let outcomes = tally.outcomes.borrow();
+    assert!(tally.spoilt() <= tally.spoilt_max(CLIENTS), "{outcomes:?}, {:?} died", tally.kills);
     for act in ["plain", "extra", "cut", "early", "upgrade", "late"] {
         assert!(outcomes.keys().any(|(seen, _)| *seen == act), "{act} never came about");
     }

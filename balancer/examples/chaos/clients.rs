@@ -99,7 +99,11 @@ async fn post(conn: &mut Conn, tally: &Tally) -> bool {
         Some("502" | "504") => count(&tally.refused),
         other => tally.failed.borrow_mut().push(format!("POST {id}: {other:?}")),
     }
-    conn.body(&head).await.is_ok()
+    let is_whole = conn.body(&head).await.is_ok();
+    if !is_whole {
+        count(&tally.cut);
+    }
+    is_whole
 }
 
 /// One WebSocket, opened once.

@@ -5,7 +5,8 @@
 //! Ten origins, and one for WebSockets, which is left in peace. Clients ask for GETs and POSTs with ids at a set rate;
 //! the WebSockets talk all the while. In each of twenty rounds an origin is killed, or started again, or made ten times slower, or fast again, and the balancer is told to
 //! reload. An idempotent request whose answer had not begun may not fail; a POST may not reach origins twice; no
-//! WebSocket may be dropped.
+//! WebSocket may be dropped. No more POSTs may be refused, and answers cut, than can have been under way when origins were killed; each
+//! reload counts, and the rate is kept.
 
 mod clients;
 #[path = "../tagged/http.rs"]
@@ -27,6 +28,8 @@ use nodes::{Nodes, Order};
 const ROUNDS: usize = 20;
 /// Those that are killed and slowed; one more serves the WebSockets.
 const NODES: usize = 10;
+/// Of the rate that is asked for.
+const SHARE_REACHED_MIN: f64 = 0.9;
 
 #[derive(Debug, Parser)]
 struct Args {
@@ -66,7 +69,10 @@ fn main() -> ExitCode {
     tokio::task::LocalSet::new().block_on(&runtime, run(&args, port, &nodes, balancer.0.id(), tally.clone()));
     let seconds = began.elapsed().as_secs_f64();
     let errors = std::fs::read_to_string(dir.path().join("error.log")).unwrap_or_default();
-    if report(&tally, &nodes, seconds) { ExitCode::SUCCESS } else { fail(&errors) }
+    let reloads = errors.lines().filter(|line| line.ends_with(" reconfigured")).count();
+    let is_lossless = report(&tally, &nodes, seconds);
+    let is_sound = is_as_asked(&args, &tally, seconds, reloads);
+    if is_lossless && is_sound { ExitCode::SUCCESS } else { fail(&errors) }
 }
 
 fn fail(errors: &str) -> ExitCode {
@@ -131,6 +137,28 @@ fn report(tally: &Tally, nodes: &Nodes, seconds: f64) -> bool {
     failed.is_empty() && dropped.is_empty() && twice == 0 && lost == 0
 }
 
+/// What was to be done was done, and cost no more than it had to.
+fn is_as_asked(args: &Args, tally: &Tally, seconds: f64, reloads: usize) -> bool {
+    let kills = (0..ROUNDS).filter(|round| matches!(order_of(*round), Order::Kill(_))).count() as u64;
+    // A client has one request under way.
+    let doomed = kills * args.clients;
+    let answered = tally.gets.get() + tally.posts.borrow().len() as u64 + tally.refused.get();
+    let (reached, asked) = (answered as f64 / seconds, args.rate as f64);
+    println!("{reloads} of {ROUNDS} reloads counted");
+    let faults = [
+        (reloads != ROUNDS, "a reload was refused or never came"),
+        (tally.refused.get() > doomed, "more POSTs were refused than were under way at origins that died"),
+        (tally.cut.get() > doomed, "more answers were cut than were under way at origins that died"),
+        (
+            reached < asked * SHARE_REACHED_MIN,
+            "the rate was not reached: the machine or the balancer is too slow",
+        ),
+    ];
+    let found: Vec<&str> = faults.iter().filter(|(is_so, _)| *is_so).map(|(_, what)| *what).collect();
+    found.iter().for_each(|what| println!("  FAULT {what}"));
+    found.is_empty()
+}
+
 fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
     listener.local_addr().expect("a bound socket has an address").port()
@@ -141,7 +169,7 @@ fn start_balancer(binary: &Path, dir: &Path, port: u16, origins: &[u16]) -> Chil
         origins[..NODES].iter().map(|port| format!("server 127.0.0.1:{port} fail_timeout=1s;")).collect();
     let d = dir.display();
     let text = format!(
-        "daemon off; worker_processes 2; pid {d}/pid; error_log {d}/error.log; events {{ worker_connections 4096; }}\n\
+        "daemon off; worker_processes 2; pid {d}/pid; error_log {d}/error.log notice; events {{ worker_connections 4096; }}\n\
          http {{ access_log off; upstream g {{ least_conn; {servers} keepalive 128; }} upstream ws {{ server 127.0.0.1:{}; }}\n\
          server {{ listen 127.0.0.1:{port}; keepalive_requests 1000000000; proxy_http_version 1.1;\n\
          proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $http_connection;\n\

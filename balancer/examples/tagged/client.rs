@@ -2,6 +2,8 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
@@ -23,9 +25,22 @@ pub struct Tally {
     pub foreign: RefCell<Vec<String>>,
     /// What mixes nothing up and may not be all the same: no answer and no end of the connection.
     pub failed: RefCell<Vec<String>>,
+    /// How often an origin has died, by the origins' own count.
+    pub kills: Arc<AtomicU64>,
 }
 
 impl Tally {
+    /// Answers that are not what was asked for, without the request itself being the reason.
+    pub fn spoilt(&self) -> u64 {
+        let outcomes = self.outcomes.borrow();
+        outcomes.iter().filter(|((act, outcome), _)| !is_due(act, outcome)).map(|(_, count)| count).sum()
+    }
+
+    /// An origin that dies spoils at most one answer of each client.
+    pub fn spoilt_max(&self, clients: u64) -> u64 {
+        self.kills.load(Relaxed) * clients
+    }
+
     fn id(&self) -> u64 {
         self.next_id.set(self.next_id.get() + 1);
         self.asked.set(self.asked.get() + 1);
@@ -34,6 +49,17 @@ impl Tally {
 
     fn add(&self, act: &'static str, outcome: &'static str) {
         *self.outcomes.borrow_mut().entry((act, outcome)).or_default() += 1;
+    }
+}
+
+/// What an act brings about whenever all goes well.
+fn is_due(act: &str, outcome: &str) -> bool {
+    match act {
+        "cut" | "early-close" if outcome == "cut" => true,
+        "drop" | "kill" | "early-close" if outcome == "502" => true,
+        "late" => outcome == "504",
+        "fail" | "upgrade" => outcome == "its own answer, not 200",
+        _ => matches!(outcome, "its own answer" | "left"),
     }
 }
 
@@ -139,7 +165,10 @@ async fn perform(mut conn: Conn, act: &'static str, random: &mut Random, tally: 
         "head" => {
             let id = tally.id();
             conn.send(get(id, act, 0).replacen("GET", "HEAD", 1).as_bytes()).await.ok()?;
-            let head = conn.head().await.ok()?;
+            let Ok(head) = conn.head().await else {
+                ended(act, tally);
+                return None;
+            };
             tagged(&head, act, id, tally).then_some(conn)
         }
         _ => {
@@ -222,7 +251,10 @@ async fn upgrade(mut conn: Conn, act: &'static str, tally: &Tally) -> Option<Con
     if act == "upgrade-refused" {
         return expect(&mut conn, act, id, Some(&body_of(&id.to_string(), 10)), tally).await.then_some(conn);
     }
-    let head = conn.head().await.ok()?;
+    let Ok(head) = conn.head().await else {
+        ended(act, tally);
+        return None;
+    };
     if !tagged(&head, act, id, tally) {
         return None;
     }

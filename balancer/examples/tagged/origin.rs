@@ -1,6 +1,8 @@
 //! An origin that does what the request's `do` asks for, good or bad, and tags each answer with the request's id.
 
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -11,23 +13,24 @@ use crate::http::{Conn, Ended, argument, header};
 /// Longer than the balancer's `proxy_read_timeout`: the answer comes when nobody waits for it.
 const LATE: Duration = Duration::from_millis(400);
 
-pub async fn accept(listener: TcpListener, talks: bool) {
+/// `kills` counts how often one has died.
+pub async fn accept(listener: TcpListener, talks: bool, kills: Arc<AtomicU64>) {
     let killed = Rc::new(Notify::new());
     while let Ok((stream, _)) = listener.accept().await {
-        let killed = killed.clone();
+        let (killed, kills) = (killed.clone(), kills.clone());
         tokio::task::spawn_local(async move {
             let mut conn = Conn::new(stream);
             tokio::select! {
                 // An origin that dies takes all its connections with it, whatever they carry.
                 () = killed.notified() => {}
-                () = async { while serve(&mut conn, &killed, talks).await.is_ok() {} } => {}
+                () = async { while serve(&mut conn, (&killed, &kills), talks).await.is_ok() {} } => {}
             }
         });
     }
 }
 
 /// One request. `Err` closes the connection. `talks`: it may say more than it is asked.
-async fn serve(conn: &mut Conn, killed: &Notify, talks: bool) -> Result<(), Ended> {
+async fn serve(conn: &mut Conn, (killed, kills): (&Notify, &AtomicU64), talks: bool) -> Result<(), Ended> {
     let head = conn.head().await?;
     let id = argument(&head, "id").ok_or(Ended)?;
     let act = argument(&head, "do").unwrap_or("plain");
@@ -49,6 +52,7 @@ async fn serve(conn: &mut Conn, killed: &Notify, talks: bool) -> Result<(), Ende
     match act {
         "drop" => return Err(Ended),
         "kill" => {
+            kills.fetch_add(1, Relaxed);
             killed.notify_waiters();
             return Err(Ended);
         }

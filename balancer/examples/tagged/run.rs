@@ -23,10 +23,10 @@ impl Drop for KillOnDrop {
 /// Asks `requests` times and tells what came back.
 pub fn run(balancer: &Path, requests: u64, seed: u64, clients: u64) -> Rc<Tally> {
     let dir = tempfile::tempdir().expect("a folder can be made");
-    let ports: Vec<u16> = (0..ORIGINS).map(start_origin).collect();
+    let tally = Rc::new(Tally::default());
+    let ports: Vec<u16> = (0..ORIGINS).map(|number| start_origin(number, &tally)).collect();
     let port = free_port();
     let _balancer = KillOnDrop(start_balancer(balancer, dir.path(), port, &ports));
-    let tally = Rc::new(Tally::default());
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
     tokio::task::LocalSet::new().block_on(&runtime, async {
@@ -59,16 +59,17 @@ async fn await_port(port: u16) {
 
 /// On a thread of its own; it lives as long as the process. The first one alone says more than it is asked: of such a
 /// server no connection is kept, and kept ones are what this is about.
-fn start_origin(number: usize) -> u16 {
+fn start_origin(number: usize, tally: &Tally) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
     let port = listener.local_addr().expect("a bound socket has an address").port();
     listener.set_nonblocking(true).expect("a socket can be made so");
+    let kills = tally.kills.clone();
     std::thread::spawn(move || {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
         tokio::task::LocalSet::new().block_on(&runtime, async {
-            origin::accept(tokio::net::TcpListener::from_std(listener).expect("made for this"), number == 0)
-                .await;
+            let listener = tokio::net::TcpListener::from_std(listener).expect("made for this");
+            origin::accept(listener, number == 0, kills).await;
         });
     });
     port
