@@ -37,7 +37,7 @@ pub fn reset_by_peer(error: &io::Error) -> Option<h2::Reason> {
 pub struct Unsayable(String);
 
 pub fn is_unsayable(error: &io::Error) -> bool {
-    error.get_ref().is_some_and(|error| error.is::<Unsayable>())
+    matches!(error.get_ref(), Some(error) if error.is::<Unsayable>())
 }
 
 fn unsayable(why: impl Into<String>) -> io::Error {

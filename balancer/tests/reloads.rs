@@ -261,6 +261,8 @@ fn workers_share_sockets_where_the_user_may_bind_no_more() {
         let all = std::os::unix::fs::PermissionsExt::from_mode(0o777);
         std::fs::set_permissions(balancer.path(file), all).unwrap();
     }
+    let has_id = || std::fs::read(balancer.path("pid")).is_ok_and(|id| !id.is_empty());
+    wait_until("root has given the file to whom it became", has_id);
     let plain = format!("listen 127.0.0.1:{};", balancer.port);
     change(&balancer, &plain, &plain.replace(';', " reuseport;"));
     change(&balancer, "worker_processes 1;", "worker_processes 3;");
