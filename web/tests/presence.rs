@@ -84,7 +84,7 @@ async fn no_frame_tells_that_nobody_came_or_went_and_each_socket_learns_the_coun
 #[tokio::test]
 async fn the_last_members_of_a_replica_that_drains_are_announced_as_left() {
     let world = World::start().await;
-    let (mut drained, stays) = (world.replica("web-1").await, world.replica("web-2").await);
+    let (drained, stays) = (world.replica("web-1").await, world.replica("web-2").await);
     let (ann, bob, cid) = (world.user("ann").await, world.user("bob").await, world.user("cid").await);
     let id = session(&stays, &[&ann, &bob, &cid]).await;
     let mut watcher = Socket::open(&stays, &id, &ann.token).await;
