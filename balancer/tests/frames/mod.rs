@@ -8,7 +8,9 @@ use std::net::TcpStream;
 
 use crate::common::PATIENCE;
 
+pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
+pub const PRIORITY: u8 = 2;
 pub const RST_STREAM: u8 = 3;
 pub const SETTINGS: u8 = 4;
 pub const PING: u8 = 6;
@@ -22,6 +24,20 @@ pub const ENHANCE_YOUR_CALM: u32 = 11;
 /// `GET / http://x`, from the static table.
 pub const GET: &[u8] = &[0x82, 0x86, 0x84, 0x41, 1, b'x'];
 
+/// These fields as HPACK writes them without its tables: whatever bytes they are of.
+pub fn block(fields: &[(&str, &str)]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (name, value) in fields {
+        out.push(0);
+        for text in [name, value] {
+            assert!(text.len() < 127, "longer lengths take more than one byte: {text:?}");
+            out.push(text.len() as u8);
+            out.extend_from_slice(text.as_bytes());
+        }
+    }
+    out
+}
+
 /// A client that sends whatever frames it is told.
 pub struct Frames {
     pub stream: TcpStream,
@@ -31,8 +47,15 @@ pub struct Frames {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Frame {
     pub kind: u8,
+    pub flags: u8,
     pub stream: u32,
     pub payload: Vec<u8>,
+}
+
+impl Frame {
+    pub fn ends_stream(&self) -> bool {
+        matches!(self.kind, DATA | HEADERS) && self.flags & END_STREAM != 0
+    }
 }
 
 impl Frames {
@@ -61,7 +84,7 @@ impl Frames {
         let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
         self.stream.read_exact(&mut payload).ok()?;
         let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
-        Some(Frame { kind: head[3], stream, payload })
+        Some(Frame { kind: head[3], flags: head[4], stream, payload })
     }
 
     /// The first frame of this kind.
