@@ -2,12 +2,13 @@
 
 use std::io::Write as _;
 
-use crate::common::{Balancer, wait_until};
+use crate::OK;
+use crate::common::{Balancer, Origin, wait_until};
 use crate::frames::{
     CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, Frames, GET, GOAWAY, HEADERS, PRIORITY,
     SETTINGS, WINDOW_UPDATE, block,
 };
-use crate::heads::STATUS_200;
+use crate::heads::{Outcome, STATUS_200, outcome};
 
 fn on(inside: &str) -> Balancer {
     Balancer::start(&format!("server {{ listen 127.0.0.1:PORT; http2 on; {inside} }}"))
@@ -52,13 +53,23 @@ fn empty_data_without_end_is_bounded_and_costs_no_memory() {
     const FRAMES_MAX: usize = 3_000_000;
     const PADDED: u8 = 8;
     let empty = frame(DATA, 0, 1, b"");
+    let origin = Origin::answering(OK);
     let padding = frame(DATA, PADDED, 1, b"\0");
     for (location, frame) in [("/taken", &empty), ("/taken", &padding), ("/refused", &empty)] {
-        let balancer = on("location /taken { client_body_timeout 1h; proxy_request_buffering on; \
-             proxy_pass http://127.0.0.1:1; } location /refused { return 200 ok; } location /alive { return 200 ok; }");
+        let balancer = on(&format!(
+            "location /taken {{ client_body_timeout 1h; proxy_request_buffering on; proxy_pass http://127.0.0.1:{}; }}\n\
+             location /refused {{ return 200 ok; }} location /alive {{ return 200 ok; }}",
+            origin.port
+        ));
         let mut client = Frames::connect(balancer.port);
         assert_eq!(balancer.client().get("/alive").status, 200);
         let before = held_kb(&balancer);
+        // A few are allowed, and the request ends well.
+        client.send(HEADERS, END_HEADERS, 1, &post("/taken"));
+        (0..9).for_each(|_| client.stream.write_all(frame).unwrap());
+        client.send(DATA, END_STREAM, 1, b"body");
+        assert_eq!(outcome(&mut client, 1), Outcome::Answered(STATUS_200));
+        client = Frames::connect(balancer.port);
         client.send(HEADERS, END_HEADERS, 1, &post(location));
         let (sent, goodbye) = flood(&mut client, frame, FRAMES_MAX);
         assert!(sent < FRAMES_MAX, "{location}: all of {sent} empty frames were taken");

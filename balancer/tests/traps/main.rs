@@ -9,12 +9,14 @@ mod frames;
 #[path = "../keys/mod.rs"]
 mod keys;
 
+mod document;
 mod floods;
 mod heads;
 mod lengths;
 mod logs;
 mod retries;
 mod room;
+mod script;
 mod streams;
 mod tls;
 mod trust;
