@@ -99,6 +99,29 @@ fn frames_that_order_or_continue_nothing_are_bounded() {
 }
 
 #[test]
+fn an_answer_that_is_asked_for_byte_by_byte_costs_no_memory() {
+    const BYTES: usize = 200_000;
+    let balancer = on("root DIR; location = /alive { return 200 ok; }");
+    std::fs::write(balancer.path("big"), vec![b'x'; 8 << 20]).unwrap();
+    assert_eq!(balancer.client().get("/alive").status, 200);
+    let before = held_kb(&balancer);
+    let mut client = Frames::connect(balancer.port);
+    client.send(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]);
+    let big = [(":method", "GET"), (":scheme", "http"), (":path", "/big"), (":authority", "a")];
+    client.send(HEADERS, END_STREAM | END_HEADERS, 1, &block(&big));
+    assert_eq!(client.first(HEADERS).unwrap().payload[0], STATUS_200);
+    let (sent, goodbye) = flood(&mut client, &frame(WINDOW_UPDATE, 0, 1, &[0, 0, 0, 1]), BYTES);
+    // Each byte is paid for with a frame: that is slow, and nobody else's trouble.
+    assert!(
+        sent == BYTES && matches!(goodbye, None | Some(0)) || goodbye == Some(ENHANCE_YOUR_CALM),
+        "{goodbye:?}"
+    );
+    assert_eq!(balancer.client().get("/alive").status, 200);
+    let grown = held_kb(&balancer).saturating_sub(before);
+    assert!(grown < 32 << 10, "{sent} windows of a byte cost {grown} kB");
+}
+
+#[test]
 fn answers_that_are_let_in_and_never_read_are_held_in_part_and_end() {
     const STREAMS: u32 = 100;
     const BIG: usize = 8 << 20;

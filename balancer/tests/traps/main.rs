@@ -11,6 +11,7 @@ mod keys;
 
 mod document;
 mod floods;
+mod halves;
 mod heads;
 mod lengths;
 mod logs;
