@@ -107,7 +107,7 @@ fn a_trace_goes_on_where_it_is_sound_and_begins_here_elsewhere() {
         "proxy_set_header traceparent $balancer_traceparent; add_header X-Id $request_id;",
     );
     const SOUND: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-    let mut ask = |headers: &str| {
+    let ask = |headers: &str| {
         let mut client: Client = balancer.client();
         let answer = client.send(&format!("GET / HTTP/1.1\r\nHost: x\r\n{headers}\r\n")).response();
         let head = origin.seen().pop().unwrap();
