@@ -30,7 +30,7 @@ use crate::conf::blocks::{Source, Tree};
 use crate::conf::settings::{Main, Settings};
 use crate::conf::upstream::Address;
 use crate::conf::{self, Origin};
-use crate::error_log::ErrorLogs;
+use crate::error_log::{ErrorLogs, Targets};
 use crate::limits::Limits;
 use crate::listeners;
 use crate::logic::upstreams::Set;
@@ -82,7 +82,7 @@ pub fn test(origin: &Origin, dump: bool, quiet: bool) -> ExitCode {
 /// A configuration whose logs cannot be written would fail at the start: the test says so.
 fn check_files(loaded: (Settings, Tree)) -> Result<Vec<Source>, String> {
     let (settings, tree) = loaded;
-    ErrorLogs::default().open(&settings.main.error_logs, &settings.http.error_logs)?;
+    Targets::open(&settings.main.error_logs, &settings.http.error_logs)?;
     LogFiles::default().open(&settings.http.log_files)?;
     process::make_folders(&settings.http.body_folders, settings.main.user.as_ref())?;
     Ok(tree.sources)
@@ -149,7 +149,7 @@ fn prepare(
     ops: Option<std::net::SocketAddr>,
 ) -> Result<Prepared, String> {
     let (settings, tree) = conf::load(origin).map_err(|error| error.to_string())?;
-    error_logs.open(&settings.main.error_logs, &settings.http.error_logs)?;
+    error_logs.replace(Targets::open(&settings.main.error_logs, &settings.http.error_logs)?);
     let files = process::open_files(settings.main.worker_rlimit_nofile);
     let files = files.map_err(|error| format!("the limit of open files cannot be read: {error}"))?;
     let logs = Arc::new(LogFiles::default());
@@ -367,9 +367,10 @@ impl Master {
         let workers = settings.main.worker_processes;
         let held_logs = before.logs.open(&settings.http.log_files)?;
         process::make_folders(&settings.http.body_folders, settings.main.user.as_ref())?;
-        self.error_logs.open(&settings.main.error_logs, &settings.http.error_logs)?;
+        let error_logs = Targets::open(&settings.main.error_logs, &settings.http.error_logs)?;
         // Last: clients come in at once, and those of a configuration that is refused would be reset.
         let listeners = listeners::open(&settings.http.listens, &before.listeners, workers)?;
+        self.error_logs.replace(error_logs);
         Ok(Running {
             listeners,
             upstreams: Arc::new(Set::new(&settings.http, Some(&before.upstreams), before.started.elapsed())),

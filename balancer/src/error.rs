@@ -101,9 +101,11 @@ impl Error {
             Error::ConnectTimeout | Error::SendTimeout | Error::HeadTimeout | Error::BodyTimeout => {
                 Trouble::ServerLate
             }
-            Error::ClientBody(_) | Error::BodyTooLarge | Error::Refused(_) | Error::BodyGone => {
-                Trouble::Refused
-            }
+            Error::ClientBody(_)
+            | Error::BodyTooLarge
+            | Error::Refused(_)
+            | Error::BodyGone
+            | Error::Unsayable(_) => Trouble::Refused,
             Error::Exhausted(_) | Error::Spool(_) | Error::Coding(_) => Trouble::Lack,
             _ => Trouble::ServerFailed,
         }

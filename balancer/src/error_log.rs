@@ -27,13 +27,31 @@ pub struct ErrorLogs {
 }
 
 #[derive(Debug, Default)]
-struct Targets {
+pub struct Targets {
     main: Vec<Target>,
     /// Of blocks with lines of their own.
     sets: HashMap<LogId, Vec<Target>>,
 }
 
 impl Targets {
+    /// What the configuration names, all of it or nothing.
+    ///
+    /// # Errors
+    /// A file cannot be opened.
+    pub fn open(main: &[ErrorLog], sets: &[(LogId, Vec<ErrorLog>)]) -> Result<Targets, String> {
+        let target = |log: &ErrorLog| {
+            let sink = match &log.target {
+                ErrorTarget::Stderr => Sink::Stderr,
+                ErrorTarget::File(path) => Sink::open(path.clone())?,
+            };
+            Ok(Target { level: log.level, sink })
+        };
+        let targets = |logs: &[ErrorLog]| logs.iter().map(target).collect::<Result<Vec<Target>, String>>();
+        let set = |(id, logs): &(LogId, Vec<ErrorLog>)| Ok((*id, targets(logs)?));
+        let sets = sets.iter().map(set).collect::<Result<_, String>>()?;
+        Ok(Targets { main: targets(main)?, sets })
+    }
+
     fn main(target: Target) -> Targets {
         Targets { main: vec![target], sets: HashMap::new() }
     }
@@ -70,22 +88,6 @@ impl ErrorLogs {
         let _ = tracing_subscriber::registry().with(Lines(self.clone())).try_init();
     }
 
-    /// Takes the targets of a configuration, all or none.
-    pub fn open(&self, main: &[ErrorLog], sets: &[(LogId, Vec<ErrorLog>)]) -> Result<(), String> {
-        let target = |log: &ErrorLog| {
-            let sink = match &log.target {
-                ErrorTarget::Stderr => Sink::Stderr,
-                ErrorTarget::File(path) => Sink::open(path.clone())?,
-            };
-            Ok(Target { level: log.level, sink })
-        };
-        let targets = |logs: &[ErrorLog]| logs.iter().map(target).collect::<Result<Vec<Target>, String>>();
-        let set = |(id, logs): &(LogId, Vec<ErrorLog>)| Ok((*id, targets(logs)?));
-        let sets = sets.iter().map(set).collect::<Result<_, String>>()?;
-        self.replace(Targets { main: targets(main)?, sets });
-        Ok(())
-    }
-
     /// A start that failed: also for who looks into the log that `-e` names.
     pub fn last_words(&self, origin: &Origin, what: &str) {
         let Some(path) = &origin.error_log else { return };
@@ -110,7 +112,8 @@ impl ErrorLogs {
         }
     }
 
-    fn replace(&self, targets: Targets) {
+    /// From now on lines go there.
+    pub fn replace(&self, targets: Targets) {
         *self.targets.lock().unwrap_or_else(PoisonError::into_inner) = targets;
     }
 
@@ -274,8 +277,8 @@ mod tests {
         let log = |name: &str, level| ErrorLog { target: ErrorTarget::File(folder.path().join(name)), level };
         let logs = ErrorLogs::default();
         let own = vec![log("own", ErrorLevel::Error)];
-        logs.open(&[log("all", ErrorLevel::Debug), log("few", ErrorLevel::Error)], &[(LogId(7), own)])
-            .unwrap();
+        let main = [log("all", ErrorLevel::Debug), log("few", ErrorLevel::Error)];
+        logs.replace(Targets::open(&main, &[(LogId(7), own)]).unwrap());
         tracing::subscriber::with_default(tracing_subscriber::registry().with(Lines(logs)), || {
             tracing::warn!("a warning");
             tracing::error!(upstream = %"a:1", host = "\"h\"", other = 1, "an error");

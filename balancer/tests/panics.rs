@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use balancer::conf::settings::{ErrorLevel, ErrorLog, ErrorTarget};
-use balancer::error_log::ErrorLogs;
+use balancer::error_log::{ErrorLogs, Targets};
 use balancer::metrics::Metrics;
 use balancer::panics;
 
@@ -14,9 +14,9 @@ use balancer::panics;
 fn a_panic_is_in_the_error_log_and_counted() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("error.log");
+    let log = ErrorLog { target: ErrorTarget::File(path.clone()), level: ErrorLevel::Alert };
     let logs = ErrorLogs::default();
-    logs.open(&[ErrorLog { target: ErrorTarget::File(path.clone()), level: ErrorLevel::Alert }], &[])
-        .unwrap();
+    logs.replace(Targets::open(&[log], &[]).unwrap());
     logs.install();
     let metrics = Arc::new(Metrics::default());
     panics::tell(metrics.clone());

@@ -272,3 +272,19 @@ fn workers_share_sockets_where_the_user_may_bind_no_more() {
     let is_refused = balancer.errors().contains("workers share 1 sockets");
     assert_eq!(is_refused, nix::unistd::geteuid().is_root(), "{}", balancer.errors());
 }
+
+#[test]
+fn a_reload_that_is_refused_leaves_the_error_log_where_it_was() {
+    let balancer = Balancer::start("server { listen 127.0.0.1:PORT; location / { return 200; } }");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let conf = balancer.path("nginx.conf");
+    let text = std::fs::read_to_string(&conf).unwrap();
+    let other = balancer.path("other.log");
+    let port = taken.local_addr().unwrap().port();
+    let text = text.replacen("error.log info", "other.log info", 1);
+    let text = text.replacen("http {", &format!("http {{ server {{ listen 127.0.0.1:{port}; }}"), 1);
+    std::fs::write(&conf, text).unwrap();
+    balancer.signal_reload();
+    wait_until("the refusal is told", || balancer.errors().contains("the old configuration stays"));
+    assert_eq!(std::fs::read_to_string(&other).unwrap_or_default(), "");
+}

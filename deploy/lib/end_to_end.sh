@@ -53,7 +53,7 @@ end_what_a_step_left() {
     dir=$(<"$(under_check)")
     rm -f -- "$(under_check)"
     say "ending the stack that this step left in $dir"
-    stack --config /dev/null --dir "$dir" down --purge || true
+    within 120 stack --config /dev/null --dir "$dir" down --purge || true
 }
 
 all_checks() {
@@ -94,7 +94,12 @@ read_replica_checks() {
     grep -q '"read_replica"' <<<"$answer" || { say "no read_replica in /db/connections/: $answer" && return 1; }
     shift
     token=$("$@" exec web-1 web token) || return
-    answer=$(curl -fsS -o /dev/null -D - -H @- "http://127.0.0.1:$HTTP_PORT/api/users" <<<"Authorization: Bearer $token") || return
+    # A replica reads there once it has seen where the standby stands.
+    for _ in {1..50}; do
+        answer=$(curl -fsS -o /dev/null -D - -H @- "http://127.0.0.1:$HTTP_PORT/api/users" <<<"Authorization: Bearer $token") || return
+        ! grep -qi '^x-read-from: replica' <<<"$answer" || break
+        sleep 0.2
+    done
     grep -qi '^x-read-from: replica' <<<"$answer" || { say "not read from the standby: $answer" && return 1; }
     [ "$("$@" exec pooler psql -X -A -t -d arena_db_standby -U arena_user -c 'SELECT pg_is_in_recovery()')" = t ] ||
         { say "the pooler's pool arena_db_standby is no standby" && return 1; }

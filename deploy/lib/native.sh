@@ -15,13 +15,11 @@ $TRUST_NEEDS"
 }
 
 native_start() {
-    local ended=3
-    if is_built; then
-        ended=0
-        stack status >/dev/null 2>&1 || ended=$?
-    fi
-    # A stack that runs, well or not, is not built anew under its feet: upgrade does that.
-    if [ "$ended" != 3 ]; then
+    local ended=0 told
+    told=$(need_built && stack status 2>&1) || ended=$?
+    # A stack that runs, well (0) or not (1), is not built anew under its feet: upgrade does that. An older build ends with 1
+    # where nothing runs, too.
+    if [ "$ended" = 0 ] || { [ "$ended" = 1 ] && [ -n "$told" ] && [[ $told != "no stack runs"* ]]; }; then
         stack up "$@"
         return
     fi

@@ -21,10 +21,10 @@ pub fn container_of(part: &str) -> String {
     format!("arena-{part}")
 }
 
-/// All replicas that run.
+/// All replicas there are. One that does not run is an error.
 pub async fn replicas() -> anyhow::Result<Vec<Replica>> {
     let filter = format!("name=^{}[0-9]+$", container_of("web-"));
-    let containers = docker(&["ps", "--format", "{{.Names}}", "--filter", &filter]).await?;
+    let containers = docker(&["ps", "-a", "--format", "{{.Names}}", "--filter", &filter]).await?;
     let mut replicas = Vec::new();
     for container in containers.lines() {
         let name = container.strip_prefix(&container_of("")).unwrap_or(container).to_owned();

@@ -35,6 +35,7 @@ use chassis::listen::{self, Tcp};
 use chassis::ops::{self, Ops};
 use chassis::tasks::Tasks;
 use time::OffsetDateTime;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::{App, Handles, Life, Phase};
@@ -116,9 +117,10 @@ pub async fn run(
         app.settings.database.primary,
         app.redis.address(),
     );
+    let farewell = Arc::new(Notify::new());
+    app.tasks.spawn("farewells", say_farewell(app.clone(), Arc::clone(&farewell)));
     while next_order().await == Order::Farewell {
-        let (leaving, over) = (app.clone(), service.drain_timeout);
-        app.tasks.spawn("farewell", async move { leaving.chat.farewell(over).await });
+        farewell.notify_one();
     }
     drain(&app, &connections, &stop).await;
     Ok(())
@@ -245,6 +247,20 @@ async fn begin_serving(app: App) {
     app.tasks.spawn("ended logins of the database", async move {
         reading.auth.revoked().follow_database(&reading.store, &reading.tasks).await;
     });
+}
+
+/// Sends all sockets away whenever it is told to, until the drain does it for good.
+async fn say_farewell(app: App, told: Arc<Notify>) {
+    let each = async {
+        loop {
+            told.notified().await;
+            app.chat.farewell(app.settings.service.drain_timeout).await;
+        }
+    };
+    tokio::select! {
+        () = each => {}
+        () = app.tasks.drain_started() => {}
+    }
 }
 
 /// Forgets logins that ended long ago, and messages beyond their retention: at once, as no replica may live for an hour,

@@ -233,8 +233,9 @@ impl Streams {
         // In an order of its own, so that replicas do not all try for the same ones.
         let order = Uuid::new_v4().as_u128();
         abandoned.sort_unstable_by_key(|stream| stream.as_u128() ^ order);
-        let taken =
-            stream::iter(abandoned).map(|stream| self.take_over(stream)).buffer_unordered(TAKEOVERS_AT_ONCE);
+        let goes_on = |_: &Uuid| std::future::ready(!self.shared.draining.is_cancelled());
+        let abandoned = stream::iter(abandoned).take_while(goes_on);
+        let taken = abandoned.map(|stream| self.take_over(stream)).buffer_unordered(TAKEOVERS_AT_ONCE);
         let taken = taken.filter(|taken| std::future::ready(*taken)).count().await;
         is_page_full && taken > 0
     }

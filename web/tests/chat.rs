@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
 use redis::AsyncCommands as _;
-use serde_json::{Value, json};
+use serde_json::json;
 use socket::{Socket, offsets};
 use web::auth::{Identity, Keys, Purpose};
 use web::logic::envelope::{self, Envelope};
@@ -376,51 +376,6 @@ async fn presence_counts_people_over_all_replicas_and_typing_is_shown() {
     assert_eq!((&news["count"], &news["left"][0]["username"]), (&json!(1), &json!("bob")));
     one.stop().await;
     two.stop().await;
-}
-
-#[tokio::test]
-async fn a_drain_closes_sockets_with_1012_and_they_go_on_elsewhere() {
-    let world = World::start().await;
-    let (one, two) = (world.replica("web-1").await, world.replica("web-2").await);
-    let ann = world.user("ann").await;
-    let id = session(&one, &[&ann]).await;
-    let mut sockets = Vec::new();
-    for _ in 0..10 {
-        sockets.push(Socket::open(&one, &id, &ann.token).await);
-    }
-    sockets[0].send_message("c1", "before").await;
-    for socket in &mut sockets {
-        assert_eq!(offsets(&socket.messages(1).await), [1]);
-    }
-    let stopping = tokio::spawn(one.stop());
-    for socket in &mut sockets {
-        let (code, reason) = socket.closed().await;
-        assert_eq!(code, 1012);
-        let reason: Value = serde_json::from_str(&reason).unwrap();
-        assert!(reason["retry_after_ms"].as_u64().is_some_and(|ms| ms < 5000), "{reason}");
-    }
-    stopping.await.unwrap();
-    let mut back = Socket::open_since(&two, &id, &ann.token, 1).await;
-    back.send_message("c2", "after").await;
-    assert_eq!(offsets(&back.messages(1).await), [2]);
-    two.stop().await;
-}
-
-#[tokio::test]
-async fn a_farewell_closes_all_sockets_with_1012_and_the_replica_goes_on() {
-    let world = World::start().await;
-    let one = world.replica("web-1").await;
-    let ann = world.user("ann").await;
-    let id = session(&one, &[&ann]).await;
-    let mut sockets = [Socket::open(&one, &id, &ann.token).await, Socket::open(&one, &id, &ann.token).await];
-    one.order(web::Order::Farewell);
-    for socket in &mut sockets {
-        assert_eq!(socket.closed().await.0, 1012);
-    }
-    let mut back = Socket::open_since(&one, &id, &ann.token, 0).await;
-    back.send_message("c1", "again").await;
-    assert_eq!(offsets(&back.messages(1).await), [1]);
-    one.stop().await;
 }
 
 #[tokio::test]

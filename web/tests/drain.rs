@@ -1,14 +1,22 @@
 //! Going away in good order: what is in flight ends, new work goes elsewhere, the process ends well.
 #![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
+mod socket;
 mod world;
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
+use socket::{Socket, offsets};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use world::World;
+use world::{Replica, User, World};
+
+async fn session(replica: &Replica, user: &User) -> String {
+    let made = replica.client_of(user).post("/api/sessions", &json!({"title": "room"})).await;
+    assert_eq!(made.status, 201, "{made:?}");
+    made.at("/id").as_str().unwrap().to_owned()
+}
 
 #[tokio::test]
 async fn a_draining_replica_says_so_and_finishes_the_request_in_flight() {
@@ -76,4 +84,49 @@ async fn an_idle_connection_does_not_hold_up_the_drain() {
     replica.stop().await;
     assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
     assert_eq!(idle.read(&mut first).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_drain_closes_sockets_with_1012_and_they_go_on_elsewhere() {
+    let world = World::start().await;
+    let (one, two) = (world.replica("web-1").await, world.replica("web-2").await);
+    let ann = world.user("ann").await;
+    let id = session(&one, &ann).await;
+    let mut sockets = Vec::new();
+    for _ in 0..10 {
+        sockets.push(Socket::open(&one, &id, &ann.token).await);
+    }
+    sockets[0].send_message("c1", "before").await;
+    for socket in &mut sockets {
+        assert_eq!(offsets(&socket.messages(1).await), [1]);
+    }
+    let stopping = tokio::spawn(one.stop());
+    for socket in &mut sockets {
+        let (code, reason) = socket.closed().await;
+        assert_eq!(code, 1012);
+        let reason: Value = serde_json::from_str(&reason).unwrap();
+        assert!(reason["retry_after_ms"].as_u64().is_some_and(|ms| ms < 5000), "{reason}");
+    }
+    stopping.await.unwrap();
+    let mut back = Socket::open_since(&two, &id, &ann.token, 1).await;
+    back.send_message("c2", "after").await;
+    assert_eq!(offsets(&back.messages(1).await), [2]);
+    two.stop().await;
+}
+
+#[tokio::test]
+async fn a_farewell_closes_all_sockets_with_1012_and_the_replica_goes_on() {
+    let world = World::start().await;
+    let one = world.replica("web-1").await;
+    let ann = world.user("ann").await;
+    let id = session(&one, &ann).await;
+    let mut sockets = [Socket::open(&one, &id, &ann.token).await, Socket::open(&one, &id, &ann.token).await];
+    one.order(web::Order::Farewell);
+    for socket in &mut sockets {
+        assert_eq!(socket.closed().await.0, 1012);
+    }
+    let mut back = Socket::open_since(&one, &id, &ann.token, 0).await;
+    back.send_message("c1", "again").await;
+    assert_eq!(offsets(&back.messages(1).await), [1]);
+    one.stop().await;
 }

@@ -72,7 +72,7 @@ async fn a_token_that_ends_while_nobody_reads_closes_the_socket() {
         assert!(stored.iter().all(|answer| answer.status == 201), "{stored:?}");
     }
     let now_s = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs().cast_signed();
-    let brief = keys.sign(Purpose::Access, &Identity { expires_at: now_s + 2, ..identity });
+    let brief = keys.sign(Purpose::Access, &Identity { expires_at: now_s + 4, ..identity });
     let mut late = Socket::open_with_small_buffers_since(&replica, &id, &brief, 0).await;
     let ops = Client::new(replica.ops_addr);
     until("the socket is closed for its token", Duration::from_secs(10), async || {

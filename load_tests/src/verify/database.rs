@@ -125,7 +125,10 @@ pub async fn load(site: &Site, args: &VerifyArgs, stop: &CancellationToken) -> a
     );
     anyhow::ensure!(counted.most <= args.connections_max, "{told}, {} are allowed", args.connections_max);
     let through = match before.zip(transactions(site).await?) {
-        Some((before, after)) => carried(after - before, stats.total().requests)?,
+        Some((before, after)) => {
+            let count = after.checked_sub(before).context("the pooler was started again meanwhile")?;
+            carried(count, stats.total().requests)?
+        }
         None => String::new(),
     };
     Ok(format!("{told} ({} samples{}){through}", counted.samples, counted.source))
