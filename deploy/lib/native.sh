@@ -16,7 +16,7 @@ $TRUST_NEEDS"
 
 native_start() {
     local ended=0 told
-    told=$(need_built && stack status 2>&1) || ended=$?
+    told=$(is_built && stack status 2>&1) || ended=$?
     # A stack that runs, well (0) or not (1), is not built anew under its feet: upgrade does that. An older build ends with 1
     # where nothing runs, too.
     if [ "$ended" = 0 ] || { [ "$ended" = 1 ] && [ -n "$told" ] && [[ $told != "no stack runs"* ]]; }; then
