@@ -10,13 +10,7 @@ use serde_json::{Value, json};
 use socket::{Socket, offsets};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use world::{Replica, User, World};
-
-async fn session(replica: &Replica, user: &User) -> String {
-    let made = replica.client_of(user).post("/api/sessions", &json!({"title": "room"})).await;
-    assert_eq!(made.status, 201, "{made:?}");
-    made.at("/id").as_str().unwrap().to_owned()
-}
+use world::{World, session};
 
 #[tokio::test]
 async fn a_draining_replica_says_so_and_finishes_the_request_in_flight() {

@@ -7,13 +7,7 @@ mod world;
 use serde_json::{Value, json};
 use socket::{Socket, offsets};
 use sqlx::{AssertSqlSafe, Executor as _};
-use world::{Replica, User, World};
-
-async fn session(replica: &Replica, user: &User) -> String {
-    let made = replica.client_of(user).post("/api/sessions", &json!({"title": "room"})).await;
-    assert_eq!(made.status, 201, "{made:?}");
-    made.at("/id").as_str().unwrap().to_owned()
-}
+use world::{Replica, User, World, session};
 
 async fn post(replica: &Replica, user: &User, session: &str, content: &str) -> Value {
     let path = format!("/api/sessions/{session}/messages");

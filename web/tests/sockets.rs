@@ -14,18 +14,12 @@ use socket::{Socket, offsets};
 use sqlx::Executor as _;
 use web::auth::{Identity, Keys, Purpose};
 use world::programs::until;
-use world::{Client, Replica, User, World};
+use world::{Client, User, World, session};
 
 /// Final text, ping and close frames of a client, masked with zeros.
 const PING: &[u8] = &[0x89, 0x82, 0, 0, 0, 0, b'h', b'i'];
 const PONG: &[u8] = &[0x8a, 0x02, b'h', b'i'];
 const CLOSE: &[u8] = &[0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe8];
-
-async fn session(replica: &Replica, user: &User) -> String {
-    let made = replica.client_of(user).post("/api/sessions", &json!({"title": "room"})).await;
-    assert_eq!(made.status, 201, "{made:?}");
-    made.at("/id").as_str().unwrap().to_owned()
-}
 
 #[tokio::test]
 async fn a_member_that_reads_late_gets_whole_frames_in_order_and_its_pongs_between_them() {

@@ -13,18 +13,12 @@ use events::Events;
 use serde_json::json;
 use socket::Socket;
 use web::logic::{builtin_answer, tokens_out};
-use world::{Replica, User, World};
+use world::{Replica, User, World, session};
 
 const QUESTION: &str = "What is a lease, and who holds it?";
 
 fn tokens_of(question: &str) -> Vec<String> {
     tokens_out::split(&builtin_answer::answer(question))
-}
-
-async fn session(replica: &Replica, user: &User) -> String {
-    let made = replica.client_of(user).post("/api/sessions", &json!({"title": "room"})).await;
-    assert_eq!(made.status, 201, "{made:?}");
-    made.at("/id").as_str().unwrap().to_owned()
 }
 
 async fn ask(replica: &Replica, user: &User, session: &str, key: &str) -> Events {

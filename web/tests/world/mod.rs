@@ -177,6 +177,13 @@ impl World {
     }
 }
 
+/// A session of the user's own; gives its id.
+pub async fn session(replica: &Replica, user: &User) -> String {
+    let made = replica.client_of(user).post("/api/sessions", &json!({"title": "room"})).await;
+    assert_eq!(made.status, 201, "{made:?}");
+    made.at("/id").as_str().unwrap().to_owned()
+}
+
 impl User {
     /// From the answer of a login or a registration.
     pub fn of(logged_in: &Value) -> Self {
