@@ -48,6 +48,7 @@ pub fn impossible(ports: Ports, replicas: u32) -> Vec<String> {
         ("HTTP_PORT", ports.http),
         ("BALANCER_OPS_PORT", ports.balancer_ops),
         ("DB_PORT", ports.pooler),
+        ("POOLER_METRICS_PORT", ports.pooler_metrics),
         ("STACK_POSTGRES_PORT", ports.postgres),
         ("STACK_STANDBY_PORT", ports.standby),
         ("STACK_REDIS_PORT", ports.redis),

@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use super::*;
 use crate::logic::ports::{clashes, impossible, listening};
 use crate::settings::Overrides;
@@ -118,6 +120,16 @@ fn ports_that_nothing_can_listen_on_are_named_before_the_start() {
             "WEB_PORT_BASE: from 65527 on there are not 10 ports, the last one is 65535"
         ]
     );
+}
+
+#[test]
+fn no_port_of_the_stack_may_be_0() {
+    let settings = plan_with(&[], Overrides { read_replica: true, ..Overrides::default() }).settings;
+    let names: BTreeSet<&str> = listening(&settings, 1).into_iter().map(|one| one.setting).collect();
+    for name in names {
+        let found = impossible(plan_with(&[(name, "0")], Overrides::default()).settings.ports, 1);
+        assert_eq!(found, [format!("{name}: 0 is no port")]);
+    }
 }
 
 #[test]
