@@ -27,6 +27,7 @@ mod pool;
 mod prober;
 mod relay;
 pub mod running;
+pub mod settings;
 mod tls;
 mod tunnel;
 mod upstream_conns;
@@ -36,27 +37,8 @@ pub mod worker;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
-use chassis::settings::{Kind, Setting};
-
 use crate::cli::Cli;
-
-/// What is not nginx.conf's to say. `ops_listen` in the configuration says the same; these win.
-pub const SETTINGS: &[Setting] = &[
-    Setting {
-        name: "BALANCER_OPS_PORT",
-        kind: Kind::Port,
-        default: "",
-        live: false,
-        doc: "port of the balancer's /metrics, /health/live and /health/ready; unset: as `ops_listen` says",
-    },
-    Setting {
-        name: "BALANCER_OPS_ADDR",
-        kind: Kind::Text,
-        default: "127.0.0.1",
-        live: false,
-        doc: "address of BALANCER_OPS_PORT",
-    },
-];
+use crate::settings::SETTINGS;
 
 /// The whole program, from its command line to its exit status.
 #[allow(clippy::print_stderr, reason = "-v and -V answer there, as nginx's do")]
@@ -86,7 +68,5 @@ fn ops_address(environment: &dyn Fn(&str) -> Option<String>) -> Result<Option<So
     if !values.given("BALANCER_OPS_PORT") {
         return Ok(None);
     }
-    let address = values.text("BALANCER_OPS_ADDR");
-    let ip = address.parse().map_err(|_| format!("BALANCER_OPS_ADDR: \"{address}\" is not an IP address"))?;
-    Ok(Some(SocketAddr::new(ip, values.port("BALANCER_OPS_PORT"))))
+    Ok(Some(SocketAddr::new(values.ip("BALANCER_OPS_ADDR"), values.port("BALANCER_OPS_PORT"))))
 }

@@ -6,9 +6,11 @@
 mod env_file;
 mod example;
 mod kind;
+pub mod shared;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::IpAddr;
 use std::time::Duration;
 
 pub use env_file::{EnvFile, Unreadable};
@@ -27,6 +29,11 @@ pub struct Setting {
     pub live: bool,
     /// One line: what it means. The unit and the range come from `kind`.
     pub doc: &'static str,
+}
+
+/// A row of a table: a setting that is read at the start.
+pub const fn fixed(name: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Setting {
+    Setting { name, kind, default, live: false, doc }
 }
 
 /// Everything that is wrong with the settings, reported at once.
@@ -103,7 +110,7 @@ fn find(setting: &Setting, lookup: &dyn Fn(&str) -> Option<String>) -> Result<Op
 /// A secret's value is never repeated: the message may end up in a log.
 fn refusal(setting: &Setting, text: &str, wanted: &str) -> String {
     match setting.kind {
-        Kind::Secret | Kind::Url => format!("{}: the value given is no {wanted}", setting.name),
+        kind if kind.is_secret() => format!("{}: the value given is no {wanted}", setting.name),
         _ => format!("{}: \"{text}\" is no {wanted}", setting.name),
     }
 }
@@ -122,6 +129,10 @@ impl Values {
     /// Whether the operator gave a value, be it equal to the default or not.
     pub fn given(&self, name: &str) -> bool {
         self.given.contains(name)
+    }
+
+    pub fn ip(&self, name: &str) -> IpAddr {
+        self.text(name).parse().expect("an address was checked when it was read; defaults are tested")
     }
 
     pub fn count(&self, name: &str) -> u64 {
@@ -153,7 +164,7 @@ impl Values {
 impl fmt::Debug for Values {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown = |setting: &Setting| match setting.kind {
-            Kind::Secret | Kind::Url if self.opt(setting.name).is_some() => "…".to_owned(),
+            kind if kind.is_secret() && self.opt(setting.name).is_some() => "…".to_owned(),
             _ => self.text(setting.name).to_owned(),
         };
         f.debug_map().entries(self.table.iter().map(|setting| (setting.name, shown(setting)))).finish()

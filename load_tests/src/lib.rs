@@ -13,6 +13,7 @@ pub mod reads;
 pub mod recorder;
 pub mod retries;
 pub mod run;
+pub mod settings;
 pub mod site;
 pub mod sockets;
 pub mod stored;

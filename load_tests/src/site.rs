@@ -6,40 +6,14 @@ use crate::engine;
 use crate::http::{Client, Dialer};
 use crate::logic::fleet::{self, Address, Fleet, Replica, Service};
 use crate::logic::target::Target;
+use crate::settings::SETTINGS;
 use anyhow::{Context, anyhow};
-use chassis::settings::{EnvFile, Kind, Setting, Values};
+use chassis::settings::{EnvFile, Values};
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
-
-/// The settings that passwords and names may come from; none of them may stand on a command line.
-static SETTINGS: &[Setting] = &[
-    Setting {
-        name: "DB_NAME",
-        kind: Kind::Text,
-        default: "arena_db",
-        live: false,
-        doc: "name of the database",
-    },
-    Setting {
-        name: "DB_USER",
-        kind: Kind::Text,
-        default: "arena_user",
-        live: false,
-        doc: "user of database and console",
-    },
-    Setting { name: "DB_PASSWORD", kind: Kind::Secret, default: "", live: false, doc: "password of DB_USER" },
-    Setting {
-        name: "ADMIN_TOKEN",
-        kind: Kind::Secret,
-        default: "",
-        live: false,
-        doc: "an admin's access token, as `./deploy-loadbalanced.sh token` prints it",
-    },
-    Setting { name: "PGPASSFILE", kind: Kind::Text, default: "", live: false, doc: "libpq password file" },
-];
 
 /// Time within which any one answer must come.
 pub const ANSWER_LIMIT: Duration = Duration::from_secs(15);

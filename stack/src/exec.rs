@@ -19,20 +19,6 @@ use crate::{Site, last_start, postgres};
 
 const PARTS: &str = "balancer, web-N, pooler, postgres, standby, redis";
 
-/// What the process that started the stack brought along.
-#[derive(Default)]
-pub struct Starter {
-    pub search_path: String,
-    /// What its environment says of settings.
-    pub given: BTreeMap<String, String>,
-}
-
-impl std::fmt::Debug for Starter {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_set().entries(self.given.keys()).finish()
-    }
-}
-
 /// What a command gets on top of the caller's environment.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Around {
@@ -106,16 +92,14 @@ async fn ask(site: &Site, service: &str) -> Result<Option<Around>> {
 fn around_of_stopped(site: &Site, service: &str, environment: Environment<'_>) -> Result<Around> {
     let origin = site.origin(last_start::read(&site.dir)?);
     let (plan, nest) = plan_of(&origin, environment)?;
-    let starter = Starter { search_path: site.search_path.clone(), ..Starter::default() };
-    around(&plan, &nest.dirs, service, plan.settings.replicas, &starter)
+    around(&plan, &nest.dirs, service, plan.settings.replicas, &site.search_path)
 }
 
-/// The surroundings of a part of a stack of so many replicas, whose starter's environment had `given`.
+/// The surroundings of a part of a stack of so many replicas.
 ///
 /// # Errors
 /// The stack has no such part.
-pub fn around(plan: &Plan, dirs: &Dirs, service: &str, replicas: u32, starter: &Starter) -> Result<Around> {
-    let Starter { search_path, given } = starter;
+pub fn around(plan: &Plan, dirs: &Dirs, service: &str, replicas: u32, search_path: &str) -> Result<Around> {
     let mut env = BTreeMap::new();
     if let Some(number) = service.strip_prefix("web-") {
         let number: u32 = number.parse().ok().context("replicas are named web-1, web-2 and so on")?;
@@ -123,22 +107,16 @@ pub fn around(plan: &Plan, dirs: &Dirs, service: &str, replicas: u32, starter: &
             (1..=replicas).contains(&number),
             "no part of this stack is named web-{number}: it has {replicas} replicas"
         );
-        env.extend(given.clone());
         env.extend(plan.replica(number).env);
     }
     env.extend(logins(plan, service)?);
     env.insert("PGPASSFILE".to_owned(), dirs.pgpass().to_string_lossy().into_owned());
     let settings = &plan.settings;
-    let says = |name: &str| {
-        [&settings.passed_on.0, given]
-            .into_iter()
-            .any(|from| from.get(name).is_some_and(|text| !text.is_empty()))
-    };
     let (redis, password) = match &settings.topology.redis {
         Place::Ours => {
             (Some(("127.0.0.1".to_owned(), settings.ports.redis)), Some(plan.secrets.get("REDIS_PASSWORD")))
         }
-        Place::Theirs(_) if says("REDIS_URL") => (None, None),
+        Place::Theirs(_) if settings.told.has("REDIS_URL") => (None, None),
         Place::Theirs(place) => (
             Some((place.host.clone(), place.port)),
             settings.secrets.0.get("REDIS_PASSWORD").map(String::as_str),

@@ -1,7 +1,6 @@
 //! Where settings come from: `config.env`, the environment, the command line. What is wrong with them is told at once,
 //! the web service's part of it too: that knows its own settings, and is asked by its `check` verb.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -15,10 +14,10 @@ use crate::logic::addresses::Place;
 use crate::logic::names::nearest;
 use crate::logic::ports::{clashes, impossible, listening};
 use crate::postgres;
-use crate::settings::{Overrides, Settings, has_secret, passed_on, unknown_to_the_pooler};
+use crate::settings::{
+    Overrides, Reader, Settings, Told, has_secret, is_known, known_names, unknown_to_the_pooler,
+};
 
-/// Every setting of every part: the house's tests keep it complete.
-const EXAMPLE: &str = include_str!("../../config.env.example");
 /// The web service reads its settings and nothing else.
 const WEB_PATIENCE: Duration = Duration::from_secs(10);
 /// Stands in for a key that the first start makes, so that its absence is no error.
@@ -148,38 +147,22 @@ fn placed(problems: Vec<String>, file: &EnvFile, outer: Environment<'_>) -> Vec<
     problems.into_iter().map(place).collect()
 }
 
-/// A name that no part knows may be the operator's own, for a library below us say: so it is no error.
+/// A name that no part knows may be for a program beside the stack that reads the same file: so it is no error.
 fn unknown_names(file: &EnvFile) -> Vec<String> {
-    let known: Vec<&str> = known_names().collect();
-    let is_known = |name: &str| {
-        known.contains(&name) || name.strip_suffix("_FILE").is_some_and(|name| known.contains(&name))
-    };
     let unknown = file.places.iter().filter(|(name, _)| !is_known(name));
-    let say = |(name, place): (&String, &String)| match nearest(name, known.iter().copied()) {
+    let say = |(name, place): (&String, &String)| match nearest(name, known_names()) {
         Some(meant) => format!("{place}: no part knows {name}; is {meant} meant?"),
         None => format!("{place}: no part knows {name}"),
     };
     unknown.map(say).collect()
 }
 
-/// The settings that the environment gives, by name.
-pub fn given(outer: Environment<'_>) -> BTreeMap<String, String> {
-    let names = known_names().flat_map(|name| [name.to_owned(), format!("{name}_FILE")]);
-    names
-        .filter_map(|name| Some((outer(&name).filter(|text| !text.is_empty())?, name)))
-        .map(|(text, name)| (name, text))
-        .collect()
-}
-
-fn known_names() -> impl Iterator<Item = &'static str> {
-    let keys = EXAMPLE.lines().filter_map(|line| line.trim_start_matches('#').split_once('='));
-    keys.map(|(key, _)| key).filter(|key| key.bytes().all(|b| matches!(b, b'A'..=b'Z' | b'0'..=b'9' | b'_')))
-}
-
 /// What the web service says to its part of the settings.
 async fn web_problems(web: &Path, file: &EnvFile, outer: Environment<'_>) -> Result<Vec<String>> {
     let mut command = Command::new(web);
-    command.arg("check").stdin(Stdio::null()).kill_on_drop(true).envs(passed_on(&file.values, outer).0);
+    let told = Told::read(&file.values, outer);
+    command.arg("check").stdin(Stdio::null()).kill_on_drop(true);
+    command.env_clear().envs(told.basics()).envs(told.of(Reader::Web));
     if !has_secret("SECRET_KEY", &file.values, outer) {
         command.env("SECRET_KEY", KEY_TO_COME);
     }

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use tokio::io::AsyncWriteExt as _;
 
 use crate::dirs::write_for_parts;
-use crate::logic::plan::{Identity, Plan, Secrets, Trust};
+use crate::logic::plan::{Identity, Plan, Secrets};
 use crate::logic::template::{pgpass_line, sql_literal, sql_name};
 use crate::spawn::Nest;
 
@@ -216,7 +216,7 @@ async fn run(
     input: Option<String>,
 ) -> Result<String> {
     let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let mut command = nest.command(program, Identity::Unprivileged, Trust::NoSecrets, env);
+    let mut command = nest.command(program, Identity::Unprivileged, env);
     command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     if input.is_some() {
         command.stdin(Stdio::piped());

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
+use chassis::settings::read_all;
 
 use crate::cli::Render;
 use crate::conf::{CONSOLE_USERS, userlist};
@@ -14,10 +15,12 @@ use crate::logic::addresses::Endpoint;
 use crate::logic::balancer_conf::{Changes, derive};
 use crate::logic::plan::{Secrets, pooler_figure, replica_name};
 use crate::logic::template::fill;
-use crate::settings::{Overrides, Settings};
+use crate::settings::{Overrides, SETTINGS, Settings};
 
 /// The port of the web service inside its container.
 const WEB_PORT: u16 = 8000;
+/// The compose file's name of the Postgres that the stack brings.
+const PRIVATE_POSTGRES: &str = "postgres";
 
 /// # Errors
 /// A setting is missing, or a file cannot be read or written.
@@ -42,20 +45,18 @@ fn pooler(template: &Path, out: &Path, environment: &dyn Fn(&str) -> Option<Stri
         secrets.entry(name).or_default();
     }
     let userlist_path = out.join("userlist.txt");
-    let or = |name: &str, otherwise: &str| {
-        environment(name).filter(|text| !text.is_empty()).unwrap_or_else(|| otherwise.to_owned())
-    };
+    let (values, _) = read_all(SETTINGS, environment);
     let value_of = |name: &str| match name {
-        "POOLER_LISTEN_ADDR" => Some(or("POOLER_LISTEN_ADDR", "*")),
-        "POOLER_METRICS_ADDR" => Some(or("POOLER_METRICS_ADDR", "0.0.0.0")),
+        "POOLER_LISTEN_ADDR" => Some("*".to_owned()),
+        "POOLER_METRICS_ADDR" => Some("0.0.0.0".to_owned()),
         "DB_PORT" => Some(settings.ports.pooler.to_string()),
         "POOLER_METRICS_PORT" => Some(settings.ports.pooler_metrics.to_string()),
         "DB_NAME" => Some(settings.database.name.clone()),
         "DB_USER" => Some(settings.database.user.clone()),
-        "ACTUAL_DB_HOST" => Some(or("ACTUAL_DB_HOST", "postgres")),
-        "ACTUAL_DB_PORT" => Some(or("ACTUAL_DB_PORT", "5432")),
-        "ACTUAL_DB_READ_HOST" => environment("ACTUAL_DB_READ_HOST"),
-        "ACTUAL_DB_READ_PORT" => Some(or("ACTUAL_DB_READ_PORT", "5432")),
+        "ACTUAL_DB_HOST" => Some(values.opt(name).unwrap_or(PRIVATE_POSTGRES).to_owned()),
+        "ACTUAL_DB_PORT" | "ACTUAL_DB_READ_HOST" | "ACTUAL_DB_READ_PORT" => {
+            values.opt(name).map(str::to_owned)
+        }
         "USERLIST" => Some(userlist_path.to_string_lossy().into_owned()),
         _ => pooler_figure(&settings.pooler, name),
     };

@@ -1,8 +1,10 @@
 //! What the operator asked for, as one plain value. The names are in settings/table.rs.
 
+mod readers;
 mod table;
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,6 +13,7 @@ use chassis::settings::{Errors, Values, read_all};
 use crate::logic::addresses::{Asked, Endpoint, Place, Topology, is_pooler_name};
 use crate::logic::url::DatabaseUrl;
 
+pub use readers::{Reader, Told, is_known, known_names};
 pub use table::SETTINGS;
 
 /// The port of the balancer when nobody names one: above 1024, so that a user may start the stack too.
@@ -32,8 +35,8 @@ pub struct Settings {
     pub pooler: Pooler,
     pub topology: Topology,
     pub secrets: GivenSecrets,
-    /// Every line of `config.env` that the environment does not override: what the web service gets.
-    pub passed_on: PassedOn,
+    /// For the parts, each of which gets what it reads.
+    pub told: Told,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,16 +86,6 @@ impl std::fmt::Debug for GivenSecrets {
 /// What `config.env` says, by name.
 type Lines = BTreeMap<String, String>;
 
-/// Lines of `config.env`, secrets among them.
-#[derive(Clone, Default)]
-pub struct PassedOn(pub BTreeMap<String, String>);
-
-impl std::fmt::Debug for PassedOn {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_set().entries(self.0.keys()).finish()
-    }
-}
-
 /// What the command line adds to the settings.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Overrides {
@@ -132,6 +125,7 @@ impl Settings {
         let database = database(&values, url.as_ref());
         problems.extend(unwritable_name("DB_NAME", &database.name));
         problems.extend(unwritable_name("DB_USER", &database.user));
+        problems.extend(unreachable_ops(values.ip("BALANCER_OPS_ADDR")));
         let asked = asked(&values, url.as_ref(), overrides);
         let decided = Topology::decide(&asked).map_err(|problem| problems.push(problem)).ok();
         let Some(topology) = decided.filter(|_| problems.is_empty()) else { return Err(Errors { problems }) };
@@ -153,7 +147,7 @@ impl Settings {
             pooler: pooler(&values),
             topology,
             secrets: given_secrets(&values, url),
-            passed_on: passed_on(file, outer),
+            told: Told::read(file, outer),
         })
     }
 
@@ -177,12 +171,6 @@ fn lookup(file: &Lines, outer: &dyn Fn(&str) -> Option<String>) -> impl Fn(&str)
     }
 }
 
-/// The lines of `config.env` that the environment does not override.
-pub fn passed_on(file: &Lines, outer: &dyn Fn(&str) -> Option<String>) -> PassedOn {
-    let own = file.iter().filter(|(name, _)| outer(name).is_none_or(|text| text.is_empty()));
-    PassedOn(own.map(|(name, value)| (name.clone(), value.clone())).collect())
-}
-
 /// Whether the operator gave this secret; one that cannot be read is a problem of its own.
 pub fn has_secret(name: &str, file: &Lines, outer: &dyn Fn(&str) -> Option<String>) -> bool {
     let (values, _) = read_all(SETTINGS, &lookup(file, outer));
@@ -204,12 +192,6 @@ pub fn unknown_to_the_pooler(file: &Lines, outer: &dyn Fn(&str) -> Option<String
             format!("{setting}: DATABASE_URL has another {what}; the pooler's container knows this one: give both the same")
         })
         .collect()
-}
-
-/// The secret settings of the table: what a part that has no use for them is not given.
-pub fn secret_names() -> impl Iterator<Item = &'static str> {
-    use chassis::settings::Kind;
-    SETTINGS.iter().filter(|s| matches!(s.kind, Kind::Secret | Kind::Url)).map(|s| s.name)
 }
 
 fn database_url(values: &Values) -> Result<Option<DatabaseUrl>, String> {
@@ -264,6 +246,16 @@ fn unwritable_name(setting: &str, name: &str) -> Option<String> {
         format!(
             "{setting}: {name:?} is no name that every part can take; use at most {NAME_LEN_MAX} letters, digits \
              and any of _ - . @, the first no -"
+        )
+    })
+}
+
+/// The stack asks the balancer for its health on this machine.
+fn unreachable_ops(address: IpAddr) -> Option<String> {
+    let is_fine = address == Ipv4Addr::LOCALHOST || address == Ipv4Addr::UNSPECIFIED;
+    (!is_fine).then(|| {
+        format!(
+            "BALANCER_OPS_ADDR: the stack asks for health at 127.0.0.1, not at {address}: use that or 0.0.0.0"
         )
     })
 }

@@ -11,14 +11,15 @@ use tokio::process::{Child, Command};
 
 use crate::dirs::Dirs;
 use crate::identity::RunAs;
-use crate::logic::plan::{Identity, Part, Trust};
-use crate::settings::secret_names;
+use crate::logic::plan::{Identity, Part};
 
 /// What all children have in common.
 #[derive(Debug, Clone)]
 pub struct Nest {
     pub dirs: Dirs,
     pub run_as: RunAs,
+    /// What every process may know of its machine.
+    pub basics: BTreeMap<String, String>,
 }
 
 impl Nest {
@@ -27,7 +28,7 @@ impl Nest {
     /// # Errors
     /// The program or its log cannot be opened.
     pub fn start(&self, part: &Part) -> Result<Child> {
-        let mut command = self.command(&part.program, part.identity, part.trust, &part.env);
+        let mut command = self.command(&part.program, part.identity, &part.env);
         let log = self.open_log(&part.name, part.identity)?;
         command.args(&part.args).stdout(log.try_clone()?).stderr(log);
         // A group of its own: what is typed at the terminal reaches the supervisor alone.
@@ -46,7 +47,7 @@ impl Nest {
         args: &[&str],
         env: &BTreeMap<String, String>,
     ) -> Result<()> {
-        let mut command = self.command(program, Identity::Unprivileged, Trust::Everything, env);
+        let mut command = self.command(program, Identity::Unprivileged, env);
         let log = self.open_log(name, Identity::Unprivileged)?;
         command.args(args).stdout(log.try_clone()?).stderr(log).kill_on_drop(true);
         let status =
@@ -57,24 +58,14 @@ impl Nest {
         bail!("{name} ended with {status}\n{}", log_tail(&self.dirs.log_of(name)))
     }
 
-    /// A command of the parts' user: the starter's environment, less what it is not trusted with, and `env`.
-    pub fn command(
-        &self,
-        program: &Path,
-        identity: Identity,
-        trust: Trust,
-        env: &BTreeMap<String, String>,
-    ) -> Command {
+    /// A command of the parts' user. Of the starter's environment it has the basics and nothing else, and `env`.
+    pub fn command(&self, program: &Path, identity: Identity, env: &BTreeMap<String, String>) -> Command {
         let mut command = Command::new(program);
         command.current_dir(self.dirs.root()).stdin(Stdio::null());
-        if trust == Trust::NoSecrets {
-            for name in secret_names() {
-                command.env_remove(name);
-            }
-        }
-        command.envs(env);
+        command.env_clear().envs(&self.basics).envs(env);
         if let Some(user) = self.run_as.user_for(identity) {
-            command.uid(user.uid).gid(user.gid).env("HOME", self.dirs.root()).env("USER", &user.name);
+            command.uid(user.uid).gid(user.gid).env("HOME", self.dirs.root());
+            command.env("USER", &user.name).env("LOGNAME", &user.name);
         }
         command
     }

@@ -20,13 +20,13 @@ use tokio::sync::{mpsc, watch};
 use crate::board::{Board, Stage};
 use crate::control::{self, Command, Control, Reply, ReportSource, Request};
 use crate::dirs::Dirs;
-use crate::exec::{self, Around, Starter};
+use crate::exec::{self, Around};
 use crate::identity::RunAs;
 use crate::keeper::Keeper;
 use crate::logic::addresses::{Place, Route};
 use crate::logic::plan::{Files, Plan};
 use crate::logic::report::{DatabasePlace, Places, PoolerPlace, Replica, Report, Supervisor as Me};
-use crate::origin::{Origin, given};
+use crate::origin::Origin;
 use crate::release;
 use crate::settings::Settings;
 use crate::spawn::Nest;
@@ -82,11 +82,11 @@ pub async fn run(origin: Origin, outer: &dyn Fn(&str) -> Option<String>) -> Resu
         places: places(&plan, &dirs),
         dirs: dirs.clone(),
         plan: shown.subscribe(),
-        starter: Starter { search_path: origin.search_path.clone(), given: given(outer) },
+        search_path: origin.search_path.clone(),
     };
     let control = Control { board: Rc::clone(&board), report: Box::new(source), commands };
     tasks.spawn_local("control", control::serve(listener, Rc::new(control), tasks.clone()));
-    let nest = Rc::new(Nest { dirs, run_as });
+    let nest = Rc::new(Nest { dirs, run_as, basics: plan.settings.told.basics() });
     let mut stack = Stack {
         origin,
         releases: vec![plan.files.programs.clone()],
@@ -328,7 +328,7 @@ pub fn plan_of(origin: &Origin, outer: &dyn Fn(&str) -> Option<String>) -> Resul
         postgres::find_programs(settings.postgres_bin.as_deref(), &origin.search_path).unwrap_or_default();
     let programs = release::current(&dirs).context("no release is installed: start the stack first")?;
     let files = files(&dirs, programs, postgres_bin, PathBuf::new());
-    let nest = Nest { dirs, run_as };
+    let nest = Nest { dirs, run_as, basics: settings.told.basics() };
     Ok((Plan { settings, secrets, files }, nest))
 }
 
@@ -369,7 +369,7 @@ struct StatusOf {
     places: Places,
     dirs: Dirs,
     plan: watch::Receiver<Plan>,
-    starter: Starter,
+    search_path: String,
 }
 
 impl ReportSource for StatusOf {
@@ -401,6 +401,6 @@ impl ReportSource for StatusOf {
             Stage::Rising => plan.settings.replicas,
             _ => u32::try_from(kept).unwrap_or(u32::MAX),
         };
-        exec::around(&plan, &self.dirs, service, replicas, &self.starter)
+        exec::around(&plan, &self.dirs, service, replicas, &self.search_path)
     }
 }

@@ -64,7 +64,7 @@ impl Trial<'_> {
         let copy = self.write("pgbouncer.ini", &ini)?;
         self.write("userlist.txt", &userlist(&plan.settings, &plan.secrets))?;
         let mut command = Command::new(self.programs.join("pooler"));
-        command.arg("--check").arg(&copy);
+        command.arg("--check").arg(&copy).env_clear().envs(settings.told.basics());
         said(command, &copy, &template).await
     }
 
@@ -80,7 +80,7 @@ impl Trial<'_> {
         let conf = derive(&text, &changes).with_context(|| format!("{}", template.display()))?;
         let copy = self.write("nginx.conf", &conf)?;
         let mut command = Command::new(self.programs.join("balancer"));
-        command.arg("-t").arg("-c").arg(&copy);
+        command.arg("-t").arg("-c").arg(&copy).env_clear().envs(settings.told.basics());
         said(command, &copy, &template).await
     }
 

@@ -487,6 +487,25 @@ fn the_map_in_the_readme_is_the_tree_on_disk() {
     }
 }
 
+/// So that every table is among those that the example and what parts are given are checked against.
+#[test]
+fn tables_of_settings_are_where_the_tests_look_for_them() {
+    let has_table =
+        |(file, text): &(PathBuf, String)| !is_test_file(file) && text.contains(": &[Setting] = &[");
+    let found: Vec<String> =
+        rust_files().into_iter().filter(has_table).map(|(file, _)| file.display().to_string()).collect();
+    let known = [
+        "balancer/src/settings.rs",
+        "load_tests/src/settings.rs",
+        "stack/src/settings/table.rs",
+        "web/src/settings/table.rs",
+    ];
+    assert_eq!(
+        found, known,
+        "each needs a tests/example.rs of its crate and a place in stack/tests/settings.rs"
+    );
+}
+
 #[test]
 fn who_starts_the_stack_is_told_the_password_that_the_seed_gives() {
     let line = format!("DEMO_PASSWORD: &str = {:?};", stack::client::DEMO_PASSWORD);

@@ -103,6 +103,33 @@ fn secrets_are_kept_to_their_owner_and_off_every_command_line() {
 }
 
 #[test]
+fn a_part_is_started_with_what_it_reads_of_the_environment_and_no_more() {
+    let world = World::new(Stores::Private);
+    let own = ["JWT_KEY", "RESPONDER_API_KEY", "DB_READ_PASSWORD", "SECRET_KEY_PREVIOUS"];
+    world.configure("SECRET_KEY_FALLBACKS=from-the-file\n");
+    let mut up = world.command(&["up", "--replicas", "1", "--read-replica"]);
+    up.env("NOBODYS_TOKEN", "unknown-one").env("TZ", "UTC").env("BALANCER_OPS_ADDR", "0.0.0.0");
+    let said = up.envs(own.map(|name| (name, "of-the-web-service"))).output().unwrap();
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    let status = world.status();
+    let rows = status["services"].as_array().unwrap();
+    assert_eq!(rows.len(), 6);
+    for row in rows {
+        let environ = std::fs::read_to_string(format!("/proc/{}/environ", row["pid"])).unwrap();
+        let is_web = row["name"] == "web-1";
+        let has = |what: &str| environ.split('\0').any(|pair| pair.contains(what));
+        for name in own.into_iter().chain(["SECRET_KEY_FALLBACKS", "from-the-file", "of-the-web-service"]) {
+            assert_eq!(has(name), is_web, "{name} at {}", row["name"]);
+        }
+        assert!(!has("NOBODYS_TOKEN"), "{}", row["name"]);
+        // Redis and Postgres write their titles where their environment stood.
+        let is_ours = is_web || row["name"] == "balancer" || row["name"] == "pooler";
+        assert!(!is_ours || has("TZ=UTC") && has("PATH="), "{}", row["name"]);
+        assert_eq!(has("BALANCER_OPS_ADDR=0.0.0.0"), row["name"] == "balancer", "{}", row["name"]);
+    }
+}
+
+#[test]
 fn a_taken_port_is_named_with_its_setting_and_nothing_is_started() {
     let world = World::new(Stores::Elsewhere);
     let _taken = std::net::TcpListener::bind(("127.0.0.1", world.base + 3)).unwrap();
@@ -117,7 +144,7 @@ fn a_taken_port_is_named_with_its_setting_and_nothing_is_started() {
 #[test]
 fn a_failed_migration_ends_the_start_and_shows_its_log() {
     let world = World::new(Stores::Elsewhere);
-    let out = world.command(&["up"]).env("FAKE_MIGRATION_STATUS", "3").output().unwrap();
+    let out = world.command(&["up"]).env("LOG_LEVEL", "no-migration-today").output().unwrap();
     let text = String::from_utf8_lossy(&out.stderr).into_owned();
     assert!(!out.status.success());
     assert!(
@@ -131,7 +158,8 @@ fn a_failed_migration_ends_the_start_and_shows_its_log() {
 fn a_start_that_is_failing_can_be_taken_down_at_once() {
     let world = World::new(Stores::Elsewhere);
     let mut up = world.command(&["up", "--replicas", "1"]);
-    let mut up = up.env("FAKE_MIGRATION_STATUS", "3").stderr(std::process::Stdio::null()).spawn().unwrap();
+    let mut up =
+        up.env("LOG_LEVEL", "no-migration-today").stderr(std::process::Stdio::null()).spawn().unwrap();
     wait_until("the migration has failed", || world.log("stack").contains("migrate ended with"));
     world.ok(&["down", "--purge"]);
     assert!(!world.path(".stack").exists());
@@ -142,7 +170,7 @@ fn a_start_that_is_failing_can_be_taken_down_at_once() {
 fn after_a_start_that_failed_the_next_one_finds_nothing_of_it() {
     let world = World::new(Stores::Elsewhere);
     let failed =
-        world.command(&["up", "--replicas", "1"]).env("FAKE_MIGRATION_STATUS", "3").output().unwrap();
+        world.command(&["up", "--replicas", "1"]).env("LOG_LEVEL", "no-migration-today").output().unwrap();
     assert!(!failed.status.success());
     let said = world.ok(&["up", "--replicas", "1"]);
     assert!(said.contains("parts are healthy"), "{said}");
@@ -159,6 +187,7 @@ fn everything_wrong_with_the_settings_is_told_at_once_and_nothing_is_started() {
         "STACK_REPLICA=3",
         "DB_PORTS='open",
         "SECRET_KEY=short",
+        "BALANCER_OPS_ADDR=not-an-address",
     ];
     world.configure(&lines.join("\n"));
     let said = world.stack(&["up"]);
@@ -171,6 +200,7 @@ fn everything_wrong_with_the_settings_is_told_at_once_and_nothing_is_started() {
         "config.env:15: no part knows STACK_REPLICA; is STACK_REPLICAS meant? (a warning)",
         "config.env:16: the quote that opens the value is not closed",
         "config.env:17: SECRET_KEY: too short",
+        "config.env:18: BALANCER_OPS_ADDR: \"not-an-address\" is no IP address",
     ] {
         assert!(said.text.contains(told), "{told} is not in:\n{}", said.text);
     }

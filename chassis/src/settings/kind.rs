@@ -14,6 +14,7 @@ pub enum Kind {
         min: u64,
         max: u64,
     },
+    Ip,
     /// 1 to 65535; 0 lets the system choose, which tests use.
     Port,
     /// Seconds, with a fraction if need be: `30`, `0.25`.
@@ -28,6 +29,11 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Whether a value may hold what must not be shown.
+    pub fn is_secret(self) -> bool {
+        matches!(self, Self::Secret | Self::Url)
+    }
+
     /// # Errors
     /// What would have been allowed, as a noun phrase.
     pub(super) fn check(self, text: &str) -> Result<(), String> {
@@ -35,6 +41,7 @@ impl Kind {
             Self::Text | Self::Secret | Self::List | Self::Path => true,
             Self::Flag => flag(text).is_some(),
             Self::Count { min, max } => text.parse().is_ok_and(|n: u64| (min..=max).contains(&n)),
+            Self::Ip => text.parse::<std::net::IpAddr>().is_ok(),
             Self::Port => text.parse::<u16>().is_ok(),
             Self::Seconds | Self::Millis => self.duration(text).is_some(),
             Self::Choice(words) => words.contains(&text),
@@ -52,6 +59,7 @@ impl Kind {
             Self::Flag => "true or false".to_owned(),
             Self::Count { min, max: u64::MAX } => format!("whole number from {min}"),
             Self::Count { min, max } => format!("whole number from {min} to {max}"),
+            Self::Ip => "IP address".to_owned(),
             Self::Port => "port number (0 to 65535)".to_owned(),
             Self::Seconds => "number of seconds".to_owned(),
             Self::Millis => "number of milliseconds".to_owned(),

@@ -20,6 +20,7 @@ const TABLE: &[Setting] = &[
     Setting { name: "MODE", kind: Kind::Choice(&["a", "b"]), default: "a", live: false, doc: "Which." },
     Setting { name: "HOSTS", kind: Kind::List, default: "", live: false, doc: "Allowed hosts." },
     Setting { name: "SECRET_KEY", kind: Kind::Secret, default: "", live: false, doc: "Signs tokens." },
+    Setting { name: "OPS_ADDR", kind: Kind::Ip, default: "::1", live: false, doc: "Where operators ask." },
     Setting { name: "DATABASE_URL", kind: Kind::Url, default: "", live: false, doc: "Wins over DB_*." },
 ];
 
@@ -57,7 +58,9 @@ fn given_values_win_and_are_known_as_given() {
 
 #[test]
 fn all_problems_are_reported_at_once_and_by_name() {
-    let error = read_from(&[("PORT", "x"), ("SIZE", "6"), ("MODE", "c"), ("WAIT", "-1")]).unwrap_err();
+    let error =
+        read_from(&[("PORT", "x"), ("SIZE", "6"), ("MODE", "c"), ("WAIT", "-1"), ("OPS_ADDR", "localhost")])
+            .unwrap_err();
     assert_eq!(
         error.problems,
         [
@@ -65,6 +68,7 @@ fn all_problems_are_reported_at_once_and_by_name() {
             "WAIT: \"-1\" is no number of seconds",
             "SIZE: \"6\" is no whole number from 1 to 5",
             "MODE: \"c\" is no choice of: a, b",
+            "OPS_ADDR: \"localhost\" is no IP address",
         ]
     );
 }
@@ -105,6 +109,7 @@ proptest! {
             values.flag("DEBUG");
             values.duration("WAIT");
             values.duration("TICK_MS");
+            values.ip("OPS_ADDR");
             values.count("SIZE");
         }
     }

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
 
@@ -5,7 +7,7 @@ use super::*;
 use crate::dirs::Dirs;
 use crate::identity::RunAs;
 use crate::logic::addresses::Endpoint;
-use crate::logic::plan::{Identity, Stop, Succession, Trust};
+use crate::logic::plan::{Identity, Stop, Succession};
 
 /// A part that is a shell script; its health check asks a port that the test answers on.
 struct World {
@@ -29,7 +31,7 @@ impl World {
                 let _ = stream.write_all(b"+PONG\r\n").await;
             }
         });
-        let nest = Rc::new(Nest { dirs, run_as: RunAs::Starter });
+        let nest = Rc::new(Nest { dirs, run_as: RunAs::Starter, basics: BTreeMap::new() });
         Self { _dir: dir, nest, board: Rc::new(Board::new(Instant::now())), tasks, port }
     }
 
@@ -38,8 +40,7 @@ impl World {
             name: name.to_owned(),
             program: "/bin/sh".into(),
             args: vec!["-c".to_owned(), script.to_owned()],
-            env: std::collections::BTreeMap::new(),
-            trust: Trust::NoSecrets,
+            env: BTreeMap::new(),
             identity: Identity::Unprivileged,
             address: Endpoint::local(self.port),
             probe: Probe::Redis { port: self.port },

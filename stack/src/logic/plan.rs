@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::addresses::{Endpoint, Place, Route, Standby};
 use super::url::DatabaseUrl;
-use crate::settings::{Settings, secret_names};
+use crate::settings::{Reader, Settings};
 
 /// Ports below this need a privilege to listen on, unless the system says otherwise.
 const PRIVILEGED_BELOW: u16 = 1024;
@@ -20,9 +20,8 @@ pub struct Part {
     pub name: String,
     pub program: PathBuf,
     pub args: Vec<String>,
-    /// On top of what the stack itself was started with.
+    /// Besides what every process knows of its machine: the settings that it reads.
     pub env: BTreeMap<String, String>,
-    pub trust: Trust,
     pub identity: Identity,
     pub address: Endpoint,
     pub probe: Probe,
@@ -39,15 +38,6 @@ pub enum Succession {
     TakesOver(&'static str),
     /// On USR2 the running one starts it on its own sockets; it tells that it serves by its id in this file.
     Usr2 { pid_file: PathBuf },
-}
-
-/// What a part may know of the operator's settings.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trust {
-    /// All of `config.env`, secrets too: the web service.
-    Everything,
-    /// Nothing that is secret: it reads its secrets from its own files, if it has any.
-    NoSecrets,
 }
 
 /// Who a part runs as when root starts the stack.
@@ -271,9 +261,11 @@ impl Plan {
         let conf = text_of(&self.files.conf.join("nginx.conf"));
         let args = ["-c", &conf, "-g", "daemon off;"].map(str::to_owned).to_vec();
         let needs_root = ports.http < PRIVILEGED_BELOW;
+        let mut env = self.settings.told.of(Reader::Balancer);
+        env.insert("BALANCER_OPS_PORT".to_owned(), ports.balancer_ops.to_string());
         Part {
             args,
-            env: self.open_env_and("BALANCER_OPS_PORT", ports.balancer_ops),
+            env,
             identity: if needs_root { Identity::Starter } else { Identity::Unprivileged },
             probe: Probe::Http { port: ports.balancer_ops, path: "/health/ready".into() },
             // SIGQUIT drains, SIGTERM ends at once: nginx's meanings.
@@ -308,7 +300,6 @@ impl Plan {
         Part {
             args: vec!["serve".to_owned()],
             env,
-            trust: Trust::Everything,
             probe: Probe::Http { port: address.port, path: "/health".into() },
             ..self.part(&name, self.files.programs.join("web"), address)
         }
@@ -318,21 +309,13 @@ impl Plan {
         Endpoint::local(port_of(self.settings.ports.web_base, number))
     }
 
-    /// The lines of `config.env` without the secrets among them, and one more.
-    fn open_env_and(&self, name: &str, value: impl ToString) -> BTreeMap<String, String> {
-        let mut env = self.settings.passed_on.0.clone();
-        env.retain(|name, _| !secret_names().any(|secret| secret == name || is_file_of(name, secret)));
-        env.insert(name.to_owned(), value.to_string());
-        env
-    }
-
     /// What every run of the web program gets: replicas, `web migrate`, `web seed`.
     pub fn web_env(&self) -> BTreeMap<String, String> {
         let (database, primary) = (self.database(), self.primary());
         let known = &self.settings.database;
         let password = self.secrets.get("DB_PASSWORD");
         let pooled = self.settings.topology.route == Route::Pooled;
-        let mut env = self.settings.passed_on.0.clone();
+        let mut env = self.settings.told.of(Reader::Web);
         let mut set = |name: &str, value: &str| env.insert(name.to_owned(), value.to_owned());
         set("DB_HOST", &database.host);
         set("DB_PORT", &database.port.to_string());
@@ -347,7 +330,6 @@ impl Plan {
             set("DATABASE_URL_DIRECT", &self.direct_url());
         }
         set("SECRET_KEY", self.secrets.get("SECRET_KEY"));
-        set("PGBOUNCER_ADMIN_PASSWORD", self.secrets.get("PGBOUNCER_ADMIN_PASSWORD"));
         if self.settings.topology.redis == Place::Ours {
             set("REDIS_HOST", "127.0.0.1");
             set("REDIS_PORT", &self.settings.ports.redis.to_string());
@@ -410,7 +392,6 @@ impl Plan {
             program,
             args: Vec::new(),
             env: BTreeMap::new(),
-            trust: Trust::NoSecrets,
             identity: Identity::Unprivileged,
             probe: Probe::Http { port: address.port, path: "/health".into() },
             address,
@@ -423,11 +404,6 @@ impl Plan {
         let patience = self.settings.stop_timeout;
         Stop { first, then, patience, patience_when_replaced: patience }
     }
-}
-
-/// `NAME_FILE` names a file with the secret in it.
-fn is_file_of(name: &str, secret: &str) -> bool {
-    name.strip_suffix("_FILE") == Some(secret)
 }
 
 /// The pooler's figures by the names of their settings.

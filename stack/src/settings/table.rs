@@ -1,12 +1,8 @@
 //! Every setting that the stack tool itself reads: name, kind, default, meaning.
 //!
-//! The whole `config.env` reaches the web service besides; what that reads is in the web service's table.
+//! What `config.env` says besides is for the parts whose tables have it: see readers.rs.
 
-use chassis::settings::{Kind, Setting};
-
-const fn fixed(name: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Setting {
-    Setting { name, kind, default, live: false, doc }
-}
+use chassis::settings::{Kind, Setting, fixed, shared};
 
 const COUNT: Kind = Kind::Count { min: 1, max: 1_000_000 };
 
@@ -21,7 +17,8 @@ pub static SETTINGS: &[Setting] = &[
         "9201",
         "port of web-1's /metrics natively; web-2 has the next one",
     ),
-    fixed("BALANCER_OPS_PORT", Kind::Port, "9113", "port of the balancer's /metrics and health"),
+    shared::BALANCER_OPS_PORT,
+    shared::BALANCER_OPS_ADDR,
     fixed("POOLER_METRICS_PORT", Kind::Port, "9127", "port of the pooler's /metrics and health"),
     fixed("STACK_POSTGRES_PORT", Kind::Port, "15432", "port of the private Postgres of the native stack"),
     fixed(
@@ -65,26 +62,11 @@ pub static SETTINGS: &[Setting] = &[
         "demo users alice, bob, carol and dave, whose password everybody knows (arena-demo), and the session test-session are made at each start; auto: in the stack's own database, not in yours",
     ),
     // The database, as the pooler and the replicas find it
-    fixed(
-        "DB_HOST",
-        Kind::Text,
-        "pgbouncer",
-        "pgbouncer: through the pooler; another host: straight to that Postgres",
-    ),
-    fixed(
-        "DB_PORT",
-        Kind::Port,
-        "6432",
-        "port of DB_HOST; with DB_HOST=pgbouncer the port that the pooler listens on",
-    ),
-    fixed("DB_NAME", Kind::Text, "arena_db", "name of the database"),
-    fixed("DB_USER", Kind::Text, "arena_user", "user of the database"),
-    fixed(
-        "DB_PASSWORD",
-        Kind::Secret,
-        "",
-        "password of DB_USER; empty: made at the first start of the native stack",
-    ),
+    shared::DB_HOST,
+    shared::DB_PORT,
+    shared::DB_NAME,
+    shared::DB_USER,
+    shared::DB_PASSWORD,
     fixed(
         "POSTGRES_PASSWORD",
         Kind::Secret,
@@ -97,21 +79,11 @@ pub static SETTINGS: &[Setting] = &[
         "",
         "password of the standby at Postgres under docker-compose; natively one is made",
     ),
-    fixed("DATABASE_URL", Kind::Url, "", "the database, usually through the pooler; wins over DB_*"),
-    fixed("DATABASE_URL_DIRECT", Kind::Url, "", "the database without pooler, for migrations"),
-    fixed(
-        "ACTUAL_DB_HOST",
-        Kind::Text,
-        "",
-        "host of your own Postgres; empty or postgres: the stack brings a private one",
-    ),
-    fixed("ACTUAL_DB_PORT", Kind::Port, "5432", "port of your own Postgres"),
-    fixed(
-        "DB_READ_HOST",
-        Kind::Text,
-        "",
-        "a read replica, HOST or HOST:PORT; pgbouncer: the pooler's pool of it",
-    ),
+    shared::DATABASE_URL,
+    shared::DATABASE_URL_DIRECT,
+    shared::ACTUAL_DB_HOST,
+    shared::ACTUAL_DB_PORT,
+    shared::DB_READ_HOST,
     fixed(
         "ACTUAL_DB_READ_HOST",
         Kind::Text,
@@ -120,13 +92,8 @@ pub static SETTINGS: &[Setting] = &[
     ),
     fixed("ACTUAL_DB_READ_PORT", Kind::Port, "5432", "port of that read replica"),
     // The pooler
-    fixed(
-        "POOLER_POOL_MODE",
-        Kind::Choice(&["transaction", "session", "statement"]),
-        "transaction",
-        "when a server connection goes back to the pool",
-    ),
-    fixed("POOLER_DEFAULT_POOL_SIZE", COUNT, "25", "server connections of a pool"),
+    shared::POOLER_POOL_MODE,
+    shared::POOLER_DEFAULT_POOL_SIZE,
     fixed(
         "POOLER_MIN_POOL_SIZE",
         Kind::Count { min: 0, max: 1_000_000 },
@@ -135,7 +102,7 @@ pub static SETTINGS: &[Setting] = &[
     ),
     fixed("POOLER_RESERVE_POOL_SIZE", Kind::Count { min: 0, max: 1_000_000 }, "5", "more of them for bursts"),
     fixed("POOLER_MAX_DB_CONNECTIONS", COUNT, "50", "server connections to one database, at most"),
-    fixed("POOLER_MAX_CLIENT_CONN", COUNT, "1000", "client connections, at most"),
+    shared::POOLER_MAX_CLIENT_CONN,
     fixed(
         "PGBOUNCER_ADMIN_PASSWORD",
         Kind::Secret,
@@ -149,14 +116,9 @@ pub static SETTINGS: &[Setting] = &[
         "password of pgbouncer_stats; empty: made at the first start",
     ),
     // Redis and the replicas' common secret
-    fixed("REDIS_URL", Kind::Url, "", "your own Redis; wins over REDIS_HOST and its like"),
-    fixed("REDIS_HOST", Kind::Text, "redis", "host of your own Redis; redis: the stack brings a private one"),
-    fixed("REDIS_PORT", Kind::Port, "6379", "port of your own Redis"),
-    fixed("REDIS_PASSWORD", Kind::Secret, "", "password at Redis; empty: made for the private one"),
-    fixed(
-        "SECRET_KEY",
-        Kind::Secret,
-        "",
-        "signs tokens, the same on all replicas; empty: made at the first start",
-    ),
+    shared::REDIS_URL,
+    shared::REDIS_HOST,
+    shared::REDIS_PORT,
+    shared::REDIS_PASSWORD,
+    shared::SECRET_KEY,
 ];

@@ -20,7 +20,7 @@ fn without_a_config_env_the_stack_is_private_and_pooled() {
 }
 
 #[test]
-fn the_environment_wins_over_the_file_and_is_not_passed_on_twice() {
+fn the_environment_wins_over_the_file() {
     let file = [("HTTP_PORT", "8081"), ("LOG_LEVEL", "debug"), ("DEBUG", "True")];
     let file = file.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
     let outer = |name: &str| match name {
@@ -31,8 +31,10 @@ fn the_environment_wins_over_the_file_and_is_not_passed_on_twice() {
     };
     let settings = Settings::read(&file, &outer, Overrides::default()).unwrap();
     assert_eq!(settings.ports.http, 8082);
-    let passed: Vec<&str> = settings.passed_on.0.keys().map(String::as_str).collect();
-    assert_eq!(passed, ["DEBUG"], "an empty variable counts as unset");
+    let web = settings.told.of(Reader::Web);
+    assert_eq!(web["LOG_LEVEL"], "warn");
+    assert_eq!(web["DEBUG"], "True", "an empty variable counts as unset");
+    assert!(!web.contains_key("HTTP_PORT"), "the web service does not read it");
 }
 
 #[test]

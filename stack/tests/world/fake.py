@@ -13,7 +13,7 @@ if name == "web" and sys.argv[1] == "check":
     sys.exit(len(wrong))
 if name == "web" and sys.argv[1] != "serve":
     print(f"{sys.argv[1]} for {os.environ['DATABASE_URL_DIRECT'].rsplit('@')[1]}")
-    sys.exit(int(os.environ.get("FAKE_MIGRATION_STATUS", "0")))
+    sys.exit(3 if os.environ.get("LOG_LEVEL") == "no-migration-today" else 0)
 
 if name in ("pooler", "balancer") and sys.argv[1] in ("--check", "-t"):
     file = sys.argv[-1]

@@ -1,10 +1,6 @@
 //! Every setting of the web service: name, kind, default, meaning. What they become is in settings.rs.
 
-use chassis::settings::{Kind, Setting};
-
-const fn fixed(name: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Setting {
-    Setting { name, kind, default, live: false, doc }
-}
+use chassis::settings::{Kind, Setting, fixed, shared};
 
 /// The table; from it come parsing, error messages and the section of config.env.example.
 pub static SETTINGS: &[Setting] = &[
@@ -95,12 +91,7 @@ pub static SETTINGS: &[Setting] = &[
         "WebSockets that a replica holds at once",
     ),
     // Authentication
-    fixed(
-        "SECRET_KEY",
-        Kind::Secret,
-        "",
-        "signs tokens; required, at least 32 characters, same on all replicas",
-    ),
+    shared::SECRET_KEY,
     fixed(
         "SECRET_KEY_PREVIOUS",
         Kind::Secret,
@@ -137,23 +128,18 @@ pub static SETTINGS: &[Setting] = &[
     fixed("LOGIN_WINDOW", Kind::Seconds, "300", "time that failed logins are remembered"),
     fixed("REFRESH_LIFETIME", Kind::Seconds, "2592000", "time that a refresh token is valid"),
     // Database
-    fixed("DATABASE_URL", Kind::Url, "", "the database, usually through the pooler; wins over DB_*"),
-    fixed("DATABASE_URL_DIRECT", Kind::Url, "", "the database without pooler, for migrations"),
+    shared::DATABASE_URL,
+    shared::DATABASE_URL_DIRECT,
     fixed("DATABASE_DIRECT_PRIMARY", Kind::Url, "", "another name of DATABASE_URL_DIRECT"),
     fixed("DATABASE_READ_URL", Kind::Url, "", "a read replica; wins over DB_READ_*"),
-    fixed("DB_HOST", Kind::Text, "pgbouncer", "host of the database or of its pooler"),
-    fixed("DB_PORT", Kind::Port, "6432", "port of the database or of its pooler"),
-    fixed("DB_NAME", Kind::Text, "arena_db", "name of the database"),
-    fixed("DB_USER", Kind::Text, "arena_user", "user of the database"),
-    fixed("DB_PASSWORD", Kind::Secret, "", "password of DB_USER"),
-    fixed("ACTUAL_DB_HOST", Kind::Text, "", "host of Postgres itself where DB_HOST is a pooler"),
-    fixed("ACTUAL_DB_PORT", Kind::Port, "5432", "port of Postgres itself"),
-    fixed(
-        "DB_READ_HOST",
-        Kind::Text,
-        "",
-        "a read replica, HOST or HOST:PORT; empty: reads go to the primary",
-    ),
+    shared::DB_HOST,
+    shared::DB_PORT,
+    shared::DB_NAME,
+    shared::DB_USER,
+    shared::DB_PASSWORD,
+    shared::ACTUAL_DB_HOST,
+    shared::ACTUAL_DB_PORT,
+    shared::DB_READ_HOST,
     fixed("DB_READ_HOST_1", Kind::Text, "", "first of several read replicas"),
     fixed("DB_READ_HOST_2", Kind::Text, "", "second read replica"),
     fixed("DB_READ_HOST_3", Kind::Text, "", "third read replica"),
@@ -202,24 +188,9 @@ pub static SETTINGS: &[Setting] = &[
         "whether DB_HOST is a pooler; auto: it is when ACTUAL_DB_HOST differs, on port 6432, or with ?pgbouncer=true",
     ),
     // What the pooler is set to, for /db/connections/; the console's answer wins
-    fixed(
-        "POOLER_POOL_MODE",
-        Kind::Choice(&["transaction", "session", "statement"]),
-        "transaction",
-        "the pooler's mode",
-    ),
-    fixed(
-        "POOLER_DEFAULT_POOL_SIZE",
-        Kind::Count { min: 1, max: 100_000 },
-        "25",
-        "the pooler's default_pool_size",
-    ),
-    fixed(
-        "POOLER_MAX_CLIENT_CONN",
-        Kind::Count { min: 1, max: 1_000_000 },
-        "1000",
-        "the pooler's max_client_conn",
-    ),
+    shared::POOLER_POOL_MODE,
+    shared::POOLER_DEFAULT_POOL_SIZE,
+    shared::POOLER_MAX_CLIENT_CONN,
     fixed(
         "MESSAGE_RETENTION_DAYS",
         Kind::Count { min: 0, max: 36_500 },
@@ -227,12 +198,12 @@ pub static SETTINGS: &[Setting] = &[
         "days after which messages are removed; 0: never",
     ),
     // Redis
-    fixed("REDIS_URL", Kind::Url, "", "Redis; wins over REDIS_HOST and its like"),
-    fixed("REDIS_HOST", Kind::Text, "redis", "host of Redis"),
-    fixed("REDIS_PORT", Kind::Port, "6379", "port of Redis"),
+    shared::REDIS_URL,
+    shared::REDIS_HOST,
+    shared::REDIS_PORT,
     fixed("REDIS_DB", Kind::Count { min: 0, max: 65535 }, "0", "number of the Redis database"),
     fixed("REDIS_USER", Kind::Text, "", "ACL user at Redis"),
-    fixed("REDIS_PASSWORD", Kind::Secret, "", "password at Redis"),
+    shared::REDIS_PASSWORD,
     fixed(
         "REDIS_TLS",
         Kind::Flag,
