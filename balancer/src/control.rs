@@ -23,7 +23,7 @@ use tokio::sync::mpsc;
 
 use self::changes::{CHANGES_MAX, Change};
 use self::crew::Crew;
-use self::handover::Inherited;
+use self::handover::{Descent, Inherited};
 use crate::access_log::LogFiles;
 use crate::cli::Order;
 use crate::conf::blocks::{Source, Tree};
@@ -103,9 +103,9 @@ pub fn send(origin: &Origin, order: Order) -> ExitCode {
 }
 
 /// Runs until it is told to stop.
-pub fn serve(origin: Origin, ops: Option<std::net::SocketAddr>) -> ExitCode {
+pub fn serve(origin: Origin, ops: Option<std::net::SocketAddr>, descent: Descent) -> ExitCode {
     let error_logs = ErrorLogs::to_stderr();
-    let prepared = match prepare(&origin, &error_logs, ops) {
+    let prepared = match prepare(&origin, &error_logs, ops, descent) {
         Ok(prepared) => prepared,
         Err(what) => {
             complain("emerg", &what);
@@ -147,6 +147,7 @@ fn prepare(
     origin: &Origin,
     error_logs: &ErrorLogs,
     ops: Option<std::net::SocketAddr>,
+    descent: Descent,
 ) -> Result<Prepared, String> {
     let (settings, tree) = conf::load(origin).map_err(|error| error.to_string())?;
     error_logs.replace(Targets::open(&settings.main.error_logs, &settings.http.error_logs)?);
@@ -156,7 +157,7 @@ fn prepare(
     let held_logs = logs.open(&settings.http.log_files)?;
     process::make_folders(&settings.http.body_folders, settings.main.user.as_ref())?;
     let workers = settings.main.worker_processes;
-    let inherited = Inherited::receive();
+    let inherited = Inherited::receive(descent);
     let mut inherited = inherited.map_err(|error| format!("taking over sockets failed: {error}"))?;
     let (asks, changes) = mpsc::channel(CHANGES_MAX);
     let known = inherited.take_known();

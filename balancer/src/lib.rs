@@ -38,6 +38,7 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use crate::cli::Cli;
+use crate::control::handover::Descent;
 use crate::settings::SETTINGS;
 
 /// The whole program, from its command line to its exit status.
@@ -55,7 +56,7 @@ pub fn run(cli: &Cli, environment: &dyn Fn(&str) -> Option<String>) -> ExitCode 
         return control::send(&origin, order);
     }
     match ops_address(environment) {
-        Ok(ops) => control::serve(origin, ops),
+        Ok(ops) => control::serve(origin, ops, Descent::told_by(environment)),
         Err(what) => {
             control::complain("emerg", &what);
             ExitCode::FAILURE

@@ -57,6 +57,8 @@ pub struct Start {
     pub settings: Settings,
     pub log: Log,
     pub notify: Notifier,
+    /// LDAPCONF: the file that says whom directory servers are checked by.
+    pub ldap_conf: Option<PathBuf>,
     /// `-R`: the sockets come from the process that runs now.
     pub takes_over: bool,
     /// Called once when the sockets are open: writes the pidfile, lets the parent of a daemon go.
@@ -135,7 +137,9 @@ fn run_logged(
         Err(error) => tracing::warn!("could not raise the limit of open files: {error}"),
     }
     let (in_background, takes_over) = (arguments.in_background, arguments.reboot);
-    let notify = Notifier::new(chassis::settings::environment()("NOTIFY_SOCKET").as_deref());
+    let environment = chassis::settings::environment();
+    let notify = Notifier::new(environment("NOTIFY_SOCKET").as_deref());
+    let ldap_conf = environment("LDAPCONF").map(PathBuf::from);
     let own_pidfile = pidfile.clone();
     let ready = Box::new(move || {
         own_pidfile.write()?;
@@ -146,7 +150,7 @@ fn run_logged(
         tracing::info!("process up: pooler {}, pid {process}, tls: rustls", env!("CARGO_PKG_VERSION"));
         Ok(())
     });
-    let ended = run(Start { settings, log, notify, takes_over, ready });
+    let ended = run(Start { settings, log, notify, ldap_conf, takes_over, ready });
     pidfile.remove();
     match ended {
         Ok(()) => Ok(ExitCode::SUCCESS),

@@ -23,7 +23,7 @@ const GOODBYE: Duration = Duration::from_millis(200);
 
 /// Serves until the process is told to end.
 pub fn run(start: Start) -> anyhow::Result<()> {
-    let Start { settings, log, notify, takes_over, ready } = start;
+    let Start { settings, log, notify, ldap_conf, takes_over, ready } = start;
     let workers = match settings.worker_threads {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         n => n as usize,
@@ -36,8 +36,8 @@ pub fn run(start: Start) -> anyhow::Result<()> {
     };
     let (listeners, takeover) = listeners(&settings, takes_over)?;
     let house = Arc::new(House::new(settings, log, notify, workers));
-    if let Some(path) = std::env::var_os("LDAPCONF") {
-        let _ = house.ldap_conf.set(path.into());
+    if let Some(path) = ldap_conf {
+        let _ = house.ldap_conf.set(path);
     }
     house.apply_tls().map_err(|what| anyhow::anyhow!("TLS setup failed: {what}"))?;
     let mut mailboxes = Vec::new();

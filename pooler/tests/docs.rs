@@ -23,7 +23,7 @@ fn check(name: &str, wanted: &str) {
     if found == wanted {
         return;
     }
-    if std::env::var_os("UPDATE_DOCS").is_some() {
+    if chassis::settings::environment()("UPDATE_DOCS").is_some() {
         let (before, after) = (format!("<!-- {name} -->\n{found}"), format!("<!-- {name} -->\n{wanted}"));
         std::fs::write(document(), text.replacen(&before, &after, 1)).unwrap();
         return;

@@ -80,20 +80,35 @@ fn send(to: &UnixStream, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
     Ok(())
 }
 
+/// Who started this process.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Descent {
+    #[default]
+    Operator,
+    /// A balancer that serves until we do.
+    Predecessor,
+}
+
+impl Descent {
+    /// As the environment tells.
+    pub fn told_by(environment: &dyn Fn(&str) -> Option<String>) -> Descent {
+        environment(MARK).map_or(Descent::Operator, |_| Descent::Predecessor)
+    }
+}
+
 /// The sockets that a process before us has handed over, by address.
 #[derive(Debug, Default)]
 pub struct Inherited {
     sockets: HashMap<Address, Vec<Socket>>,
-    is_successor: bool,
+    descent: Descent,
     known: Option<Knowledge>,
 }
 
 impl Inherited {
     /// Reads them, where this process was started to take over.
-    pub fn receive() -> io::Result<Inherited> {
-        let mut inherited =
-            Inherited { is_successor: std::env::var_os(MARK).is_some(), ..Inherited::default() };
-        if !inherited.is_successor {
+    pub fn receive(descent: Descent) -> io::Result<Inherited> {
+        let mut inherited = Inherited { descent, ..Inherited::default() };
+        if descent == Descent::Operator {
             return Ok(inherited);
         }
         let stdin = io::stdin();
@@ -111,7 +126,7 @@ impl Inherited {
 
     /// Another process serves until we do: it is not ours to go to the background again.
     pub fn is_successor(&self) -> bool {
-        self.is_successor
+        self.descent == Descent::Predecessor
     }
 
     pub fn take_known(&mut self) -> Option<Knowledge> {
