@@ -487,6 +487,49 @@ fn the_map_in_the_readme_is_the_tree_on_disk() {
     }
 }
 
+/// The modules that the code map of ARCHITECTURE.md names, as `crate/module`.
+fn code_map() -> Vec<String> {
+    let text = read(&root().join("ARCHITECTURE.md"));
+    let after = text.split("## Code map").nth(1).expect("ARCHITECTURE.md has a part \"Code map\"");
+    let mut in_crate = "";
+    let mut named = Vec::new();
+    for line in after.split("```").nth(1).expect("the map is a fenced block").lines().skip(1) {
+        match line.strip_suffix("/src/") {
+            Some(name) => in_crate = name,
+            None => {
+                const NAMES_LEN: usize = 44;
+                let names = line.get(..NAMES_LEN).expect("names, then what they are").split_whitespace();
+                named.extend(names.map(|name| format!("{in_crate}/{name}")));
+            }
+        }
+    }
+    named
+}
+
+#[test]
+fn the_code_map_names_every_module_once() {
+    let mut named = code_map();
+    named.sort();
+    let is_module = |name: &str| !["main", "lib"].contains(&name) && !name.ends_with("_tests");
+    let mut there: Vec<String> = rust_files()
+        .into_iter()
+        .filter_map(|(file, _)| {
+            let parts: Vec<String> = file
+                .with_extension("")
+                .components()
+                .map(|p| p.as_os_str().to_string_lossy().into_owned())
+                .collect();
+            match &parts[..] {
+                [krate, src, name] if src == "src" && is_module(name) => Some(format!("{krate}/{name}")),
+                _ => None,
+            }
+        })
+        .collect();
+    there.sort();
+    let lacking: Vec<&String> = there.iter().filter(|name| !named.contains(name)).collect();
+    assert_eq!(named, there, "not in the code map: {lacking:?}");
+}
+
 /// So that every table is among those that the example and what parts are given are checked against.
 #[test]
 fn tables_of_settings_are_where_the_tests_look_for_them() {
