@@ -34,6 +34,8 @@ usage() {
 SERVICE: balancer (nginx), web-1 ... web-10, pooler (pgbouncer), postgres, redis.
 With --docker the verbs act on docker-compose.loadbalanced.yml; otherwise on the native stack in .stack/.
 Settings: config.env (see config.env.example) and the environment, which wins.
+Images are built from source in RUST_IMAGE [default: rust:1.95-slim-bookworm]; where it can be had from no registry, or
+is "none", the programs are built on this machine and packed.
 EOF
 }
 

@@ -35,6 +35,9 @@ pub struct Cli {
     /// Send a signal to the running process.
     #[arg(short = 's', value_name = "SIGNAL")]
     pub signal: Option<Order>,
+    /// Ask the running process for `/health/ready` on its ops port, and exit with 0 when it is.
+    #[arg(long)]
+    pub healthcheck: bool,
     /// Where relative paths of logs and of the pid file start.
     #[arg(short = 'p', value_name = "PREFIX")]
     pub prefix: Option<PathBuf>,

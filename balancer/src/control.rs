@@ -23,7 +23,8 @@ use tokio::sync::mpsc;
 
 use self::changes::{CHANGES_MAX, Change};
 use self::crew::Crew;
-use self::handover::{Descent, Inherited};
+use self::handover::Inherited;
+use crate::Outside;
 use crate::access_log::LogFiles;
 use crate::cli::Order;
 use crate::conf::blocks::{Source, Tree};
@@ -102,10 +103,29 @@ pub fn send(origin: &Origin, order: Order) -> ExitCode {
     }
 }
 
+/// `--healthcheck`.
+pub fn ask_health(origin: &Origin, outside: &Outside) -> ExitCode {
+    let configured = || conf::load(origin).map(|(settings, _)| settings.main.ops_listen);
+    let asked = match outside.ops.map_or_else(configured, |ops| Ok(Some(ops))) {
+        Ok(Some(ops)) => chassis::health::ask(ops, "/health/ready").map_err(|error| error.to_string()),
+        Ok(None) => {
+            Err("neither BALANCER_OPS_PORT nor `ops_listen` is set: there is nobody to ask".to_owned())
+        }
+        Err(error) => Err(error.to_string()),
+    };
+    match asked {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(what) => {
+            complain("error", &what);
+            ExitCode::FAILURE
+        }
+    }
+}
+
 /// Runs until it is told to stop.
-pub fn serve(origin: Origin, ops: Option<std::net::SocketAddr>, descent: Descent) -> ExitCode {
+pub fn serve(origin: Origin, outside: &Outside) -> ExitCode {
     let error_logs = ErrorLogs::to_stderr();
-    let prepared = match prepare(&origin, &error_logs, ops, descent) {
+    let prepared = match prepare(&origin, &error_logs, outside) {
         Ok(prepared) => prepared,
         Err(what) => {
             complain("emerg", &what);
@@ -137,18 +157,14 @@ pub fn serve(origin: Origin, ops: Option<std::net::SocketAddr>, descent: Descent
 struct Prepared {
     running: Arc<Running>,
     ops: Option<std::net::TcpListener>,
+    drain_timeout: Option<Duration>,
     files: OpenFiles,
     moot: Vec<String>,
     is_successor: bool,
     changes: mpsc::Receiver<Change>,
 }
 
-fn prepare(
-    origin: &Origin,
-    error_logs: &ErrorLogs,
-    ops: Option<std::net::SocketAddr>,
-    descent: Descent,
-) -> Result<Prepared, String> {
+fn prepare(origin: &Origin, error_logs: &ErrorLogs, outside: &Outside) -> Result<Prepared, String> {
     let (settings, tree) = conf::load(origin).map_err(|error| error.to_string())?;
     error_logs.replace(Targets::open(&settings.main.error_logs, &settings.http.error_logs)?);
     let files = process::open_files(settings.main.worker_rlimit_nofile);
@@ -157,7 +173,7 @@ fn prepare(
     let held_logs = logs.open(&settings.http.log_files)?;
     process::make_folders(&settings.http.body_folders, settings.main.user.as_ref())?;
     let workers = settings.main.worker_processes;
-    let inherited = Inherited::receive(descent);
+    let inherited = Inherited::receive(outside.descent);
     let mut inherited = inherited.map_err(|error| format!("taking over sockets failed: {error}"))?;
     let (asks, changes) = mpsc::channel(CHANGES_MAX);
     let known = inherited.take_known();
@@ -182,11 +198,19 @@ fn prepare(
         changes: asks,
         settings: Arc::new(settings),
     };
-    let ops = ops.or(running.settings.main.ops_listen);
+    let ops = outside.ops.or(running.settings.main.ops_listen);
     let ops = ops.map(|address| open_ops(address, &mut inherited)).transpose();
     let ops = ops.map_err(|error| error.to_string())?;
     let is_successor = inherited.is_successor();
-    Ok(Prepared { running: Arc::new(running), ops, files, moot: tree.moot(), is_successor, changes })
+    Ok(Prepared {
+        running: Arc::new(running),
+        ops,
+        drain_timeout: outside.drain_timeout,
+        files,
+        moot: tree.moot(),
+        is_successor,
+        changes,
+    })
 }
 
 fn open_ops(address: std::net::SocketAddr, inherited: &mut Inherited) -> io::Result<std::net::TcpListener> {
@@ -208,6 +232,7 @@ fn run(origin: Origin, error_logs: ErrorLogs, prepared: Prepared) -> io::Result<
             current,
             crew: Crew::default(),
             draining: Arc::default(),
+            drain_timeout: prepared.drain_timeout,
             prober: Prober::new(tasks.clone()),
             names: Names::new(tasks.clone()),
             changes: prepared.changes,
@@ -246,6 +271,8 @@ struct Master {
     crew: Crew,
     /// Shared with the ops port: a process that drains is not ready.
     draining: Arc<AtomicBool>,
+    /// `BALANCER_DRAIN_TIMEOUT`.
+    drain_timeout: Option<Duration>,
     prober: Prober,
     names: Names,
     changes: mpsc::Receiver<Change>,
@@ -400,7 +427,7 @@ impl Master {
         tracing::info!("reconfigured");
     }
 
-    /// Graceful: what is under way may end, for as long as `worker_shutdown_timeout` says.
+    /// Graceful: what is under way may end, for as long as both `worker_shutdown_timeout` and the environment let it.
     async fn quit(&mut self) {
         if self.draining.swap(true, Relaxed) {
             return;
@@ -408,7 +435,8 @@ impl Master {
         tracing::info!("gracefully shutting down");
         self.prober.stop();
         let running = self.running();
-        self.crew.drain(running.settings.main.worker_shutdown_timeout).await;
+        let bounds = [running.settings.main.worker_shutdown_timeout, self.drain_timeout];
+        self.crew.drain(bounds.into_iter().flatten().min()).await;
         self.close(running.listeners.iter());
     }
 

@@ -36,10 +36,18 @@ pub mod worker;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use crate::cli::Cli;
 use crate::control::handover::Descent;
 use crate::settings::SETTINGS;
+
+/// What the environment says.
+pub struct Outside {
+    pub ops: Option<SocketAddr>,
+    pub drain_timeout: Option<Duration>,
+    pub descent: Descent,
+}
 
 /// The whole program, from its command line to its exit status.
 #[allow(clippy::print_stderr, reason = "-v and -V answer there, as nginx's do")]
@@ -55,19 +63,27 @@ pub fn run(cli: &Cli, environment: &dyn Fn(&str) -> Option<String>) -> ExitCode 
     if let Some(order) = cli.signal {
         return control::send(&origin, order);
     }
-    match ops_address(environment) {
-        Ok(ops) => control::serve(origin, ops, Descent::told_by(environment)),
+    let outside = match Outside::read(environment) {
+        Ok(outside) => outside,
         Err(what) => {
             control::complain("emerg", &what);
-            ExitCode::FAILURE
+            return ExitCode::FAILURE;
         }
+    };
+    if cli.healthcheck {
+        return control::ask_health(&origin, &outside);
     }
+    control::serve(origin, &outside)
 }
 
-fn ops_address(environment: &dyn Fn(&str) -> Option<String>) -> Result<Option<SocketAddr>, String> {
-    let values = chassis::settings::read(SETTINGS, environment).map_err(|errors| errors.to_string())?;
-    if !values.given("BALANCER_OPS_PORT") {
-        return Ok(None);
+impl Outside {
+    fn read(environment: &dyn Fn(&str) -> Option<String>) -> Result<Self, String> {
+        let values = chassis::settings::read(SETTINGS, environment).map_err(|errors| errors.to_string())?;
+        let ops = values
+            .given("BALANCER_OPS_PORT")
+            .then(|| SocketAddr::new(values.ip("BALANCER_OPS_ADDR"), values.port("BALANCER_OPS_PORT")));
+        let drain = "BALANCER_DRAIN_TIMEOUT";
+        let drain_timeout = values.given(drain).then(|| values.duration(drain));
+        Ok(Self { ops, drain_timeout, descent: Descent::told_by(environment) })
     }
-    Ok(Some(SocketAddr::new(values.ip("BALANCER_OPS_ADDR"), values.port("BALANCER_OPS_PORT"))))
 }

@@ -328,6 +328,38 @@ fn the_ops_port_tells_metrics_and_health() {
     assert!(ask("/health/ready").starts_with("HTTP/1.1 200"));
     let metrics = ask("/metrics");
     assert!(metrics.contains("balancer_requests_total 1"), "{metrics}");
+    let health =
+        |port: &str| world.command(&["--healthcheck"]).env("BALANCER_OPS_PORT", port).output().unwrap();
+    assert!(health(&ops.port().to_string()).status.success());
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let told = health(&nobody.to_string());
+    assert!(!told.status.success());
+    assert!(text(&told.stderr).contains("nobody answers on 127.0.0.1"), "{}", text(&told.stderr));
+}
+
+#[test]
+fn a_stop_waits_no_longer_for_a_tunnel_than_the_environment_lets_it() {
+    let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut world = World::new(&format!(
+        "server {{ listen 127.0.0.1:PORT; location / {{ proxy_pass http://{}; proxy_http_version 1.1; \
+         proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade; }} }}",
+        upstream.local_addr().unwrap()
+    ));
+    let child = world.command(&[]).env("BALANCER_DRAIN_TIMEOUT", "0.1").spawn();
+    world.child = Some(child.unwrap());
+    world.wait_until("the pid file is there", || world.path("pid").exists());
+    let mut client = world.connect();
+    write!(client, "GET / HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n").unwrap();
+    let (mut origin, _) = upstream.accept().unwrap();
+    let mut piece = [0; 1024];
+    assert!(origin.read(&mut piece).unwrap() > 0);
+    origin
+        .write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
+        .unwrap();
+    assert!(client.read(&mut piece).unwrap() > 0);
+    world.signal("quit");
+    assert!(world.ended());
+    assert_eq!(client.read(&mut piece).unwrap_or_default(), 0);
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! both proxies count in µs.
 
 pub mod certificates;
+pub mod health;
 pub mod listen;
 pub mod logs;
 pub mod metrics;

@@ -3,22 +3,27 @@
 
 readonly BASE_IMAGE=debian:bookworm-slim
 
-# From source in a Rust image where one is named; otherwise the programs are built here and packed.
+# From source in a Rust image. Where none can be had, or RUST_IMAGE is "none", the programs are built here and packed.
 docker_build() {
     need_docker
-    if [ -n "${RUST_IMAGE:-}" ]; then
-        say "building the images from source with $RUST_IMAGE"
-        compose build --build-arg "RUST_IMAGE=$RUST_IMAGE"
+    local rust=${RUST_IMAGE:-rust:1.95-slim-bookworm}
+    if [ "$rust" != none ] && docker_has_image "$rust"; then
+        docker_base_image
+        say "building the images from source with $rust"
+        compose build --build-arg "RUST_IMAGE=$rust"
         return
     fi
+    say "packing programs that are built here: no image $rust"
     native_build
     docker_pack
 }
 
+# There already, or from a registry.
+docker_has_image() { docker image inspect "$1" >/dev/null 2>&1 || docker pull --quiet "$1"; }
+
 # The one base of all images: there already, from a registry, or made from Debian's packages.
 docker_base_image() {
-    ! docker image inspect "$BASE_IMAGE" >/dev/null 2>&1 || return 0
-    ! docker pull --quiet "$BASE_IMAGE" || return 0
+    ! docker_has_image "$BASE_IMAGE" || return 0
     say "no registry gives $BASE_IMAGE: making it from Debian's packages"
     install_missing "debootstrap|debootstrap|makes the base image where no registry is reached"
     local root ended=0

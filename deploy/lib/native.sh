@@ -1,6 +1,8 @@
 # shellcheck shell=bash
 # The native stack: the programs as they were built, and the verbs that act on them. The work is done by `stack`.
 
+readonly STACK_DIR="$HOME_DIR/.stack"
+
 target_dir() { printf '%s' "${CARGO_TARGET_DIR:-$HOME_DIR/target}"; }
 stack() { "$(target_dir)/release/stack" --home "$HOME_DIR" "$@"; }
 is_built() { [ -x "$(target_dir)/release/stack" ]; }
@@ -29,7 +31,13 @@ native_start() {
 }
 
 native_stop() {
-    if is_built; then stack down "$@"; else say "nothing was built, so nothing runs"; fi
+    if ! is_built; then
+        [ -d "$STACK_DIR" ] || { say "nothing was started here, so nothing runs" && return; }
+        # What runs is a copy: it goes on when the folder that it was built in is removed, or is another one now.
+        need_rust
+        (cd "$HOME_DIR" && cargo build --release --locked -p stack)
+    fi
+    stack down "$@"
 }
 
 native_restart() {

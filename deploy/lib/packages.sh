@@ -21,7 +21,7 @@ chromium-driver|chromedriver|drives that browser
 shellcheck|shellcheck|checks the shell scripts
 wrk|wrk|load for the balancer's tests
 git|git|the house's rules look at the tracked files
-python3|python3|side-by-side benchmarks and the locust file's check
+python3|python3|the pooler's tests with drivers of Python
 python3-psycopg|/usr/lib/python3/dist-packages/psycopg/__init__.py|a driver that the pooler has to serve
 python3-asyncpg|/usr/lib/python3/dist-packages/asyncpg/__init__.py|another one
 libpostgresql-jdbc-java|/usr/share/java/postgresql.jar|another one

@@ -113,9 +113,7 @@ run_tests() {
     [ "${CI:-}" != true ] || export CARGO_INCREMENTAL=0
     need_rust
     need_lints
-    install_missing "$BUILD_NEEDS"
-    install_missing "$RUN_NEEDS"
-    install_missing "$TEST_NEEDS"
+    install_missing "$BUILD_NEEDS$RUN_NEEDS$TEST_NEEDS"
     cd "$HOME_DIR"
     RESULTS=$HOME_DIR/results/test
     mkdir -p "$RESULTS"

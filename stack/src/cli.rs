@@ -111,9 +111,6 @@ pub enum Verb {
         #[command(flatten)]
         how: UpArgs,
     },
-    /// Ask a health URL on this machine: exit 0 when it answers 200
-    #[command(hide = true)]
-    Probe { port: u16, path: String },
     /// Write configuration for containers
     #[command(hide = true, subcommand)]
     Render(Render),

@@ -129,10 +129,6 @@ pub async fn run(cli: Cli, around: Surroundings<'_>) -> Result<ExitCode> {
         Verb::Upgrade => client::upgrade(&site, environment).await,
         Verb::Rollback => client::roll_back(&site).await,
         Verb::Exec { service, command } => exec::run(&site, &service, &command, environment).await,
-        Verb::Probe { port, path } => {
-            let asked = probe::ask(&logic::plan::Probe::Http { port, path: path.into() }).await;
-            asked.map(|()| ExitCode::SUCCESS).map_err(anyhow::Error::msg)
-        }
         Verb::Render(what) => render::run(&what, environment),
     }
 }

@@ -74,3 +74,37 @@ fn the_defaults_of_the_compose_file_are_those_of_the_example() {
         }
     }
 }
+
+/// The seconds of `stop_grace_period` of the part that holds `image`.
+fn grace(image: &str) -> f64 {
+    let part = with_image().into_iter().find(|part| part.contains(image)).expect("such an image");
+    let (_, rest) = part.split_once("stop_grace_period: ").expect("a grace of its own");
+    rest.split_once('s').and_then(|(seconds, _)| seconds.parse().ok()).expect("seconds")
+}
+
+fn given(name: &str, text: &str) -> f64 {
+    let line = text.lines().find_map(|line| line.trim_start().strip_prefix(name));
+    let value = line.expect("is given").trim_start_matches([':', '=', ' ']).trim_matches('"');
+    value.parse().expect("seconds")
+}
+
+#[test]
+fn a_drain_ends_before_docker_ends_it() {
+    assert!(grace("arena-balancer") > given("BALANCER_DRAIN_TIMEOUT", COMPOSE));
+    let drain = given("DRAIN_DELAY", EXAMPLE) + given("DRAIN_TIMEOUT", EXAMPLE);
+    assert!(grace("arena-web") > drain, "a drain of {drain} s");
+}
+
+#[test]
+fn packed_images_are_those_built_from_source() {
+    let stages = |text: &str, programs: &str| {
+        let (_, stages) = text.split_once("FROM ${BASE_IMAGE} AS base").expect("the stages of the images");
+        let lines = stages.lines().filter(|line| !line.starts_with("ARG PROGRAMS"));
+        let same = |line: &str| line.replace("--from=build ", "").replace(programs, "PROGRAMS");
+        lines.map(same).collect::<Vec<_>>()
+    };
+    let source = include_str!("../../deploy/docker/Dockerfile.source");
+    let binaries = include_str!("../../deploy/docker/Dockerfile.binaries");
+    assert_eq!(stages(source, "/programs"), stages(binaries, "${PROGRAMS}"));
+    assert!(stages(binaries, "${PROGRAMS}").iter().any(|line| line.starts_with("COPY PROGRAMS/web")));
+}

@@ -11,7 +11,7 @@ const COMPOSE: &str = r#"#!/bin/bash
 while [ "$1" != "${1#-}" ]; do shift 2; done
 setting() { if [ -n "${!1:-}" ]; then printf %s "${!1}"; else sed -n "s/^$1=//p" "$HOME/.env" | tail -n 1; fi; }
 printf '%s' "$*" >>"$HOME/asked"
-for name in DB_HOST DB_PORT DB_READ_HOST DB_READ_NAME ACTUAL_DB_READ_HOST COMPOSE_PROFILES; do
+for name in DB_HOST DB_PORT DB_READ_HOST DB_READ_NAME ACTUAL_DB_READ_HOST COMPOSE_PROFILES ARENA_DOCKERFILE; do
     printf ' %s=%s' "$name" "$(setting "$name")" >>"$HOME/asked"
 done
 echo >>"$HOME/asked"
@@ -37,6 +37,7 @@ esac
 const DOCKER: &str = r#"#!/bin/bash
 case "$*" in
 compose*) exit 1 ;;
+pull*) [ ! -e "$HOME/no-registry" ] ;;
 tag*) cp "$HOME/tags/$2" "$HOME/tags/$3" ;;
 image*) [ "$3" != -f ] || shift 2; cat "$HOME/tags/$3" ;;
 *Health.Status*) echo "inspect $4" >>"$HOME/asked"; echo healthy ;;
@@ -87,7 +88,6 @@ impl Checkout {
             .env("PATH", format!("{}/bin:/usr/local/bin:/usr/bin:/bin", home.display()))
             .env("HOME", home)
             .env("CARGO_TARGET_DIR", home)
-            .env("RUST_IMAGE", "rust:any")
             .output()
             .expect("the script runs")
     }
@@ -111,6 +111,25 @@ fn assert_made_with(asked: &[String], service: &str, expected: &str) {
         .collect();
     assert!(!made.is_empty(), "{service} was not made: {asked:#?}");
     assert!(made.iter().all(|line| line.contains(expected)), "{service} not with {expected}: {made:#?}");
+}
+
+#[test]
+fn images_are_built_from_source_or_packed_where_no_registry_gives_rust() {
+    let here = Checkout::new();
+    let asked = here.asked_by(&["start"]);
+    let build = "build --build-arg RUST_IMAGE=rust:1.95-slim-bookworm ";
+    assert!(asked.iter().any(|line| line.starts_with(build)), "{asked:#?}");
+    let path = |name: &str| here.0.path().join(name);
+    std::fs::write(path("no-registry"), "").expect("writable");
+    std::fs::write(path("tags/debian:bookworm-slim"), "").expect("writable");
+    here.program("bin/cargo", "#!/bin/sh\necho \"cargo $*\" >>\"$HOME/asked\"\n");
+    for name in ["pooler", "balancer", "web"] {
+        here.program(&format!("release/{name}"), "");
+    }
+    let asked = here.asked_by(&["start"]);
+    assert!(asked.iter().any(|line| line == "cargo build --release --locked"), "{asked:#?}");
+    let packed = "ARENA_DOCKERFILE=deploy/docker/Dockerfile.binaries";
+    assert!(asked.iter().any(|line| line.starts_with("build ") && line.ends_with(packed)), "{asked:#?}");
 }
 
 const READS: &str = "DB_READ_HOST=pgbouncer DB_READ_NAME=game_standby ACTUAL_DB_READ_HOST=standby";

@@ -25,7 +25,10 @@ fn native(world: &World, call: &[&str]) -> Said {
         set -euo pipefail
         say() { printf '%s\n' "$*"; }
         fail() { printf 'deploy-loadbalanced: %s\n' "$*" >&2; exit 1; }
-        HOME_DIR=$1 CARGO_TARGET_DIR=$1/target
+        has() { command -v "$1" >/dev/null; }
+        HOME_DIR=$1 CARGO_TARGET_DIR=$1/target PATH=$1/programs:$PATH
+        export CARGO_TARGET_DIR
+        . "$2/deploy/lib/packages.sh"
         . "$2/deploy/lib/native.sh"
         shift 2
         "$@""#;
@@ -69,6 +72,23 @@ fn a_restart_onto_a_port_of_another_process_leaves_the_stack_up() {
     let expected = format!("port {port} for pooler is taken by another process");
     assert!(said.status == 1 && said.text.contains(&expected), "{}", said.text);
     assert_eq!(world.pids(), before, "{}", said.text);
+}
+
+#[test]
+fn a_stack_whose_build_folder_was_removed_is_built_anew_to_stop_it() {
+    let world = built();
+    let said = native(&world, &["native_stop"]);
+    assert!(said.status == 0 && said.text.contains("no stack runs"), "{}", said.text);
+    world.ok(&["up", "--replicas", "1"]);
+    assert!(!world.pids().is_empty());
+    std::fs::remove_file(world.path("target/release")).unwrap();
+    let built_again = format!(
+        "mkdir -p \"$CARGO_TARGET_DIR/release\" && cp {} \"$CARGO_TARGET_DIR/release/stack\"",
+        env!("CARGO_BIN_EXE_stack")
+    );
+    install(&world, "cargo", &built_again);
+    let said = native(&world, &["native_stop"]);
+    assert!(said.status == 0 && said.text.contains("the stack has stopped"), "{}", said.text);
 }
 
 /// A stand-in for a program of the machine.

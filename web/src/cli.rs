@@ -1,10 +1,8 @@
 //! The command line: `web [serve]`, `web migrate`, `web seed`, `web token`, `web healthcheck`, `web check`.
 
-use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
-use std::time::Duration;
+use std::net::{IpAddr, SocketAddr};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use chassis::signals::{Signal, Signals};
 use clap::{Parser, Subcommand};
 
@@ -41,7 +39,6 @@ enum Command {
 
 /// Threads that serve when nothing else is said: more share the cores with ten other replicas.
 const THREADS_MAX: usize = 4;
-const HEALTH_ANSWER_MAX: Duration = Duration::from_secs(3);
 
 /// Does what the command line says.
 ///
@@ -155,18 +152,7 @@ fn problems(lookup: &dyn Fn(&str) -> Option<String>) -> Vec<String> {
 fn healthcheck(lookup: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<()> {
     let values = chassis::settings::read(SETTINGS, lookup)?;
     let listens: IpAddr = values.text("LISTEN_ADDR").parse().context("LISTEN_ADDR is no IP address")?;
-    let host = if listens.is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { listens };
-    let place = SocketAddr::new(host, values.port("PORT"));
-    let mut stream = TcpStream::connect_timeout(&place, HEALTH_ANSWER_MAX)
-        .with_context(|| format!("nobody answers on {place}"))?;
-    stream.set_read_timeout(Some(HEALTH_ANSWER_MAX))?;
-    stream.write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).with_context(|| format!("{place} does not answer in time"))?;
-    let head = answer.lines().next().unwrap_or_default();
-    if head.split(' ').nth(1) != Some("200") {
-        bail!("{place} is not healthy: {head}");
-    }
+    chassis::health::ask(SocketAddr::new(listens, values.port("PORT")), "/health")?;
     Ok(())
 }
 

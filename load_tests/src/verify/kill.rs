@@ -25,7 +25,7 @@ const ABSENCE: Duration = Duration::from_secs(3);
 const RETURN_LIMIT: Duration = Duration::from_secs(60);
 
 /// Clients that wait for slow answers send less, and show less.
-const RATE_MIN: f64 = 150.0;
+const RATE_MIN: f64 = 180.0;
 
 /// One GET.
 struct Get {
