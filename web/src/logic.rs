@@ -8,6 +8,7 @@ pub mod envelope;
 pub mod explain;
 pub mod frames;
 pub mod keepalive;
+pub mod lead;
 pub mod lineage;
 pub mod message;
 pub mod outbox;

@@ -1,5 +1,6 @@
-//! A responder behind an OpenAI-compatible chat-completions endpoint, streamed. Reading is at our pace: a slow reader
-//! slows the endpoint, and dropping the stream closes the connection.
+//! A responder behind an OpenAI-compatible chat-completions endpoint, streamed. Nothing is read beyond the piece that is
+//! asked for but what the connection buffers: who asks for none slows the endpoint (`logic/lead.rs` says when), and
+//! dropping the stream closes the connection.
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -13,7 +13,7 @@ use super::record::{LEASE_RENEWAL, Lost};
 use crate::error::Error;
 use crate::logic::message::{self, ANSWER_LEN_MAX, Message, Role};
 use crate::logic::tokens_out::Splitter;
-use crate::responder::{Prompt, ResponderError, Turn};
+use crate::responder::{Pieces, Prompt, ResponderError, Turn};
 use crate::store::messages::NewMessage;
 
 /// The messages before the question that the responder is told.
@@ -115,7 +115,7 @@ async fn say(
     let mut pieces = responder.answer(Prompt { turns, known_len });
     let mut splitter = Splitter::default();
     let mut text = String::new();
-    while let Some(piece) = or_unheard(live, pieces.next()).await? {
+    while let Some(piece) = or_unheard(live, next_piece(live, &mut pieces)).await? {
         // Postgres cannot store NUL, and a token must be the same in the stream and in the stored answer.
         let mut piece = piece?.replace('\0', "");
         let cut_off = text.len() + piece.len() > ANSWER_LEN_MAX;
@@ -135,6 +135,12 @@ async fn say(
         return Err(ResponderError::Empty.into());
     }
     Ok(text)
+}
+
+/// The next piece, once those who take the answer are not too far behind: until then the responder is not asked for it.
+async fn next_piece(live: &Live, pieces: &mut Pieces) -> Option<Result<String, ResponderError>> {
+    live.keep_pace().await;
+    pieces.next().await
 }
 
 /// Stops waiting for the next piece when nobody has listened for too long: the responder may cost money.
@@ -228,9 +234,13 @@ async fn tell(
         let (tokens, outcome) = live.page(recorded);
         if !tokens.is_empty() {
             let start = recorded;
+            let appended = record.append(stream, maker, start, &tokens).await?;
+            if appended.is_none() && !chat.is_watched(stream) {
+                // Redis is away and nobody reads here: the others get the answer when it is stored.
+                live.pass(start + tokens.len());
+            }
             // Less than `start` when Redis lost all it had: then everything is recorded again.
-            let (before, after) =
-                record.append(stream, maker, start, &tokens).await?.unwrap_or((start, start));
+            let (before, after) = appended.unwrap_or((start, start));
             recorded = after;
             // What another maker recorded, it has shown.
             shown = shown.max(before);

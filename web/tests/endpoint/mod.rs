@@ -16,6 +16,7 @@ use axum::routing::post;
 use futures_util::stream;
 use http::{HeaderMap, StatusCode, Uri};
 use serde_json::{Value, json};
+use socket2::SockRef;
 use tokio::sync::watch;
 
 /// How the script ends.
@@ -44,27 +45,35 @@ struct Script {
     /// Answers that are being sent.
     open: Arc<AtomicUsize>,
     gate: Arc<watch::Sender<bool>>,
+    /// Bytes of comment before each piece.
+    padding_len: usize,
+    /// Pieces that were asked for, by readers or by the buffers before them.
+    said: Arc<AtomicUsize>,
 }
 
 enum Part {
-    Said(String),
+    Piece(String),
+    Done(String),
     Gate(watch::Receiver<bool>),
     Silence,
 }
 
 /// Counted down when the answer ends or its reader goes.
-struct Sending(Arc<AtomicUsize>);
+struct Sending {
+    open: Arc<AtomicUsize>,
+    said: Arc<AtomicUsize>,
+}
 
 impl Sending {
-    fn begin(open: &Arc<AtomicUsize>) -> Self {
-        open.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(open))
+    fn begin(script: &Script) -> Self {
+        script.open.fetch_add(1, Ordering::Relaxed);
+        Self { open: Arc::clone(&script.open), said: Arc::clone(&script.said) }
     }
 }
 
 impl Drop for Sending {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -75,10 +84,28 @@ pub struct Endpoint {
 
 impl Endpoint {
     pub async fn start(pieces: &[&str], ending: Ending) -> Self {
-        let pieces = pieces.iter().map(ToString::to_string).collect();
-        let script =
-            Script { pieces, ending, requests: Arc::default(), open: Arc::default(), gate: Arc::default() };
+        Self::start_with(pieces, ending, 0).await
+    }
+
+    /// Says all, with so many bytes that mean nothing before each piece, and buffers little.
+    pub async fn start_padded(pieces: &[&str], padding_len: usize) -> Self {
+        Self::start_with(pieces, Ending::Done, padding_len).await
+    }
+
+    async fn start_with(pieces: &[&str], ending: Ending, padding_len: usize) -> Self {
+        let script = Script {
+            pieces: pieces.iter().map(ToString::to_string).collect(),
+            ending,
+            requests: Arc::default(),
+            open: Arc::default(),
+            gate: Arc::default(),
+            padding_len,
+            said: Arc::default(),
+        };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        if padding_len > 0 {
+            SockRef::from(&listener).set_send_buffer_size(8 * 1024).unwrap();
+        }
         let port = listener.local_addr().unwrap().port();
         let router = Router::new().fallback(post(answer)).with_state(script.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
@@ -99,6 +126,11 @@ impl Endpoint {
         self.script.gate.send_replace(true);
     }
 
+    /// Pieces that were asked for so far.
+    pub fn said(&self) -> usize {
+        self.script.said.load(Ordering::Relaxed)
+    }
+
     pub fn requests(&self) -> Vec<Request> {
         self.script.requests.lock().unwrap().clone()
     }
@@ -114,9 +146,14 @@ async fn answer(State(script): State<Script>, uri: Uri, headers: HeaderMap, body
     if script.ending == Ending::Refuse {
         return (StatusCode::TOO_MANY_REQUESTS, "slow down").into_response();
     }
-    let chunk = |text: &str| format!("data: {}\n\n", json!({"choices": [{"delta": {"content": text}}]}));
-    let mut parts: Vec<Part> = script.pieces.iter().map(|text| Part::Said(chunk(text))).collect();
-    let done = Part::Said("data: [DONE]\n\n".into());
+    let padding = match script.padding_len {
+        0 => String::new(),
+        len => format!(": {}\n", "x".repeat(len)),
+    };
+    let chunk =
+        |text: &str| format!("{padding}data: {}\n\n", json!({"choices": [{"delta": {"content": text}}]}));
+    let mut parts: Vec<Part> = script.pieces.iter().map(|text| Part::Piece(chunk(text))).collect();
+    let done = Part::Done("data: [DONE]\n\n".into());
     match script.ending {
         Ending::Done => parts.push(done),
         Ending::Gated(count) => {
@@ -126,10 +163,14 @@ async fn answer(State(script): State<Script>, uri: Uri, headers: HeaderMap, body
         Ending::Silence => parts.push(Part::Silence),
         Ending::BreakOff | Ending::Refuse => {}
     }
-    let sending = Sending::begin(&script.open);
+    let sending = Sending::begin(&script);
     let chunks = stream::unfold((parts.into_iter(), sending), |(mut parts, sending)| async {
         let text = match parts.next()? {
-            Part::Said(text) => text,
+            Part::Piece(text) => {
+                sending.said.fetch_add(1, Ordering::Relaxed);
+                text
+            }
+            Part::Done(text) => text,
             Part::Gate(mut gate) => {
                 gate.wait_for(|is_open| *is_open).await.unwrap();
                 String::new()

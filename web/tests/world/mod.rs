@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use socket2::SockRef;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use web::Listeners;
@@ -140,10 +141,29 @@ impl World {
         replica
     }
 
+    /// A replica that feels at once that a client does not read.
+    pub async fn replica_with_small_buffers(&self, name: &str, more: &[(&str, &str)]) -> Replica {
+        let (settings, listeners) = self.open(name, more);
+        // The sockets that it accepts have it too.
+        SockRef::from(&listeners.http).set_send_buffer_size(8 * 1024).unwrap();
+        let replica = self.start_at(name, settings, listeners);
+        replica.wait_until_ready().await;
+        replica
+    }
+
     /// A replica that may not be ready yet, or never.
     pub fn replica_that_starts(&self, name: &str, more: &[(&str, &str)]) -> Replica {
+        let (settings, listeners) = self.open(name, more);
+        self.start_at(name, settings, listeners)
+    }
+
+    fn open(&self, name: &str, more: &[(&str, &str)]) -> (Settings, Listeners) {
         let settings = self.settings(name, more);
         let listeners = Listeners::open(&settings).expect("the system has free ports");
+        (settings, listeners)
+    }
+
+    fn start_at(&self, name: &str, settings: Settings, listeners: Listeners) -> Replica {
         let addr = listeners.http.local_addr().expect("a listener has an address");
         let ops_addr = listeners.ops.local_addr().expect("a listener has an address");
         let (orders, mut ordered) = mpsc::unbounded_channel();
