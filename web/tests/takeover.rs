@@ -79,6 +79,41 @@ async fn another_replica_takes_over_within_three_seconds_and_no_token_is_lost_or
 }
 
 #[tokio::test]
+async fn a_question_that_was_acknowledged_is_answered_though_its_replica_is_killed_at_once() {
+    let world = World::start().await;
+    let pace = &[("RESPONDER_PACE", "60")];
+    let survivor = world.replica_with("web-2", pace).await;
+    let ann = world.user("ann").await;
+    let maker = Process::start(&world, "web-1", pace).await;
+    let id = session(&maker.client_of(&ann)).await;
+    let mut member = Socket::open(&survivor, &id, &ann.token).await;
+    let mut asker = Socket::open_to(maker.addr, &id, &ann.token).await;
+    // The answer cannot be entered at once: the question is stored, and nobody else knows that it is one.
+    world.redis.pause(Duration::from_millis(400)).await;
+    asker.send(&json!({"type": "ask", "client_msg_id": "q1", "content": QUESTION})).await;
+    asker.ack("q1").await;
+    maker.kill();
+    assert_eq!(member.messages(2).await[1]["content"], builtin_answer::answer(QUESTION));
+    survivor.stop().await;
+}
+
+#[tokio::test]
+async fn a_question_is_acknowledged_and_answered_while_redis_is_frozen() {
+    let world = World::start().await;
+    let settings = &[("RESPONDER_PACE", "1"), ("CHAT_COMPARE_PERIOD", "500")];
+    let replica = world.replica_with("web-1", settings).await;
+    let ann = world.user("ann").await;
+    let id = session(&replica.client_of(&ann)).await;
+    let mut asker = Socket::open(&replica, &id, &ann.token).await;
+    world.redis.freeze();
+    asker.send(&json!({"type": "ask", "client_msg_id": "q1", "content": QUESTION})).await;
+    assert_eq!(asker.ack("q1").await["offset"], 1);
+    assert_eq!(asker.messages(2).await[1]["content"], builtin_answer::answer(QUESTION));
+    world.redis.thaw();
+    replica.stop().await;
+}
+
+#[tokio::test]
 async fn many_answers_of_one_maker_that_was_killed_are_all_ended_once() {
     const COUNT: i64 = 60;
     let world = World::start().await;

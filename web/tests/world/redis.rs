@@ -63,6 +63,18 @@ impl Redis {
         }
     }
 
+    /// Keeps every question waiting for so long.
+    pub async fn pause(&self, time: std::time::Duration) {
+        let mut command = redis::cmd("CLIENT");
+        self.command(command.arg("PAUSE").arg(u64::try_from(time.as_millis()).unwrap())).await
+    }
+
+    async fn command<T: redis::FromRedisValue>(&self, command: &redis::Cmd) -> T {
+        let client = redis::Client::open(format!("redis://127.0.0.1:{}", self.port)).unwrap();
+        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        command.query_async(&mut connection).await.unwrap()
+    }
+
     /// Stops the process without ending it: connections stay open and nothing is answered.
     pub fn freeze(&self) {
         self.signal("STOP");

@@ -2,6 +2,7 @@
 //! `error` frame in its own queue; the message itself comes back over the bus like everybody's.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use uuid::Uuid;
 
@@ -11,6 +12,10 @@ use crate::error::Error;
 use crate::logic::frames::{Draft, ServerFrame};
 use crate::logic::message::{Message, Role};
 use crate::store::messages::{Appended, NewMessage};
+
+/// An `ack` waits this long for the entry of the answer: a Redis that takes longer is away, and the answer is made here
+/// without it.
+const ENTRY_WAIT: Duration = Duration::from_secs(1);
 
 /// Who asks, and where.
 pub struct Place {
@@ -23,12 +28,20 @@ pub async fn send(app: App, place: Place, draft: Draft) {
     acknowledge(&place, &draft, stored.as_ref().map(|appended| &appended.message));
 }
 
+/// The answer is entered before the question is acknowledged: who has its `ack` does not send it again, and another
+/// replica finds only answers that are entered.
 pub async fn ask(app: App, place: Place, draft: Draft) {
     let stored = store(&app, &place, &draft).await;
-    acknowledge(&place, &draft, stored.as_ref().map(|appended| &appended.message));
-    if let Ok(question) = stored {
-        // A question that was sent again has its answer, or somebody is making it.
-        app.streams.begin(question).await;
+    let Ok(question) = &stored else {
+        return acknowledge(&place, &draft, stored.as_ref().map(|appended| &appended.message));
+    };
+    // A question that was sent again has its answer, or somebody is making it.
+    let entering = app.streams.begin(question.clone());
+    tokio::pin!(entering);
+    let entered = tokio::time::timeout(ENTRY_WAIT, &mut entering).await;
+    acknowledge(&place, &draft, Ok(&question.message));
+    if entered.is_err() {
+        entering.await;
     }
 }
 
