@@ -59,10 +59,8 @@ impl Told {
 
     /// As if its maker had stood still for too long.
     async fn end_lease(&self) {
-        let client = redis::Client::open(format!("redis://127.0.0.1:{}", self.world.redis.port)).unwrap();
-        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
         let lease = format!("arena:{{{}}}:lease", self.stream);
-        let ended: u64 = redis::cmd("DEL").arg(lease).query_async(&mut connection).await.unwrap();
+        let ended: u64 = self.world.redis.command(redis::cmd("DEL").arg(lease)).await;
         assert_eq!(ended, 1, "somebody had it");
     }
 }
@@ -174,4 +172,15 @@ async fn a_failure_while_another_maker_goes_on_is_not_noted() {
     assert!(matches!(told.state().await, State::Failed { .. }));
     assert!(told.finish(told.first, &done()).await, "an answer that is stored after all counts");
     assert_eq!(told.state().await, State::Done);
+}
+
+#[tokio::test]
+async fn a_stream_that_redis_lost_is_entered_again_with_the_next_tokens() {
+    let told = Told::begun().await;
+    assert_eq!(told.append(told.first, 0, &["a", "b"]).await, Ok((0, 2)));
+    told.world.redis.lose_all().await;
+    assert_eq!(told.append(told.first, 2, &["c"]).await, Ok((0, 0)), "from the first token, please");
+    assert_eq!(told.state().await, State::Making);
+    assert_eq!(told.append(told.first, 0, &["a", "b", "c"]).await, Ok((0, 3)));
+    assert_eq!(told.append(told.second, 0, &["y"]).await, Err(Lost));
 }

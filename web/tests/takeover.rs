@@ -114,6 +114,29 @@ async fn a_question_is_acknowledged_and_answered_while_redis_is_frozen() {
 }
 
 #[tokio::test]
+async fn a_stream_that_redis_lost_is_found_once_its_maker_has_entered_it_again() {
+    let world = World::start().await;
+    let pace = &[("RESPONDER_PACE", "60")];
+    let other = world.replica_with("web-2", pace).await;
+    let ann = world.user("ann").await;
+    let maker = Process::start(&world, "web-1", pace).await;
+    let id = session(&maker.client_of(&ann)).await;
+    let (mut events, stream) = ask(&maker.client_of(&ann), &id).await;
+    events.next_of("token").await;
+    // Its maker lives and has not noticed yet.
+    maker.freeze().await;
+    world.redis.lose_all().await;
+    let looks = world.redis.calls("hgetall").await;
+    let (client, path) = (other.client_of(&ann), format!("/messages/stream/{stream}"));
+    let (mut resumed, ()) = tokio::join!(Events::get(&client, &path), async {
+        until("the record is looked for", SOON, async || world.redis.calls("hgetall").await > looks).await;
+        maker.thaw();
+    });
+    assert_eq!(resumed.tokens().await, tokens_out::split(&builtin_answer::answer(QUESTION)));
+    other.stop().await;
+}
+
+#[tokio::test]
 async fn many_answers_of_one_maker_that_was_killed_are_all_ended_once() {
     const COUNT: i64 = 60;
     let world = World::start().await;

@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use super::live::Outcome;
-use super::record::State;
+use super::record::{LEASE, State};
 use super::{Streams, live::Live};
 use crate::chat::StreamWatch;
 use crate::error::Error;
@@ -25,7 +25,7 @@ const LISTENING_PERIOD: Duration = Duration::from_secs(1);
 const STALL_MAX: Duration = Duration::from_secs(90);
 /// How long a stream may go on when its replica drains, before the client is sent elsewhere.
 const DRAIN_GRACE: Duration = Duration::from_secs(5);
-/// While Redis is away, a question younger than this may be in the making elsewhere.
+/// A question younger than this may be in the making elsewhere though Redis does not say so.
 const QUESTION_AGE_MAX: Duration = Duration::from_secs(900);
 
 /// One thing that a reader is told.
@@ -61,6 +61,14 @@ pub struct Reader {
     watch: StreamWatch,
 }
 
+/// What is known of a stream that somebody wants to resume.
+enum Found {
+    There,
+    /// Nobody answered the question, and nobody has entered that it does: it may be none.
+    NotEntered,
+    Gone,
+}
+
 #[derive(Debug, Clone, Copy)]
 enum Phase {
     Reading,
@@ -90,19 +98,45 @@ impl Reader {
     /// # Errors
     /// Not found, or the database does not answer.
     pub async fn resume(streams: &Streams, question: Message, next: usize) -> Result<Self, Error> {
-        let gone = || Error::not_found("there is no such stream, or it ended more than 10 minutes ago");
-        if streams.find_live(question.id).is_none() {
-            let page = streams.shared.record.read(question.id, next).await;
-            let recorded = page.as_ref().is_some_and(|page| page.state != State::Unknown);
-            if !recorded {
-                match streams.answer(&question).await? {
-                    Some(answer) if age(&answer) <= streams.shared.settings.keep => {}
-                    None if page.is_none() && age(&question) <= QUESTION_AGE_MAX => {}
-                    Some(_) | None => return Err(gone()),
+        let reader = Self::new(streams, question, next);
+        // Redis may have lost all it had: a maker that lives enters its stream anew before its lease would have ended.
+        let until = Instant::now() + LEASE;
+        loop {
+            // Made before the look, so that news in between are not missed.
+            let news = reader.watch.news();
+            match reader.find().await? {
+                Found::There => break,
+                Found::NotEntered if Instant::now() < until => {
+                    let _ = tokio::time::timeout_at(until, or_poll(news)).await;
+                }
+                Found::NotEntered | Found::Gone => {
+                    return Err(Error::not_found(
+                        "there is no such stream, or it ended more than 10 minutes ago",
+                    ));
                 }
             }
         }
-        Ok(Self::new(streams, question, next))
+        Ok(reader)
+    }
+
+    /// Where the stream is as far as this replica can tell.
+    async fn find(&self) -> Result<Found, Error> {
+        let (streams, question) = (&self.streams, &self.question);
+        if streams.find_live(question.id).is_some() {
+            return Ok(Found::There);
+        }
+        let page = streams.shared.record.read(question.id, self.next).await;
+        if page.as_ref().is_some_and(|page| page.state != State::Unknown) {
+            return Ok(Found::There);
+        }
+        Ok(match streams.answer(question).await? {
+            Some(answer) if age(&answer) <= streams.shared.settings.keep => Found::There,
+            Some(_) => Found::Gone,
+            None if age(question) > QUESTION_AGE_MAX => Found::Gone,
+            // Redis is away.
+            None if page.is_none() => Found::There,
+            None => Found::NotEntered,
+        })
     }
 
     pub fn stream_id(&self) -> uuid::Uuid {

@@ -13,7 +13,7 @@ use super::live::Outcome;
 use crate::redis_link::RedisLink;
 
 /// A maker that does not renew its lease for this long is dead. With the sweep's period it must stay below 3 s.
-const LEASE: Duration = Duration::from_millis(1800);
+pub const LEASE: Duration = Duration::from_millis(1800);
 /// How often a maker renews it: two renewals may be lost.
 pub const LEASE_RENEWAL: Duration = Duration::from_millis(500);
 /// A reader elsewhere is believed to listen for this long after it last said so.
@@ -28,7 +28,7 @@ const RUNNING: &str = "arena:streams:running";
 /// Appends only where the record ends: of two makers, one that was thought dead, each token is recorded once. Gives
 /// where it ended before others had recorded, and where it ends now: what this maker recorded itself it knows, also when
 /// its question came here twice, as it may in a cluster. Negative for a maker whose lease another one has, or had and
-/// recorded under it.
+/// recorded under it. A stream that Redis has lost is entered again.
 const APPEND: &str = r"
 local before, start, maker = redis.call('LLEN', KEYS[1]), tonumber(ARGV[1]), ARGV[2]
 local by, at = redis.call('HGET', KEYS[2], 'by'), before
@@ -38,10 +38,9 @@ for i = 3, #ARGV do
   if start + i - 3 == at then redis.call('RPUSH', KEYS[1], ARGV[i]); at = at + 1 end
 end
 redis.call('PEXPIRE', KEYS[1], 900000)
-if at > before then
-  redis.call('HSET', KEYS[2], 'by', maker)
-  redis.call('PEXPIRE', KEYS[2], 900000)
-end
+local entered = redis.call('HSETNX', KEYS[2], 'state', 'making')
+if at > before then redis.call('HSET', KEYS[2], 'by', maker) end
+if at > before or entered == 1 then redis.call('PEXPIRE', KEYS[2], 900000) end
 if by == maker then before = math.min(before, start) end
 return {before, at}
 ";

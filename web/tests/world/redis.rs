@@ -69,7 +69,19 @@ impl Redis {
         self.command(command.arg("PAUSE").arg(u64::try_from(time.as_millis()).unwrap())).await
     }
 
-    async fn command<T: redis::FromRedisValue>(&self, command: &redis::Cmd) -> T {
+    /// As when it comes back empty, and so soon that nobody has noticed.
+    pub async fn lose_all(&self) {
+        self.command(&redis::cmd("FLUSHALL")).await
+    }
+
+    /// How often this command was called since Redis began.
+    pub async fn calls(&self, name: &str) -> u64 {
+        let told: String = self.command(redis::cmd("INFO").arg("commandstats")).await;
+        let calls = told.split_once(&format!("cmdstat_{name}:calls=")).and_then(|(_, rest)| rest.split_once(','));
+        calls.map_or(0, |(calls, _)| calls.parse().unwrap())
+    }
+
+    pub async fn command<T: redis::FromRedisValue>(&self, command: &redis::Cmd) -> T {
         let client = redis::Client::open(format!("redis://127.0.0.1:{}", self.port)).unwrap();
         let mut connection = client.get_multiplexed_async_connection().await.unwrap();
         command.query_async(&mut connection).await.unwrap()
