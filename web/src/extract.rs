@@ -13,7 +13,7 @@ use crate::app::App;
 use crate::error::Error;
 use crate::logic::pages::{self, Limit};
 
-/// The longest body. The longest content with every byte escaped fits.
+/// The longest body. The longest content fits also where its client escapes every byte.
 pub const BODY_LEN_MAX: usize = 128 * 1024;
 
 /// A JSON body.

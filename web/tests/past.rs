@@ -31,11 +31,11 @@ async fn lose_tail(world: &World, session: &str, last: i64) {
     change(world, sql).await;
 }
 
-/// Messages of which each is 98 KB as a frame.
+/// Messages of which each is 60 KB as a frame.
 async fn store_bulky(world: &World, session: &str, user: &User, count: usize) {
     let sql = format!(
         r#"INSERT INTO messages (session_id, "offset", id, role, author_id, content, created_at)
-           SELECT '{session}', n, gen_random_uuid(), 'user', '{}', repeat(chr(1), 16384), now()
+           SELECT '{session}', n, gen_random_uuid(), 'user', '{}', repeat(chr(1), 10000), now()
              FROM generate_series(1, {count}) n;
            UPDATE sessions SET last_offset = {count} WHERE id = '{session}'"#,
         user.id
@@ -45,7 +45,7 @@ async fn store_bulky(world: &World, session: &str, user: &User, count: usize) {
 
 #[tokio::test]
 async fn nothing_of_the_past_is_held_for_a_member_that_does_not_take_it() {
-    const COUNT: usize = 200;
+    const COUNT: usize = 320;
     let world = World::start().await;
     let replica = world.replica("web-1").await;
     let ann = world.user("ann").await;

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::bus::{Bus, end_of};
 use super::hub::Hub;
 use crate::logic::envelope::Envelope;
-use crate::logic::frames::ServerFrame;
+use crate::logic::frames::{self, ServerFrame};
 use crate::logic::message::Author;
 use crate::logic::wire::Frame;
 use crate::redis_link::RedisLink;
@@ -216,11 +216,9 @@ impl Presence {
     async fn tell(&self, session: Uuid, change: &Change, entered: &Entered) {
         let joined = self.authors(&change.joined, &entered.fresh).await;
         let left = self.authors(&change.left, &entered.gone).await;
-        if joined.is_empty() && left.is_empty() {
-            return;
+        for frame in frames::presence(&joined, &left, entered.count) {
+            self.bus.publish(&Envelope::Passing { session, frame: &frame.encode() });
         }
-        let frame = ServerFrame::Presence { joined: &joined, left: &left, count: entered.count }.encode();
-        self.bus.publish(&Envelope::Passing { session, frame: &frame });
     }
 
     /// These people with their names; those who are not among `known` were on a replica that is silent.

@@ -7,8 +7,10 @@ use crate::logic::message::{self, Author, Message, Offset};
 
 /// The name that a client may ask for as subprotocol.
 pub const SUBPROTOCOL: &str = "arena.v1";
-/// The longest frame of a client, in bytes.
+/// The longest frame, in bytes, of a client and of the server.
 pub const FRAME_LEN_MAX: usize = 64 * 1024;
+/// People of one `presence` frame: with the longest names they fit.
+const PEOPLE_MAX: usize = 128;
 
 /// What a client says, checked.
 #[derive(Clone, PartialEq, Eq)]
@@ -51,9 +53,9 @@ struct Raw {
 impl ClientFrame {
     /// Reads one text frame.
     pub fn parse(text: &str) -> Result<ClientFrame, Refusal> {
-        // serde would take an array too, field by field.
-        if text.trim_start().starts_with('[') {
-            return Err(Refusal::new("bad_json", "a frame is a JSON object, not an array".into()));
+        // serde would take an array too, field by field, and would repeat a text of any length.
+        if !text.trim_start().starts_with('{') {
+            return Err(Refusal::new("bad_json", "a frame is a JSON object".into()));
         }
         let raw: Raw = serde_json::from_str(text).map_err(|error| {
             Refusal::new("bad_json", format!("the frame is not the JSON that is expected: {error}"))
@@ -70,7 +72,7 @@ impl ClientFrame {
                 Ok(ClientFrame::AuthRefresh { token })
             }
             Some(_) => Err(Refusal {
-                client_msg_id: raw.client_msg_id,
+                client_msg_id: raw.client_msg_id.filter(|id| message::check_client_msg_id(id).is_ok()),
                 ..Refusal::new(
                     "unknown_type",
                     "type must be message.send, ask, typing, ping or auth.refresh".into(),
@@ -153,6 +155,18 @@ impl ServerFrame<'_> {
     }
 }
 
+/// Who came and went, in as many `presence` frames as it takes: a crowd does not fit one. None where nobody did.
+pub fn presence<'a>(
+    joined: &'a [Author],
+    left: &'a [Author],
+    count: u64,
+) -> impl Iterator<Item = ServerFrame<'a>> {
+    const HALF: usize = PEOPLE_MAX / 2;
+    let part = |people: &'a [Author], at: usize| people.chunks(HALF).nth(at).unwrap_or_default();
+    let frames = joined.len().max(left.len()).div_ceil(HALF);
+    (0..frames).map(move |at| ServerFrame::Presence { joined: part(joined, at), left: part(left, at), count })
+}
+
 impl<'a> From<&'a Refusal> for ServerFrame<'a> {
     fn from(refusal: &'a Refusal) -> Self {
         ServerFrame::Error {
@@ -169,6 +183,7 @@ mod tests {
     use time::OffsetDateTime;
 
     use super::*;
+    use crate::logic::accounts;
     use crate::logic::message::Role;
 
     fn refusal(text: &str) -> Refusal {
@@ -194,7 +209,9 @@ mod tests {
         assert_eq!(refusal("{").code, "bad_json");
         assert_eq!(refusal("[]").code, "bad_json");
         assert_eq!(refusal("{}").code, "missing_field");
+        assert_eq!(refusal("\"text\"").code, "bad_json");
         assert_eq!(refusal(r#"{"type":"dance","client_msg_id":"c"}"#).client_msg_id.as_deref(), Some("c"));
+        assert_eq!(refusal(r#"{"type":"dance","client_msg_id":"c d"}"#).client_msg_id, None);
         assert_eq!(refusal(r#"{"type":"message.send","content":"x"}"#).code, "missing_field");
         assert_eq!(refusal(r#"{"type":"auth.refresh"}"#).code, "missing_field");
         let blank = refusal(r#"{"type":"ask","client_msg_id":"c","content":" "}"#);
@@ -238,10 +255,81 @@ mod tests {
         assert_eq!(encoded[6], r#"{"type":"pong"}"#);
     }
 
+    /// With the longest names that are accepted.
+    fn somebody() -> Author {
+        let author =
+            Author { id: Uuid::max(), username: "x".repeat(32), display_name: "\u{10ffff}".repeat(80) };
+        assert!(accounts::check_username(&author.username).is_ok());
+        assert!(accounts::check_display_name(&author.display_name).is_ok());
+        author
+    }
+
+    #[test]
+    fn a_crowd_is_told_in_frames_of_which_each_fits() {
+        let joined = vec![somebody(); 1000];
+        for (left_len, frames) in [(0, 16), (1, 16), (1100, 18)] {
+            let left = vec![somebody(); left_len];
+            let told: Vec<ServerFrame<'_>> = presence(&joined, &left, 7).collect();
+            assert_eq!(told.len(), frames);
+            let (mut came, mut went) = (0, 0);
+            for frame in told {
+                assert!(frame.encode().len() <= FRAME_LEN_MAX, "{} bytes", frame.encode().len());
+                let ServerFrame::Presence { joined, left, count: 7 } = frame else { panic!("{frame:?}") };
+                (came, went) = (came + joined.len(), went + left.len());
+            }
+            assert_eq!((came, went), (1000, left_len));
+        }
+        assert_eq!(presence(&[], &[], 7).count(), 0);
+    }
+
     proptest! {
+        /// Contents near the limits, from letters that JSON makes longer and others.
+        #[test]
+        fn content_that_is_accepted_fits_a_frame_in_and_out(
+            letters in prop::collection::vec(prop::sample::select(vec!['x', '\u{1}', '"', '\n', 'é', '漢', '\u{10ffff}']), 1..4),
+            len in 8_000usize..17_000,
+        ) {
+            let whole: String = letters.iter().cycle().take(len).collect();
+            let content = message::within_json_len(&whole, message::CONTENT_JSON_LEN_MAX);
+            let message = Message {
+                id: Uuid::max(),
+                session_id: Uuid::max(),
+                offset: Offset::MAX,
+                role: Role::Assistant,
+                author: Some(somebody()),
+                content: content.into(),
+                created_at: OffsetDateTime::UNIX_EPOCH,
+                client_msg_id: Some("\"".repeat(message::CLIENT_MSG_ID_LEN_MAX)),
+                ct: Some("x".repeat(1024)),
+            };
+            prop_assert!(ServerFrame::Message(&message).encode().len() <= FRAME_LEN_MAX);
+            if message::check_content(&whole).is_ok() {
+                prop_assert_eq!(content, &whole);
+                let id = message.client_msg_id;
+                let sent = serde_json::json!({ "type": "message.send", "client_msg_id": id, "content": whole });
+                prop_assert!(sent.to_string().len() <= FRAME_LEN_MAX);
+            }
+        }
+
         #[test]
         fn no_text_makes_the_parser_panic(text in "\\PC*") {
             let _ = ClientFrame::parse(&text);
+        }
+
+        #[test]
+        fn a_refusal_fits_a_frame(text in "(\\PC|[\\x01-\\x1f]){0,40}", len in 1usize..400) {
+            let long = text.repeat(len);
+            let frames = [
+                long.clone(),
+                serde_json::json!(long).to_string(),
+                serde_json::json!({ "type": "dance", "client_msg_id": long }).to_string(),
+                serde_json::json!({ "type": long, "content": 7 }).to_string(),
+            ];
+            for frame in frames.iter().filter(|frame| frame.len() <= FRAME_LEN_MAX) {
+                if let Err(refusal) = ClientFrame::parse(frame) {
+                    prop_assert!(ServerFrame::from(&refusal).encode().len() < 1024);
+                }
+            }
         }
 
         #[test]

@@ -8,11 +8,12 @@ use uuid::Uuid;
 /// The position of a message in its session: 1, 2, 3 … without gaps.
 pub type Offset = i64;
 
-/// The longest content, in bytes of UTF-8. Even where JSON doubles each byte, as for quotes and new lines, it fits the
-/// 64 KiB frame of a WebSocket.
+/// The longest content of a client, in bytes of UTF-8.
 pub const CONTENT_LEN_MAX: usize = 16 * 1024;
-/// The longest answer that a responder may give; what it says beyond that is cut off.
-pub const ANSWER_LEN_MAX: usize = 64 * 1024;
+/// The longest content as JSON without its quotes, of clients and of the responder: of the 64 KiB that a frame of a
+/// WebSocket may have, in and out, 4 KiB are left for the rest of it. JSON makes two bytes of a quote, six of most
+/// control characters. What a responder says beyond it is cut off.
+pub const CONTENT_JSON_LEN_MAX: usize = 60 * 1024;
 /// The longest `client_msg_id`.
 pub const CLIENT_MSG_ID_LEN_MAX: usize = 128;
 
@@ -75,6 +76,9 @@ pub fn check_content(content: &str) -> Result<(), &'static str> {
     if content.len() > CONTENT_LEN_MAX {
         return Err("content is longer than 16384 bytes; send it in several messages");
     }
+    if json_len(content) > CONTENT_JSON_LEN_MAX {
+        return Err("content is longer than 61440 bytes as JSON; send it in several messages");
+    }
     if content.trim().is_empty() {
         return Err("content is empty; send at least one visible character");
     }
@@ -83,6 +87,31 @@ pub fn check_content(content: &str) -> Result<(), &'static str> {
         return Err("content holds a NUL character; remove it");
     }
     Ok(())
+}
+
+/// The bytes that a text has as JSON, without its quotes.
+pub fn json_len(text: &str) -> usize {
+    text.bytes().map(json_len_of).sum()
+}
+
+/// The longest beginning of a text that has at most so many bytes as JSON.
+pub fn within_json_len(text: &str, len_max: usize) -> &str {
+    let mut len = 0;
+    let fits = |byte: &u8| {
+        len += json_len_of(*byte);
+        len <= len_max
+    };
+    let end = text.bytes().take_while(fits).count();
+    &text[..text.floor_char_boundary(end)]
+}
+
+/// As serde and browsers write it: nothing is escaped that need not be.
+fn json_len_of(byte: u8) -> usize {
+    match byte {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 2,
+        0..0x20 => 6,
+        _ => 1,
+    }
 }
 
 /// Is this an id that a client may give its message? The error is a sentence for the client.
@@ -126,6 +155,17 @@ mod tests {
         }
 
         #[test]
+        fn the_length_as_json_is_that_of_the_json(text in "(\\PC|[\\x00-\\x1f\\x7f\"\\\\]){0,100}", len_max in 0usize..200) {
+            let of_serde = |text: &str| serde_json::to_string(text).expect("text is JSON").len() - 2;
+            prop_assert_eq!(json_len(&text), of_serde(&text));
+            let kept = within_json_len(&text, len_max);
+            prop_assert!(text.starts_with(kept) && of_serde(kept) <= len_max);
+            if let Some(next) = text[kept.len()..].chars().next() {
+                prop_assert!(of_serde(&format!("{kept}{next}")) > len_max, "cut no shorter than needed");
+            }
+        }
+
+        #[test]
         fn a_role_is_read_as_it_was_written(word in "[a-z]{0,12}") {
             if let Some(role) = Role::from_word(&word) {
                 prop_assert_eq!(role.as_str(), word);
@@ -140,6 +180,10 @@ mod tests {
         assert!(check_content("a\0b").is_err());
         assert!(check_content(&"x".repeat(CONTENT_LEN_MAX)).is_ok());
         assert!(check_content(&"x".repeat(CONTENT_LEN_MAX + 1)).is_err());
+        assert!(check_content(&"\n".repeat(CONTENT_LEN_MAX)).is_err_and(|advice| advice.contains("empty")));
+        assert!(check_content(&"\"".repeat(CONTENT_LEN_MAX)).is_ok());
+        assert!(check_content(&"\u{1}".repeat(CONTENT_JSON_LEN_MAX / 6)).is_ok());
+        assert!(check_content(&"\u{1}".repeat(CONTENT_JSON_LEN_MAX / 6 + 1)).is_err());
     }
 
     #[test]

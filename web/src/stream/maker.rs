@@ -11,7 +11,7 @@ use super::Streams;
 use super::live::{Live, Outcome};
 use super::record::{LEASE_RENEWAL, Lost};
 use crate::error::Error;
-use crate::logic::message::{self, ANSWER_LEN_MAX, Message, Role};
+use crate::logic::message::{self, Message, Role};
 use crate::logic::tokens_out::Splitter;
 use crate::responder::{Pieces, Prompt, ResponderError, Turn};
 use crate::store::messages::NewMessage;
@@ -114,17 +114,15 @@ async fn say(
     let turns = history(streams, question).await?;
     let mut pieces = responder.answer(Prompt { turns, known_len });
     let mut splitter = Splitter::default();
-    let mut text = String::new();
+    let (mut text, mut left) = (String::new(), message::CONTENT_JSON_LEN_MAX);
     while let Some(piece) = or_unheard(live, next_piece(live, &mut pieces)).await? {
         // Postgres cannot store NUL, and a token must be the same in the stream and in the stored answer.
-        let mut piece = piece?.replace('\0', "");
-        let cut_off = text.len() + piece.len() > ANSWER_LEN_MAX;
-        if cut_off {
-            piece.truncate(floor_char_boundary(&piece, ANSWER_LEN_MAX - text.len()));
-        }
-        text.push_str(&piece);
-        splitter.push(&piece).into_iter().for_each(|token| live.push(token));
-        if cut_off {
+        let said = piece?.replace('\0', "");
+        let piece = message::within_json_len(&said, left);
+        left -= message::json_len(piece);
+        text.push_str(piece);
+        splitter.push(piece).into_iter().for_each(|token| live.push(token));
+        if piece.len() < said.len() {
             break;
         }
     }
@@ -171,10 +169,6 @@ async fn watch_listeners(streams: &Streams, live: &Live, stream: Uuid) {
             return live.unheard.cancel();
         }
     }
-}
-
-fn floor_char_boundary(text: &str, at: usize) -> usize {
-    (0..=at.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
 }
 
 async fn history(streams: &Streams, question: &Message) -> Result<Vec<Turn>, Error> {
