@@ -2,9 +2,11 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod browser;
+mod endpoint;
 mod world;
 
 use browser::Browser;
+use endpoint::{Ending, Endpoint};
 use serde_json::json;
 use sqlx::Executor as _;
 use web::logic::builtin_answer::answer;
@@ -182,6 +184,45 @@ async fn a_message_that_could_not_be_stored_for_the_moment_stays_on_the_page_and
     page.shows_no_errors().await;
     let stored = replica.client_of(&ann).get("/api/sessions/room/messages").await;
     assert_eq!(stored.at("/items").as_array().unwrap().len(), 1, "{stored:?}");
+    browser.end().await;
+    replica.stop().await;
+}
+
+#[tokio::test]
+async fn an_answer_that_failed_is_taken_away_and_the_others_stay() {
+    let world = World::start().await;
+    let endpoint = Endpoint::start(&["one ", "two ", "thr"], Ending::BreakOff).await;
+    let url = endpoint.url();
+    let settings = [("RESPONDER", "openai"), ("RESPONDER_URL", url.as_str())];
+    let replica = world.replica_with("web-1", &settings).await;
+    let ann = world.user("ann").await;
+    let made = replica.client_of(&ann).post("/api/sessions", &json!({"title": "room", "slug": "room"})).await;
+    assert_eq!(made.status, 201, "{made:?}");
+    let browser = Browser::start().await;
+    let page = browser.window(&format!("http://{}/#room", replica.addr)).await;
+    page.log_in("ann").await;
+    page.text("#link-text", "connected to web-1").await;
+    page.fill("#content", "Count to three").await;
+    page.click("#ask").await;
+    page.text("#room-error", "ask again").await;
+    page.loses(".making").await;
+    page.fill("#content", "Never mind").await;
+    page.click("#send").await;
+    page.text(".message:last-child:not(.pending) .text", "Never mind").await;
+    assert_eq!(page.count(".message").await, 2);
+    page.shows_no_errors().await;
+
+    let page = browser.window(&format!("http://{}/", replica.addr)).await;
+    let steps = json!([
+        ["lives", "dies"],
+        [],
+        ["lives on"],
+        ["next", "lives on"],
+        ["next", "lives on, whole"],
+        ["next", "lives on, whole"],
+        ["next", "lives on, whole", "late, whole"],
+    ]);
+    assert_eq!(page.run(include_str!("browser/answers.js")).await, steps);
     browser.end().await;
     replica.stop().await;
 }

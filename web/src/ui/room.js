@@ -8,6 +8,10 @@ const PAGE_LEN = 50;
 const TYPING_SHOWN_MS = 3000;
 const TYPING_SENT_MS = 2000;
 const ANSWER_KEY = "answer:";
+/** An answer without news for so long is not being made any more, and the word of its end was lost. */
+const SILENCE_MAX_MS = 90_000;
+/** What is not stored stays below what is. */
+const NOT_STORED = ".pending, .making";
 
 export class Room {
   #api;
@@ -18,7 +22,7 @@ export class Room {
   #first = Infinity;
   /** client_msg_id → element of what is on its way. */
   #pending = new Map();
-  /** stream_id → {place, tokens} of answers in the making. */
+  /** stream_id → {place, tokens, timer} of answers in the making, {done} of those whose message has come. */
   #answers = new Map();
   #typists = new Map();
   #typed = 0;
@@ -42,7 +46,7 @@ export class Room {
 
   close() {
     this.#socket.close();
-    for (const typist of this.#typists.values()) clearTimeout(typist.timer);
+    for (const { timer } of [...this.#typists.values(), ...this.#answers.values()]) clearTimeout(timer);
   }
 
   submit(type, content) {
@@ -77,7 +81,7 @@ export class Room {
       case "presence": return this.#onPresence(frame);
       case "typing": return this.#onTyping(frame.author);
       case "token": return this.#onToken(frame);
-      case "stream.done": return this.#answers.delete(frame.stream_id);
+      case "stream.done": return this.#onStreamDone(frame.stream_id);
       case "ack": return showProblem(byId("room-error"), null);
       case "error": return this.#onError(frame);
     }
@@ -86,6 +90,7 @@ export class Room {
   /** Shows what the database has, in place of what it had. */
   async #startOver(offset) {
     for (const place of this.#log.querySelectorAll(".message:not(.pending)")) place.remove();
+    for (const { timer } of this.#answers.values()) clearTimeout(timer);
     this.#answers.clear();
     this.#first = offset + 1;
     byId("earlier").hidden = offset === 0;
@@ -104,14 +109,22 @@ export class Room {
     const stream = message.client_msg_id?.startsWith(ANSWER_KEY) && message.client_msg_id.slice(ANSWER_KEY.length);
     const making = stream && this.#answers.get(stream);
     const place = this.#place(message);
-    if (making) {
+    if (making?.place) {
+      clearTimeout(making.timer);
+      this.#answers.set(stream, { done: true });
+    }
+    if (making?.place?.isConnected) {
       const stays = this.#isAtEnd();
       making.place.replaceWith(place);
-      this.#answers.set(stream, { done: true });
       if (stays) this.#toEnd();
     } else {
       this.#append(place, mine);
     }
+  }
+
+  /** Its message may come later than the word of it. */
+  #onStreamDone(stream) {
+    if (this.#answers.get(stream)?.done) this.#answers.delete(stream);
   }
 
   /** Tokens may be lost or come twice: each has its number, and the stored answer replaces them all. */
@@ -125,8 +138,11 @@ export class Room {
       place.setAttribute("aria-busy", "true");
       answer = { place, tokens: [] };
       this.#answers.set(stream_id, answer);
-      this.#append(place, false);
     }
+    // New, or put aside before.
+    if (!answer.place.isConnected) this.#append(answer.place, false);
+    clearTimeout(answer.timer);
+    answer.timer = setTimeout(() => answer.place.remove(), SILENCE_MAX_MS);
     const stays = this.#isAtEnd();
     answer.tokens[i] = text;
     answer.place.querySelector(".text").textContent = Array.from(answer.tokens, (token) => token ?? "").join("");
@@ -163,7 +179,13 @@ export class Room {
 
   #onError(frame) {
     showProblem(byId("room-error"), frame.detail);
-    if (frame.client_msg_id && !isPassing(frame)) this.#drop(this.#pending, frame.client_msg_id);
+    if (!frame.client_msg_id) this.#putAside();
+    else if (!isPassing(frame)) this.#drop(this.#pending, frame.client_msg_id);
+  }
+
+  /** An answer may have failed, and the frame does not say which: those that live come back with their next token. */
+  #putAside() {
+    for (const { place } of this.#answers.values()) place?.remove();
   }
 
   #drop(places, id) {
@@ -182,9 +204,8 @@ export class Room {
 
   #append(place, mine) {
     const stays = mine || this.#isAtEnd();
-    // What is on its way stays below what is stored.
-    const firstPending = this.#log.querySelector(".pending, .making");
-    if (firstPending && !place.matches(".pending, .making")) firstPending.before(place);
+    const first = this.#log.querySelector(NOT_STORED);
+    if (first && !place.matches(NOT_STORED)) first.before(place);
     else this.#log.append(place);
     if (stays) this.#toEnd();
   }
