@@ -228,6 +228,48 @@ async fn an_answer_that_failed_is_taken_away_and_the_others_stay() {
 }
 
 #[tokio::test]
+async fn what_was_typed_is_kept_where_it_is_too_long_and_where_it_is_refused() {
+    let world = World::start().await;
+    let replica = world.replica("web-1").await;
+    let ann = world.user("ann").await;
+    let made = replica.client_of(&ann).post("/api/sessions", &json!({"title": "room", "slug": "room"})).await;
+    assert_eq!(made.status, 201, "{made:?}");
+    let browser = Browser::start().await;
+    let page = browser.window(&format!("http://{}/#room", replica.addr)).await;
+    page.log_in("ann").await;
+    page.text("#link-text", "connected to web-1").await;
+    let typed = async || page.run("return document.querySelector('#content').value").await;
+    let write = async |text: &str| {
+        page.run(&format!("document.querySelector('#content').value = {}", json!(text))).await;
+        page.click("#send").await;
+    };
+
+    // Two bytes each; then six bytes of JSON each.
+    for (letter, fits, over) in [("é", 8_192, "2 bytes"), ("\u{1}", 10_240, "6 bytes")] {
+        let too_long = letter.repeat(fits + 1);
+        write(&too_long).await;
+        page.text("#room-error", over).await;
+        assert_eq!(typed().await, json!(too_long));
+        write(&letter.repeat(fits)).await;
+        page.text(".message.mine:last-child:not(.pending) .text", letter).await;
+        assert_eq!(typed().await, json!(""));
+        page.shows_no_errors().await;
+    }
+
+    write("typed \0 with care").await;
+    page.text(".message.failed", "Not sent: content holds a NUL character").await;
+    page.is_accessible().await;
+    page.screenshot("chat-refused").await;
+    page.fill("#content", "more").await;
+    page.click(".message.failed button").await;
+    page.loses(".message.failed").await;
+    assert_eq!(typed().await, json!("more\ntyped \0 with care"));
+    assert_eq!(page.count(".message").await, 2);
+    browser.end().await;
+    replica.stop().await;
+}
+
+#[tokio::test]
 async fn the_page_begins_anew_when_the_database_has_lost_what_it_shows() {
     let world = World::start().await;
     let replica = world.replica_with("web-1", &[("CHAT_COMPARE_PERIOD", "300")]).await;

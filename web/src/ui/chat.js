@@ -4,6 +4,10 @@ import { Api } from "./api.js";
 import { byId, element, showLink, showProblem } from "./dom.js";
 import { Room } from "./room.js";
 
+/** How long a message may be, in bytes: as it is, and as JSON, which makes six of a control character. */
+const CONTENT_MAX = 16_384;
+const CONTENT_JSON_MAX = 61_440;
+
 const api = new Api();
 let room = null;
 let openId = null;
@@ -118,10 +122,19 @@ function submit(type) {
   const field = byId("content");
   const content = field.value.trim();
   if (!content || !room) return;
-  showProblem(byId("room-error"), null);
+  const over = bytesOver(content);
+  showProblem(byId("room-error"), over > 0 ? `This message is ${over} bytes too long. Shorten it, or send it in parts.` : null);
+  field.focus();
+  if (over > 0) return;
   room.submit(type, content);
   field.value = "";
-  field.focus();
+}
+
+/** By how much a text is too long. */
+function bytesOver(content) {
+  const bytes = (text) => new TextEncoder().encode(text).length;
+  const quotes = 2;
+  return Math.max(bytes(content) - CONTENT_MAX, bytes(JSON.stringify(content)) - quotes - CONTENT_JSON_MAX);
 }
 
 /** Runs `work`; what goes wrong is shown in `place`, and `button` rests meanwhile. */

@@ -11,7 +11,7 @@ const ANSWER_KEY = "answer:";
 /** An answer without news for so long is not being made any more, and the word of its end was lost. */
 const SILENCE_MAX_MS = 90_000;
 /** What is not stored stays below what is. */
-const NOT_STORED = ".pending, .making";
+const NOT_STORED = ".pending, .failed, .making";
 
 export class Room {
   #api;
@@ -89,7 +89,7 @@ export class Room {
 
   /** Shows what the database has, in place of what it had. */
   async #startOver(offset) {
-    for (const place of this.#log.querySelectorAll(".message:not(.pending)")) place.remove();
+    for (const place of this.#log.querySelectorAll(".message:not(.pending, .failed)")) place.remove();
     for (const { timer } of this.#answers.values()) clearTimeout(timer);
     this.#answers.clear();
     this.#first = offset + 1;
@@ -180,12 +180,26 @@ export class Room {
   #onError(frame) {
     showProblem(byId("room-error"), frame.detail);
     if (!frame.client_msg_id) this.#putAside();
-    else if (!isPassing(frame)) this.#drop(this.#pending, frame.client_msg_id);
+    else if (!isPassing(frame)) this.#onRefused(frame.client_msg_id, frame.detail);
   }
 
   /** An answer may have failed, and the frame does not say which: those that live come back with their next token. */
   #putAside() {
     for (const { place } of this.#answers.values()) place?.remove();
+  }
+
+  /** What was typed stays, to be edited. */
+  #onRefused(id, detail) {
+    const place = this.#pending.get(id);
+    if (!place) return;
+    this.#pending.delete(id);
+    place.classList.replace("pending", "failed");
+    const edit = element("button", { type: "button", className: "quiet" }, "Edit");
+    edit.onclick = () => {
+      place.remove();
+      putBack(place.querySelector(".text").textContent);
+    };
+    place.append(element("p", { className: "problem" }, `Not sent: ${detail}`), edit);
   }
 
   #drop(places, id) {
@@ -217,6 +231,13 @@ export class Room {
   #toEnd() {
     this.#scroll.scrollTop = this.#scroll.scrollHeight;
   }
+}
+
+/** Into the field where it was typed, behind what stands there by now. */
+function putBack(text) {
+  const field = byId("content");
+  field.value = field.value ? `${field.value}\n${text}` : text;
+  field.focus();
 }
 
 function timeOf(text) {
