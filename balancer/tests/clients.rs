@@ -6,8 +6,9 @@ mod common;
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
-use std::sync::Mutex;
-use std::sync::mpsc;
+use std::sync::atomic::Ordering;
+use std::sync::{Mutex, mpsc};
+use std::time::Duration;
 
 use common::{Balancer, Origin, header};
 
@@ -216,4 +217,33 @@ fn the_page_for_a_head_that_could_not_be_read_is_asked_for_with_a_whole_request_
             }
         }
     }
+}
+
+#[test]
+fn the_time_of_a_slow_upload_is_none_of_the_upstreams() {
+    const PAUSE: Duration = Duration::from_millis(600);
+    let origin = Origin::answering(OK);
+    let balancer = Balancer::start(&format!(
+        "log_format times '$request_time $upstream_response_time'; access_log DIR/times.log times;\n\
+         upstream one {{ server 127.0.0.1:{}; keepalive 1; }}\n\
+         server {{ listen 127.0.0.1:PORT; location / {{ proxy_pass http://one; }} }}",
+        origin.port
+    ));
+    assert_eq!(balancer.client().get("/").status, 200);
+    let mut client = balancer.client();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nx");
+    client.stream.set_read_timeout(Some(PAUSE)).unwrap();
+    assert!(client.stream.peek(&mut [0]).is_err(), "the rest is waited for");
+    client.stream.set_read_timeout(Some(common::PATIENCE)).unwrap();
+    assert_eq!(client.send("x").response().status, 200);
+    let log = balancer.path("times.log");
+    let times = || -> Vec<f64> {
+        let text = std::fs::read_to_string(&log).unwrap_or_default();
+        let line = text.lines().nth(1).unwrap_or_default();
+        line.split(' ').filter_map(|time| time.parse().ok()).collect()
+    };
+    common::wait_until("the line is there", || times().len() == 2);
+    let [request, upstream] = times()[..] else { panic!("{:?}", times()) };
+    assert!(request - upstream >= PAUSE.as_secs_f64() - 0.01, "{upstream} of {request}");
+    assert_eq!(origin.connections.load(Ordering::SeqCst), 1, "it was kept");
 }

@@ -2,6 +2,7 @@
 //! is read away because nobody wants it. How it goes up: upload.rs.
 
 use std::io;
+use std::time::Instant;
 
 use super::Exchange;
 use super::spool::Spool;
@@ -148,7 +149,9 @@ impl Exchange<'_> {
         let Exchange { down, scratch, location, .. } = self;
         down.deadline.set(tokio::time::Instant::now(), location.body.timeout);
         let len_max = BUFFER_LEN + scratch.story.request.len;
-        down.read_into(&mut scratch.inbound, len_max).await
+        let read = down.read_into(&mut scratch.inbound, len_max).await;
+        self.now = Instant::now();
+        read
     }
 
     /// Before an answer of our own to a request whose body nobody reads: what has come of it must at least be one.
