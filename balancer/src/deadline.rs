@@ -14,7 +14,7 @@ const NEVER: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 #[derive(Debug)]
 pub struct Deadline {
     sleep: Option<Pin<Box<Sleep>>>,
-    /// When `sleep` fires: at or before `at`.
+    /// When `sleep` fires: at or before what is waited for.
     fires: Instant,
     at: Instant,
 }
@@ -38,13 +38,21 @@ impl Deadline {
 
     /// Ready once the deadline has passed.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll_at(cx, self.at)
+    }
+
+    /// Ready once this moment has passed: beside the deadline, which stays where it is. One timer serves both.
+    pub fn poll_at(&mut self, cx: &mut Context<'_>, at: Instant) -> Poll<()> {
         loop {
-            let at = self.at;
             let sleep = self.sleep.get_or_insert_with(|| {
                 self.fires = at;
                 Box::pin(tokio::time::sleep_until(at))
             });
             if self.fires > at {
+                // Of two moments that are polled in turn the later one would take the timer from the one that has passed.
+                if at <= Instant::now() {
+                    return Poll::Ready(());
+                }
                 sleep.as_mut().reset(at);
                 self.fires = at;
             }
@@ -77,5 +85,28 @@ mod tests {
         deadline.set(again, Duration::from_secs(5));
         std::future::poll_fn(|cx| deadline.poll(cx)).await;
         assert_eq!(again.elapsed().as_secs(), 5);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_two_moments_the_first_wakes_in_whichever_order_they_are_polled() {
+        let after = Duration::from_secs;
+        for (deadline_in, other_in) in [(10, 20), (20, 10)] {
+            let start = Instant::now();
+            let mut deadline = Deadline::new(start);
+            deadline.set(start, after(deadline_in));
+            std::future::poll_fn(|cx| {
+                let other = deadline.poll_at(cx, start + after(other_in));
+                if other.is_ready() { other } else { deadline.poll(cx) }
+            })
+            .await;
+            assert_eq!(start.elapsed().as_secs(), 10);
+            std::future::poll_fn(|cx| {
+                ready!(deadline.poll(cx));
+                deadline.poll_at(cx, start + after(other_in))
+            })
+            .await;
+            assert_eq!(start.elapsed().as_secs(), 20);
+            assert_eq!(deadline.at(), start + after(deadline_in));
+        }
     }
 }

@@ -202,18 +202,15 @@ impl Downstream {
             ignore_invalid: head.ignore_invalid_headers,
             version_max,
         };
-        let mut deadline = None;
         loop {
-            if !scratch.inbound.is_empty() {
-                let now = *scratch.story.started.get_or_insert_with(std::time::Instant::now);
+            let received_len = scratch.inbound.len() as u64;
+            if received_len > 0 {
+                let began = *scratch.story.started.get_or_insert_with(std::time::Instant::now);
                 if scratch.story.request.parse(scratch.inbound.unread(), &limits)? {
                     return Ok(Head::Whole);
                 }
-                // One deadline for the whole head, from its first byte: dripping bytes gains nothing.
-                deadline.get_or_insert(Instant::from_std(now) + head.header_timeout);
-            }
-            if let Some(deadline) = deadline {
-                self.deadline.set_at(deadline);
+                // From its first byte, whatever comes when: dripping bytes gains nothing.
+                self.deadline.set_at(Instant::from_std(began) + head.patience(received_len));
             }
             let len_max = limits.head_len_max.max(BUFFER_LEN) + 1;
             if scratch.inbound.is_empty() {
@@ -226,7 +223,10 @@ impl Downstream {
                 }
                 continue;
             }
-            self.read_into(&mut scratch.inbound, len_max).await?;
+            self.read_into(&mut scratch.inbound, len_max).await.map_err(|error| match error {
+                Error::ClientTimeout if head.is_late_by_rate(received_len) => Error::HeadTooSlow,
+                error => error,
+            })?;
         }
     }
 
@@ -260,15 +260,23 @@ impl Downstream {
 
     /// Reads once, under the deadline.
     pub async fn read_into(&mut self, buffer: &mut Buffer, len_max: usize) -> Result<(), Error> {
-        poll_fn(|cx| match self.wire.poll_read(cx, buffer.space(len_max)) {
+        poll_fn(|cx| self.poll_into(cx, buffer, len_max)).await
+    }
+
+    pub fn poll_into(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut Buffer,
+        len_max: usize,
+    ) -> Poll<Result<(), Error>> {
+        match self.wire.poll_read(cx, buffer.space(len_max)) {
             Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(Err(Error::ClientGone)),
             Poll::Ready(Ok(len)) => {
                 buffer.fill(len);
                 Poll::Ready(Ok(()))
             }
             Poll::Pending => self.deadline.poll(cx).map(|()| Err(Error::ClientTimeout)),
-        })
-        .await
+        }
     }
 
     /// Writes all of it. The deadline moves on with each write that gets through.

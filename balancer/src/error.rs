@@ -66,6 +66,10 @@ pub enum Error {
     ClientGone,
     #[error("client timed out")]
     ClientTimeout,
+    #[error("client sent a request's head too slowly (client_header_min_rate)")]
+    HeadTooSlow,
+    #[error("client sent a request's body too slowly (client_body_min_rate)")]
+    BodyTooSlow,
     #[error("client sent an invalid body: {0}")]
     ClientBody(BadBody),
     #[error("client intended to send too large body")]
@@ -79,6 +83,8 @@ impl Error {
         match self {
             Error::ClientGone
             | Error::ClientTimeout
+            | Error::HeadTooSlow
+            | Error::BodyTooSlow
             | Error::ClientBody(_)
             | Error::BodyTooLarge
             | Error::Refused(_) => Side::Downstream,
@@ -97,7 +103,7 @@ impl Error {
     pub fn trouble(&self) -> Trouble {
         match self {
             Error::ClientGone => Trouble::ClientLeft,
-            Error::ClientTimeout => Trouble::ClientLate,
+            Error::ClientTimeout | Error::HeadTooSlow | Error::BodyTooSlow => Trouble::ClientLate,
             Error::ConnectTimeout | Error::SendTimeout | Error::HeadTimeout | Error::BodyTimeout => {
                 Trouble::ServerLate
             }
@@ -129,7 +135,7 @@ impl Error {
     pub fn status(&self) -> u16 {
         match self {
             Error::ClientGone => 499,
-            Error::ClientTimeout => 408,
+            Error::ClientTimeout | Error::HeadTooSlow | Error::BodyTooSlow => 408,
             Error::ClientBody(_) | Error::Unsayable(_) => 400,
             Error::BodyTooLarge => 413,
             Error::Refused(refusal) => refusal.status(),

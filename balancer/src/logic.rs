@@ -15,6 +15,7 @@ pub mod health;
 pub mod limits;
 pub mod memory;
 pub mod messages;
+pub mod min_rate;
 pub mod murmur;
 pub mod named;
 pub mod networks;

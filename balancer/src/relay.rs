@@ -18,6 +18,7 @@ mod lookup;
 mod pace;
 mod page;
 pub mod pages;
+mod patience;
 mod real_ip;
 mod record;
 mod rest;
@@ -233,6 +234,7 @@ impl<'a> Exchange<'a> {
         if !upload.has_begun() {
             upload.begin(self.scratch.story.request.framing, len_max);
         }
+        upload.min_rate = self.location.body.min_rate;
         // nginx looks at a known length where a path finds its location, and not again where a name does.
         let is_named = self.location.kind == LocationKind::Named;
         upload.limit(if is_named && upload.has_len() { 0 } else { len_max });
@@ -404,6 +406,11 @@ impl<'a> Exchange<'a> {
             Error::ClientTimeout => {
                 self.scratch.story.status = 408;
                 Step::Ended(After::Close)
+            }
+            Error::BodyTooSlow => {
+                self.scratch.upload.refuse();
+                self.scratch.story.request.keep_alive = false;
+                Step::Answer(Answer::page(408))
             }
             error => Step::Answer(Answer::page(error.status())),
         }

@@ -16,6 +16,7 @@ use balancer::conf::settings::LogTarget;
 use balancer::conf::template::Template;
 use balancer::conf::upstream::{Address, Method};
 use balancer::conf::variables::{Facts, Variable};
+use balancer::logic::min_rate::MinRate;
 use conf_world::{http, load, settings};
 
 /// A request with a few headers, everything else absent.
@@ -108,6 +109,38 @@ fn the_stack_s_own_configuration_is_understood() {
             && !variables.contains("RequestUri")
             && !variables.contains("Args")
     );
+}
+
+#[test]
+fn clients_have_a_least_rate_but_where_bodies_are_streamed() {
+    let settings = http(
+        "server { client_header_min_rate 2k;\n\
+         location / { proxy_pass http://10.0.0.1; } location /off { client_body_min_rate off; }\n\
+         location /own { client_body_min_rate 1k after=5s; } location /rate { client_body_min_rate 1m; }\n\
+         location /streamed/ { proxy_request_buffering off; proxy_pass http://10.0.0.1;\n\
+           location /streamed/own { client_body_min_rate 7; } }\n\
+         location /grpc { grpc_pass grpc://10.0.0.1:1; } }",
+    );
+    let rate = |per_second, after| Some(MinRate { per_second, after: Duration::from_secs(after) });
+    let server = only_server(&settings);
+    assert_eq!(server.head.min_rate, rate(2048, 20));
+    for (path, expected) in [
+        ("/", rate(500, 60)),
+        ("/off", None),
+        ("/own", rate(1024, 5)),
+        ("/rate", rate(1 << 20, 60)),
+        ("/streamed/", None),
+        ("/streamed/own", rate(7, 60)),
+        ("/grpc", None),
+    ] {
+        assert_eq!(route(server, path).body.min_rate, expected, "{path}");
+    }
+    assert_eq!(only_server(&http("client_header_min_rate 0; server { }")).head.min_rate, None);
+    // Whoever keeps to the rate has the whole of `client_header_timeout`, and nobody has more.
+    let settings = http("server { }");
+    let patience = |len| only_server(&settings).head.patience(len).as_secs();
+    let patience = [0, 500, 5_000, 50_000].map(patience);
+    assert_eq!(patience, [20, 21, 30, 60]);
 }
 
 #[test]

@@ -26,6 +26,14 @@ fn the_form_of_directives_is_checked() {
             "invalid value \"maybe\" in \"merge_slashes\" directive, it must be \"on\" or \"off\" in /etc/nginx.conf:3",
         ),
         ("server_tokens maybe;", "invalid value \"maybe\" in /etc/nginx.conf:3"),
+        (
+            "client_body_min_rate fast; server { }",
+            "\"client_body_min_rate\" directive invalid value in /etc/nginx.conf:3",
+        ),
+        (
+            "client_header_min_rate 1k before=1s; server { }",
+            "invalid parameter \"before=1s\" in /etc/nginx.conf:3",
+        ),
         ("send_timeout soon;", "\"send_timeout\" directive invalid value in /etc/nginx.conf:3"),
         ("keepalive_requests -1;", "\"keepalive_requests\" directive invalid number in /etc/nginx.conf:3"),
         ("send_timeout 1;\nsend_timeout 2;", "\"send_timeout\" directive is duplicate in /etc/nginx.conf:4"),

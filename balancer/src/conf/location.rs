@@ -15,6 +15,7 @@ use super::proxy::{Proxy, ProxyPass};
 use super::rewrite::Step;
 use super::settings::{AccessLog, LogId};
 use super::template::Template;
+use crate::logic::min_rate::MinRate;
 use crate::tls::server::ServerTls;
 
 /// One `server` block.
@@ -46,6 +47,7 @@ pub struct Http2 {
 #[derive(Debug, Clone)]
 pub struct HeadLimits {
     pub header_timeout: Duration,
+    pub min_rate: Option<MinRate>,
     pub header_buffer_len: usize,
     pub large_buffers: usize,
     pub large_buffer_len: usize,
@@ -53,6 +55,19 @@ pub struct HeadLimits {
     pub ignore_invalid_headers: bool,
     pub underscores_in_headers: bool,
     pub merge_slashes: bool,
+}
+
+impl HeadLimits {
+    /// How long a head is waited for of which so much has come.
+    pub fn patience(&self, received_len: u64) -> Duration {
+        let by_rate = self.min_rate.map_or(Duration::MAX, |rate| rate.patience(received_len));
+        self.header_timeout.min(by_rate)
+    }
+
+    /// Who is late is so by the rate, and not by the time for a whole head.
+    pub fn is_late_by_rate(&self, received_len: u64) -> bool {
+        self.patience(received_len) < self.header_timeout
+    }
 }
 
 /// The locations of one server (or those nested in one location).
@@ -265,6 +280,8 @@ pub struct BodyLimits {
     pub len_max: u64,
     /// Longest pause between two reads of the body.
     pub timeout: Duration,
+    /// Of the whole of it, as far as the client is waited for.
+    pub min_rate: Option<MinRate>,
     pub buffer_len: usize,
     pub spool: SpoolTerms,
 }

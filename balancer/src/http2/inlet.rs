@@ -4,13 +4,16 @@ use std::cell::Cell;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::{Buf as _, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::logic::frames::FrameMeter;
+use crate::logic::frames::{FrameMeter, Heading};
 use crate::wire::Wire;
 
 #[derive(Debug)]
@@ -18,18 +21,51 @@ pub struct Inlet {
     early: Bytes,
     wire: Wire,
     meter: FrameMeter,
-    is_flooded: Rc<Cell<bool>>,
+    inflow: Rc<Inflow>,
+}
+
+/// What comes over a connection, for who serves it.
+#[derive(Debug, Default)]
+pub struct Inflow {
+    is_flooded: Cell<bool>,
+    heading: Cell<Option<Heading>>,
+    bodies: Bodies,
+}
+
+/// Bytes of all streams' bodies, as far as they have come. Read by each stream, which could move to another thread.
+#[derive(Debug, Clone, Default)]
+pub struct Bodies(Arc<AtomicU64>);
+
+impl Bodies {
+    pub fn received_len(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+impl Inflow {
+    /// Set once the client floods; from then on nothing more is read.
+    pub fn is_flooded(&self) -> bool {
+        self.is_flooded.get()
+    }
+
+    /// A request's head that has begun to come.
+    pub fn heading(&self) -> Option<Heading> {
+        self.heading.get()
+    }
+
+    pub fn bodies(&self) -> Bodies {
+        self.bodies.clone()
+    }
 }
 
 impl Inlet {
     pub fn new(early: Vec<u8>, wire: Wire) -> Inlet {
         let meter = FrameMeter::new(Instant::now());
-        Inlet { early: early.into(), wire, meter, is_flooded: Rc::default() }
+        Inlet { early: early.into(), wire, meter, inflow: Rc::default() }
     }
 
-    /// Set once the client floods; from then on nothing more is read.
-    pub fn flooded(&self) -> Rc<Cell<bool>> {
-        self.is_flooded.clone()
+    pub fn inflow(&self) -> Rc<Inflow> {
+        self.inflow.clone()
     }
 
     fn count_sent(&mut self, sent: &Poll<io::Result<usize>>) {
@@ -42,7 +78,7 @@ impl Inlet {
 impl AsyncRead for Inlet {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.is_flooded.get() {
+        if this.inflow.is_flooded() {
             // Who drives the connection looks at the flag before it waits: nobody has to be woken.
             return Poll::Pending;
         }
@@ -55,8 +91,10 @@ impl AsyncRead for Inlet {
             this.early.advance(len);
         }
         if this.meter.on_received(&buf.filled()[from..], Instant::now).is_err() {
-            this.is_flooded.set(true);
+            this.inflow.is_flooded.set(true);
         }
+        this.inflow.heading.set(this.meter.heading());
+        this.inflow.bodies.0.store(this.meter.body_len(), Relaxed);
         Poll::Ready(Ok(()))
     }
 }

@@ -11,6 +11,7 @@ use http::Request;
 
 use super::gone;
 use super::incoming::{Framing as InFraming, Incoming};
+use super::inlet::Bodies;
 use super::outgoing::{Outgoing, is_empty};
 use crate::logic::h1::{Method, ResponseHead};
 use crate::logic::messages;
@@ -27,6 +28,9 @@ pub struct Served {
     /// Fields of the head's text that the client did not send as such.
     fields_added: usize,
     local: Option<SocketAddr>,
+    bodies: Bodies,
+    /// Of them, so much had come before.
+    bodies_before: u64,
 }
 
 #[derive(Debug)]
@@ -40,7 +44,7 @@ impl Served {
     pub fn new(
         request: Request<RecvStream>,
         respond: SendResponse<Bytes>,
-        local: Option<SocketAddr>,
+        (local, bodies): (Option<SocketAddr>, Bodies),
     ) -> Served {
         let (parts, stream) = request.into_parts();
         let request = Request::from_parts(parts, ());
@@ -57,6 +61,8 @@ impl Served {
                 + usize::from(framing == InFraming::Chunked),
             is_head: request.method() == http::Method::HEAD,
             local,
+            bodies_before: bodies.received_len(),
+            bodies,
         }
     }
 
@@ -124,6 +130,12 @@ impl Served {
 
     pub fn is_answered(&self) -> bool {
         matches!(&self.answer, Answer::Body(body) if body.is_ended())
+    }
+
+    /// What the connection has brought of bodies since the stream was opened: its streams share the client's way, and
+    /// which of them comes first is the client's choice.
+    pub fn bodies_received(&self) -> u64 {
+        self.bodies.received_len() - self.bodies_before
     }
 
     pub fn fields_added(&self) -> usize {

@@ -1,6 +1,5 @@
 //! A client's HTTP/2 connection: opens a task per stream, bounds what a client may make us do, and ends in order.
 
-use std::cell::Cell;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -15,7 +14,7 @@ use http::Request;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::inlet::Inlet;
+use super::inlet::{Inflow, Inlet};
 use super::served::Served;
 use crate::arrival::Arrival;
 use crate::conf::location::ClientKeepalive;
@@ -68,6 +67,8 @@ enum Event {
     Request(Box<Opened>),
     StreamsEnded(Vec<StreamEnd>),
     Flooded,
+    /// A request's head has begun to come and does not end.
+    LateHead,
     Drain,
     Idle,
     Over,
@@ -87,7 +88,7 @@ pub async fn serve(down: Downstream, early: Vec<u8>, terms: Terms) {
     let (wire, mut down) = down.into_connection();
     down.deadline.set(Instant::now(), terms.head.header_timeout);
     let inlet = Inlet::new(early, wire);
-    let flooded = inlet.flooded();
+    let inflow = inlet.inflow();
     let handshake = builder(&terms.http2, &terms.head).handshake(inlet);
     let Some(connection) = within(handshake, &mut down.deadline).await else { return };
     let served = Serving {
@@ -96,7 +97,7 @@ pub async fn serve(down: Downstream, early: Vec<u8>, terms: Terms) {
         down,
         terms,
         local,
-        flooded,
+        inflow,
         given_up: 0,
         is_ending: false,
         is_idle: false,
@@ -114,8 +115,7 @@ struct Serving {
     down: Streams,
     terms: Terms,
     local: Option<SocketAddr>,
-    /// The client sends what only costs.
-    flooded: Rc<Cell<bool>>,
+    inflow: Rc<Inflow>,
     /// Streams given up beyond those that came to their end.
     given_up: u32,
     /// The client has been told to go.
@@ -131,11 +131,14 @@ impl Serving {
                 Event::Request(opened) => self.on_request(*opened),
                 Event::StreamsEnded(ends) => self.on_ends(ends),
                 Event::Flooded => self.end_abruptly("client floods with frames that carry nothing"),
+                Event::LateHead if !self.is_ending => {
+                    self.end_abruptly("client sent a request's head too slowly");
+                }
                 Event::Drain | Event::Idle if !self.is_ending => {
                     self.end_gracefully();
                     self.down.deadline.set(Instant::now(), GOODBYE_TIMEOUT);
                 }
-                Event::Drain | Event::Idle | Event::Over => return,
+                Event::LateHead | Event::Drain | Event::Idle | Event::Over => return,
             }
         }
     }
@@ -155,7 +158,7 @@ impl Serving {
     }
 
     fn on_request(&mut self, (request, respond): Opened) {
-        let wire = Wire::Served(Box::new(Served::new(request, respond, self.local)));
+        let wire = Wire::Served(Box::new(Served::new(request, respond, (self.local, self.inflow.bodies()))));
         self.streams.spawn_local(self.down.open(wire).serve_stream());
         self.down.requests += 1;
         let terms = &self.terms.keepalive;
@@ -206,11 +209,18 @@ impl Serving {
             Poll::Pending => {}
         }
         // Nothing more is read once it is set: it is told of once.
-        if self.flooded.get() && !std::mem::replace(&mut self.is_ending, true) {
+        if self.inflow.is_flooded() && !std::mem::replace(&mut self.is_ending, true) {
             return Poll::Ready(Event::Flooded);
         }
         if self.down.arrival.is_leaving(&self.down.worker) && !self.is_ending {
             return Poll::Ready(Event::Drain);
+        }
+        // It holds up all streams, and those do not see it.
+        if let Some(heading) = self.inflow.heading() {
+            let late_at = Instant::from_std(heading.since) + self.terms.head.patience(heading.len);
+            if self.down.deadline.poll_at(cx, late_at).is_ready() {
+                return Poll::Ready(Event::LateHead);
+            }
         }
         if self.streams.is_empty() && self.down.deadline.poll(cx).is_ready() {
             return Poll::Ready(Event::Idle);

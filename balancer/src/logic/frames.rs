@@ -1,5 +1,6 @@
-//! What a client's HTTP/2 frames cost beyond what they carry. PING and SETTINGS have to be answered and bring no request
-//! nearer, and nothing in the protocol bounds them (CVE-2019-9512, CVE-2019-9515). Reads the heads of frames only.
+//! What a client's HTTP/2 frames cost beyond what they carry, and how fast they come. PING and SETTINGS have to be answered
+//! and bring no request nearer, and nothing in the protocol bounds them (CVE-2019-9512, CVE-2019-9515). A request's head
+//! that is not whole holds up all of the connection. Reads the heads of frames only.
 
 use std::time::{Duration, Instant};
 
@@ -34,7 +35,27 @@ pub struct FrameMeter {
     received_len: u64,
     /// Of heads and bodies of requests.
     carried_len: u64,
+    /// Of bodies, as far as it has come.
+    body_len: u64,
     sent_len: u64,
+    /// Whose payload comes now.
+    frame: Frame,
+    heading: Option<Heading>,
+}
+
+/// A request's head that has begun to come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Heading {
+    pub since: Instant,
+    /// Bytes of it so far, packed as they are.
+    pub len: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Frame {
+    Other,
+    Body,
+    Head { is_last: bool },
 }
 
 impl FrameMeter {
@@ -47,8 +68,21 @@ impl FrameMeter {
             idle_frames: 0,
             received_len: 0,
             carried_len: 0,
+            body_len: 0,
             sent_len: 0,
+            frame: Frame::Other,
+            heading: None,
         }
+    }
+
+    /// The head that is under way, if one is.
+    pub fn heading(&self) -> Option<Heading> {
+        self.heading
+    }
+
+    /// Of all bodies so far.
+    pub fn body_len(&self) -> u64 {
+        self.body_len
     }
 
     pub fn on_sent(&mut self, len: usize) {
@@ -56,9 +90,9 @@ impl FrameMeter {
     }
 
     /// `now` is asked only where it counts.
-    pub fn on_received(&mut self, data: &[u8], now: impl FnOnce() -> Instant) -> Result<(), Flood> {
+    pub fn on_received(&mut self, data: &[u8], now: impl Fn() -> Instant) -> Result<(), Flood> {
         self.received_len += data.len() as u64;
-        self.read(data);
+        self.read(data, &now);
         let earned = BURST + self.sent_len / SENT_LEN_PER_FRAME;
         if self.idle_frames > earned {
             let age = now().saturating_duration_since(self.began);
@@ -70,11 +104,12 @@ impl FrameMeter {
         if self.received_len / OVERHEAD_SHARE > useful { Err(Flood) } else { Ok(()) }
     }
 
-    fn read(&mut self, mut data: &[u8]) {
+    fn read(&mut self, mut data: &[u8], now: &impl Fn() -> Instant) {
         loop {
             let skipped = self.skip.min(data.len());
             self.skip -= skipped;
             data = &data[skipped..];
+            self.on_payload(skipped as u64, now);
             let wanted = (HEAD_LEN - self.head_len).min(data.len());
             self.head[self.head_len..][..wanted].copy_from_slice(&data[..wanted]);
             self.head_len += wanted;
@@ -92,13 +127,34 @@ impl FrameMeter {
         const RST_STREAM: u8 = 3;
         const WINDOW_UPDATE: u8 = 8;
         const CONTINUATION: u8 = 9;
+        const END_HEADERS: u8 = 4;
         self.head_len = 0;
         self.skip = u32::from_be_bytes([0, self.head[0], self.head[1], self.head[2]]) as usize;
+        self.frame = match self.head[3] {
+            DATA => Frame::Body,
+            HEADERS | CONTINUATION => Frame::Head { is_last: self.head[4] & END_HEADERS != 0 },
+            _ => Frame::Other,
+        };
         match self.head[3] {
             DATA | HEADERS | CONTINUATION => self.carried_len += self.skip as u64,
             // Given up streams are counted where streams are; windows are opened as often as data is sent.
             RST_STREAM | WINDOW_UPDATE => {}
             _ => self.idle_frames += 1,
+        }
+    }
+
+    /// So much more has come of the present frame. `now` is asked only for a head that did not come at once.
+    fn on_payload(&mut self, len: u64, now: &impl Fn() -> Instant) {
+        match self.frame {
+            Frame::Other => {}
+            Frame::Body => self.body_len += len,
+            Frame::Head { is_last: true } if self.skip == 0 => {
+                self.frame = Frame::Other;
+                self.heading = None;
+            }
+            Frame::Head { .. } => {
+                self.heading.get_or_insert_with(|| Heading { since: now(), len: 0 }).len += len;
+            }
         }
     }
 }
@@ -136,6 +192,31 @@ mod tests {
             text.chunks(piece).for_each(|piece| assert_eq!(meter.on_received(piece, || now), Ok(())));
             assert_eq!((meter.idle_frames, meter.carried_len, meter.head_len), (2, 70_300, 0), "by {piece}");
         }
+    }
+
+    #[test]
+    fn a_head_is_under_way_until_its_last_frame_is_whole() {
+        let text = |flags: u8, kind: u8, len: usize| {
+            let mut frame = frame(kind, len);
+            frame[4] = flags;
+            frame
+        };
+        let (mut meter, now) = meter();
+        let at = |second: u64| move || now + Duration::from_secs(second);
+        let mut take = |data: &[u8], second: u64| {
+            meter.on_received(data, at(second)).unwrap();
+            meter.heading()
+        };
+        assert_eq!(take(&text(4, 1, 300), 1), None, "whole at once");
+        let (head, rest) = (text(0, 1, 300), text(4, 9, 20));
+        assert_eq!(take(&head[..8], 2), None, "no frame yet");
+        let since = at(3)();
+        assert_eq!(take(&head[8..109], 3), Some(Heading { since, len: 100 }));
+        assert_eq!(take(&head[109..], 4), Some(Heading { since, len: 300 }));
+        assert_eq!(take(&rest[..9], 5), Some(Heading { since, len: 300 }));
+        assert_eq!(take(&rest[9..], 6), None);
+        assert_eq!(take(&frame(0, 50)[..30], 7), None, "a body");
+        assert_eq!(meter.body_len(), 21);
     }
 
     #[test]

@@ -1,13 +1,18 @@
 //! Answers of our own: `return`, built-in pages, redirects, and `error_page`, which sends a request elsewhere first.
 
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use super::sink::Coding;
 use super::{After, Exchange, pages};
 use crate::conf::location::{ErrorAnswer, LingeringMode, Return, ReturnBody};
 use crate::error::Error;
 use crate::headers::{Delivery, write_status};
+use crate::logic::ending::Trouble;
 use crate::logic::h1::{Framing, Method, Version, hash, write};
+
+/// Who was too slow is not held long once that is said; Apache's number.
+const SHORT_LINGERING: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
 pub struct Answer {
@@ -197,9 +202,13 @@ impl Exchange<'_> {
         let is_all_read = self.scratch.inbound.len() == story.request.len
             && (story.request.framing == Framing::None
                 || self.scratch.upload.has_begun() && self.scratch.upload.is_read());
-        match self.location.lingering.mode {
+        let mut lingering = self.location.lingering.clone();
+        if story.trouble.get() == Some(Trouble::ClientLate) {
+            lingering.time = lingering.time.min(SHORT_LINGERING);
+        }
+        match lingering.mode {
             LingeringMode::On if is_all_read => After::Close,
-            _ => After::Linger(self.location.lingering.clone()),
+            _ => After::Linger(lingering),
         }
     }
 

@@ -2,7 +2,6 @@
 //! is read away because nobody wants it. How it goes up: upload.rs.
 
 use std::io;
-use std::time::Instant;
 
 use super::Exchange;
 use super::spool::Spool;
@@ -142,16 +141,6 @@ impl Exchange<'_> {
         }
         down.deadline.set(tokio::time::Instant::now(), self.location.send_timeout);
         down.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await
-    }
-
-    /// Reads the next bytes of the body into `inbound`.
-    pub async fn read_more_body(&mut self) -> Result<(), Error> {
-        let Exchange { down, scratch, location, .. } = self;
-        down.deadline.set(tokio::time::Instant::now(), location.body.timeout);
-        let len_max = BUFFER_LEN + scratch.story.request.len;
-        let read = down.read_into(&mut scratch.inbound, len_max).await;
-        self.now = Instant::now();
-        read
     }
 
     /// Before an answer of our own to a request whose body nobody reads: what has come of it must at least be one.

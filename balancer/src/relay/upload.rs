@@ -2,6 +2,7 @@
 //! again to the next one; what is streamed after that is gone once it is sent.
 
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use super::scratch::Scratch;
 use super::spool::Spool;
@@ -10,6 +11,7 @@ use crate::downstream::Downstream;
 use crate::error::Error;
 use crate::http2::is_unsayable;
 use crate::logic::h1::{BodyReader, Framing, Piece, write};
+use crate::logic::min_rate::{MinRate, Waited};
 use crate::wire::Wire;
 
 /// An unwanted body is read to its end up to this length; past it, closing the connection is cheaper.
@@ -37,6 +39,9 @@ pub struct Upload {
     is_refused: bool,
     /// Bytes moved since the caller looked last: a reason to move the deadline.
     pub moved: bool,
+    /// For the client, while it was its turn, and what its body has to bring meanwhile.
+    pub(super) waited: Waited,
+    pub(super) min_rate: Option<MinRate>,
 }
 
 /// Which body the present location's upstream gets. The client's stays what it is: another location may send it.
@@ -194,6 +199,7 @@ impl Upload {
     /// A new attempt begins: what broke was the last one.
     pub fn on_attempt(&mut self) {
         self.is_broken = false;
+        self.waited.forget();
         // The end may have come after the first attempt was told that chunks follow.
         if self.is_read() && !self.is_holed() {
             self.on_all_kept();
@@ -386,8 +392,11 @@ impl Scratch {
             if !self.frame_body()? {
                 match down.wire.poll_read(cx, self.inbound.space(BUFFER_LEN + self.story.request.len)) {
                     Poll::Ready(Ok(0) | Err(_)) => return Err(Error::ClientGone),
-                    Poll::Ready(Ok(len)) => self.inbound.fill(len),
-                    Poll::Pending => return Ok(Progress::AwaitsClient),
+                    Poll::Ready(Ok(len)) => {
+                        self.upload.waited.end(Instant::now);
+                        self.inbound.fill(len);
+                    }
+                    Poll::Pending => return self.await_client(cx, down).map(|()| Progress::AwaitsClient),
                 }
             }
         }

@@ -406,6 +406,7 @@ pub const SHOWN_ELSEWHERE: &[(&str, &[&str])] = &[
         &["client_body_in_file_only", "client_body_temp_path", "limit_rate", "limit_rate_after"],
     ),
     ("tests/clients.rs", &["client_body_timeout", "client_header_timeout"]),
+    ("tests/slow_clients.rs", &["client_body_min_rate", "client_header_min_rate"]),
     ("tests/guard.rs", &["error_log", "limit_conn", "limit_conn_zone"]),
     ("tests/common/mod.rs", &["events", "http"]),
     ("tests/choices.rs", &["hash_balance_factor", "least_time", "random"]),

@@ -21,11 +21,13 @@ use crate::conf::location::{
     FileOnly, Lingering, LingeringMode, Location, LocationKind, Locations, RealIp, RealIpSource, Return,
     ReturnBody, ServerTokens, SpoolTerms, Verdict, Who,
 };
+use crate::conf::proxy::Proxy;
 use crate::conf::settings::AccessLog;
 use crate::conf::table::Context;
 use crate::conf::template::{Part, Template};
 use crate::conf::value;
 use crate::conf::variables::Variable;
+use crate::logic::min_rate::MinRate;
 use crate::metrics::ZoneKind;
 
 /// Which block becomes a [`Location`].
@@ -136,6 +138,7 @@ pub(super) fn location(scope: &Scope<'_>, site: &Site<'_>, shared: &mut Shared<'
     if spool.is_wanted() {
         shared.body_folders.insert(spool.folder.clone());
     }
+    let proxy = proxying::proxy(scope, names, shared.world)?;
     Ok(Location {
         kind: site.kind,
         path: site.path.as_bytes().into(),
@@ -143,14 +146,15 @@ pub(super) fn location(scope: &Scope<'_>, site: &Site<'_>, shared: &mut Shared<'
         action: action(scope, site, shared)?,
         zone: (site.kind != LocationKind::Root).then(|| shared.zone(scope, ZoneKind::Location)).flatten(),
         steps: if site.kind == LocationKind::Root { [].into() } else { steps(scope, site, shared)? },
-        proxy: Arc::new(proxying::proxy(scope, names, shared.world)?),
         files: files(scope, site, names, shared.world)?,
         body: BodyLimits {
             len_max: scope.bytes("client_max_body_size"),
             timeout: scope.duration("client_body_timeout"),
+            min_rate: body_min_rate(scope, &proxy)?,
             buffer_len: scope.len("client_body_buffer_size"),
             spool,
         },
+        proxy: Arc::new(proxy),
         keepalive: keepalive(scope)?,
         send_timeout: scope.duration("send_timeout"),
         lingering: lingering(scope),
@@ -178,6 +182,15 @@ pub(super) fn location(scope: &Scope<'_>, site: &Site<'_>, shared: &mut Shared<'
         tcp_nodelay: scope.flag("tcp_nodelay"),
         internal: scope.own("internal").next().is_some(),
     })
+}
+
+/// By default only where nginx reads a body whole before anybody sees of it: elsewhere it may be one half of a conversation.
+fn body_min_rate(scope: &Scope<'_>, proxy: &Proxy) -> Result<Option<MinRate>> {
+    let name = "client_body_min_rate";
+    match scope.given(name) {
+        None if !proxy.request_buffering => Ok(None),
+        _ => scope.min_rate(name),
+    }
 }
 
 fn action(scope: &Scope<'_>, site: &Site<'_>, shared: &mut Shared<'_>) -> Result<Action> {

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use crate::conf::blocks::Node;
+use crate::conf::error::Result;
 use crate::conf::table::{self, Context};
 use crate::conf::value;
+use crate::logic::min_rate::MinRate;
 
 /// The directives of a block and a way outwards. What is given here hides what is given outside, as a whole.
 #[derive(Debug, Clone, Copy)]
@@ -94,7 +96,7 @@ impl<'a> Scope<'a> {
     }
 
     /// `NUMBER SIZE`, given or by default: both, checked.
-    pub fn buffers(&self, name: &str) -> crate::conf::error::Result<(usize, usize)> {
+    pub fn buffers(&self, name: &str) -> Result<(usize, usize)> {
         let node = self.given(name);
         let default = self.default(name);
         let (number, size) = match node {
@@ -106,6 +108,23 @@ impl<'a> Scope<'a> {
             (Some((number, size)), _) => Ok((number as usize, size as usize)),
             (None, Some(node)) => Err(node.directive_error("invalid value")),
             (None, None) => Ok((0, 0)),
+        }
+    }
+
+    /// `RATE [after=TIME]`, given or by default; `None`: `off`.
+    pub fn min_rate(&self, name: &str) -> Result<Option<MinRate>> {
+        let (default, default_after) = self.default(name).split_once(' ').unwrap_or_default();
+        let node = self.given(name);
+        let rate = node.map_or(default, |node| node.arg(0));
+        let after = node.filter(|node| node.args.len() > 1).map_or(default_after, |node| node.arg(1));
+        let per_second = if rate == "off" { Some(0) } else { value::size(rate) };
+        match (per_second, after.strip_prefix("after=").and_then(value::millis), node) {
+            (Some(per_second), Some(after), _) => {
+                Ok(Some(MinRate { per_second, after }).filter(|rate| rate.per_second > 0))
+            }
+            (None, _, Some(node)) => Err(node.directive_error("invalid value")),
+            (_, None, Some(node)) => Err(node.invalid(after)),
+            (_, _, None) => Ok(None),
         }
     }
 }

@@ -61,6 +61,7 @@ fn head_limits(scope: &Scope<'_>) -> Result<HeadLimits> {
     let (large_buffers, large_buffer_len) = scope.buffers("large_client_header_buffers")?;
     Ok(HeadLimits {
         header_timeout: scope.duration("client_header_timeout"),
+        min_rate: scope.min_rate("client_header_min_rate")?,
         header_buffer_len: scope.len("client_header_buffer_size"),
         large_buffers,
         large_buffer_len,

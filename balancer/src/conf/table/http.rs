@@ -79,6 +79,13 @@ pub const ROWS: &[Directive] = &[
     words("types", REQUEST, 0..=0, "", "content types by the ending of file names").opening(Context::FREE),
     // heads
     one("client_header_timeout", HEAD, Kind::Millis, "60s", "for the whole head of a request"),
+    words(
+        "client_header_min_rate",
+        HEAD,
+        1..=2,
+        "500 after=20s",
+        "ours: bytes per second by which a head may take longer than `after=`; `off`",
+    ),
     one("client_header_buffer_size", HEAD, Kind::Size, "1k", "first buffer of a head"),
     words("large_client_header_buffers", HEAD, 2..=2, "4 8k", "number and size of further buffers of a head"),
     one("max_headers", HEAD, Kind::Count, "1000", "most header fields of a request"),
@@ -88,6 +95,13 @@ pub const ROWS: &[Directive] = &[
     // bodies and connections of clients
     one("client_max_body_size", REQUEST, Kind::Offset, "1m", "longest body of a request; 0: any"),
     one("client_body_timeout", REQUEST, Kind::Millis, "60s", "longest pause while a body is read"),
+    words(
+        "client_body_min_rate",
+        REQUEST,
+        1..=2,
+        "500 after=60s",
+        "ours: bytes per second by which a body may be waited for longer than `after=` in all; `off`, the default where bodies are streamed",
+    ),
     one("client_body_buffer_size", REQUEST, Kind::Size, "16k", "buffer for a body"),
     one(
         "client_body_in_file_only",
