@@ -26,6 +26,7 @@ impl Exchange<'_> {
         let mut passed = Ok(());
         if download.has_unsent(self.scratch) {
             self.set_aside(download);
+            download.waits = None;
             passed = poll_fn(|cx| self.poll_rest(cx, download)).await;
             self.now = Instant::now();
         }
@@ -46,7 +47,6 @@ impl Exchange<'_> {
 
     /// As `poll_body`, when nothing more comes from the upstream.
     fn poll_rest(&mut self, cx: &mut Context<'_>, download: &mut Download) -> Poll<Result<(), Error>> {
-        download.waits = None;
         loop {
             let room = self.room_down(&mut download.limits);
             let Exchange { down, scratch, location, .. } = self;
