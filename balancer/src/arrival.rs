@@ -37,6 +37,8 @@ pub struct Arrival {
     pub tls: Option<Rc<Session>>,
     /// What a proxy in front said in the PROXY protocol.
     pub proxied: Option<Box<Header>>,
+    /// The worker has cut the connection.
+    pub is_cut: Rc<Cell<bool>>,
 }
 
 /// Serves one connection to its end, or until the worker cuts it.
@@ -76,7 +78,7 @@ async fn arrive(
     let peer_text =
         peer.map_or_else(|| b"unix:".to_vec(), |peer| peer.ip().to_canonical().to_string().into_bytes());
     let peer_text = peer_text.into();
-    let mut arrival = Arrival { peer, peer_text, entrance, serial, opened, tls: None, proxied: None };
+    let mut arrival = Arrival { peer, peer_text, entrance, serial, opened, tls: None, proxied: None, is_cut };
     let mut deadline = Deadline::new(opened);
     if !arrival.hear_proxy(&worker, &mut wire, &mut deadline).await {
         return None;

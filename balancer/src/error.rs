@@ -39,6 +39,8 @@ pub enum Error {
     Head(#[from] BadResponse),
     #[error("upstream rejected request with error {0} while reading response header from upstream")]
     Rejected(u32),
+    #[error("upstream failed ({0}) while proxying upgraded connection")]
+    Tunnel(io::Error),
     #[error("upstream sent an invalid body: {0}")]
     UpstreamBody(BadBody),
     /// Descriptors or memory: no server is to blame, and the next one would fail alike.

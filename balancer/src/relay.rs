@@ -28,6 +28,7 @@ pub mod scratch;
 pub mod sink;
 mod spool;
 pub mod story;
+mod switch;
 mod upload;
 
 use std::time::{Duration, Instant};
@@ -131,6 +132,8 @@ impl Drop for Exchange<'_> {
         if std::thread::panicking() {
             return;
         }
+        let is_ours = self.down.arrival.is_cut.get();
+        story.trouble.set(Some(if is_ours { Trouble::Stopped } else { Trouble::ClientLeft }));
         if story.status == 0 {
             story.status = 499;
         }

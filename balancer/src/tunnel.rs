@@ -2,6 +2,7 @@
 //! ended, nobody is left to hear the client. An idle tunnel holds no buffer.
 
 use std::future::poll_fn;
+use std::io;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use crate::buffer::{BUFFER_LEN, Buffer};
 use crate::downstream::Downstream;
 use crate::error::Error;
 use crate::relay::scratch::{Scratch, Spare};
+use crate::relay::story::Story;
 use crate::upstream_conns::UpstreamConn;
 use crate::wire::Wire;
 use crate::worker::Worker;
@@ -41,31 +43,47 @@ pub async fn run(
     to_upstream.begin_with(&[&scratch.inbound.unread()[scratch.story.request.len..]]);
     scratch.release(&worker.spare);
     down.deadline.set(Instant::now(), patience.idle);
-    let ended = poll_fn(|cx| {
+    poll_fn(|cx| {
         loop {
             let down_moved = to_client.poll(cx, &mut up.wire, &mut down.wire, &worker.spare);
             let up_moved = to_upstream.poll(cx, &mut down.wire, &mut up.wire, &worker.spare);
-            let (Ok(down_moved), Ok(up_moved)) = (down_moved, up_moved) else {
-                return Poll::Ready(Err(Error::ClientGone));
-            };
+            // At once: a tunnel that is cut tells of what it has carried.
+            count(&mut scratch.story, &mut to_client, &mut to_upstream);
+            let down_moved = down_moved.map_err(|broken| match broken {
+                Broken::Sender(error) => Error::Tunnel(error),
+                Broken::Receiver(_) => Error::ClientGone,
+            })?;
             if to_client.is_over() {
                 return Poll::Ready(Ok(()));
             }
+            let up_moved = up_moved.map_err(|broken| match broken {
+                Broken::Sender(_) => Error::ClientGone,
+                Broken::Receiver(error) => Error::Tunnel(error),
+            })?;
             if !down_moved && !up_moved {
                 break;
             }
             let patience = if to_client.held.is_some() { patience.send } else { patience.idle };
             down.deadline.set(Instant::now(), patience);
         }
-        down.deadline.poll(cx).map(|()| Err(Error::BodyTimeout))
+        let late = || if to_client.held.is_some() { Error::ClientTimeout } else { Error::BodyTimeout };
+        down.deadline.poll(cx).map(|()| Err(late()))
     })
-    .await;
-    scratch.story.sent_len += to_client.carried;
-    if let Some(attempt) = scratch.story.attempt() {
-        attempt.received_len += to_client.carried;
-        attempt.sent_len += to_upstream.carried;
+    .await
+}
+
+fn count(story: &mut Story, to_client: &mut Lane, to_upstream: &mut Lane) {
+    story.sent_len += std::mem::take(&mut to_client.written_len);
+    if let Some(attempt) = story.attempt() {
+        attempt.received_len += std::mem::take(&mut to_client.read_len);
+        attempt.sent_len += std::mem::take(&mut to_upstream.written_len);
     }
-    ended
+}
+
+/// Which end of a lane failed.
+enum Broken {
+    Sender(io::Error),
+    Receiver(io::Error),
 }
 
 /// One direction.
@@ -74,7 +92,9 @@ struct Lane {
     /// Only while there is something that the receiver does not take.
     held: Option<Buffer>,
     state: State,
-    carried: u64,
+    /// Since it was counted last.
+    read_len: u64,
+    written_len: u64,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -103,15 +123,15 @@ impl Lane {
         from: &mut Wire,
         to: &mut Wire,
         spare: &Spare,
-    ) -> Result<bool, std::io::Error> {
+    ) -> Result<bool, Broken> {
         let mut moved = false;
         loop {
             if let Some(buffer) = &mut self.held {
                 match to.poll_write(cx, buffer.unread()) {
                     Poll::Ready(written) => {
-                        let len = written?;
+                        let len = written.map_err(Broken::Receiver)?;
                         buffer.consume(len);
-                        self.carried += len as u64;
+                        self.written_len += len as u64;
                         moved = true;
                     }
                     Poll::Pending => return Ok(moved),
@@ -130,18 +150,22 @@ impl Lane {
                     self.state = State::Over;
                     return Ok(true);
                 }
-                State::Open if from.poll_readable(cx)?.is_pending() => return Ok(moved),
-                State::Open => {}
+                State::Open => {
+                    if from.poll_readable(cx).map_err(Broken::Sender)?.is_pending() {
+                        return Ok(moved);
+                    }
+                }
             }
             let mut buffer = spare.take_buffer();
             match from.poll_read(cx, buffer.space(BUFFER_LEN)) {
                 Poll::Ready(Ok(0)) => self.state = State::Ending,
                 Poll::Ready(Ok(len)) => {
                     buffer.fill(len);
+                    self.read_len += len as u64;
                     self.held = Some(buffer);
                     continue;
                 }
-                Poll::Ready(Err(error)) => return Err(error),
+                Poll::Ready(Err(error)) => return Err(Broken::Sender(error)),
                 Poll::Pending => {
                     spare.give_back_buffer(buffer);
                     return Ok(moved);

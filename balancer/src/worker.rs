@@ -207,7 +207,7 @@ impl Worker {
                 command = mailbox.recv() => command,
                 () = chores.lost() => {
                     tracing::error!(alert = true, "worker {} ends: it has lost a task of its own", self.index);
-                    return self.journal.flush();
+                    return self.end();
                 }
             };
             match command {
@@ -226,7 +226,7 @@ impl Worker {
                     let _ = done.send(());
                 }
                 Some(Command::Drain { deadline, done }) => break (deadline, done),
-                Some(Command::Stop) | None => return self.journal.flush(),
+                Some(Command::Stop) | None => return self.end(),
             }
         };
         doors.close(&self);
@@ -240,6 +240,12 @@ impl Worker {
             () = tokio::time::sleep(deadline) => {}
             () = stopped(&mut mailbox) => {}
         }
+        self.end();
+    }
+
+    /// What is still open goes with the runtime, and is logged as cut by us.
+    fn end(&self) {
+        self.connections.cut(self.connections.era.get());
         self.journal.flush();
     }
 

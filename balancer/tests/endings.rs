@@ -2,16 +2,30 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
 mod common;
+mod frames;
 
-use std::net::TcpListener;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::time::Duration;
 
-use common::{Balancer, Client, Origin, wait_until};
+use common::{Balancer, Client, Origin, PATIENCE, wait_until};
+use frames::{END_HEADERS, END_STREAM, Frames, HEADERS, RST_STREAM, SETTINGS, block};
+
+const CANCEL: [u8; 4] = 8u32.to_be_bytes();
 
 /// A balancer whose log has a line `PATH ENDING` for each request.
 fn logging(http: &str) -> Balancer {
-    Balancer::start(&format!(
-        "log_format ends '$uri $balancer_ending'; access_log DIR/ends.log ends; client_header_timeout 300ms;\n{http}"
-    ))
+    logging_with("", http)
+}
+
+/// The same with directives of the main context.
+fn logging_with(main: &str, http: &str) -> Balancer {
+    Balancer::start_with(
+        &format!("worker_processes 1; {main}"),
+        &format!(
+            "log_format ends '$uri $balancer_ending'; access_log DIR/ends.log ends; client_header_timeout 300ms;\n{http}"
+        ),
+    )
 }
 
 fn ending_of(balancer: &Balancer, path: &str) -> String {
@@ -86,6 +100,186 @@ fn a_line_says_by_whom_and_when_a_request_was_ended() {
     let (_asked, _) = silent.accept().unwrap();
     assert_eq!(balancer.client().get("/queued").status, 502);
     assert_eq!(ending_of(&balancer, "/queued"), "sQ");
+}
+
+#[test]
+fn a_refusal_without_an_answer_is_no_clients_doing() {
+    let balancer = logging("server { listen 127.0.0.1:PORT; location / { return 444; } }");
+    balancer.client().send("GET /unheard HTTP/1.1\r\nHost: x\r\n\r\n").rest();
+    assert_eq!(ending_of(&balancer, "/unheard"), "PR");
+}
+
+/// A tunnel through the balancer, by its path, and its other end.
+struct Tunnel {
+    client: Client,
+    upstream: TcpStream,
+}
+
+impl Tunnel {
+    fn open(balancer: &Balancer, path: &str, listener: &TcpListener) -> Tunnel {
+        let mut client = balancer.client();
+        client.send(&format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"));
+        let (mut upstream, _) = listener.accept().unwrap();
+        upstream.set_read_timeout(Some(PATIENCE)).unwrap();
+        upstream.set_write_timeout(Some(PATIENCE)).unwrap();
+        let mut asked = Vec::new();
+        while !asked.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            upstream.read_exact(&mut byte).unwrap();
+            asked.push(byte[0]);
+        }
+        let switched = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n";
+        upstream.write_all(switched.as_bytes()).unwrap();
+        assert!(client.head().unwrap().starts_with("HTTP/1.1 101"));
+        Tunnel { client, upstream }
+    }
+}
+
+/// Ends the connection with a reset.
+fn reset(stream: TcpStream) {
+    socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+}
+
+fn tunneling(main: &str, location: &str, listener: &TcpListener) -> Balancer {
+    logging_with(
+        main,
+        &format!(
+            "server {{ listen 127.0.0.1:PORT; proxy_set_header Connection upgrade; proxy_set_header Upgrade x;\n\
+             location / {{ proxy_pass http://127.0.0.1:{}; {location} }} }}",
+            listener.local_addr().unwrap().port()
+        ),
+    )
+}
+
+#[test]
+fn a_tunnel_is_ended_by_who_breaks_it() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let balancer = tunneling("", "send_timeout 300ms; proxy_read_timeout 1h;", &listener);
+
+    let whole = Tunnel::open(&balancer, "/whole", &listener);
+    drop(whole.upstream);
+    assert_eq!(ending_of(&balancer, "/whole"), "--");
+
+    let broken = Tunnel::open(&balancer, "/upstream", &listener);
+    reset(broken.upstream);
+    assert_eq!(ending_of(&balancer, "/upstream"), "SD");
+    assert!(balancer.errors().contains("while proxying upgraded connection"), "{}", balancer.errors());
+
+    let left = Tunnel::open(&balancer, "/client", &listener);
+    reset(left.client.stream);
+    assert_eq!(ending_of(&balancer, "/client"), "CD");
+
+    // Nobody reads it: at some point the kernels take no more, and `send_timeout` runs.
+    let mut deaf = Tunnel::open(&balancer, "/deaf", &listener);
+    let piece = vec![b'x'; 1 << 20];
+    while deaf.upstream.write_all(&piece).is_ok() {}
+    assert_eq!(ending_of(&balancer, "/deaf"), "cD");
+}
+
+#[test]
+fn a_tunnel_on_which_nothing_moves_is_ended_for_its_server() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let balancer = tunneling("", "send_timeout 1h; proxy_read_timeout 300ms;", &listener);
+    let _idle = Tunnel::open(&balancer, "/idle", &listener);
+    assert_eq!(ending_of(&balancer, "/idle"), "sD");
+}
+
+#[test]
+fn what_our_own_end_cuts_is_told_as_that() {
+    let silent = Origin::scripted(|served| {
+        served.read_request();
+        served.read_to_end();
+    });
+    for (order, main) in [("stop", ""), ("quit", "worker_shutdown_timeout 100ms;")] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        // Behind the location of the tunnel, another.
+        let location = format!("}} location /held {{ proxy_pass http://127.0.0.1:{};", silent.port);
+        let balancer = tunneling(main, &location, &listener);
+        let _open = Tunnel::open(&balancer, "/tunnel", &listener);
+        let mut held = balancer.client();
+        let asked = || silent.seen().iter().filter(|head| head.contains("/held")).count();
+        let before = asked();
+        held.send("GET /held HTTP/1.1\r\nHost: x\r\n\r\n");
+        wait_until("the origin is asked", || asked() > before);
+        balancer.signal(order);
+        assert_eq!(ending_of(&balancer, "/tunnel"), "KD", "{order}");
+        assert_eq!(ending_of(&balancer, "/held"), "KH", "{order}");
+    }
+}
+
+#[test]
+fn what_a_reload_bounds_and_cuts_is_told_as_that() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let balancer = tunneling("worker_shutdown_timeout 100ms;", "proxy_read_timeout 1h;", &listener);
+    let _open = Tunnel::open(&balancer, "/tunnel", &listener);
+    balancer.signal_reload();
+    assert_eq!(ending_of(&balancer, "/tunnel"), "KD");
+}
+
+/// A client of HTTP/2 that has asked for this path on stream 1.
+fn ask(balancer: &Balancer, path: &str) -> Frames {
+    let mut client = Frames::connect(balancer.port);
+    let fields = [(":method", "GET"), (":scheme", "http"), (":path", path), (":authority", "x")];
+    assert!(client.send(HEADERS, END_STREAM | END_HEADERS, 1, &block(&fields)));
+    client
+}
+
+#[test]
+fn streams_of_http2_are_told_apart_like_connections() {
+    let origin = Origin::scripted(|served| {
+        let Some(head) = served.read_request() else { return };
+        match head.split(' ').nth(1).unwrap() {
+            "/whole" => served.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"),
+            "/cut" => served.send("HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\nok"),
+            "/begun" => {
+                served.send("HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\nok");
+                served.read_to_end();
+            }
+            "/shut" => served
+                .send(&format!("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n{}", "x".repeat(100_000))),
+            _ => drop(served.read_to_end()),
+        }
+    });
+    let balancer = logging(&format!(
+        "server {{ listen 127.0.0.1:PORT; http2 on; proxy_next_upstream off; send_timeout 300ms;\n\
+         location / {{ proxy_read_timeout 1h; proxy_pass http://127.0.0.1:{0}; }}\n\
+         location /late {{ proxy_read_timeout 300ms; proxy_pass http://127.0.0.1:{0}; }} }}",
+        origin.port
+    ));
+    let asked = |path: &str| origin.seen().iter().any(|head| head.contains(path));
+
+    let mut whole = ask(&balancer, "/whole");
+    assert!(std::iter::from_fn(|| whole.next()).any(|frame| frame.ends_stream()));
+    assert_eq!(ending_of(&balancer, "/whole"), "--");
+    for (path, ending) in [("/cut", "SD"), ("/late", "sH")] {
+        let _client = ask(&balancer, path);
+        assert_eq!(ending_of(&balancer, path), ending);
+    }
+
+    let mut fickle = ask(&balancer, "/reset");
+    wait_until("the origin is asked", || asked("/reset"));
+    fickle.send(RST_STREAM, 0, 1, &CANCEL);
+    assert_eq!(ending_of(&balancer, "/reset"), "CH");
+    let leaver = ask(&balancer, "/left");
+    wait_until("the origin is asked", || asked("/left"));
+    drop(leaver);
+    assert_eq!(ending_of(&balancer, "/left"), "CH");
+    let mut begun = ask(&balancer, "/begun");
+    assert_eq!(begun.first(HEADERS).unwrap().stream, 1);
+    begun.send(RST_STREAM, 0, 1, &CANCEL);
+    assert_eq!(ending_of(&balancer, "/begun"), "CD");
+
+    // A window that is never opened.
+    let mut shut = Frames::connect(balancer.port);
+    shut.send(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]);
+    let fields = [(":method", "GET"), (":scheme", "http"), (":path", "/shut"), (":authority", "x")];
+    shut.send(HEADERS, END_STREAM | END_HEADERS, 1, &block(&fields));
+    assert_eq!(ending_of(&balancer, "/shut"), "cD");
+
+    let _held = ask(&balancer, "/stopped");
+    wait_until("the origin is asked", || asked("/stopped"));
+    balancer.signal("stop");
+    assert_eq!(ending_of(&balancer, "/stopped"), "KH");
 }
 
 #[test]

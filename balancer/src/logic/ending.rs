@@ -14,6 +14,8 @@ pub enum Trouble {
     Refused,
     /// We lack descriptors, memory or room on a disk.
     Lack,
+    /// We ended it with its connection: an order to stop, or `worker_shutdown_timeout`.
+    Stopped,
 }
 
 /// How far the server asked last had got.
@@ -25,6 +27,9 @@ pub enum Reached {
     Head,
     Body,
 }
+
+/// `return 444`: refused without a word.
+const NO_ANSWER: u16 = 444;
 
 /// A request at its end.
 #[derive(Debug, Clone, Copy)]
@@ -39,7 +44,7 @@ pub struct Ended {
 }
 
 /// `--` where a server's answer was passed on whole; else by whom (`C` the client, `S` a server, `P` refused by us, `L`
-/// answered by us, `R` for want of something; small where it was too slow), and when: `R` with the request, `Q` in a queue,
+/// answered by us, `R` for want of something, `K` stopped by us; small where it was too slow), and when: `R` with the request, `Q` in a queue,
 /// `C` connecting, `H` before the answer's head, `D` within the answer.
 pub fn letters(ended: Ended) -> [u8; 2] {
     let Ended { trouble, reached, is_complete, is_ours, status } = ended;
@@ -49,14 +54,14 @@ pub fn letters(ended: Ended) -> [u8; 2] {
     }
     let who = match trouble {
         None if is_complete && (status < 400 || status == 404) => b'L',
-        None if is_complete => b'P',
-        // Cut without a word of why: nobody was there any more to hear it.
+        None if is_complete || status == NO_ANSWER => b'P',
         None | Some(Trouble::ClientLeft) => b'C',
         Some(Trouble::ClientLate) => b'c',
         Some(Trouble::ServerFailed) => b'S',
         Some(Trouble::ServerLate | Trouble::QueueLate) => b's',
         Some(Trouble::Refused) => b'P',
         Some(Trouble::Lack) => b'R',
+        Some(Trouble::Stopped) => b'K',
     };
     let when = match reached {
         _ if trouble == Some(Trouble::QueueLate) => b'Q',
@@ -108,6 +113,10 @@ mod tests {
         assert_eq!(cut(Some(Trouble::ServerLate), Reached::Body), "sD");
         assert_eq!(cut(Some(Trouble::ClientLeft), Reached::Head), "CH");
         assert_eq!(cut(Some(Trouble::ClientLate), Reached::Nobody), "cR");
+        assert_eq!(cut(Some(Trouble::Stopped), Reached::Body), "KD");
+        assert_eq!(cut(Some(Trouble::Stopped), Reached::Head), "KH");
         assert_eq!(cut(None, Reached::Body), "CD");
+        let refused = Ended { is_complete: false, reached: Reached::Nobody, status: 444, ..WHOLE };
+        assert_eq!(told(refused), "PR");
     }
 }

@@ -21,7 +21,6 @@ use crate::error::{Error, Side};
 use crate::headers::Delivery;
 use crate::logic::h1::{BodyReader, Framing, Known, Piece};
 use crate::logic::upstreams::Lease;
-use crate::tunnel::{self, Patience};
 use crate::upstream_conns::UpstreamConn;
 use crate::wire::Wire;
 
@@ -253,27 +252,6 @@ impl Exchange<'_> {
                 Waits::Client => Error::ClientTimeout,
                 Waits::Upstream => Error::BodyTimeout,
             }));
-        }
-    }
-
-    /// The upstream has switched protocols: from here on bytes are bytes.
-    async fn tunnel(&mut self, mut conn: UpstreamConn, lease: Lease<'_>) -> Step {
-        self.scratch.story.status = 101;
-        self.write_switch();
-        lease.on_switched(self.now_of_groups());
-        let patience = Patience { idle: self.location.proxy.read_timeout, send: self.location.send_timeout };
-        let ended = tunnel::run(self.down, &mut conn, self.scratch, (self.worker, patience)).await;
-        self.now = Instant::now();
-        self.end_attempt();
-        self.end_lease(lease, self.answered());
-        self.scratch.story.is_complete = ended.is_ok();
-        match ended {
-            // What the client still says must not destroy the upstream's last words.
-            Ok(()) => Step::Ended(After::Linger(self.location.lingering.clone())),
-            Err(error) => {
-                self.log(&error, None);
-                Step::Ended(After::Close)
-            }
         }
     }
 }
