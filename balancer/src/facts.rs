@@ -206,9 +206,9 @@ impl<'a> Told<'a> {
         };
         Some(match variable {
             Variable::UpstreamAddr => self.per_attempt(out, |out, attempt| put(out, self.asked(&attempt.to))),
-            Variable::UpstreamStatus => self.per_attempt(out, |out, attempt| match attempt.status {
-                0 => put(out, b"502"),
-                status => put_number(out, u64::from(status)),
+            Variable::UpstreamStatus => self.per_attempt(out, |out, attempt| match attempt.outcome.told() {
+                None => put(out, b"-"),
+                Some(status) => put_number(out, u64::from(status)),
             }),
             Variable::UpstreamConnectTime => {
                 self.per_attempt(out, |out, attempt| time(out, attempt.connected))
@@ -380,15 +380,25 @@ impl<'a> Told<'a> {
         }
     }
 
-    /// `a, b`: one value per server asked, in order.
+    /// `a, b`: one value per server asked, in order; ` : ` where those of another location begin.
     fn per_attempt(&self, out: &mut Vec<u8>, tell: impl Fn(&mut Vec<u8>, &'a Attempt) -> bool) -> bool {
-        for (i, attempt) in self.story().attempts.iter().enumerate() {
-            if i > 0 {
-                out.extend_from_slice(b", ");
+        let story = self.story();
+        let Some(first) = story.attempts.first() else { return false };
+        let mut pass = first.pass;
+        for (i, attempt) in story.attempts.iter().enumerate() {
+            match attempt.pass == pass {
+                true if i == 0 => {}
+                true => out.extend_from_slice(b", "),
+                false => out.extend_from_slice(b" : "),
             }
+            pass = attempt.pass;
             tell(out, attempt);
         }
-        !self.story().attempts.is_empty()
+        // The last location had nobody to ask.
+        if pass < story.passes {
+            out.extend_from_slice(b" : ");
+        }
+        true
     }
 }
 

@@ -37,7 +37,7 @@ use self::answer::Answer;
 use self::aside::aside;
 use self::record::Processing;
 use self::scratch::Scratch;
-use self::story::{Asked, Attempt};
+use self::story::{Asked, Attempt, Outcome};
 use crate::api::dashboard::page;
 use crate::conf::location::{Action, Lingering, Location, LocationKind, Server};
 use crate::conf::proxy::{ProxyPass, Target};
@@ -137,6 +137,8 @@ impl Drop for Exchange<'_> {
         if story.status == 0 {
             story.status = 499;
         }
+        self.now = Instant::now();
+        self.end_attempt();
         self.record();
     }
 }
@@ -256,6 +258,7 @@ impl<'a> Exchange<'a> {
         {
             return self.not_upstreams_fault(&error);
         }
+        self.scratch.story.passes += 1;
         let own;
         let (group, id) = match self.target(pass).await {
             Ok(Found::Shared(group, id)) => (group, Some(id)),
@@ -323,7 +326,7 @@ impl<'a> Exchange<'a> {
                 Some(group) => Asked::Peer { group, index: lease.index() },
                 None => Asked::Name(lease.peer().name.clone()),
             };
-            self.scratch.story.attempts.push(Attempt::new(asked, self.now));
+            self.begin_attempt(asked);
             let place =
                 id.filter(|_| reuse && !self.location.proxy.is_bound_to_client()).map(|id| place(id, lease));
             let failed = match self.attempt(lease, place, pass).await {
@@ -338,6 +341,7 @@ impl<'a> Exchange<'a> {
             let Some(failure) = failed.error.retry() else {
                 return Err(NoAnswer::NotItsFault(failed.error));
             };
+            self.fail_attempt(failure);
             self.log(&failed.error, Some(lease));
             let situation = self.situation(tries, failed.was_sent, failed.was_stale);
             match verdict(&self.location.proxy.next, failure, situation) {
@@ -385,10 +389,9 @@ impl<'a> Exchange<'a> {
     }
 
     fn no_live_upstreams(&mut self, group: &Group) -> Step {
-        let mut attempt = Attempt::new(Asked::Name(group.name().into()), self.now);
-        attempt.status = 502;
-        attempt.ended = Some(Duration::ZERO);
-        self.scratch.story.attempts.push(attempt);
+        self.begin_attempt(Asked::Name(group.name().into()));
+        self.end_attempt();
+        self.fail_attempt(Failure::Error);
         self.log(&Error::NoLiveUpstreams, None);
         if group.upstream().queue.is_some() {
             self.scratch.story.trouble.set(Some(Trouble::QueueLate));
@@ -416,6 +419,17 @@ impl<'a> Exchange<'a> {
                 Step::Answer(Answer::page(408))
             }
             error => Step::Answer(Answer::page(error.status())),
+        }
+    }
+
+    fn begin_attempt(&mut self, asked: Asked) {
+        let story = &mut self.scratch.story;
+        story.attempts.push(Attempt::new(asked, story.passes, self.now));
+    }
+
+    fn fail_attempt(&mut self, failure: Failure) {
+        if let Some(attempt) = self.scratch.story.attempt() {
+            attempt.outcome = Outcome::Failed(failure);
         }
     }
 

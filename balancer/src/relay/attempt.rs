@@ -13,6 +13,7 @@ use tokio::time::Instant as TimerInstant;
 
 use super::Exchange;
 use super::aside::aside;
+use super::story::Outcome;
 use super::upload::Progress;
 use crate::buffer::BUFFER_LEN;
 use crate::conf::location::Action;
@@ -77,11 +78,7 @@ impl Exchange<'_> {
         }
         self.write_request(pass);
         conn.requests += 1;
-        let received = self.receive_head(&mut conn).await;
-        if let Some(attempt) = self.scratch.story.attempts.last_mut() {
-            attempt.status = self.scratch.story.response.status;
-        }
-        match received {
+        match self.receive_head(&mut conn).await {
             Ok(()) => Ok(conn),
             Err(error) => {
                 let was_stale = is_kept && self.scratch.from_upstream.is_empty();
@@ -161,13 +158,9 @@ impl Exchange<'_> {
         loop {
             poll_fn(|cx| self.poll_head(cx, conn, &mut watch)).await?;
             self.now = Instant::now();
-            let now = self.now;
             let status = self.scratch.story.response.status;
-            if let Some(attempt) = self.scratch.story.attempt() {
-                attempt.head = Some(now.duration_since(attempt.started));
-            }
             match status {
-                101 if self.is_asked_upgrade() => return Ok(()),
+                101 if self.is_asked_upgrade() => break,
                 101 => return Err(Error::Head(BadResponse::UnaskedUpgrade)),
                 100..=199 => {
                     interim += 1;
@@ -177,9 +170,15 @@ impl Exchange<'_> {
                     aside(self.pass_interim(status)).await?;
                     watch = Watch { progress: None, now: self.now };
                 }
-                _ => return Ok(()),
+                _ => break,
             }
         }
+        let (now, status) = (self.now, self.scratch.story.response.status);
+        if let Some(attempt) = self.scratch.story.attempt() {
+            attempt.head = Some(now.duration_since(attempt.started));
+            attempt.outcome = Outcome::Answered(status);
+        }
+        Ok(())
     }
 
     /// Sends and listens at once: the answer may come before the request is out.

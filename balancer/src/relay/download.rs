@@ -15,6 +15,7 @@ use super::scratch::Scratch;
 use super::upload::Progress;
 use super::{After, Answer, Exchange, Step, place};
 use crate::buffer::BUFFER_LEN;
+use crate::conf::proxy::Version;
 use crate::conf::settings::ErrorLevel;
 use crate::conf::upstream::UpstreamId;
 use crate::error::{Error, Side};
@@ -41,6 +42,7 @@ pub struct Download {
     failed: Option<Error>,
     pub(super) waits: Option<Waits>,
     passes_trailers: bool,
+    measure: Measure,
     /// What has come may wait for more before it is packed, and what the client is slow to take for the client.
     pub(super) is_buffered: bool,
     /// So much waits in memory.
@@ -49,6 +51,17 @@ pub struct Download {
     offered_len: usize,
     /// What memory may not hold: older than what is in `to_downstream`.
     pub(super) backlog: Option<Box<Backlog>>,
+}
+
+/// What of a body `$upstream_response_length` counts, as nginx does.
+#[derive(Debug, Clone, Copy)]
+enum Measure {
+    /// The client gets no body.
+    Nothing,
+    /// Frames are no bytes of ours.
+    Data,
+    /// As it came, with the lines of its chunks.
+    Raw,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,15 +104,7 @@ impl Exchange<'_> {
         }
         self.scratch.story.status = status;
         let delivery = self.write_response();
-        let is_buffered = self.is_buffered();
-        let mut download = Download {
-            limits: Limits::new(self.rate_down(), self.rate_up()),
-            passes_trailers: self.location.proxy.pass_trailers,
-            is_buffered,
-            is_unwanted: delivery.framing == Framing::None,
-            memory_len: if is_buffered { self.location.proxy.backlog.memory_len } else { UNSENT_MAX },
-            ..Download::of(self)
-        };
+        let mut download = self.download(&delivery);
         download.limits.on_received(self.scratch.from_upstream.len() - self.scratch.story.response.len);
         let came = poll_fn(|cx| self.poll_body(cx, &mut conn, &mut download)).await;
         let came = came.and_then(|()| download.failed.take().map_or(Ok(()), Err));
@@ -121,6 +126,21 @@ impl Exchange<'_> {
             came => aside(self.pass_rest(&mut download)).await.and(came),
         };
         Step::Ended(self.after(passed, &delivery).await)
+    }
+
+    fn download(&self, delivery: &Delivery) -> Download {
+        let is_buffered = self.is_buffered();
+        let is_unwanted = delivery.framing == Framing::None;
+        let common = Download::of(self);
+        Download {
+            limits: Limits::new(self.rate_down(), self.rate_up()),
+            passes_trailers: self.location.proxy.pass_trailers,
+            is_buffered,
+            is_unwanted,
+            measure: if is_unwanted { Measure::Nothing } else { common.measure },
+            memory_len: if is_buffered { self.location.proxy.backlog.memory_len } else { UNSENT_MAX },
+            ..common
+        }
     }
 
     /// The answer has come, or as much of it as is wanted: keeps the connection if nothing is owed on it.
@@ -267,6 +287,10 @@ impl Download {
             failed: None,
             waits: None,
             passes_trailers: false,
+            measure: match x.location.proxy.version {
+                Version::Http2 => Measure::Data,
+                Version::Http10 | Version::Http11 => Measure::Raw,
+            },
             is_buffered: true,
             memory_len: UNSENT_MAX,
             offered_len: 0,
@@ -381,7 +405,7 @@ impl Download {
         let head_len = scratch.story.response.len;
         let out = &mut scratch.to_downstream.data;
         let mut at = head_len;
-        let mut body_len = 0;
+        let mut data_len = 0;
         let result = loop {
             let body = &scratch.from_upstream.unread()[at..];
             // Unpacking may make much of little: what it makes waits for the client before there is more.
@@ -391,7 +415,7 @@ impl Download {
             let body = &body[..body.len().min(scratch.sink.piece_len())];
             match self.reader.next(body) {
                 Ok(Piece::Data { start, end }) => {
-                    body_len += (end - start) as u64;
+                    data_len += end - start;
                     if let Err(error) = scratch.sink.push(&body[start..end], out) {
                         break Err(error);
                     }
@@ -415,7 +439,11 @@ impl Download {
         };
         scratch.from_upstream.remove(head_len, at);
         if let Some(attempt) = scratch.story.attempt() {
-            attempt.body_len += body_len;
+            attempt.body_len += match self.measure {
+                Measure::Nothing => 0,
+                Measure::Data => data_len as u64,
+                Measure::Raw => (at - head_len) as u64,
+            };
         }
         if !self.is_buffered && result.is_ok() {
             return scratch.sink.flush(&mut scratch.to_downstream.data);

@@ -19,12 +19,11 @@ impl Exchange<'_> {
         self.scratch.story.is_recorded = true;
         let story = &self.scratch.story;
         self.running.metrics.requests.fetch_add(1, Relaxed);
-        if story.attempts.len() > 1 {
-            self.running.metrics.retries.fetch_add(story.attempts.len() as u64 - 1, Relaxed);
-        }
+        let retries = story.attempts.windows(2).filter(|pair| pair[0].pass == pair[1].pass).count();
+        self.running.metrics.retries.fetch_add(retries as u64, Relaxed);
         for attempt in &story.attempts {
             let Asked::Peer { group, index } = attempt.to else { continue };
-            let status = Some(attempt.status).filter(|status| *status > 0);
+            let status = attempt.outcome.answered();
             let took = attempt.ended.unwrap_or_else(|| self.now.saturating_duration_since(attempt.started));
             self.generation.peers[group.0][index].record(&Told {
                 status,

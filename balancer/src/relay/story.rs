@@ -10,6 +10,7 @@ use crate::conf::upstream::UpstreamId;
 use crate::logic::ending::{Ended, Reached, Trouble};
 use crate::logic::h1::{Framing, Method, RequestHead, ResponseHead};
 use crate::logic::limits::Place;
+use crate::logic::retry::Failure;
 
 #[derive(Debug, Default)]
 pub struct Story {
@@ -64,6 +65,8 @@ pub struct Story {
     pub sent_trailers: Vec<u8>,
     pub carried_type: Option<Vec<u8>>,
     pub attempts: Vec<Attempt>,
+    /// How many locations have passed it on to upstreams: a move inside may lead from one to the next.
+    pub passes: u32,
     pub answer: LocalAnswer,
     /// By what each server was chosen, where that is asked for.
     pub reasons: Vec<String>,
@@ -159,14 +162,45 @@ pub struct Client {
 #[derive(Debug)]
 pub struct Attempt {
     pub to: Asked,
+    /// By which of the locations that passed the request on.
+    pub pass: u32,
     pub started: Instant,
     pub connected: Option<Duration>,
     pub head: Option<Duration>,
     pub ended: Option<Duration>,
-    pub status: u16,
+    pub outcome: Outcome,
     pub sent_len: u64,
     pub received_len: u64,
     pub body_len: u64,
+}
+
+/// What came of an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Nothing, so far; nothing at all where the client or we ended it.
+    Open,
+    /// The head of an answer that could be used.
+    Answered(u16),
+    Failed(Failure),
+}
+
+impl Outcome {
+    /// The status that the server gave.
+    pub fn answered(self) -> Option<u16> {
+        match self {
+            Outcome::Answered(status) => Some(status),
+            Outcome::Open | Outcome::Failed(_) => None,
+        }
+    }
+
+    /// As nginx tells it: a failure by the status that stands for it.
+    pub fn told(self) -> Option<u16> {
+        match self {
+            Outcome::Open => None,
+            Outcome::Answered(status) => Some(status),
+            Outcome::Failed(failure) => Some(failure.status()),
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -180,14 +214,15 @@ pub enum Asked {
 }
 
 impl Attempt {
-    pub fn new(to: Asked, started: Instant) -> Attempt {
+    pub fn new(to: Asked, pass: u32, started: Instant) -> Attempt {
         Attempt {
             to,
+            pass,
             started,
             connected: None,
             head: None,
             ended: None,
-            status: 0,
+            outcome: Outcome::Open,
             sent_len: 0,
             received_len: 0,
             body_len: 0,
