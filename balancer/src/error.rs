@@ -54,6 +54,8 @@ pub enum Error {
     NoResolver(Box<str>),
     #[error("a temporary file failed: {0}")]
     Spool(io::Error),
+    #[error("a file failed while sending to client: {0}")]
+    File(io::Error),
     /// What it took cannot be sent to a second location's.
     #[error(
         "the request's body was sent to an earlier upstream and is not kept whole (proxy_request_buffering on keeps it)"
@@ -96,7 +98,8 @@ impl Error {
             | Error::Exhausted(_)
             | Error::BodyGone
             | Error::Unsayable(_)
-            | Error::Spool(_) => Side::Us,
+            | Error::Spool(_)
+            | Error::File(_) => Side::Us,
             _ => Side::Upstream,
         }
     }
@@ -114,7 +117,7 @@ impl Error {
             | Error::Refused(_)
             | Error::BodyGone
             | Error::Unsayable(_) => Trouble::Refused,
-            Error::Exhausted(_) | Error::Spool(_) | Error::Coding(_) => Trouble::Lack,
+            Error::Exhausted(_) | Error::Spool(_) | Error::File(_) | Error::Coding(_) => Trouble::Lack,
             _ => Trouble::ServerFailed,
         }
     }
@@ -141,7 +144,7 @@ impl Error {
             Error::ClientBody(_) | Error::Unsayable(_) => 400,
             Error::BodyTooLarge => 413,
             Error::Refused(refusal) => refusal.status(),
-            Error::Exhausted(_) | Error::Spool(_) => 500,
+            Error::Exhausted(_) | Error::Spool(_) | Error::File(_) => 500,
             _ => self.retry().map_or(502, Failure::status),
         }
     }

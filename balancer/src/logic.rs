@@ -1,6 +1,7 @@
 //! The thinkers: bytes, facts and `now` in, decisions out. No sockets, no tasks, no clock, no log.
 
 pub mod agents;
+pub mod byteranges;
 pub mod changes;
 pub mod check;
 pub mod choose;

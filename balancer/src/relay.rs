@@ -25,6 +25,7 @@ mod rest;
 mod rewrite;
 mod route;
 pub mod scratch;
+mod send_file;
 pub mod sink;
 mod spool;
 pub mod story;

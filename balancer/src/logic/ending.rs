@@ -12,7 +12,7 @@ pub enum Trouble {
     QueueLate,
     /// The request was one that we do not pass on.
     Refused,
-    /// We lack descriptors, memory or room on a disk.
+    /// We lack descriptors, memory, room on a disk or the rest of a file.
     Lack,
     /// We ended it with its connection: an order to stop, or `worker_shutdown_timeout`.
     Stopped,

@@ -242,6 +242,7 @@ impl Exchange<'_> {
                 write::field(&mut out, b"Location", &location);
             }
             out.extend_from_slice(&self.scratch.story.answer.challenges);
+            self.write_unsatisfied(&mut out);
             delivery = self.finish_head(delivery, &mut out);
         } else {
             self.scratch.sink.begin(Framing::UntilClose, Coding::Plain);

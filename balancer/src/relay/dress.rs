@@ -117,14 +117,16 @@ impl Exchange<'_> {
     }
 
     /// Adds the charset to the type, where the type is one of text and does not say it itself.
-    fn write_charset(&self, dress: &Dress, status: u16, out: &mut Vec<u8>) {
+    pub(super) fn write_charset(&self, dress: &Dress, status: u16, out: &mut Vec<u8>) {
         let Some(charset) = &dress.charset else { return };
         let kind = lines::first(out, b"content-type").unwrap_or_default();
         let bare = bare_type(kind);
         let may_override = charset.overrides && !self.scratch.story.answer.is_ours;
         let is_told = has_charset(kind) && !may_override;
         let is_coded = lines::first(out, b"content-encoding").is_some_and(|value| !value.is_empty());
-        let is_text = charset.types.contains(&bare[..]) || charset.types.contains(&b"*"[..]);
+        // Of several parts each has its own.
+        let is_text = !bare.starts_with(b"multipart/")
+            && (charset.types.contains(&bare[..]) || charset.types.contains(&b"*"[..]));
         if bare.is_empty() || !is_text || is_told || is_coded || matches!(status, 301 | 302) {
             return;
         }
@@ -160,6 +162,17 @@ impl Exchange<'_> {
         write::field(out, b"Cache-Control", &control);
     }
 
+    /// Whether what has this head is sent byte by byte as it is: only of that parts can be had.
+    pub(super) fn keeps_bytes(&self, head: &[u8]) -> bool {
+        let dress = &*self.location.dress;
+        if dress.is_plain() {
+            return true;
+        }
+        let mut head = head.to_vec();
+        let coding = self.choose_coding(dress, 200, &mut head);
+        matches!(coding, Coding::Plain) && !is_page(dress, &coding, &head)
+    }
+
     /// Packs or unpacks where the location says so and the client takes it.
     fn choose_coding(&self, dress: &Dress, status: u16, out: &mut Vec<u8>) -> Coding {
         let gzip = &dress.gzip;
@@ -189,11 +202,7 @@ impl Exchange<'_> {
 
     /// Pages are held back until their commands have run.
     fn hold_page(&self, dress: &Dress, status: u16, coding: Coding, out: &mut Vec<u8>) -> Coding {
-        let kind = lines::first(out, b"content-type").unwrap_or_default();
-        let is_coded = lines::first(out, b"content-encoding").is_some() && !matches!(coding, Coding::Gzip(_));
-        let is_empty = lines::first(out, b"content-length") == Some(b"0");
-        let is_page = dress.makes_page(kind) && !is_coded && !is_empty && self.has_body(status);
-        if !is_page {
+        if !self.has_body(status) || !is_page(dress, &coding, out) {
             return coding;
         }
         lines::remove(out, b"accept-ranges");
@@ -314,6 +323,14 @@ fn expiry(
         false => format!("max-age={max_age}"),
     };
     Some((date.into_bytes(), control.into_bytes()))
+}
+
+/// Whether commands in the body are to be run.
+fn is_page(dress: &Dress, coding: &Coding, head: &[u8]) -> bool {
+    let kind = lines::first(head, b"content-type").unwrap_or_default();
+    let is_coded = lines::first(head, b"content-encoding").is_some() && !matches!(coding, Coding::Gzip(_));
+    let is_empty = lines::first(head, b"content-length") == Some(b"0");
+    dress.makes_page(kind) && !is_coded && !is_empty
 }
 
 /// A type without its parameters, in lower case.

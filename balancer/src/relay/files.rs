@@ -1,50 +1,22 @@
-//! Answers from files: `root`, `alias`, `index`, `try_files`. Reads block the worker, as nginx's do: the page cache
-//! answers them.
+//! Which file a request means: `root`, `alias`, `index`, `try_files`. How it is sent: see send_file.rs.
 
 use std::ffi::OsStr;
 use std::fs::{File, Metadata, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use super::answer::Answer;
-use super::inside::{Inside, PAGE_LEN_MAX};
-use super::sink::Coding;
+use super::send_file::Found;
 use super::story::PathIs;
-use super::{After, Exchange, Step};
+use super::{Exchange, Step};
 use crate::conf::dress::ReadyMade;
 use crate::conf::files::{Base, TryFiles, TryLast};
 use crate::conf::settings::ErrorLevel;
 use crate::conf::template::Part;
-use crate::error::Error;
-use crate::headers::{Delivery, write_status};
-use crate::logic::h1::{Framing, Method, Version, hash, write};
-use crate::logic::selection::{Selection, Thing, Wishes, select};
-
-/// Read and sent at a time: a slow reader of a large file holds no more of it.
-const PIECE_LEN: usize = 64 * 1024;
-
-const IF_MATCH: (u32, &[u8]) = (hash(b"if-match"), b"if-match");
-const IF_NONE_MATCH: (u32, &[u8]) = (hash(b"if-none-match"), b"if-none-match");
-const IF_MODIFIED_SINCE: (u32, &[u8]) = (hash(b"if-modified-since"), b"if-modified-since");
-const IF_UNMODIFIED_SINCE: (u32, &[u8]) = (hash(b"if-unmodified-since"), b"if-unmodified-since");
-const IF_RANGE: (u32, &[u8]) = (hash(b"if-range"), b"if-range");
-const RANGE: (u32, &[u8]) = (hash(b"range"), b"range");
-
-/// A file that is to be sent.
-struct Found {
-    file: File,
-    len: u64,
-    modified: SystemTime,
-    tag: Vec<u8>,
-    content_type: Vec<u8>,
-    /// `gzip_static` found it.
-    is_packed: bool,
-    /// Whether it was found depends on what the client takes.
-    varies: bool,
-}
+use crate::logic::h1::Method;
 
 impl Exchange<'_> {
     /// `try_files`: the path becomes that of the first file there is. `Some`: the request goes on elsewhere.
@@ -144,7 +116,7 @@ impl Exchange<'_> {
             };
         }
         match self.open(&path) {
-            Ok(found) => Step::Ended(self.send_file(found).await),
+            Ok(found) => self.send_file(found).await,
             Err(answer) => Step::Answer(answer),
         }
     }
@@ -278,160 +250,6 @@ impl Exchange<'_> {
             io::ErrorKind::PermissionDenied => Answer::page(403),
             _ => Answer::page(500),
         }
-    }
-
-    fn selection(&self, found: &Found) -> Selection {
-        let head = self.scratch.inbound.unread();
-        let fields = &self.scratch.story.request.fields;
-        let wish = |(hash, name): (u32, &'static [u8])| {
-            let field = fields.find(head, hash, name);
-            field.map(|field| field.value.of(head))
-        };
-        let wishes = Wishes {
-            if_match: wish(IF_MATCH),
-            if_none_match: wish(IF_NONE_MATCH),
-            if_modified_since: wish(IF_MODIFIED_SINCE),
-            if_unmodified_since: wish(IF_UNMODIFIED_SINCE),
-            if_range: wish(IF_RANGE),
-            range: wish(RANGE),
-        };
-        if self.scratch.story.status_override.is_some() {
-            return Selection::Whole;
-        }
-        select(&wishes, Thing { tag: &found.tag, modified: found.modified, len: found.len })
-    }
-
-    async fn send_file(&mut self, mut found: Found) -> After {
-        if self.scratch.story.is_sub() {
-            return self.collect_file(found).await;
-        }
-        let (status, start, end) = match self.selection(&found) {
-            Selection::Whole => (200, 0, found.len),
-            Selection::Part(start, end) => (206, start, end),
-            Selection::NotModified => (304, 0, 0),
-            Selection::PreconditionFailed => return self.answer(Answer::page(412)).await,
-            Selection::Unsatisfiable => (416, 0, 0),
-        };
-        if status == 416 {
-            self.scratch.story.answer.content_length = None;
-            return self.answer(Answer::page(416)).await;
-        }
-        let delivery = self.write_file_head(status, (start, end), &found);
-        let has_body = self.has_body(self.status_told());
-        let sent = match has_body {
-            true => self.send_pieces(&mut found.file, start, end - start).await,
-            false => self.send_pieces_end(Vec::new()).await,
-        };
-        match sent {
-            Ok(()) => {
-                self.scratch.story.is_complete = true;
-                self.after_answer(&delivery).await
-            }
-            Err(error) => {
-                self.log(&error, None);
-                After::Abort
-            }
-        }
-    }
-
-    async fn collect_file(&mut self, found: Found) -> After {
-        let mut body = Vec::new();
-        let wanted = if self.scratch.story.inside == Inside::Status { 0 } else { PAGE_LEN_MAX as u64 };
-        // What cannot be read is missing in the page.
-        let _ = found.file.take(wanted).read_to_end(&mut body);
-        self.collect(200, &found.content_type, body).await;
-        After::Close
-    }
-
-    fn write_file_head(&mut self, status: u16, (start, end): (u64, u64), found: &Found) -> Delivery {
-        let status = self.scratch.story.status_override.take().unwrap_or(status);
-        self.scratch.story.status = status;
-        self.scratch.story.answer.is_ours = true;
-        let has_no_body = matches!(status, 204 | 304);
-        let mut delivery = Delivery { framing: Framing::Length(end - start), keep_alive: self.keep_alive() };
-        self.scratch.to_downstream.clear();
-        let mut out = std::mem::take(&mut self.scratch.to_downstream.data);
-        if self.scratch.story.request.version != Version::Http09 {
-            out.extend_from_slice(b"HTTP/1.1 ");
-            write_status(status, &mut out);
-            out.extend_from_slice(b"\r\n");
-            self.write_own_server_and_date(true, true, &mut out);
-            if !has_no_body {
-                if !found.content_type.is_empty() {
-                    write::field(&mut out, b"Content-Type", &found.content_type);
-                }
-                write::content_length(&mut out, end - start);
-            }
-            if found.is_packed && !has_no_body {
-                write::field(&mut out, b"Content-Encoding", b"gzip");
-            }
-            if found.varies {
-                write::field(&mut out, b"Vary", b"Accept-Encoding");
-            }
-            // Under another status it is not what the file's age is told of.
-            if matches!(status, 200 | 206 | 304) {
-                let modified = httpdate::fmt_http_date(found.modified);
-                write::field(&mut out, b"Last-Modified", modified.as_bytes());
-            }
-            write::field(&mut out, b"ETag", &found.tag);
-            match status {
-                206 => {
-                    let range = format!("bytes {start}-{}/{}", end.saturating_sub(1), found.len);
-                    write::field(&mut out, b"Content-Range", range.as_bytes());
-                }
-                200 => write::field(&mut out, b"Accept-Ranges", b"bytes"),
-                _ => {}
-            }
-            delivery = self.finish_head(delivery, &mut out);
-        } else {
-            self.scratch.sink.begin(Framing::UntilClose, Coding::Plain);
-        }
-        let story = &mut self.scratch.story;
-        story.sent_head_len = out.len() as u64;
-        story.kept_alive = delivery.keep_alive.is_some();
-        story.answer.content_type.clone_from(&found.content_type);
-        story.answer.content_length = (!has_no_body).then_some(end - start);
-        self.scratch.to_downstream.data = out;
-        delivery
-    }
-
-    /// Head and first piece go out in one write.
-    async fn send_pieces(&mut self, file: &mut File, start: u64, len: u64) -> Result<(), Error> {
-        let mut left = len;
-        if start > 0 && file.seek(SeekFrom::Start(start)).is_err() {
-            left = 0;
-        }
-        let mut piece = Vec::new();
-        loop {
-            let mut out = std::mem::take(&mut self.scratch.to_downstream.data);
-            let wanted = left.min(PIECE_LEN as u64);
-            piece.clear();
-            let read = file.take(wanted).read_to_end(&mut piece);
-            // A file that shrinks while it is sent cannot be finished: the client must see that it is cut.
-            if read.is_err() || (piece.len() as u64) < wanted {
-                return Err(Error::ClientGone);
-            }
-            left -= piece.len() as u64;
-            self.scratch.sink.push(&piece, &mut out)?;
-            if left == 0 {
-                let trailers = self.trailer_lines();
-                self.scratch.sink.finish(&trailers, &mut out)?;
-                self.finish_page(&mut out).await?;
-                return self.send_pieces_end(out).await;
-            }
-            self.write_paced(&out).await?;
-            out.clear();
-            self.scratch.to_downstream.data = out;
-        }
-    }
-
-    /// The last of what is to be sent; with nothing of its own, what lies ready.
-    async fn send_pieces_end(&mut self, out: Vec<u8>) -> Result<(), Error> {
-        let out = if out.is_empty() { std::mem::take(&mut self.scratch.to_downstream.data) } else { out };
-        let sent = self.write_paced(&out).await;
-        self.scratch.to_downstream.data = out;
-        self.scratch.to_downstream.clear();
-        sent
     }
 }
 

@@ -149,6 +149,8 @@ pub struct LocalAnswer {
     /// `WWW-Authenticate` lines of an answer whose page is ours.
     pub challenges: Vec<u8>,
     pub content_length: Option<u64>,
+    /// 416: how long that is of which no range could be had.
+    pub unsatisfied_len: Option<u64>,
 }
 
 #[derive(Debug)]
