@@ -58,13 +58,12 @@ impl Exchange<'_> {
         let from = out.len();
         self.write_request_line(pass, &mut out);
         let asked_head = out[from..].get(..5).is_some_and(|method| method.eq_ignore_ascii_case(b"HEAD "));
-        let (mut asks_upgrade, mut names_protocol, mut closes) = (false, false, false);
+        let (mut names_protocol, mut closes) = (false, false);
         for header in &self.location.proxy.set_headers {
             let Some(value_at) = self.write_set_header(header, &mut out) else { continue };
             let value = &out[value_at..out.len() - 2];
             match header.hash {
                 CONNECTION => {
-                    asks_upgrade |= fields::list_members(value).any(|m| m.eq_ignore_ascii_case(b"upgrade"));
                     closes |= fields::list_members(value).any(|m| m.eq_ignore_ascii_case(b"close"));
                 }
                 UPGRADE => names_protocol = true,
@@ -85,8 +84,7 @@ impl Exchange<'_> {
         out.extend_from_slice(b"\r\n");
         self.scratch.upload.write_kept(&mut out);
         let story = &mut self.scratch.story;
-        // A request with a body cannot switch protocols: its body could be read as the new protocol's first bytes.
-        story.is_upgrade_sent = asks_upgrade && names_protocol && story.request.framing == Framing::None;
+        story.is_upgrade_sent = names_protocol;
         story.is_close_sent = closes;
         story.asked_head = asked_head;
         self.scratch.to_upstream.data = out;

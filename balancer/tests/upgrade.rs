@@ -144,6 +144,41 @@ fn an_upgrade_is_only_to_what_was_asked_for() {
 }
 
 #[test]
+fn a_request_whose_body_is_empty_may_switch() {
+    let origin = Origin::scripted(|served| {
+        served.read_request();
+        served.send("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n");
+        let heard = served.read_to_end();
+        served.stream.write_all(&heard).unwrap();
+    });
+    for location in ["", "proxy_request_buffering off;"] {
+        let balancer = Balancer::before(&[&origin], &format!("{} {location}", upgrade_location()));
+        for body in ["Content-Length: 0\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"] {
+            let mut client = balancer.client();
+            client.send(&UPGRADE.replace("\r\n\r\n", &format!("\r\n{body}")));
+            let head = client.head().unwrap();
+            assert!(head.starts_with("HTTP/1.1 101 "), "{location} {body:?} {head}");
+            client.send("once");
+            client.stream.shutdown(Shutdown::Write).unwrap();
+            assert_eq!(client.rest(), (b"once".to_vec(), true));
+        }
+    }
+}
+
+#[test]
+fn a_connection_that_saw_upgrade_is_not_kept_whatever_came_with_it() {
+    let origin = Origin::answering(OK);
+    let balancer = Balancer::before(&[&origin], upgrade_location());
+    let mut client = balancer.client();
+    let with_body = UPGRADE.replace("\r\n\r\n", "\r\nContent-Length: 2\r\n\r\nhi");
+    for (asked, connections) in [(&with_body[..], 1), ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", 2)] {
+        assert_eq!(client.send(asked).response().body, "ok");
+        assert_eq!(origin.connections.load(Ordering::SeqCst), connections);
+    }
+    assert_eq!(header(&origin.seen()[0], "upgrade"), Some("websocket"));
+}
+
+#[test]
 fn upgrades_to_http2_are_never_passed_on() {
     let origin = Origin::answering(OK);
     let balancer = Balancer::before(&[&origin], upgrade_location());

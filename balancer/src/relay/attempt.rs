@@ -13,6 +13,7 @@ use tokio::time::Instant as TimerInstant;
 
 use super::Exchange;
 use super::aside::aside;
+use super::scratch::Scratch;
 use super::story::Outcome;
 use super::upload::Progress;
 use crate::buffer::BUFFER_LEN;
@@ -238,10 +239,13 @@ impl Exchange<'_> {
         }
     }
 
-    /// The upstream switches to a protocol that this very request asked for, and the request had no body in which
-    /// a client could hide the first bytes of another.
+    /// The upstream switches to a protocol that this very request asked for, and the request, which it has whole, had
+    /// nothing in its body: those bytes could be read as the new protocol's first.
     fn is_asked_upgrade(&self) -> bool {
-        let story = &self.scratch.story;
+        let Scratch { story, upload, to_upstream, .. } = &*self.scratch;
+        if !upload.is_empty() || !upload.is_complete() || !to_upstream.is_empty() {
+            return false;
+        }
         let Some(asked) = story.request.upgrade.filter(|_| story.is_upgrade_sent) else { return false };
         let asked = asked.of(self.scratch.inbound.unread());
         let head = self.scratch.from_upstream.unread();

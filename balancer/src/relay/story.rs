@@ -83,7 +83,7 @@ pub struct Story {
     pub status_override: Option<u16>,
     /// The upstream was asked with HEAD, whatever the client said (`proxy_method`).
     pub asked_head: bool,
-    /// The upstream was asked to switch protocols.
+    /// The upstream was told of another protocol, whether or not it may switch to it.
     pub is_upgrade_sent: bool,
     /// The upstream was told to close.
     pub is_close_sent: bool,
