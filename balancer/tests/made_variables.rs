@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Balancer, Origin};
+use common::{Balancer, Origin, wait_until};
 
 #[test]
 fn geo_takes_the_longest_network_and_ranges_the_last_one_written() {
@@ -103,4 +103,16 @@ fn an_upstream_sends_a_request_to_another_location() {
     assert!(target.seen()[0].starts_with("GET /inside?x=1 HTTP/1.1"), "{:?}", target.seen());
     assert_eq!(balancer.client().get("/plain").body, "gone");
     assert_eq!(balancer.client().get("/inside").status, 404);
+}
+
+#[test]
+fn an_order_to_go_nowhere_is_not_found_and_the_error_log_says_why() {
+    for order in ["", "/inside/../x"] {
+        let answer = format!("HTTP/1.1 200 OK\r\nX-Accel-Redirect: {order}\r\nContent-Length: 4\r\n\r\ngone");
+        let origin = Origin::answering(answer.leak());
+        let balancer = Balancer::before(&[&origin], "");
+        assert_eq!(balancer.client().get("/").status, 404);
+        let told = format!("unsafe URI \"{order}\" was detected");
+        wait_until("the log says why", || balancer.errors().contains(&told));
+    }
 }

@@ -78,6 +78,32 @@ fn a_rewrite_that_stays_leaves_nothing_of_the_location_s_path_to_replace() {
 }
 
 #[test]
+fn an_origin_sends_no_request_past_the_folder_that_it_names() {
+    both(
+        "server { listen 127.0.0.1:PORT;
+         location / { proxy_pass http://127.0.0.1:PORT; proxy_set_header Host orders; }
+         location /files/ { internal; proxy_pass http://app; }
+         location /secret/ { internal; proxy_pass http://app; } }
+         server { listen 127.0.0.1:PORT; server_name orders;
+         location / { add_header X-Accel-Redirect $arg_to; return 200 kept; } }",
+        &[
+            ("/?to=/files/a", "GET /files/a"),
+            ("/?to=/files/a?b=../c", "GET /files/a?b=../c"),
+            ("/?to=/files/%41%3f", "GET /files/A%3F"),
+            ("/?to=/files/./a//b..c", "GET /files/./a//b..c"),
+            ("/?to=/files/../secret/a", "404"),
+            ("/?to=/files/%2e%2e/secret/a", "404"),
+            ("/?to=/files%2f..%2fsecret/a", "404"),
+            ("/?to=/files/..", "404"),
+            ("/?to=../secret/a", "404"),
+            ("/?to=..", "404"),
+            ("/?to=/files/%00", "404"),
+            ("/?to=?a", "404"),
+        ],
+    );
+}
+
+#[test]
 fn a_target_stays_as_it_was_sent_until_something_changes_it() {
     both(
         "server { listen 127.0.0.1:PORT;

@@ -3,8 +3,9 @@
 
 use super::Exchange;
 use super::answer::Answer;
+use crate::conf::settings::ErrorLevel;
 use crate::conf::value;
-use crate::logic::h1::target::normalise;
+use crate::logic::h1::target::safe_target;
 use crate::logic::h1::{hash, write};
 
 type Name = (u32, &'static [u8]);
@@ -27,7 +28,7 @@ impl Exchange<'_> {
     /// Where the upstream sends this request.
     pub(super) fn accel_redirect(&self) -> Option<Vec<u8>> {
         let target = self.order(REDIRECT)?;
-        (!self.location.proxy.ignored.redirect && !target.is_empty()).then(|| target.to_vec())
+        (!self.location.proxy.ignored.redirect).then(|| target.to_vec())
     }
 
     pub(super) fn obey_limit_rate(&mut self) {
@@ -61,14 +62,14 @@ impl Exchange<'_> {
         if target.first() == Some(&b'@') {
             return self.route_named(target);
         }
-        self.scratch.story.as_get = true;
-        let (path, args) = match memchr::memchr(b'?', target) {
-            Some(at) => (&target[..at], &target[at + 1..]),
-            None => (target, &b""[..]),
+        // An origin that builds the target of what a client has said must not lead it past the folder it names.
+        let Some((path, args)) = safe_target(target) else {
+            let target = String::from_utf8_lossy(target);
+            self.say(ErrorLevel::Error, format_args!("unsafe URI \"{target}\" was detected"));
+            return Err(Answer::page(404));
         };
-        let mut normal = Vec::new();
-        normalise(path, false, &mut normal).map_err(|_| Answer::page(404))?;
-        self.route_to(normal, args.to_vec())
+        self.scratch.story.as_get = true;
+        self.route_to(path, args)
     }
 
     fn carry(&mut self) {

@@ -6,7 +6,7 @@ mod responses;
 
 use proptest::prelude::*;
 
-use super::target::normalise;
+use super::target::{normalise, safe_target};
 use super::*;
 
 /// Parses as if each byte came alone, and in one piece: both must agree.
@@ -243,6 +243,14 @@ proptest! {
         write::last_chunk(&mut framed, b"");
         let (data, _, used) = body(Framing::Chunked, &framed).expect("valid");
         prop_assert_eq!((data, used), (chunks.concat(), framed.len()));
+    }
+
+    #[test]
+    fn a_target_that_a_page_or_an_origin_names_never_climbs(target in "[a./%2eEfF?]{0,30}") {
+        if let Some((path, _)) = safe_target(target.as_bytes()) {
+            let text = String::from_utf8_lossy(&path);
+            prop_assert!(!text.is_empty() && text.split('/').all(|segment| segment != ".."), "{}", text);
+        }
     }
 
     #[test]
