@@ -1,5 +1,7 @@
 //! The values of variables, told from one request. Rendering them into heads and lines is the templates' part.
 
+mod connection;
+mod files;
 mod ours;
 mod proxied;
 mod tls;
@@ -14,8 +16,9 @@ use crate::conf::location::{Location, Server};
 use crate::conf::made::Memory;
 use crate::conf::variables::{Facts, HeaderName, Variable};
 use crate::downstream::Downstream;
+use crate::logic::codings;
 use crate::logic::h1::target::split_port;
-use crate::logic::h1::{Field, Fields, Version, fields, lines, write};
+use crate::logic::h1::{Field, Fields, fields, lines, write};
 use crate::relay::scratch::Scratch;
 use crate::relay::story::{Asked, Attempt, Limited, Story};
 use crate::running::Running;
@@ -36,12 +39,13 @@ pub struct Told<'a> {
 impl Facts for Told<'_> {
     fn value(&self, variable: &Variable, out: &mut Vec<u8>) -> bool {
         self.of_request(variable, out)
-            .or_else(|| self.of_connection(variable, out))
+            .or_else(|| connection::value(self, variable, out))
             .or_else(|| proxied::value(self.down.arrival.proxied.as_deref(), variable, out))
             .or_else(|| tls::value(self.down.arrival.tls.as_deref(), variable, out))
             .or_else(|| self.of_answer(variable, out))
             .or_else(|| self.of_upstream(variable, out))
             .or_else(|| self.of_us(variable, out))
+            .or_else(|| files::value(self, variable, out))
             .or_else(|| ours::value(self, variable, out))
             .unwrap_or(false)
     }
@@ -140,45 +144,6 @@ impl<'a> Told<'a> {
         })
     }
 
-    fn of_connection(&self, variable: &Variable, out: &mut Vec<u8>) -> Option<bool> {
-        let down = self.down;
-        Some(match variable {
-            Variable::RemoteAddr => put(out, self.client_text()),
-            Variable::RealipRemoteAddr => put(out, &down.arrival.peer_text),
-            Variable::RemotePort => match self.client() {
-                Some(client) if client.port() > 0 => put_number(out, u64::from(client.port())),
-                _ => false,
-            },
-            Variable::RealipRemotePort => match down.arrival.peer {
-                Some(peer) => put_number(out, u64::from(peer.port())),
-                None => false,
-            },
-            Variable::BinaryRemoteAddr => match self.client().map(|client| client.ip().to_canonical()) {
-                Some(std::net::IpAddr::V4(ip)) => put(out, &ip.octets()),
-                Some(std::net::IpAddr::V6(ip)) => put(out, &ip.octets()),
-                None => false,
-            },
-            Variable::Connection => put_number(out, down.arrival.serial),
-            Variable::ConnectionRequests => put_number(out, down.requests),
-            Variable::ConnectionTime => put_seconds(out, self.since(Some(down.arrival.opened.into_std()))),
-            Variable::Https => down.arrival.tls.is_some() && put(out, b"on"),
-            Variable::Http2 => {
-                let is_http2 = self.story().request.version == Version::Http2;
-                is_http2 && put(out, if down.arrival.tls.is_some() { b"h2" } else { b"h2c" })
-            }
-            Variable::Scheme => put(out, down.scheme()),
-            Variable::ServerAddr => match down.wire.local_addr() {
-                Some(local) => put(out, local.ip().to_canonical().to_string().as_bytes()),
-                None => put(out, b"unix:"),
-            },
-            Variable::ServerPort => match down.wire.local_addr() {
-                Some(local) => put_number(out, u64::from(local.port())),
-                None => false,
-            },
-            _ => return None,
-        })
-    }
-
     fn of_answer(&self, variable: &Variable, out: &mut Vec<u8>) -> Option<bool> {
         let story = self.story();
         Some(match variable {
@@ -192,6 +157,10 @@ impl<'a> Told<'a> {
             Variable::BodyBytesSent => put_number(out, story.sent_len.saturating_sub(story.sent_head_len)),
             Variable::SentHttp(name) => self.sent_header(name, out),
             Variable::SentTrailer(name) => joined_lines(&story.sent_trailers, &name.lower, out),
+            Variable::GzipRatio => {
+                let packed = self.scratch.sink.packed();
+                packed.is_some_and(|(whole_len, len)| codings::write_ratio(whole_len, len, out))
+            }
             Variable::LimitReqStatus => put_some(out, story.limited_requests.map(Limited::text)),
             Variable::LimitConnStatus => put_some(out, story.limited_connections.map(Limited::text)),
             Variable::LimitRate => put_number(out, story.limit_rate.unwrap_or_default()),
@@ -202,6 +171,7 @@ impl<'a> Told<'a> {
     fn of_upstream(&self, variable: &Variable, out: &mut Vec<u8>) -> Option<bool> {
         let time = |out: &mut Vec<u8>, time: Option<Duration>| match time {
             Some(time) => put_seconds(out, time),
+        let story = self.story();
             None => put(out, b"-"),
         };
         Some(match variable {
@@ -219,10 +189,15 @@ impl<'a> Told<'a> {
                 self.per_attempt(out, |out, a| put_number(out, a.received_len))
             }
             Variable::UpstreamBytesSent => self.per_attempt(out, |out, a| put_number(out, a.sent_len)),
+            Variable::UpstreamTrailer(name) => joined_lines(&story.upstream_trailers, &name.lower, out),
+            // There is no cache that could say something.
+            Variable::UpstreamCacheStatus
+            | Variable::UpstreamCacheLastModified
+            | Variable::UpstreamCacheEtag => false,
             Variable::UpstreamResponseLength => self.per_attempt(out, |out, a| put_number(out, a.body_len)),
             Variable::UpstreamHttp(name) => self.upstream_header(name, out),
             Variable::UpstreamCookie(name) => put_some(out, self.upstream_cookie(name)),
-            Variable::UpstreamLastServerName => match story_last(self.story()) {
+            Variable::UpstreamLastServerName => match story.attempts.last() {
                 Some(attempt) => put(out, self.asked(&attempt.to)),
                 None => false,
             },
@@ -400,10 +375,6 @@ impl<'a> Told<'a> {
         }
         true
     }
-}
-
-fn story_last(story: &Story) -> Option<&Attempt> {
-    story.attempts.last()
 }
 
 /// Spaces only: nginx takes a tab for part of a cookie's name.

@@ -104,6 +104,42 @@ fn an_origin_sends_no_request_past_the_folder_that_it_names() {
 }
 
 #[test]
+fn a_path_means_a_file_below_its_root_or_in_its_alias() {
+    let folder = tempfile::tempdir().unwrap();
+    let real = folder.path().canonicalize().unwrap().join("real");
+    std::fs::create_dir(&real).unwrap();
+    std::fs::write(real.join("there"), "x").unwrap();
+    std::os::unix::fs::symlink(&real, folder.path().join("link")).unwrap();
+    let (link, real) = (folder.path().join("link").display().to_string(), real.display().to_string());
+    let http = "server { listen 127.0.0.1:PORT; root /srv/;
+         location / { return 200 '$document_root $request_filename'; }
+         location /alias/ { alias /srv/files/; return 200 '$document_root $request_filename'; }
+         location ~ ^/part/(.*)x$ { alias /srv/$1; return 200 '$document_root $request_filename'; }
+         location /of/ { root /srv/$arg_of/; return 200 '$document_root $request_filename'; }
+         location /lost/ { alias /srv/; rewrite ^ /x break; proxy_pass http://app/?f=$request_filename; }
+         location /links/ { root LINK; return 200 '$document_root $realpath_root'; }
+         location /none/ { root /nowhere; return 200 '$document_root $realpath_root'; }
+         location /there { root LINK; if (!-f $request_filename) { rewrite ^ /gone/ last; } return 200 found; }
+         location /gone/ { return 404; } }";
+    let links = format!("{link} {real}");
+    both(
+        &http.replace("LINK", &link),
+        &[
+            ("/a/b?c", "/srv /srv/a/b"),
+            ("/a%20b", "/srv /srv/a b"),
+            ("/alias/a", "/srv/files/ /srv/files/a"),
+            ("/part/ax", "/srv/a /srv/a"),
+            ("/of/a?of=b", "/srv/b /srv/b/of/a"),
+            ("/lost/a", "GET /?f="),
+            ("/links/a", &links[..]),
+            ("/none/a", "/nowhere "),
+            ("/there", "found"),
+            ("/therenot", "404"),
+        ],
+    );
+}
+
+#[test]
 fn a_target_stays_as_it_was_sent_until_something_changes_it() {
     both(
         "server { listen 127.0.0.1:PORT;

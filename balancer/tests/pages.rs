@@ -4,7 +4,7 @@
 
 mod common;
 
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 
 use common::{Balancer, Origin, wait_until};
 
@@ -225,4 +225,54 @@ fn a_pipe_among_the_files_makes_nobody_wait() {
     }
     assert_eq!(balancer.client().get("/x.txt").body, "plain");
     assert_eq!(balancer.client().get("/pipe").status, 404);
+}
+
+#[test]
+fn a_log_tells_what_was_packed_and_what_came_behind_a_body() {
+    let origin = Origin::answering(
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nX-Sum: 17\r\nX-Sum: 18\r\n\r\n",
+    );
+    let text = "text ".repeat(100);
+    let balancer = Balancer::start(&format!(
+        "log_format what '$uri [$gzip_ratio] [$upstream_trailer_x_sum] [$upstream_cache_status]';\n\
+         gzip on; gzip_types text/plain; gzip_http_version 1.0; access_log DIR/what.log what;\n\
+         server {{ listen 127.0.0.1:PORT; location / {{ return 200 '{text}'; }}\n\
+         location /up {{ proxy_pass http://127.0.0.1:{port}; }}\n\
+         location /up/on {{ proxy_pass_trailers on; proxy_pass http://127.0.0.1:{port}; }} }}",
+        port = origin.port
+    ));
+    let mut client = balancer.client();
+    client.send("GET /packed HTTP/1.0\r\nHost: a\r\nAccept-Encoding: gzip\r\n\r\n");
+    assert!(client.head().unwrap().contains("Content-Encoding: gzip"));
+    let (packed, _) = client.rest();
+    for path in ["/plain", "/up", "/up/on"] {
+        assert_eq!(balancer.client().get(path).status, 200);
+    }
+    // Rounded, as nginx rounds it.
+    let ratio = (text.len() * 1000 / packed.len() + 5) / 10;
+    let lines = [
+        format!("/packed [{}.{:02}] [-] [-]\n", ratio / 100, ratio % 100),
+        "/plain [-] [-] [-]\n".to_owned(),
+        "/up [-] [-] [-]\n".to_owned(),
+        "/up/on [-] [17, 18] [-]\n".to_owned(),
+    ];
+    let log = || std::fs::read_to_string(balancer.path("what.log")).unwrap_or_default();
+    wait_until("all is in the log", || log().lines().count() == lines.len());
+    assert_eq!(log(), lines.concat());
+}
+
+#[test]
+fn a_log_tells_what_the_kernel_knows_of_a_connection() {
+    let balancer = Balancer::start(
+        "server { listen 127.0.0.1:PORT; listen unix:DIR/socket;\n\
+         location / { return 200 '$tcpinfo_rtt $tcpinfo_rttvar $tcpinfo_snd_cwnd $tcpinfo_rcv_space'; } }",
+    );
+    let told = balancer.client().get("/").body;
+    let numbers: Vec<u32> = told.split(' ').map(|number| number.parse().unwrap()).collect();
+    assert!(numbers.len() == 4 && numbers.iter().all(|number| *number > 0), "{told}");
+    let mut client = std::os::unix::net::UnixStream::connect(balancer.path("socket")).unwrap();
+    client.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    assert!(answer.ends_with("\r\n\r\n   "), "{answer}");
 }

@@ -1,4 +1,4 @@
-//! Whether a client takes gzip, by what `Accept-Encoding` says and as nginx reads it.
+//! Whether a client takes gzip, by what `Accept-Encoding` says and as nginx reads it, and how much gzip has saved.
 
 /// The first `gzip` that stands for itself counts; a weight of 0, or one that is malformed, says no.
 pub fn accepts_gzip(value: &[u8]) -> bool {
@@ -45,9 +45,35 @@ fn is_positive(weight: &[u8]) -> bool {
     }
 }
 
+/// `$gzip_ratio`: with two digits behind the point, rounded. False where there is none.
+pub fn write_ratio(whole_len: u64, packed_len: u64, out: &mut Vec<u8>) -> bool {
+    let Some(thousandths) = (u128::from(whole_len) * 1000).checked_div(packed_len.into()) else {
+        return false;
+    };
+    let hundredths = (thousandths + 5) / 10;
+    out.extend_from_slice(format!("{}.{:02}", hundredths / 100, hundredths % 100).as_bytes());
+    true
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_ratio_is_rounded_as_nginx_rounds_it() {
+        for (whole_len, packed_len, ratio) in [
+            (2125, 1000, "2.13"),
+            (2124, 1000, "2.12"),
+            (1995, 1000, "2.00"),
+            (0, 20, "0.00"),
+            (1, 3, "0.33"),
+        ] {
+            let mut out = Vec::new();
+            assert!(write_ratio(whole_len, packed_len, &mut out));
+            assert_eq!(String::from_utf8(out).unwrap(), ratio);
+        }
+        assert!(!write_ratio(1, 0, &mut Vec::new()));
+    }
 
     #[test]
     fn weights_are_read_as_nginx_does() {
@@ -79,6 +105,21 @@ mod tests {
     }
 
     proptest::proptest! {
+        /// In nginx's own steps.
+        #[test]
+        fn ratios_are_nginx_s(whole_len in 0u64..1 << 40, packed_len in 1u64..1 << 30) {
+            let (mut whole, mut part) = (whole_len / packed_len, whole_len * 100 / packed_len % 100);
+            if whole_len * 1000 / packed_len % 10 > 4 {
+                part += 1;
+                if part > 99 {
+                    (whole, part) = (whole + 1, 0);
+                }
+            }
+            let mut out = Vec::new();
+            write_ratio(whole_len, packed_len, &mut out);
+            proptest::prop_assert_eq!(String::from_utf8(out).unwrap(), format!("{whole}.{part:02}"));
+        }
+
         #[test]
         fn no_value_panics(value in "(gzip|[;q=0-9., ]|.){0,20}") {
             let _ = accepts_gzip(value.as_bytes());

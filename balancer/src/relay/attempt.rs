@@ -58,6 +58,7 @@ impl Exchange<'_> {
         self.scratch.from_upstream.clear();
         self.scratch.to_upstream.clear();
         self.scratch.story.response.clear();
+        self.scratch.story.upstream_trailers.clear();
         let protocol = self.protocol_of(pass);
         let kept = place.and_then(|place| {
             let terms = &self.running.settings.http.upstreams[place.group].keepalive;

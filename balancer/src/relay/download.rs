@@ -217,6 +217,7 @@ impl Exchange<'_> {
             let room = self.room_up(&mut download.limits);
             let mut moved = download.take_in(cx, conn, self.scratch, room);
             if download.has_all() && !download.is_over() {
+                self.note_trailers(download);
                 let own = self.trailer_lines();
                 download.finish(self.scratch, &own);
                 moved = true;
@@ -272,6 +273,14 @@ impl Exchange<'_> {
                 Waits::Client => Error::ClientTimeout,
                 Waits::Upstream => Error::BodyTimeout,
             }));
+        }
+    }
+
+    /// As nginx: what no client may get is read in HTTP/2 only.
+    fn note_trailers(&mut self, download: &Download) {
+        let proxy = &self.location.proxy;
+        if proxy.pass_trailers || proxy.version == Version::Http2 {
+            self.scratch.story.upstream_trailers.extend_from_slice(download.reader.trailers());
         }
     }
 }

@@ -10,7 +10,6 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use super::answer::Answer;
 use super::send_file::Found;
-use super::story::PathIs;
 use super::{Exchange, Step};
 use crate::conf::dress::ReadyMade;
 use crate::conf::files::{Base, TryFiles, TryLast};
@@ -54,8 +53,7 @@ impl Exchange<'_> {
 
     /// What an alias stands for must still be there.
     fn check_alias(&self) -> Result<(), Answer> {
-        let is_alias = matches!(self.location.files.base, Base::Alias { .. });
-        if !is_alias || self.scratch.story.path_is != PathIs::Rewritten {
+        if !self.facts().has_lost_alias() {
             return Ok(());
         }
         let name = String::from_utf8_lossy(&self.location.path);
@@ -83,24 +81,8 @@ impl Exchange<'_> {
         if path.starts_with(own) { path } else { [own, &path].concat() }
     }
 
-    /// The file that a path means in this location.
     fn file_of(&self, path: &[u8]) -> PathBuf {
-        let mut name = Vec::new();
-        match &self.location.files.base {
-            Base::Root(root) => {
-                root.render(&self.facts(), &mut name);
-                name.extend_from_slice(path);
-            }
-            Base::Alias { to, prefix_len } => {
-                to.render(&self.facts(), &mut name);
-                match prefix_len {
-                    Some(len) => name.extend_from_slice(path.get(*len..).unwrap_or_default()),
-                    None if self.scratch.story.adds_to_alias => name.extend_from_slice(path),
-                    None => {}
-                }
-            }
-        }
-        PathBuf::from(OsStr::from_bytes(&name))
+        self.facts().file_of(path)
     }
 
     /// Answers with the file that the request's path means.

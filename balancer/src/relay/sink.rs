@@ -16,8 +16,12 @@ const PACKED_PIECE_LEN: usize = 1024;
 pub struct Sink {
     framing: Framing,
     coding: Coding,
-    /// The coding was given something: of nothing there is nothing to unpack.
-    is_fed: bool,
+    /// What the coding was given: of nothing there is nothing to unpack.
+    taken_len: u64,
+    /// What gzip made of it.
+    made_len: u64,
+    /// Lengths before and after, once gzip has packed it to its end.
+    packed: Option<(u64, u64)>,
     /// A whole page that has to be made before it goes on.
     page: Option<Vec<u8>>,
 }
@@ -54,11 +58,16 @@ impl Coding {
 
 impl Sink {
     pub fn begin(&mut self, framing: Framing, coding: Coding) {
-        *self = Sink { framing, coding, is_fed: false, page: None };
+        *self = Sink { framing, coding, ..Sink::default() };
     }
 
     pub fn is_plain(&self) -> bool {
         matches!(self.coding, Coding::Plain)
+    }
+
+    /// The length of what was packed, and of what came of it.
+    pub fn packed(&self) -> Option<(u64, u64)> {
+        self.packed
     }
 
     /// So many bytes are best given at once.
@@ -70,7 +79,7 @@ impl Sink {
         if data.is_empty() {
             return Ok(());
         }
-        self.is_fed = true;
+        self.taken_len += data.len() as u64;
         let packed = match &mut self.coding {
             Coding::Plain => {
                 frame(self.framing, data, out);
@@ -78,6 +87,7 @@ impl Sink {
             }
             Coding::Gzip(encoder) => {
                 encoder.write_all(data).map_err(Error::Coding)?;
+                self.made_len += encoder.get_ref().len() as u64;
                 encoder.get_mut()
             }
             Coding::Gunzip(decoder) => {
@@ -102,6 +112,7 @@ impl Sink {
     pub fn flush(&mut self, out: &mut Vec<u8>) -> Result<(), Error> {
         if let Coding::Gzip(encoder) = &mut self.coding {
             encoder.flush().map_err(Error::Coding)?;
+            self.made_len += encoder.get_ref().len() as u64;
             frame(self.framing, encoder.get_ref(), out);
             encoder.get_mut().clear();
         }
@@ -119,14 +130,18 @@ impl Sink {
 
     /// The end. Trailer lines go with chunks only.
     pub fn finish(&mut self, trailers: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
-        let is_fed = std::mem::take(&mut self.is_fed);
         let rest = match std::mem::take(&mut self.coding) {
             Coding::Plain => Vec::new(),
-            Coding::Gunzip(_) if !is_fed => Vec::new(),
-            Coding::Gzip(encoder) => encoder.finish().map_err(Error::Coding)?,
+            Coding::Gunzip(_) if self.taken_len == 0 => Vec::new(),
+            Coding::Gzip(encoder) => {
+                let rest = encoder.finish().map_err(Error::Coding)?;
+                self.packed = Some((self.taken_len, self.made_len + rest.len() as u64));
+                rest
+            }
             Coding::Gunzip(decoder) => decoder.finish().map_err(Error::Coding)?,
             Coding::Held(held) => {
                 self.coding = held.then;
+                self.taken_len = 0;
                 self.page = Some(held.text);
                 return Ok(());
             }
@@ -188,6 +203,21 @@ mod tests {
             sink.finish(b"X: 1\r\n", &mut out).unwrap();
             assert_eq!(out, b"");
         }
+    }
+
+    #[test]
+    fn what_gzip_made_of_a_body_is_known_at_its_end() {
+        let mut sink = Sink::default();
+        sink.begin(Framing::UntilClose, Coding::gzip(6));
+        let mut out = Vec::new();
+        sink.push(&[b'a'; 1000], &mut out).unwrap();
+        sink.flush(&mut out).unwrap();
+        sink.push(&[b'b'; 234], &mut out).unwrap();
+        assert_eq!(sink.packed(), None);
+        sink.finish(b"", &mut out).unwrap();
+        assert_eq!(sink.packed(), Some((1234, out.len() as u64)));
+        sink.begin(Framing::UntilClose, Coding::Plain);
+        assert_eq!(sink.packed(), None);
     }
 
     #[test]

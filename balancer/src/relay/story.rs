@@ -67,6 +67,8 @@ pub struct Story {
     pub attempts: Vec<Attempt>,
     /// How many locations have passed it on to upstreams: a move inside may lead from one to the next.
     pub passes: u32,
+    /// Trailer lines of the upstream's answer, where they are read.
+    pub upstream_trailers: Vec<u8>,
     pub answer: LocalAnswer,
     /// By what each server was chosen, where that is asked for.
     pub reasons: Vec<String>,
