@@ -134,10 +134,8 @@ impl<'a> Told<'a> {
             Variable::Capture(group) => {
                 put_some(out, story.captures.as_ref().and_then(|found| found.group(*group)))
             }
-            Variable::Named(name) => {
-                put_some(out, story.captures.as_ref().and_then(|found| found.named(*name)))
-            }
-            Variable::User(variable) => put(out, story.user.get(variable.0).map_or(&b""[..], |value| value)),
+            Variable::Named(variable) => put_some(out, story.given(*variable)),
+            Variable::User(variable) => put(out, story.given(*variable).unwrap_or_default()),
             Variable::ProxyAddXForwardedFor => self.forwarded_for(out),
             Variable::RemoteUser => put_some(out, self.remote_user().as_deref()),
             _ => return None,
@@ -157,12 +155,12 @@ impl<'a> Told<'a> {
             Variable::BodyBytesSent => put_number(out, story.sent_len.saturating_sub(story.sent_head_len)),
             Variable::SentHttp(name) => self.sent_header(name, out),
             Variable::SentTrailer(name) => joined_lines(&story.sent_trailers, &name.lower, out),
+            Variable::LimitReqStatus => put_some(out, story.limited_requests.map(Limited::text)),
+            Variable::LimitConnStatus => put_some(out, story.limited_connections.map(Limited::text)),
             Variable::GzipRatio => {
                 let packed = self.scratch.sink.packed();
                 packed.is_some_and(|(whole_len, len)| codings::write_ratio(whole_len, len, out))
             }
-            Variable::LimitReqStatus => put_some(out, story.limited_requests.map(Limited::text)),
-            Variable::LimitConnStatus => put_some(out, story.limited_connections.map(Limited::text)),
             Variable::LimitRate => put_number(out, story.limit_rate.unwrap_or_default()),
             _ => return None,
         })
@@ -171,9 +169,9 @@ impl<'a> Told<'a> {
     fn of_upstream(&self, variable: &Variable, out: &mut Vec<u8>) -> Option<bool> {
         let time = |out: &mut Vec<u8>, time: Option<Duration>| match time {
             Some(time) => put_seconds(out, time),
-        let story = self.story();
             None => put(out, b"-"),
         };
+        let story = self.story();
         Some(match variable {
             Variable::UpstreamAddr => self.per_attempt(out, |out, attempt| put(out, self.asked(&attempt.to))),
             Variable::UpstreamStatus => self.per_attempt(out, |out, attempt| match attempt.outcome.told() {
@@ -189,13 +187,13 @@ impl<'a> Told<'a> {
                 self.per_attempt(out, |out, a| put_number(out, a.received_len))
             }
             Variable::UpstreamBytesSent => self.per_attempt(out, |out, a| put_number(out, a.sent_len)),
+            Variable::UpstreamResponseLength => self.per_attempt(out, |out, a| put_number(out, a.body_len)),
+            Variable::UpstreamHttp(name) => self.upstream_header(name, out),
             Variable::UpstreamTrailer(name) => joined_lines(&story.upstream_trailers, &name.lower, out),
             // There is no cache that could say something.
             Variable::UpstreamCacheStatus
             | Variable::UpstreamCacheLastModified
             | Variable::UpstreamCacheEtag => false,
-            Variable::UpstreamResponseLength => self.per_attempt(out, |out, a| put_number(out, a.body_len)),
-            Variable::UpstreamHttp(name) => self.upstream_header(name, out),
             Variable::UpstreamCookie(name) => put_some(out, self.upstream_cookie(name)),
             Variable::UpstreamLastServerName => match story.attempts.last() {
                 Some(attempt) => put(out, self.asked(&attempt.to)),

@@ -66,6 +66,7 @@ fn names_must_be_known() {
         ("log_format a '$';", "invalid variable name in \"$\" in /etc/nginx.conf:3"),
         ("access_log /x unknown; server {}", "unknown log format \"unknown\" in /etc/nginx.conf:3"),
         ("log_format a b; log_format a c;", "duplicate \"log_format\" name \"a\" in /etc/nginx.conf:3"),
+        ("server { location ~ ^/(?<host>.) { } }", "the duplicate \"host\" variable in /etc/nginx.conf:3"),
         ("map $a $a { } server {}", "cycle while evaluating variable \"a\" in /etc/nginx.conf:3"),
         ("map $host $a { x 1;\n x 2; }", "conflicting parameter \"x\" in /etc/nginx.conf:4"),
         ("map $host $a { ~( 1; }", "pattern \"(\" cannot be used: unclosed group in /etc/nginx.conf:3"),

@@ -140,6 +140,29 @@ fn a_path_means_a_file_below_its_root_or_in_its_alias() {
 }
 
 #[test]
+fn a_variable_is_what_it_was_given_last_by_a_directive_or_by_a_pattern() {
+    both(
+        "server { listen 127.0.0.1:PORT; set $v none;
+         location / { return 200 $v; }
+         location ~ ^/u/(?<v>\\d+) { return 200 $v; }
+         location ~ ^/set/(?<v>\\w+) { set $v \"$v!\"; return 200 $v; }
+         location ~ ^/part/(?<v>x)? { return 200 \"[$v]\"; }
+         location /if/ { if ($uri ~ ^/if/(?<v>.)) { return 200 $v; } }
+         location /rewrite/ { rewrite ^/rewrite/(?<v>.) /moved last; }
+         location /moved { return 200 \"moved $v\"; } }",
+        &[
+            ("/x", "none"),
+            ("/u/7", "7"),
+            ("/set/a", "a!"),
+            ("/part/x", "[x]"),
+            ("/part/y", "[]"),
+            ("/if/a", "a"),
+            ("/rewrite/a", "moved a"),
+        ],
+    );
+}
+
+#[test]
 fn a_target_stays_as_it_was_sent_until_something_changes_it() {
     both(
         "server { listen 127.0.0.1:PORT;

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use super::dress::{Dress, Rates};
 use super::files::Files;
 use super::guard::Guard;
-pub use super::pattern::{CaptureName, Captures, Pattern};
+pub use super::pattern::{Captures, Pattern};
 use super::proxy::{Proxy, ProxyPass};
 use super::rewrite::Step;
 use super::settings::{AccessLog, LogId};

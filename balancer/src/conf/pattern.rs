@@ -2,17 +2,19 @@
 
 use regex::bytes::{CaptureLocations, Regex};
 
+use super::rewrite::UserVariable;
+
 /// A regular expression with its named groups resolved.
 #[derive(Debug)]
 pub struct Pattern {
     regex: Regex,
-    /// Which group each name of the configuration is.
-    names: Vec<(CaptureName, usize)>,
+    /// Which group each variable is.
+    names: Vec<(UserVariable, usize)>,
     has_dollar: bool,
 }
 
 impl Pattern {
-    pub fn new(regex: Regex, names: Vec<(CaptureName, usize)>) -> Pattern {
+    pub fn new(regex: Regex, names: Vec<(UserVariable, usize)>) -> Pattern {
         let has_dollar = has_dollar(regex.as_str());
         Pattern { regex, names, has_dollar }
     }
@@ -25,7 +27,8 @@ impl Pattern {
         }
         let group = |n: usize| locations.get(n).map(|(start, end)| text[start..end].to_vec());
         let groups = (0..locations.len()).map(group).collect();
-        let named = self.names.iter().filter_map(|(name, n)| Some((*name, group(*n)?))).collect();
+        // A group that took no part is empty.
+        let named = self.names.iter().map(|(name, n)| (*name, group(*n).unwrap_or_default())).collect();
         Some(Captures { groups, named })
     }
 
@@ -77,15 +80,11 @@ fn sets_multiline(group: &str) -> bool {
     flags[end..].starts_with([':', ')', '-']) && flags[..end].contains('m')
 }
 
-/// A named group, numbered over the whole configuration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct CaptureName(pub usize);
-
 /// What the groups of a matched pattern hold.
 #[derive(Debug, Clone, Default)]
 pub struct Captures {
     groups: Vec<Option<Vec<u8>>>,
-    named: Vec<(CaptureName, Vec<u8>)>,
+    named: Vec<(UserVariable, Vec<u8>)>,
 }
 
 impl Captures {
@@ -93,16 +92,12 @@ impl Captures {
         self.groups.get(usize::from(n))?.as_deref()
     }
 
-    /// Names that this match does not have keep the value of an earlier one.
-    pub fn keep_names_of(&mut self, before: Captures) {
-        for (name, value) in before.named {
-            if self.named(name).is_none() {
-                self.named.push((name, value));
-            }
-        }
+    /// What named groups hold, for the variables of these names.
+    pub fn take_named(&mut self) -> Vec<(UserVariable, Vec<u8>)> {
+        std::mem::take(&mut self.named)
     }
 
-    pub fn named(&self, name: CaptureName) -> Option<&[u8]> {
+    pub fn named(&self, name: UserVariable) -> Option<&[u8]> {
         self.named.iter().find(|(known, _)| *known == name).map(|(_, value)| &value[..])
     }
 }

@@ -15,7 +15,7 @@ pub enum Step {
     If(If),
 }
 
-/// A variable that `set` makes, numbered over the whole configuration.
+/// The place of a variable that `set` and named groups give values, numbered over the whole configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct UserVariable(pub usize);
 

@@ -41,7 +41,7 @@ impl Facts for WithGroups<'_> {
     fn value(&self, variable: &Variable, out: &mut Vec<u8>) -> bool {
         let found = match variable {
             Variable::Capture(group) => self.captures.group(*group),
-            Variable::Named(name) => match self.captures.named(*name) {
+            Variable::Named(name) | Variable::User(name) => match self.captures.named(*name) {
                 Some(value) => Some(value),
                 None => return self.facts.value(variable, out),
             },
@@ -151,8 +151,8 @@ macro_rules! variables {
             ProxyProtocolTlv(Box<str>),
             /// `$1` … `$9`: groups of the last regular expression that matched.
             Capture(u8),
-            /// A named group of a regular expression.
-            Named(super::location::CaptureName),
+            /// A named group of a regular expression; without a value until then.
+            Named(super::rewrite::UserVariable),
             /// A variable that `set` makes; empty until then.
             User(super::rewrite::UserVariable),
             /// A variable of a family, `$http_NAME` for one, that `set` gives another value somewhere.

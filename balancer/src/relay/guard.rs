@@ -291,12 +291,7 @@ impl<'a> Exchange<'a> {
                 let rate = std::str::from_utf8(&value).ok().and_then(crate::conf::value::size);
                 story.limit_rate = rate.or(story.limit_rate);
             }
-            Assigned::User(variable) => {
-                if story.user.len() <= variable.0 {
-                    story.user.resize(variable.0 + 1, Vec::new());
-                }
-                story.user[variable.0] = value;
-            }
+            Assigned::User(variable) => story.give(variable, value),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use super::Exchange;
 use super::answer::Answer;
 use super::story::PathIs;
-use crate::conf::location::{Action, Captures};
+use crate::conf::location::Action;
 use crate::conf::rewrite::{Condition, Rewrite, Step, Test, Then};
 use crate::conf::settings::ErrorLevel;
 use crate::conf::template::{Part, Template};
@@ -102,7 +102,7 @@ impl<'a> Exchange<'a> {
         let Some(captures) = rewrite.pattern.captures(&self.scratch.story.path) else {
             return Ok(Flow::Through);
         };
-        self.remember(captures);
+        self.scratch.story.remember(captures);
         if let Then::Redirect(status) = rewrite.then {
             return Err(Answer::redirect(status, self.redirect_target(rewrite)));
         }
@@ -179,7 +179,7 @@ impl<'a> Exchange<'a> {
             Test::Equal(left, right) => value(self, left) == value(self, right),
             Test::Matches(left, pattern) => match pattern.captures(&value(self, left)) {
                 Some(captures) => {
-                    self.remember(captures);
+                    self.scratch.story.remember(captures);
                     true
                 }
                 None => false,
@@ -192,14 +192,6 @@ impl<'a> Exchange<'a> {
             }
         };
         met != condition.negated
-    }
-
-    /// Named groups stay known until a pattern gives them another value.
-    pub(super) fn remember(&mut self, mut captures: Captures) {
-        if let Some(before) = self.scratch.story.captures.take() {
-            captures.keep_names_of(before);
-        }
-        self.scratch.story.captures = Some(captures);
     }
 
     fn path_text(&self) -> String {

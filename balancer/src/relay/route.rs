@@ -21,7 +21,7 @@ const MOVES_MAX: u32 = 10;
 
 /// Finds the server block by host, and notes the host in the story.
 pub fn server<'a>(names: &'a Names, scratch: &mut Scratch) -> &'a Server {
-    let Story { request, host, captures, .. } = &mut scratch.story;
+    let Story { request, host, .. } = &mut scratch.story;
     let head = scratch.inbound.unread();
     let named = request.target.authority.or(request.host).map_or(&b""[..], |span| span.of(head));
     let (name, _) = split_port(named);
@@ -29,7 +29,9 @@ pub fn server<'a>(names: &'a Names, scratch: &mut Scratch) -> &'a Server {
     host.extend_from_slice(name.strip_suffix(b".").unwrap_or(name));
     host.make_ascii_lowercase();
     let (server, groups) = names.find_with_groups(host);
-    *captures = groups;
+    if let Some(groups) = groups {
+        scratch.story.remember(groups);
+    }
     server
 }
 
@@ -96,7 +98,7 @@ impl<'a> Exchange<'a> {
             Route::Location(location, captures) => {
                 self.enter(location);
                 if let Some(captures) = captures {
-                    self.remember(captures);
+                    self.scratch.story.remember(captures);
                 }
                 if location.internal && !self.scratch.story.is_internal {
                     return Err(Answer::page(404));

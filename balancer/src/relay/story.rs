@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::inside::Inside;
 use crate::conf::location::Captures;
 use crate::conf::made::Memory;
+use crate::conf::rewrite::UserVariable;
 use crate::conf::upstream::UpstreamId;
 use crate::logic::ending::{Ended, Reached, Trouble};
 use crate::logic::h1::{Framing, Method, RequestHead, ResponseHead};
@@ -40,8 +41,8 @@ pub struct Story {
     /// `try_files` found a file below an `alias` in a location given by a pattern: the path stands for it.
     pub adds_to_alias: bool,
     pub captures: Option<Captures>,
-    /// What `set` gave each variable of the configuration.
-    pub user: Vec<Vec<u8>>,
+    /// What `set` or a named group gave each variable of the configuration last.
+    pub user: Vec<Option<Vec<u8>>>,
     /// Values of variables that stay as they were first seen.
     pub memory: Memory,
     /// An `if` block had named an upstream, and a later one that names none took over: nginx has no answer to that.
@@ -64,11 +65,11 @@ pub struct Story {
     pub sent_head: Vec<u8>,
     pub sent_trailers: Vec<u8>,
     pub carried_type: Option<Vec<u8>>,
+    /// Trailer lines of the upstream's answer, where they are read.
+    pub upstream_trailers: Vec<u8>,
     pub attempts: Vec<Attempt>,
     /// How many locations have passed it on to upstreams: a move inside may lead from one to the next.
     pub passes: u32,
-    /// Trailer lines of the upstream's answer, where they are read.
-    pub upstream_trailers: Vec<u8>,
     pub answer: LocalAnswer,
     /// By what each server was chosen, where that is asked for.
     pub reasons: Vec<String>,
@@ -253,6 +254,26 @@ impl Story {
         self.attempts = old.attempts;
         self.answer.content_type = old.answer.content_type;
         self.answer.location = old.answer.location;
+    }
+
+    /// What a pattern has caught counts until another catches something; its names until they are given another value.
+    pub fn remember(&mut self, mut captures: Captures) {
+        for (variable, value) in captures.take_named() {
+            self.give(variable, value);
+        }
+        self.captures = Some(captures);
+    }
+
+    pub fn give(&mut self, variable: UserVariable, value: Vec<u8>) {
+        if self.user.len() <= variable.0 {
+            self.user.resize(variable.0 + 1, None);
+        }
+        self.user[variable.0] = Some(value);
+    }
+
+    /// The value that a variable was given.
+    pub fn given(&self, variable: UserVariable) -> Option<&[u8]> {
+        self.user.get(variable.0)?.as_deref()
     }
 
     /// The target that was sent is not asked for any more.

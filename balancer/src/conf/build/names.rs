@@ -9,7 +9,7 @@ use regex::bytes::{Regex, RegexBuilder};
 use super::made;
 use crate::conf::blocks::Node;
 use crate::conf::error::Result;
-use crate::conf::location::{CaptureName, Pattern};
+use crate::conf::location::Pattern;
 use crate::conf::made::Made;
 use crate::conf::rewrite::UserVariable;
 use crate::conf::template::{Part, Template};
@@ -19,11 +19,24 @@ use crate::conf::variables::Variable;
 pub struct Names<'a> {
     makers: HashMap<&'a str, &'a Node>,
     made: RefCell<HashMap<&'a str, State>>,
-    groups: RefCell<Vec<Box<str>>>,
-    /// Variables that `set` and `auth_request_set` make, wherever they stand.
-    users: RefCell<Vec<Box<str>>>,
+    /// Variables that are given values, wherever that stands: one place for each name, whoever fills it.
+    users: RefCell<Vec<User>>,
     /// Some template asks why a server was chosen.
     explains: Cell<bool>,
+}
+
+struct User {
+    name: Box<str>,
+    giver: Giver,
+}
+
+/// What gives a variable its values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Giver {
+    /// `set` and `auth_request_set`: until then it is empty.
+    Directive,
+    /// A named group, and maybe directives too: until then there is no value.
+    Group,
 }
 
 enum State {
@@ -38,13 +51,8 @@ impl<'a> Names<'a> {
         for node in http.iter().filter(|node| made::MAKERS.contains(&&node.name[..])) {
             makers.insert(made::name_of(node)?, node);
         }
-        let names = Names {
-            makers,
-            made: RefCell::default(),
-            groups: RefCell::default(),
-            users: RefCell::default(),
-            explains: Cell::default(),
-        };
+        let names =
+            Names { makers, made: RefCell::default(), users: RefCell::default(), explains: Cell::default() };
         names.collect_groups(http);
         names.collect_users(http);
         Ok(names)
@@ -66,7 +74,7 @@ impl<'a> Names<'a> {
                     let name = rest.trim_start_matches('P').strip_prefix('<');
                     let name = name.and_then(|name| name.split_once('>')).map(|(name, _)| name);
                     if let Some(name) = name.filter(|name| name.bytes().all(is_name_byte)) {
-                        self.group(name);
+                        self.give_place(name, Giver::Group);
                     }
                 }
             }
@@ -78,30 +86,30 @@ impl<'a> Names<'a> {
         for node in nodes {
             let is_set = matches!(&node.name[..], "set" | "auth_request_set");
             let name = Some(node.arg(0)).filter(|_| is_set).and_then(|name| name.strip_prefix('$'));
-            if let Some(name) = name
-                && !Variable::PLAIN_NAMES.contains(&name)
-                && !name.starts_with(|first: char| first.is_ascii_digit())
-                && !self.makers.contains_key(name)
-                && self.user(name).is_none()
-            {
-                self.users.borrow_mut().push(name.into());
+            if let Some(name) = name.filter(|name| !name.starts_with(|first: char| first.is_ascii_digit())) {
+                self.give_place(name, Giver::Directive);
             }
             self.collect_users(&node.block);
         }
     }
 
-    /// The variable that `set` makes under this name.
+    /// The variable that is given values under this name.
     pub fn user(&self, name: &str) -> Option<UserVariable> {
-        self.users.borrow().iter().position(|known| **known == *name).map(UserVariable)
+        self.users.borrow().iter().position(|known| *known.name == *name).map(UserVariable)
     }
 
-    fn group(&self, name: &str) -> CaptureName {
-        let mut groups = self.groups.borrow_mut();
-        let known = groups.iter().position(|known| **known == *name);
-        CaptureName(known.unwrap_or_else(|| {
-            groups.push(name.into());
-            groups.len() - 1
-        }))
+    /// What has a value by itself has no place here.
+    fn give_place(&self, name: &str, giver: Giver) {
+        if Variable::PLAIN_NAMES.contains(&name) || self.makers.contains_key(name) {
+            return;
+        }
+        let known = self.user(name);
+        let mut users = self.users.borrow_mut();
+        match (known, giver) {
+            (None, _) => users.push(User { name: name.into(), giver }),
+            (Some(user), Giver::Group) => users[user.0].giver = Giver::Group,
+            (Some(_), Giver::Directive) => {}
+        }
     }
 
     /// Whether any template that was made so far says `$balancer_why`.
@@ -114,17 +122,13 @@ impl<'a> Names<'a> {
             return Ok(Variable::Made(self.made(name, maker)?));
         }
         if let Some(user) = self.user(name) {
-            return Ok(user_variable(name, user));
+            return Ok(self.users.borrow()[user.0].variable(user));
         }
         if let Some(variable) = Variable::builtin(name) {
             self.explains.set(self.explains.get() || matches!(variable, Variable::BalancerWhy));
             return Ok(variable);
         }
-        let known = self.groups.borrow().iter().position(|known| **known == *name);
-        match known {
-            Some(index) => Ok(Variable::Named(CaptureName(index))),
-            None => Err(node.error(format!("unknown \"{name}\" variable"))),
-        }
+        Err(node.error(format!("unknown \"{name}\" variable")))
     }
 
     /// All variables that the configuration itself makes.
@@ -138,11 +142,8 @@ impl<'a> Names<'a> {
         let users = users
             .iter()
             .zip(0..)
-            .map(|(name, index)| (name.clone(), user_variable(name, UserVariable(index))));
-        let groups = self.groups.borrow();
-        let groups =
-            groups.iter().zip(0..).map(|(name, index)| (name.clone(), Variable::Named(CaptureName(index))));
-        groups.chain(users).chain(made).collect()
+            .map(|(user, index)| (user.name.clone(), user.variable(UserVariable(index))));
+        users.chain(made).collect()
     }
 
     /// `text $name ${name}text`.
@@ -162,8 +163,14 @@ impl<'a> Names<'a> {
 
     pub fn pattern(&self, text: &str, case: Case, node: &Node) -> Result<Pattern> {
         let regex = regex(text, case, node)?;
-        let named = regex.capture_names().enumerate();
-        let names = named.filter_map(|(group, name)| Some((self.group(name?), group))).collect();
+        let mut names = Vec::new();
+        for (group, name) in regex.capture_names().enumerate() {
+            let Some(name) = name else { continue };
+            if Variable::PLAIN_NAMES.contains(&name) && !matches!(name, "args" | "limit_rate") {
+                return Err(node.error(format!("the duplicate \"{name}\" variable")));
+            }
+            names.extend(self.user(name).map(|user| (user, group)));
+        }
         Ok(Pattern::new(regex, names))
     }
 
@@ -184,11 +191,14 @@ impl<'a> Names<'a> {
     }
 }
 
-/// One of a family that `set` may take over.
-fn user_variable(name: &str, user: UserVariable) -> Variable {
-    match Variable::builtin(name) {
-        Some(usual) => Variable::TakenOver(user, Box::new(usual)),
-        None => Variable::User(user),
+impl User {
+    /// `set` may take over one of a family, which else has its usual value.
+    fn variable(&self, place: UserVariable) -> Variable {
+        match (self.giver, Variable::builtin(&self.name)) {
+            (Giver::Group, _) => Variable::Named(place),
+            (Giver::Directive, Some(usual)) => Variable::TakenOver(place, Box::new(usual)),
+            (Giver::Directive, None) => Variable::User(place),
+        }
     }
 }
 
