@@ -11,6 +11,7 @@ pub mod dns;
 pub mod ending;
 pub mod escape;
 pub mod frames;
+pub mod grpc;
 pub mod h1;
 pub mod health;
 pub mod limits;

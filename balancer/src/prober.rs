@@ -11,11 +11,12 @@ use chassis::tasks::Tasks;
 use tokio::sync::watch;
 
 use crate::buffer::{BUFFER_LEN, Buffer};
-use crate::conf::check::HealthCheck;
+use crate::conf::check::{Asks, HealthCheck, Match};
 use crate::conf::upstream::{Address, Duty, UpstreamId};
 use crate::error::Error;
 use crate::logic::check::{BODY_LEN_MAX, Mismatch, check_body, check_head};
-use crate::logic::h1::{BadBody, BadResponse, BodyReader, Method, Piece, ResponseHead};
+use crate::logic::grpc;
+use crate::logic::h1::{BadBody, BadResponse, BodyReader, Method, Piece, ResponseHead, hash, lines};
 use crate::logic::health::Turn;
 use crate::logic::proxy_protocol;
 use crate::logic::upstreams::{Group, Set};
@@ -124,6 +125,8 @@ enum Failed {
     Body(#[from] BadBody),
     #[error("{0}")]
     Mismatch(#[from] Mismatch),
+    #[error("{0}")]
+    NotServing(#[from] grpc::NotServing),
 }
 
 /// One check of one server.
@@ -199,7 +202,7 @@ impl Aim {
 
     async fn check(&self) -> Result<(), Failed> {
         let address = self.address();
-        let protocol = Protocol { tls: self.check.tls.clone(), ..Protocol::default() };
+        let protocol = Protocol { tls: self.check.tls.clone(), http2: self.check.is_http2 };
         // On nobody's behalf: the connection is our own business.
         let greeting = self.check.protocol.map(|version| proxy_protocol::header(version, None));
         let connecting = open(&address, Dialing { greeting, ..Dialing::default() }, &protocol);
@@ -217,39 +220,83 @@ impl Aim {
     }
 
     async fn ask(&self, wire: &mut Wire) -> Result<(), Failed> {
+        let (line, rest) = match &self.check.asks {
+            Asks::Page { uri, .. } => (format!("GET {uri}"), b"Connection: close\r\n\r\n".to_vec()),
+            Asks::Grpc { service, .. } => {
+                let body = grpc::request(service);
+                let kind = "Content-Type: application/grpc\r\nTE: trailers\r\n";
+                let fields = format!("{kind}Content-Length: {}\r\n\r\n", body.len());
+                (format!("POST {}", grpc::PATH), [fields.as_bytes(), &body].concat())
+            }
+        };
         let request = format!(
-            "GET {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: balancer/{} (health check)\r\nConnection: close\r\n\r\n",
-            self.check.uri,
+            "{line} HTTP/1.1\r\nHost: {}\r\nUser-Agent: balancer/{} (health check)\r\n",
             self.check.host,
             env!("CARGO_PKG_VERSION")
         );
-        let mut unsent = request.as_bytes();
+        let request = [request.as_bytes(), &rest].concat();
+        let mut unsent = &request[..];
         while !unsent.is_empty() {
             let len = poll_fn(|cx| wire.poll_write(cx, unsent)).await?;
             unsent = &unsent[len..];
         }
         let mut buffer = Buffer::default();
-        let mut response = ResponseHead::default();
-        loop {
-            if !response.parse(buffer.unread(), HEAD_LEN_MAX)? {
-                if read(wire, &mut buffer, HEAD_LEN_MAX).await? == 0 {
-                    return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
-                }
-            } else if (100..200).contains(&response.status) {
-                // An interim answer is not the one that is asked for.
-                buffer.consume(response.len);
-                response.clear();
-            } else {
-                break;
+        let response = read_head(wire, &mut buffer).await?;
+        match &self.check.asks {
+            Asks::Page { matcher, .. } => check_page(matcher, wire, &mut buffer, &response).await,
+            Asks::Grpc { also_good, .. } => check_grpc(*also_good, wire, &mut buffer, &response).await,
+        }
+    }
+}
+
+async fn check_page(
+    rules: &Match,
+    wire: &mut Wire,
+    buffer: &mut Buffer,
+    response: &ResponseHead,
+) -> Result<(), Failed> {
+    check_head(rules, response, &buffer.unread()[..response.len])?;
+    if rules.body.is_some() {
+        buffer.consume(response.len);
+        check_body(rules, &read_body(wire, buffer, response).await?.0)?;
+    }
+    Ok(())
+}
+
+/// The status stands behind the message, or in the head where there is none.
+async fn check_grpc(
+    also_good: u32,
+    wire: &mut Wire,
+    buffer: &mut Buffer,
+    response: &ResponseHead,
+) -> Result<(), Failed> {
+    const STATUS: &[u8] = b"grpc-status";
+    if response.status != 200 {
+        return Err(Mismatch::Status.into());
+    }
+    let early = response.fields.find(buffer.unread(), hash(STATUS), STATUS);
+    let early = early.map(|field| field.value.of(buffer.unread()).to_vec());
+    buffer.consume(response.len);
+    let (body, trailers) = read_body(wire, buffer, response).await?;
+    let status = lines::first(&trailers, STATUS).or(early.as_deref());
+    Ok(grpc::check(status, also_good, &body)?)
+}
+
+/// The head of the answer, at the front of the buffer.
+async fn read_head(wire: &mut Wire, buffer: &mut Buffer) -> Result<ResponseHead, Failed> {
+    let mut response = ResponseHead::default();
+    loop {
+        if !response.parse(buffer.unread(), HEAD_LEN_MAX)? {
+            if read(wire, buffer, HEAD_LEN_MAX).await? == 0 {
+                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
             }
-        }
-        let rules = &self.check.matcher;
-        check_head(rules, &response, &buffer.unread()[..response.len])?;
-        if rules.body.is_some() {
+        } else if (100..200).contains(&response.status) {
+            // An interim answer is not the one that is asked for.
             buffer.consume(response.len);
-            check_body(rules, &read_body(wire, &mut buffer, &response).await?)?;
+            response.clear();
+        } else {
+            return Ok(response);
         }
-        Ok(())
     }
 }
 
@@ -259,8 +306,12 @@ async fn read(wire: &mut Wire, buffer: &mut Buffer, len_max: usize) -> io::Resul
     Ok(len)
 }
 
-/// The body, or as much of it as is looked at.
-async fn read_body(wire: &mut Wire, buffer: &mut Buffer, response: &ResponseHead) -> Result<Vec<u8>, Failed> {
+/// The body, or as much of it as is looked at, and what stands behind it.
+async fn read_body(
+    wire: &mut Wire,
+    buffer: &mut Buffer,
+    response: &ResponseHead,
+) -> Result<(Vec<u8>, Vec<u8>), Failed> {
     let mut reader = BodyReader::new(response.framing(Method::Get));
     let mut body = Vec::new();
     while !reader.is_ended() && body.len() < BODY_LEN_MAX {
@@ -279,5 +330,5 @@ async fn read_body(wire: &mut Wire, buffer: &mut Buffer, response: &ResponseHead
         }
     }
     body.truncate(BODY_LEN_MAX);
-    Ok(body)
+    Ok((body, reader.trailers().to_vec()))
 }

@@ -169,6 +169,18 @@ fn locations_must_make_sense() {
             "invalid parameter \"fails=0\" in /etc/nginx.conf:4",
         ),
         ("proxy_pass http://web-1; health_check match=m;", "match \"m\" is not defined in /etc/nginx.conf:4"),
+        (
+            "proxy_pass http://web-1; health_check type=grpc;",
+            "\"type=grpc\" needs \"grpc_pass\" or \"proxy_http_version 2\" in /etc/nginx.conf:4",
+        ),
+        (
+            "grpc_pass web-1; health_check type=grpc uri=/x;",
+            "\"type=grpc\" goes with neither \"uri\" nor \"match\" in /etc/nginx.conf:4",
+        ),
+        (
+            "grpc_pass web-1; health_check grpc_status=12;",
+            "\"grpc_service\" and \"grpc_status\" need \"type=grpc\" in /etc/nginx.conf:4",
+        ),
         ("api write=maybe;", "invalid parameter \"write=maybe\" in /etc/nginx.conf:4"),
         ("dashboard api;", "invalid parameter \"api\" in /etc/nginx.conf:4"),
         ("proxy_next_upstream http_501;", "invalid value \"http_501\" in /etc/nginx.conf:4"),

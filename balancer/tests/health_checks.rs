@@ -3,10 +3,17 @@
 #![allow(clippy::unwrap_used, reason = "a world that cannot be built fails its test loudly")]
 
 mod common;
+mod h2_server;
 mod keys;
 mod nginx;
 
+use std::collections::BTreeSet;
+use std::sync::mpsc;
+
+use bytes::Bytes;
 use common::{Balancer, Client, Origin, wait_until};
+use h2_server::h2_server;
+use http::{HeaderMap, Request, Response};
 use keys::Keys;
 use nginx::Nginx;
 use serde_json::{Value, json};
@@ -127,4 +134,101 @@ fn a_server_that_is_added_waits_for_its_mandatory_check_from_the_first_moment() 
         assert_eq!(asking.get("/").status, 502);
         call(&mut adding, "DELETE", &format!("{servers}/{id}"), "");
     }
+}
+
+/// The state of each group, once it has been checked twice.
+fn states(balancer: &Balancer, groups: &[&str]) -> Vec<String> {
+    let state = |group: &&str| {
+        wait_until("two checks are over", || {
+            peer(balancer, group)["health_checks"]["checks"].as_u64().unwrap() >= 2
+        });
+        peer(balancer, group)["state"].as_str().unwrap().to_owned()
+    };
+    groups.iter().map(state).collect()
+}
+
+#[test]
+fn servers_of_http2_are_checked_in_it() {
+    let origin = Nginx::start(
+        "server { listen 127.0.0.1:PORT http2; location / { return 200 ok; }\n\
+         location /ill { return 200 ill; } }",
+    );
+    let group = |name: &str| format!("upstream {name} {{ zone {name}; server 127.0.0.1:{}; }}", origin.port);
+    let balancer = Balancer::start(&format!(
+        "match good {{ status 200; body ~ \"^ok$\"; }} {} {} {}\n\
+         server {{ listen 127.0.0.1:PORT; {API}\n\
+         location /a {{ proxy_pass http://a; proxy_http_version 2; health_check interval=20ms match=good; }}\n\
+         location /b {{ grpc_pass b; health_check interval=20ms match=good; }}\n\
+         location /c {{ grpc_pass c; health_check interval=20ms match=good uri=/ill; }} }}",
+        group("a"),
+        group("b"),
+        group("c")
+    ));
+    assert_eq!(states(&balancer, &["a", "b", "c"]), ["up", "up", "unhealthy"], "{}", balancer.errors());
+}
+
+/// Tells who asked about what.
+type Asked = (String, Vec<u8>);
+
+/// The health service of a gRPC server: `ill` does not serve, and `old` has no such service.
+async fn answer_check(
+    request: Request<h2::RecvStream>,
+    mut respond: h2::server::SendResponse<Bytes>,
+    tell: mpsc::Sender<Asked>,
+) {
+    let (parts, mut body) = request.into_parts();
+    let mut message = Vec::new();
+    while let Some(Ok(data)) = body.data().await {
+        message.extend_from_slice(&data);
+    }
+    let head = Response::builder().header("content-type", "application/grpc");
+    if message.ends_with(b"old") {
+        respond.send_response(head.header("grpc-status", "12").body(()).unwrap(), true).unwrap();
+    } else {
+        let status = if message.ends_with(b"ill") { 2 } else { 1 };
+        let mut stream = respond.send_response(head.body(()).unwrap(), false).unwrap();
+        stream.send_data(Bytes::from(vec![0, 0, 0, 0, 2, 0x08, status]), false).unwrap();
+        stream
+            .send_trailers(HeaderMap::from_iter([("grpc-status".parse().unwrap(), "0".parse().unwrap())]))
+            .unwrap();
+    }
+    let _ = tell.send((format!("{} {}", parts.method, parts.uri.path()), message));
+}
+
+#[test]
+fn a_grpc_server_is_asked_whether_it_serves() {
+    let (port, told) = h2_server(answer_check);
+    let cases = [
+        ("whole", "", "up"),
+        ("named", "grpc_service=a.B", "up"),
+        ("ill", "grpc_service=ill", "unhealthy"),
+        ("old", "grpc_service=old", "unhealthy"),
+        ("other", "grpc_service=old grpc_status=12", "up"),
+    ];
+    let groups: String = cases
+        .iter()
+        .map(|(name, ..)| format!("upstream {name} {{ zone {name}; server 127.0.0.1:{port}; }}\n"))
+        .collect();
+    let locations: String = cases
+        .iter()
+        .map(|(name, more, _)| {
+            format!("location /{name} {{ grpc_pass {name}; health_check interval=20ms type=grpc {more}; }}\n")
+        })
+        .collect();
+    let balancer =
+        Balancer::start(&format!("{groups} server {{ listen 127.0.0.1:PORT; {API} {locations} }}"));
+    assert_eq!(
+        states(&balancer, &cases.map(|(name, ..)| name)),
+        cases.map(|(.., state)| state),
+        "{}",
+        balancer.errors()
+    );
+    let asked: BTreeSet<Asked> = told.try_iter().collect();
+    let message = |name: &str| {
+        let field =
+            if name.is_empty() { Vec::new() } else { [&[0x0a, name.len() as u8], name.as_bytes()].concat() };
+        [&[0, 0, 0, 0, field.len() as u8], &field[..]].concat()
+    };
+    let check = |name| ("POST /grpc.health.v1.Health/Check".to_owned(), message(name));
+    assert_eq!(asked, BTreeSet::from(["", "a.B", "ill", "old"].map(check)));
 }

@@ -4,6 +4,7 @@
 
 mod common;
 mod frames;
+mod h2_server;
 
 use std::io::Write as _;
 use std::net::TcpListener;
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use common::{Balancer, Origin, PATIENCE, wait_until};
 use frames::{END_HEADERS, END_STREAM, Frames, GET, HEADERS, RST_STREAM};
+use h2_server::h2_server;
 use http::{HeaderMap, Request, Response};
 
 /// One request over a connection of its own: the answer's head, body and trailers.
@@ -47,38 +49,6 @@ fn get(port: u16, path: &str) -> Request<()> {
 
 /// A request that an upstream was sent, with its body.
 type Call = (Request<()>, Vec<u8>);
-
-/// A server of HTTP/2 that hands each request to `answer`, which may tell of it.
-fn h2_server<T, F, A>(answer: A) -> (u16, mpsc::Receiver<T>)
-where
-    T: Send + 'static,
-    F: Future<Output = ()> + Send + 'static,
-    A: Fn(Request<h2::RecvStream>, h2::server::SendResponse<Bytes>, mpsc::Sender<T>) -> F
-        + Copy
-        + Send
-        + 'static,
-{
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    listener.set_nonblocking(true).unwrap();
-    let (tell, told) = mpsc::channel();
-    std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-            while let Ok((wire, _)) = listener.accept().await {
-                let tell = tell.clone();
-                tokio::spawn(async move {
-                    let mut connection = h2::server::handshake(wire).await.unwrap();
-                    while let Some(Ok((request, respond))) = connection.accept().await {
-                        tokio::spawn(answer(request, respond, tell.clone()));
-                    }
-                });
-            }
-        });
-    });
-    (port, told)
-}
 
 /// A server that ends its answers with trailers, and tells what it was asked.
 fn grpc_server() -> (u16, mpsc::Receiver<Call>) {

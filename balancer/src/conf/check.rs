@@ -17,7 +17,7 @@ pub struct HealthCheck {
     /// Each pause is longer by up to so much.
     pub jitter: Duration,
     pub terms: CheckTerms,
-    pub uri: Box<str>,
+    pub asks: Asks,
     /// In place of the server's own.
     pub port: Option<u16>,
     /// What `Host` says.
@@ -26,9 +26,19 @@ pub struct HealthCheck {
     pub tls: Option<TlsPeer>,
     /// `proxy_protocol`: servers that demand its header demand it of checks.
     pub protocol: Option<proxy_protocol::Version>,
-    pub matcher: Arc<Match>,
+    /// Servers that are sent requests in HTTP/2 are checked in it.
+    pub is_http2: bool,
     pub connect_timeout: Duration,
     pub read_timeout: Duration,
+}
+
+/// What a server is asked.
+#[derive(Debug, Clone)]
+pub enum Asks {
+    /// For a page, which must look like this.
+    Page { uri: Box<str>, matcher: Arc<Match> },
+    /// Whether it serves, by gRPC's health checking protocol; `also_good` is a status that says so too.
+    Grpc { service: Box<str>, also_good: u32 },
 }
 
 /// How many answers in a row turn a server's state, and whether it must pass one before its first request.

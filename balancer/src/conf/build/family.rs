@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::scope::Scope;
 use crate::conf::blocks::Node;
+use crate::conf::proxy::Version;
 use crate::conf::{table, value};
 use crate::logic::proxy_protocol;
 
@@ -48,6 +49,16 @@ impl<'a> Settings<'a> {
             "on" | "v1" => Some(proxy_protocol::Version::V1),
             "v2" => Some(proxy_protocol::Version::V2),
             _ => None,
+        }
+    }
+
+    /// `proxy_http_version`; gRPC has but one.
+    pub fn version(&self) -> Version {
+        match self.text("http_version") {
+            _ if self.family == Family::Grpc => Version::Http2,
+            "1.0" => Version::Http10,
+            "2" | "2.0" => Version::Http2,
+            _ => Version::Http11,
         }
     }
 

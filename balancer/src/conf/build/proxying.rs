@@ -13,7 +13,7 @@ use crate::conf::error::Result;
 use crate::conf::location::LocationKind;
 use crate::conf::proxy::{
     BacklogTerms, HeaderSet, Ignored, Matcher, NextUpstream, Proxy, ProxyPass, RedirectRule, Redirects,
-    RetryStatuses, SetHeader, Target, UriForm, Version,
+    RetryStatuses, SetHeader, Target, UriForm,
 };
 use crate::conf::template::{Part, Template};
 use crate::conf::variables::{Variable, name_hash};
@@ -54,12 +54,7 @@ pub(super) fn proxy(scope: &Scope<'_>, names: &Names<'_>, world: &dyn World) -> 
         connect_timeout: own.duration("connect_timeout"),
         send_timeout: own.duration("send_timeout"),
         read_timeout: own.duration("read_timeout"),
-        version: match own.text("http_version") {
-            _ if is_grpc => Version::Http2,
-            "1.0" => Version::Http10,
-            "2" | "2.0" => Version::Http2,
-            _ => Version::Http11,
-        },
+        version: own.version(),
         // Messages of gRPC pass as they come, both ways.
         buffering: own.flag("buffering") && !is_grpc,
         backlog: backlog(scope, world)?,

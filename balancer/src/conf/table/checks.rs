@@ -10,7 +10,7 @@ pub const ROWS: &[Directive] = &[
         Context::LOCATION,
         0..=ANY,
         "",
-        "asks the servers of the location's group: interval (5s), jitter, fails (1), passes (1), uri (/), port, match, mandatory, persistent",
+        "asks the servers of the location's group: interval (5s), jitter, fails (1), passes (1), uri (/), port, match, mandatory, persistent, type=grpc",
     ),
     words("match", Context::HTTP, 1..=1, "", "what an answer to a health check must look like")
         .opening(Context::MATCH)

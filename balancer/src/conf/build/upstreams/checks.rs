@@ -7,7 +7,10 @@ use regex::bytes::Regex;
 
 use super::super::family::{Family, Settings};
 use super::{Node, Result, Scope, UpstreamId};
-use crate::conf::check::{BodyRule, CheckTerms, HeaderRule, HeaderTest, HealthCheck, Match, StatusRule};
+use crate::conf::check::{
+    Asks, BodyRule, CheckTerms, HeaderRule, HeaderTest, HealthCheck, Match, StatusRule,
+};
+use crate::conf::proxy::Version;
 use crate::conf::template::Part;
 use crate::conf::value;
 use crate::conf::variables::Variable;
@@ -75,21 +78,23 @@ pub(super) fn health_check(
     (group, name): (UpstreamId, &str),
     matcher_named: impl Fn(&str) -> Option<Arc<Match>>,
 ) -> Result<HealthCheck> {
+    let own = Settings { scope, family: Family::of(scope) };
+    let is_http2 = own.version() == Version::Http2;
     let mut check = HealthCheck {
         group,
         interval: Duration::from_secs(5),
         jitter: Duration::ZERO,
         terms: CheckTerms { place: 0, fails: 1, passes: 1, mandatory: false },
-        uri: "/".into(),
+        asks: asks(node, is_http2, matcher_named)?,
         port: None,
         host: name.into(),
         tls: None,
-        protocol: Settings { scope, family: Family::of(scope) }.proxy_protocol(),
-        matcher: Arc::new(Match::success()),
-        connect_timeout: scope.duration("proxy_connect_timeout"),
-        read_timeout: scope.duration("proxy_read_timeout"),
+        protocol: own.proxy_protocol(),
+        is_http2,
+        connect_timeout: own.duration("connect_timeout"),
+        read_timeout: own.duration("read_timeout"),
     };
-    let fixed_host = scope.nearest("proxy_set_header").into_iter().find(|set| {
+    let fixed_host = own.nearest("set_header").into_iter().find(|set| {
         set.arg(0).eq_ignore_ascii_case("host") && !set.arg(1).is_empty() && !set.arg(1).contains('$')
     });
     if let Some(host) = fixed_host {
@@ -100,7 +105,7 @@ pub(super) fn health_check(
         let invalid = || node.invalid(text);
         let number = |given: &str| given.parse().ok().filter(|count| *count > 0).ok_or_else(invalid);
         let time = |given: &str| value::millis(given).ok_or_else(invalid);
-        match text.split_once('=').map_or((&text[..], None), |(key, given)| (key, Some(given))) {
+        match key_and_value(text) {
             ("interval", Some(given)) => {
                 check.interval = time(given)?;
                 if check.interval.is_zero() {
@@ -110,27 +115,65 @@ pub(super) fn health_check(
             ("jitter", Some(given)) => check.jitter = time(given)?,
             ("fails", Some(given)) => check.terms.fails = number(given)?,
             ("passes", Some(given)) => check.terms.passes = number(given)?,
-            ("uri", Some(given)) if given.starts_with('/') && !given.contains([' ', '\r', '\n']) => {
-                check.uri = given.into();
-            }
             ("port", Some(given)) => {
                 check.port = Some(given.parse().ok().filter(|port| *port != 0).ok_or_else(invalid)?);
-            }
-            ("match", Some(given)) => {
-                let found = matcher_named(given);
-                check.matcher =
-                    found.ok_or_else(|| node.error(format!("match \"{given}\" is not defined")))?;
             }
             ("mandatory", None) => check.terms.mandatory = true,
             // What is known of a server always outlives a reload.
             ("persistent", None) => {}
-            ("type" | "keepalive_time", Some(_)) => {
+            // They are read in `asks`.
+            ("uri" | "match" | "type" | "grpc_service" | "grpc_status", Some(_)) => {}
+            ("keepalive_time", Some(_)) => {
                 return Err(node.error(format!("parameter \"{text}\" is not supported yet")));
             }
             _ => return Err(invalid()),
         }
     }
     Ok(check)
+}
+
+fn key_and_value(text: &str) -> (&str, Option<&str>) {
+    text.split_once('=').map_or((text, None), |(key, value)| (key, Some(value)))
+}
+
+/// `uri` and `match`, or `type=grpc` with what goes with it.
+fn asks(node: &Node, is_http2: bool, matcher_named: impl Fn(&str) -> Option<Arc<Match>>) -> Result<Asks> {
+    let (mut uri, mut matcher, mut is_grpc) = (None, None, false);
+    let (mut service, mut also_good) = (None, None);
+    for word in &node.args {
+        let invalid = || node.invalid(&word.text);
+        match key_and_value(&word.text) {
+            ("uri", Some(given)) if given.starts_with('/') && !given.contains([' ', '\r', '\n']) => {
+                uri = Some(given.into());
+            }
+            ("match", Some(given)) => {
+                let found = matcher_named(given);
+                matcher = Some(found.ok_or_else(|| node.error(format!("match \"{given}\" is not defined")))?);
+            }
+            ("type", Some("http")) => is_grpc = false,
+            ("type", Some("grpc")) => is_grpc = true,
+            ("grpc_service", Some(given)) => service = Some(given.into()),
+            ("grpc_status", Some(given)) => also_good = Some(given.parse().map_err(|_| invalid())?),
+            ("uri" | "type", Some(_)) => return Err(invalid()),
+            _ => {}
+        }
+    }
+    let refused = match is_grpc {
+        false if service.is_some() || also_good.is_some() => {
+            "\"grpc_service\" and \"grpc_status\" need \"type=grpc\""
+        }
+        true if uri.is_some() || matcher.is_some() => "\"type=grpc\" goes with neither \"uri\" nor \"match\"",
+        true if !is_http2 => "\"type=grpc\" needs \"grpc_pass\" or \"proxy_http_version 2\"",
+        true => {
+            let (service, also_good) = (service.unwrap_or_default(), also_good.unwrap_or_default());
+            return Ok(Asks::Grpc { service, also_good });
+        }
+        false => {
+            let matcher = matcher.unwrap_or_else(|| Arc::new(Match::success()));
+            return Ok(Asks::Page { uri: uri.unwrap_or_else(|| "/".into()), matcher });
+        }
+    };
+    Err(node.error(refused))
 }
 
 /// Whom checks of this group speak to: as its requests where that does not depend on them, else whom `Host` names.
