@@ -40,6 +40,7 @@ use crate::names::{Names, resolvers};
 use crate::panics;
 use crate::prober::Prober;
 use crate::running::{Listener, Running, Socket};
+use crate::tls::sessions;
 
 /// How often workers are looked after: one that died is replaced.
 const WATCH_INTERVAL: Duration = Duration::from_millis(200);
@@ -399,6 +400,7 @@ impl Master {
         // Last: clients come in at once, and those of a configuration that is refused would be reset.
         let listeners = listeners::open(&settings.http.listens, &before.listeners, workers)?;
         self.error_logs.replace(error_logs);
+        sessions::go_on(&settings.http.session_zones, &before.settings.http.session_zones);
         Ok(Running {
             listeners,
             upstreams: Arc::new(Set::new(&settings.http, Some(&before.upstreams), before.started.elapsed())),

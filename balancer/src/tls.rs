@@ -10,6 +10,7 @@ pub mod connect;
 pub mod names;
 pub mod server;
 pub mod session;
+pub mod sessions;
 pub mod tickets;
 mod verifier;
 

@@ -228,6 +228,10 @@ fn listens_must_make_sense() {
     let cases = [
         ("server { listen 0; }", "invalid port in \"0\" of the \"listen\" directive in /etc/nginx.conf:3"),
         (
+            "server { ssl_session_cache shared:S:1m; } server { ssl_session_cache shared:S:2m; }",
+            "the size 2097152 of shared memory zone \"S\" conflicts with already declared size 1048576 in /etc/nginx.conf:3",
+        ),
+        (
             "server { listen 80 ssl; }",
             "no \"ssl_certificate\" is defined for the \"listen ... ssl\" directive in /etc/nginx.conf:3",
         ),

@@ -142,6 +142,51 @@ fn a_session_is_resumed_by_ticket_and_by_cache_until_its_time_is_over() {
 }
 
 #[test]
+fn sessions_outlive_a_reload_that_has_their_zone_and_shows_and_asks_the_same() {
+    let keys = Keys::new();
+    keys.own("one.test", "ec");
+    keys.own("two.test", "ec");
+    let ask = format!("ssl_verify_client optional; ssl_client_certificate {};", keys.path("two.test.crt"));
+    let zone = "ssl_session_cache shared:S:1m;";
+    let larger = "ssl_session_cache shared:S:2m;";
+    let asking = format!("{zone} {ask}");
+    let cases = [
+        (zone, zone, true),
+        ("", "", false),
+        (zone, larger, false),
+        (zone, &asking[..], false),
+        (&asking[..], zone, false),
+    ];
+    let is_reused = |balancer: &Balancer, way: &str| {
+        s_client(balancer.port, &format!("-tls1_2 {way} {}", keys.path("session"))).contains("\nReused,")
+    };
+    let reload = |balancer: &Balancer, (from, to): (&str, &str)| {
+        let conf = balancer.path("nginx.conf");
+        let text = std::fs::read_to_string(&conf).unwrap().replace(from, to);
+        std::fs::write(&conf, text).unwrap();
+        let reloads = || balancer.errors().matches(" reconfigured").count();
+        let before = reloads();
+        balancer.signal_reload();
+        common::wait_until("the reload is over", || reloads() > before);
+    };
+    for tickets in ["ssl_session_tickets on;", "ssl_session_tickets off;"] {
+        for (before, after, is_resumed) in cases {
+            let server = format!("{} {tickets}", keys.shown("one.test"));
+            let balancer =
+                Balancer::start(&format!("server {{ listen 127.0.0.1:PORT ssl; {server} {before} }}"));
+            let (from, to) = (format!("{server} {before}"), format!("{server} {after}"));
+            assert!(!is_reused(&balancer, "-sess_out"), "the first is a new one");
+            reload(&balancer, (&from, &to));
+            assert_eq!(is_reused(&balancer, "-sess_in"), is_resumed, "{tickets} {before} -> {after}");
+            if is_resumed {
+                reload(&balancer, ("one.test", "two.test"));
+                assert!(!is_reused(&balancer, "-sess_in"), "{tickets} another certificate");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_client_that_does_not_prove_itself_gets_a_page() {
     let keys = Keys::new();
     for name in ["server", "ca", "stranger"] {

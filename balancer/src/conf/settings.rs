@@ -14,6 +14,7 @@ use super::template::Template;
 use super::upstream::{Upstream, UpstreamId};
 use super::variables::Variable;
 use crate::metrics::ZoneKind;
+use crate::tls::sessions::SessionZone;
 
 /// What nginx.conf and everything it includes say.
 #[derive(Debug)]
@@ -104,6 +105,8 @@ pub struct Http {
     pub variables: HashMap<Box<str>, Variable>,
     /// Every `status_zone`.
     pub zones: Vec<(ZoneKind, Box<str>)>,
+    /// Every zone of `ssl_session_cache`.
+    pub session_zones: Vec<Arc<SessionZone>>,
     /// The distinct files that access logs are written to.
     pub log_files: Vec<Arc<Path>>,
     /// Where bodies of requests go that some location wants in files.

@@ -13,7 +13,6 @@ pub struct Ssl {
     pub ciphers: String,
     pub prefer_server_ciphers: bool,
     pub curves: String,
-    pub session_cache: SessionCache,
     pub session_tickets: bool,
     pub session_ticket_keys: Vec<String>,
     pub session_timeout: Duration,
@@ -36,15 +35,6 @@ pub enum Verify {
     On,
     Optional,
     OptionalNoCa,
-}
-
-/// `ssl_session_cache`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SessionCache {
-    /// `off` and `none`: nothing is kept here.
-    None,
-    /// `builtin` and `shared`: bytes' worth of sessions.
-    Kept(usize),
 }
 
 /// `proxy_ssl_*` or `grpc_ssl_*` of a location.

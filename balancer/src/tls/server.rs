@@ -11,9 +11,10 @@ use rustls::{ServerConfig, SupportedProtocolVersion};
 use super::certificates::{self, certified_key, ocsp_response, revocation_lists};
 use super::chain::Trust;
 use super::ciphers;
-use super::tickets::{SessionCache, Tickets};
+use super::sessions::{Context, SessionCache, SessionZone};
+use super::tickets::Tickets;
 use super::verifier::AnyCertificate;
-use crate::conf::ssl::{self, Ssl, Verify};
+use crate::conf::ssl::{Ssl, Verify};
 
 /// Ready for handshakes. Held by the generation of the configuration that it belongs to: connections keep theirs.
 #[derive(Debug)]
@@ -33,11 +34,12 @@ struct Configs {
 }
 
 impl ServerTls {
-    pub fn new(ssl: &Ssl) -> Result<ServerTls, String> {
+    /// `zone` is what `ssl_session_cache` names.
+    pub fn new(ssl: &Ssl, zone: Option<Arc<SessionZone>>) -> Result<ServerTls, String> {
         let trust = trust(ssl)?;
         let config = match ssl.certificates.is_empty() {
             true => None,
-            false => Some(configs(ssl)?),
+            false => Some(configs(ssl, &trust, zone)?),
         };
         Ok(ServerTls { verify: ssl.verify, trust, rejects: ssl.reject_handshake, config })
     }
@@ -62,19 +64,21 @@ fn trust(ssl: &Ssl) -> Result<Trust, String> {
     Ok(Trust { authorities, revocations, depth: ssl.verify_depth })
 }
 
-fn configs(ssl: &Ssl) -> Result<Configs, String> {
+fn configs(ssl: &Ssl, trust: &Trust, zone: Option<Arc<SessionZone>>) -> Result<Configs, String> {
     let provider = ciphers::provider(&ssl.ciphers, &ssl.curves)
         .ok_or_else(|| format!("no cipher of \"ssl_ciphers {}\" is spoken here", ssl.ciphers))?;
     let provider = Arc::new(provider);
     let versions = ciphers::versions(ssl.protocols.iter().map(|word| &word[..])).unwrap_or_default();
-    let mut config = builder(ssl, provider, &versions)?;
+    let keys = keys(ssl)?;
+    let context = context(ssl, &keys, trust);
+    let mut config = builder(ssl, keys, provider, &versions)?;
     config.ignore_client_order = ssl.prefer_server_ciphers;
-    config.session_storage = match ssl.session_cache {
-        ssl::SessionCache::None => Arc::new(NoServerSessionStorage {}),
-        ssl::SessionCache::Kept(size) => Arc::new(SessionCache::new(size, ssl.session_timeout)),
+    config.session_storage = match &zone {
+        None => Arc::new(NoServerSessionStorage {}),
+        Some(zone) => Arc::new(SessionCache::new(zone.clone(), context, ssl.session_timeout)),
     };
     if ssl.session_tickets {
-        config.ticketer = Arc::new(tickets(ssl)?);
+        config.ticketer = Arc::new(tickets(ssl, context, zone)?);
     }
     config.alpn_protocols = vec![b"http/1.1".to_vec(), b"http/1.0".to_vec()];
     let mut http2 = config.clone();
@@ -82,12 +86,31 @@ fn configs(ssl: &Ssl) -> Result<Configs, String> {
     Ok(Configs { http1: Arc::new(config), http2: Arc::new(http2) })
 }
 
+/// As nginx's context of session ids: a session is resumed where the same certificates are shown and clients are asked for
+/// the same. Of files nothing but what they hold counts: others that have it may open the tickets.
+fn context(ssl: &Ssl, keys: &[Arc<CertifiedKey>], trust: &Trust) -> Context {
+    let mut digest = ring::digest::Context::new(&ring::digest::SHA256);
+    let mut add = |part: &[u8]| {
+        digest.update(&(part.len() as u64).to_be_bytes());
+        digest.update(part);
+    };
+    keys.iter().filter_map(|key| key.cert.first()).for_each(|certificate| add(certificate));
+    add(format!("{:?}", ssl.verify).as_bytes());
+    if ssl.verify != Verify::Off {
+        trust.authorities.iter().for_each(|authority| add(authority));
+    }
+    let mut context = [0; 32];
+    context.copy_from_slice(digest.finish().as_ref());
+    context
+}
+
 fn builder(
     ssl: &Ssl,
+    keys: Vec<Arc<CertifiedKey>>,
     provider: Arc<CryptoProvider>,
     versions: &[&'static SupportedProtocolVersion],
 ) -> Result<ServerConfig, String> {
-    let keys = Keys { all: keys(ssl)? };
+    let keys = Keys { all: keys };
     let builder = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(versions)
         .map_err(|_| "\"ssl_protocols\" names none that is spoken here: TLSv1.2, TLSv1.3".to_owned())?;
@@ -111,9 +134,14 @@ fn keys(ssl: &Ssl) -> Result<Vec<Arc<CertifiedKey>>, String> {
     Ok(keys)
 }
 
-fn tickets(ssl: &Ssl) -> Result<Tickets, String> {
+/// Keys of files, else those of the zone, else some of its own.
+fn tickets(ssl: &Ssl, context: Context, zone: Option<Arc<SessionZone>>) -> Result<Tickets, String> {
     if ssl.session_ticket_keys.is_empty() {
-        return Tickets::random(ssl.session_timeout);
+        let zone = match zone {
+            Some(zone) => zone,
+            None => Arc::new(SessionZone::new("", 0)?),
+        };
+        return Ok(Tickets::drawn(zone, context, ssl.session_timeout));
     }
     let mut keys = Vec::new();
     for path in &ssl.session_ticket_keys {
@@ -121,7 +149,7 @@ fn tickets(ssl: &Ssl) -> Result<Tickets, String> {
             .map_err(|error| crate::conf::error::system("open", std::path::Path::new(path), &error))?;
         keys.push(found);
     }
-    Tickets::from_keys(&keys, ssl.session_timeout).map_err(|why| format!("ssl_session_ticket_key {why}"))
+    Tickets::given(&keys, context, ssl.session_timeout).map_err(|why| format!("ssl_session_ticket_key {why}"))
 }
 
 /// One key per kind of signature, as with several `ssl_certificate` lines: the first that the client can check.

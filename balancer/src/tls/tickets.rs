@@ -1,28 +1,38 @@
-//! Session resumption: sealed tickets that the client keeps, and sessions that are kept here. Both end after
-//! `ssl_session_timeout`, which rustls' own do not know.
+//! Tickets: sessions that the client keeps, sealed. They end after `ssl_session_timeout`, which rustls' own do not know, and
+//! open only where the same certificates are shown and clients are asked for the same.
 
-use std::collections::{HashMap, VecDeque};
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
-use rustls::server::{ProducesTickets, StoresServerSessions};
+use rustls::server::ProducesTickets;
+
+use super::sessions::{Context, SessionZone};
 
 const KEY_NAME_LEN: usize = 16;
 const EXPIRY_LEN: usize = 8;
 
 /// Seals with the newest key and opens with any.
 pub struct Tickets {
-    keys: Mutex<Keys>,
+    keys: Keys,
+    context: Context,
     lifetime: Duration,
 }
 
-struct Keys {
-    /// Newest first.
+enum Keys {
+    Drawn(Arc<SessionZone>),
+    /// `ssl_session_ticket_key`: the operator's to change.
+    Given(Vec<TicketKey>),
+}
+
+/// Keys that nobody else has, newest first.
+pub struct DrawnKeys {
     all: Vec<TicketKey>,
-    /// When the newest was drawn; none for keys of files, which are the operator's to change.
-    drawn: Option<Instant>,
+    /// When the newest was.
+    drawn: Instant,
+    /// The longest that somebody has sealed with it for.
+    lifetime: Duration,
 }
 
 struct TicketKey {
@@ -37,32 +47,58 @@ impl fmt::Debug for Tickets {
 }
 
 impl Tickets {
-    /// Keys that nobody else has, drawn anew after each lifetime: a stolen one opens little.
-    pub fn random(lifetime: Duration) -> Result<Tickets, String> {
-        let keys = Keys { all: vec![TicketKey::random()?], drawn: Some(Instant::now()) };
-        Ok(Tickets { keys: Mutex::new(keys), lifetime })
+    pub fn drawn(zone: Arc<SessionZone>, context: Context, lifetime: Duration) -> Tickets {
+        Tickets { keys: Keys::Drawn(zone), context, lifetime }
     }
 
-    /// `ssl_session_ticket_key`: 48 or 80 bytes, a name and secrets.
-    pub fn from_keys(files: &[Vec<u8>], lifetime: Duration) -> Result<Tickets, String> {
-        let all = files.iter().map(|bytes| TicketKey::new(bytes)).collect::<Result<_, String>>()?;
-        Ok(Tickets { keys: Mutex::new(Keys { all, drawn: None }), lifetime })
+    /// 48 or 80 bytes each, a name and secrets.
+    pub fn given(files: &[Vec<u8>], context: Context, lifetime: Duration) -> Result<Tickets, String> {
+        let keys = files.iter().map(|bytes| TicketKey::new(bytes)).collect::<Result<_, String>>()?;
+        Ok(Tickets { keys: Keys::Given(keys), context, lifetime })
     }
 
-    fn keys(&self) -> MutexGuard<'_, Keys> {
-        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+    fn seal(&self, key: &TicketKey, plain: &[u8]) -> Option<Vec<u8>> {
+        let mut nonce = [0u8; NONCE_LEN];
+        getrandom::fill(&mut nonce).ok()?;
+        let mut sealed = unix_time().saturating_add(self.lifetime.as_secs()).to_be_bytes().to_vec();
+        sealed.extend_from_slice(plain);
+        let nonce_used = Nonce::assume_unique_for_key(nonce);
+        key.aead.seal_in_place_append_tag(nonce_used, self.bound_to(key), &mut sealed).ok()?;
+        Some([&key.name[..], &nonce, &sealed].concat())
+    }
+
+    fn open(&self, keys: &[TicketKey], ticket: &[u8]) -> Option<Vec<u8>> {
+        let (name, rest) = ticket.split_at_checked(KEY_NAME_LEN)?;
+        let (nonce, sealed) = rest.split_at_checked(NONCE_LEN)?;
+        let key = keys.iter().find(|key| key.name == *name)?;
+        let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
+        let mut sealed = sealed.to_vec();
+        let opened = key.aead.open_in_place(nonce, self.bound_to(key), &mut sealed).ok()?;
+        let (expiry, plain) = opened.split_at_checked(EXPIRY_LEN)?;
+        let expiry = u64::from_be_bytes(expiry.try_into().ok()?);
+        (unix_time() < expiry).then(|| plain.to_vec())
+    }
+
+    fn bound_to(&self, key: &TicketKey) -> Aad<Vec<u8>> {
+        Aad::from([&key.name[..], &self.context].concat())
     }
 }
 
-impl Keys {
+impl DrawnKeys {
+    pub fn new() -> Result<DrawnKeys, String> {
+        Ok(DrawnKeys { all: vec![TicketKey::random()?], drawn: Instant::now(), lifetime: Duration::ZERO })
+    }
+
+    /// Anew after each lifetime: a stolen one opens little.
     fn renew(&mut self, lifetime: Duration) {
-        if self.drawn.is_some_and(|drawn| drawn.elapsed() >= lifetime)
+        self.lifetime = self.lifetime.max(lifetime);
+        if self.drawn.elapsed() >= self.lifetime
             && let Ok(key) = TicketKey::random()
         {
             // What the one before the last has sealed is over by now.
             self.all.truncate(1);
             self.all.insert(0, key);
-            self.drawn = Some(Instant::now());
+            (self.drawn, self.lifetime) = (Instant::now(), lifetime);
         }
     }
 }
@@ -101,84 +137,20 @@ impl ProducesTickets for Tickets {
 
     /// Name of the key, nonce, sealed end and session.
     fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
-        let mut keys = self.keys();
-        keys.renew(self.lifetime);
-        let key = keys.all.first()?;
-        let mut nonce = [0u8; NONCE_LEN];
-        getrandom::fill(&mut nonce).ok()?;
-        let mut sealed = unix_time().saturating_add(self.lifetime.as_secs()).to_be_bytes().to_vec();
-        sealed.extend_from_slice(plain);
-        let nonce_used = Nonce::assume_unique_for_key(nonce);
-        key.aead.seal_in_place_append_tag(nonce_used, Aad::from(key.name), &mut sealed).ok()?;
-        Some([&key.name[..], &nonce, &sealed].concat())
+        match &self.keys {
+            Keys::Given(keys) => self.seal(keys.first()?, plain),
+            Keys::Drawn(zone) => zone.with_keys(|keys| {
+                keys.renew(self.lifetime);
+                self.seal(keys.all.first()?, plain)
+            }),
+        }
     }
 
     fn decrypt(&self, ticket: &[u8]) -> Option<Vec<u8>> {
-        let (name, rest) = ticket.split_at_checked(KEY_NAME_LEN)?;
-        let (nonce, sealed) = rest.split_at_checked(NONCE_LEN)?;
-        let keys = self.keys();
-        let key = keys.all.iter().find(|key| key.name == *name)?;
-        let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
-        let mut sealed = sealed.to_vec();
-        let opened = key.aead.open_in_place(nonce, Aad::from(key.name), &mut sealed).ok()?;
-        let (expiry, plain) = opened.split_at_checked(EXPIRY_LEN)?;
-        let expiry = u64::from_be_bytes(expiry.try_into().ok()?);
-        (unix_time() < expiry).then(|| plain.to_vec())
-    }
-}
-
-/// `ssl_session_cache shared:…`: shared by all workers; the oldest make room.
-#[derive(Debug)]
-pub struct SessionCache {
-    sessions: Mutex<Sessions>,
-    sessions_max: usize,
-    timeout: Duration,
-}
-
-#[derive(Debug, Default)]
-struct Sessions {
-    by_id: HashMap<Vec<u8>, (Instant, Vec<u8>)>,
-    /// Oldest first; may name sessions that are gone.
-    order: VecDeque<Vec<u8>>,
-}
-
-/// nginx's manual: one megabyte holds about 4000 sessions.
-const SESSIONS_PER_MB: usize = 4000;
-
-impl SessionCache {
-    pub fn new(size: usize, timeout: Duration) -> SessionCache {
-        let sessions_max = ((size * SESSIONS_PER_MB) >> 20).max(1);
-        SessionCache { sessions: Mutex::default(), sessions_max, timeout }
-    }
-}
-
-impl StoresServerSessions for SessionCache {
-    fn put(&self, id: Vec<u8>, session: Vec<u8>) -> bool {
-        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        while sessions.order.len() >= self.sessions_max {
-            if let Some(oldest) = sessions.order.pop_front() {
-                sessions.by_id.remove(&oldest);
-            }
+        match &self.keys {
+            Keys::Given(keys) => self.open(keys, ticket),
+            Keys::Drawn(zone) => zone.with_keys(|keys| self.open(&keys.all, ticket)),
         }
-        sessions.order.push_back(id.clone());
-        sessions.by_id.insert(id, (Instant::now(), session));
-        true
-    }
-
-    fn get(&self, id: &[u8]) -> Option<Vec<u8>> {
-        let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        let (since, session) = sessions.by_id.get(id)?;
-        (since.elapsed() < self.timeout).then(|| session.clone())
-    }
-
-    fn take(&self, id: &[u8]) -> Option<Vec<u8>> {
-        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        let (since, session) = sessions.by_id.remove(id)?;
-        (since.elapsed() < self.timeout).then_some(session)
-    }
-
-    fn can_cache(&self) -> bool {
-        true
     }
 }
 
@@ -186,16 +158,24 @@ impl StoresServerSessions for SessionCache {
 mod tests {
     use super::*;
 
+    const CONTEXT: Context = [7; 32];
+
+    fn given(files: &[Vec<u8>], lifetime: Duration) -> Result<Tickets, String> {
+        Tickets::given(files, CONTEXT, lifetime)
+    }
+
     #[test]
     fn a_ticket_opens_with_a_key_that_is_known_and_not_after_its_time() {
         let hour = Duration::from_secs(3600);
         let (first, second) = (vec![1u8; 48], vec![2u8; 80]);
-        let before = Tickets::from_keys(std::slice::from_ref(&first), hour).unwrap();
-        let after = Tickets::from_keys(&[second.clone(), first], hour).unwrap();
+        let before = given(std::slice::from_ref(&first), hour).unwrap();
+        let after = given(&[second.clone(), first.clone()], hour).unwrap();
         let ticket = before.encrypt(b"session").unwrap();
         assert_eq!(after.decrypt(&ticket).unwrap(), b"session");
         assert!(before.decrypt(&after.encrypt(b"session").unwrap()).is_none(), "its key is not known");
-        let ended = Tickets::from_keys(&[second], Duration::ZERO).unwrap();
+        let elsewhere = Tickets::given(&[first], [8; 32], hour).unwrap();
+        assert!(elsewhere.decrypt(&ticket).is_none(), "other certificates are shown there");
+        let ended = given(&[second], Duration::ZERO).unwrap();
         assert!(ended.decrypt(&ended.encrypt(b"session").unwrap()).is_none());
         for cut in 0..ticket.len() {
             assert!(before.decrypt(&ticket[..cut]).is_none());
@@ -203,18 +183,29 @@ mod tests {
             changed[cut] ^= 1;
             assert!(before.decrypt(&changed).is_none());
         }
-        assert!(Tickets::from_keys(&[vec![0; 47]], hour).is_err());
+        assert!(given(&[vec![0; 47]], hour).is_err());
     }
 
     #[test]
-    fn a_full_cache_forgets_the_oldest_session() {
-        let cache = SessionCache::new(1, Duration::from_secs(60));
-        cache.put(b"a".to_vec(), b"1".to_vec());
-        cache.put(b"b".to_vec(), b"2".to_vec());
-        assert_eq!((cache.get(b"a"), cache.get(b"b")), (None, Some(b"2".to_vec())));
-        assert_eq!((cache.take(b"b"), cache.take(b"b")), (Some(b"2".to_vec()), None));
-        let ended = SessionCache::new(1 << 20, Duration::ZERO);
-        ended.put(b"a".to_vec(), b"1".to_vec());
-        assert_eq!(ended.get(b"a"), None);
+    fn drawn_keys_are_those_of_their_zone_and_the_last_but_one_opens() {
+        let hour = Duration::from_secs(3600);
+        let zone = || Arc::new(SessionZone::new("S", 1 << 20).unwrap());
+        let (own, other) = (zone(), zone());
+        let tickets = |zone: &Arc<SessionZone>, lifetime| Tickets::drawn(zone.clone(), CONTEXT, lifetime);
+        let ticket = tickets(&own, hour).encrypt(b"session").unwrap();
+        assert!(tickets(&other, hour).decrypt(&ticket).is_none());
+        // A reload that has the zone too.
+        other.go_on_with(&own);
+        assert_eq!(tickets(&other, hour).decrypt(&ticket).unwrap(), b"session");
+        let again = |zone: &Arc<SessionZone>| {
+            zone.with_keys(|keys| {
+                keys.lifetime = Duration::ZERO;
+                keys.renew(Duration::ZERO);
+            });
+        };
+        again(&own);
+        assert_eq!(tickets(&other, hour).decrypt(&ticket).unwrap(), b"session");
+        again(&own);
+        assert!(tickets(&other, hour).decrypt(&ticket).is_none());
     }
 }

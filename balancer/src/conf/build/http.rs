@@ -18,6 +18,7 @@ use crate::conf::error::Result;
 use crate::conf::settings::{ErrorLog, Http};
 use crate::conf::table::Context;
 use crate::metrics::ZoneKind;
+use crate::tls::sessions::SessionZone;
 
 /// What all servers and locations are built with.
 pub(super) struct Shared<'a> {
@@ -30,6 +31,7 @@ pub(super) struct Shared<'a> {
     /// The http block itself, for complaints about defaults.
     pub http: &'a Node,
     pub zones: Vec<(ZoneKind, Box<str>)>,
+    pub session_zones: Vec<Arc<SessionZone>>,
     pub body_folders: BTreeSet<Arc<Path>>,
 }
 
@@ -57,9 +59,18 @@ pub(super) fn http_settings(
     let limit_zones = zones(scope, &names)?;
     let error_logs = ErrorLogs::new(main_logs, world);
     let groups = Groups::default();
-    let (zones, body_folders) = (Vec::new(), BTreeSet::new());
-    let mut shared =
-        Shared { names: &names, logs, groups, limit_zones, error_logs, world, http, zones, body_folders };
+    let mut shared = Shared {
+        names: &names,
+        logs,
+        groups,
+        limit_zones,
+        error_logs,
+        world,
+        http,
+        zones: Vec::new(),
+        session_zones: Vec::new(),
+        body_folders: BTreeSet::new(),
+    };
     shared.groups.read_matches(scope)?;
     for node in scope.own("upstream") {
         shared.groups.add_block(node, scope, &names, world)?;
@@ -81,6 +92,7 @@ pub(super) fn http_settings(
         explains: names.explains(),
         variables: names.known(),
         zones: shared.zones,
+        session_zones: shared.session_zones,
         body_folders: shared.body_folders.into_iter().collect(),
         log_files: shared.logs.into_files(),
         request_zones: shared.limit_zones.requests,

@@ -37,7 +37,7 @@ pub(super) fn server<'a>(scope: &Scope<'a>, node: &'a Node, shared: &mut Shared<
     let server = Server {
         name: shown_name(scope),
         head: head_limits(scope)?,
-        tls: server_tls(scope, shared.world)?,
+        tls: server_tls(scope, &mut shared.session_zones, shared.world)?,
         http2: http2(scope),
         zone: shared.zone(scope, ZoneKind::Server),
         steps: steps(scope, &site, shared)?,

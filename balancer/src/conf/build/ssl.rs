@@ -6,11 +6,16 @@ use super::World;
 use super::scope::Scope;
 use super::upstream_ssl::protocols;
 use crate::conf::error::{Error, Result};
-use crate::conf::ssl::{SessionCache, Ssl, Verify};
+use crate::conf::ssl::{Ssl, Verify};
 use crate::conf::value;
 use crate::tls::server::ServerTls;
+use crate::tls::sessions::SessionZone;
 
-pub(super) fn server_tls(scope: &Scope<'_>, world: &dyn World) -> Result<Arc<ServerTls>> {
+pub(super) fn server_tls(
+    scope: &Scope<'_>,
+    zones: &mut Vec<Arc<SessionZone>>,
+    world: &dyn World,
+) -> Result<Arc<ServerTls>> {
     let ssl = settings(scope, world)?;
     if matches!(ssl.verify, Verify::On | Verify::Optional)
         && !ssl.certificates.is_empty()
@@ -19,7 +24,8 @@ pub(super) fn server_tls(scope: &Scope<'_>, world: &dyn World) -> Result<Arc<Ser
     {
         return Err(Error::whole("no ssl_client_certificate for ssl_verify_client"));
     }
-    ServerTls::new(&ssl).map(Arc::new).map_err(Error::whole)
+    let zone = session_zone(scope, zones)?;
+    ServerTls::new(&ssl, zone).map(Arc::new).map_err(Error::whole)
 }
 
 fn settings(scope: &Scope<'_>, world: &dyn World) -> Result<Ssl> {
@@ -31,7 +37,6 @@ fn settings(scope: &Scope<'_>, world: &dyn World) -> Result<Ssl> {
         ciphers: scope.text("ssl_ciphers").to_owned(),
         prefer_server_ciphers: scope.flag("ssl_prefer_server_ciphers"),
         curves: scope.text("ssl_ecdh_curve").to_owned(),
-        session_cache: session_cache(scope)?,
         session_tickets: scope.flag("ssl_session_tickets"),
         session_ticket_keys: scope
             .nearest("ssl_session_ticket_key")
@@ -85,26 +90,42 @@ fn certificates(scope: &Scope<'_>, world: &dyn World) -> Result<Vec<(String, Str
     Ok(pairs)
 }
 
-fn session_cache(scope: &Scope<'_>) -> Result<SessionCache> {
-    let Some(node) = scope.given("ssl_session_cache") else { return Ok(SessionCache::None) };
-    let mut cache = SessionCache::None;
+/// The zone that `ssl_session_cache` means; none where sessions are not kept here.
+fn session_zone(scope: &Scope<'_>, zones: &mut Vec<Arc<SessionZone>>) -> Result<Option<Arc<SessionZone>>> {
+    let Some(node) = scope.given("ssl_session_cache") else { return Ok(None) };
+    let (mut builtin_size, mut shared) = (None, None);
     for word in &node.args {
         let invalid = || node.error(format!("invalid session cache \"{}\"", word.text));
-        cache = match word.text.split_once(':').unwrap_or((&word.text, "")) {
-            ("off" | "none", "") => SessionCache::None,
+        match word.text.split_once(':').unwrap_or((&word.text, "")) {
+            ("off" | "none", "") => {}
             // OpenSSL's own default is 20,480 sessions.
-            ("builtin", "") => SessionCache::Kept(5 << 20),
+            ("builtin", "") => builtin_size = Some(5 << 20),
             ("builtin", count) => {
                 let count = value::count(count).ok_or_else(invalid)?;
-                SessionCache::Kept((count as usize) << 8)
+                builtin_size = Some((count as usize) << 8);
             }
             ("shared", rest) => {
                 let (name, size) = rest.split_once(':').ok_or_else(invalid)?;
                 let size = value::size(size).filter(|_| !name.is_empty()).ok_or_else(invalid)?;
-                SessionCache::Kept(size as usize)
+                shared = Some((name, size as usize));
             }
             _ => return Err(invalid()),
-        };
+        }
     }
-    Ok(cache)
+    let new = |name: &str, size: usize| SessionZone::new(name, size).map(Arc::new).map_err(Error::whole);
+    let Some((name, size)) = shared else { return builtin_size.map(|size| new("", size)).transpose() };
+    let zone = match zones.iter().find(|zone| *zone.name == *name) {
+        Some(zone) if zone.size == size => zone.clone(),
+        Some(zone) => {
+            return Err(node.error(format!(
+                "the size {size} of shared memory zone \"{name}\" conflicts with already declared size {}",
+                zone.size
+            )));
+        }
+        None => {
+            zones.push(new(name, size)?);
+            zones[zones.len() - 1].clone()
+        }
+    };
+    Ok(Some(zone))
 }
