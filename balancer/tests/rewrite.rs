@@ -3,10 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "a world that cannot be built fails its test loudly")]
 
 mod common;
+mod nginx;
 
 use std::io::{Read, Write};
 
-use common::Balancer;
+use common::{Balancer, Client};
+use nginx::Nginx;
 
 /// Status line, and the rest, of one answer.
 fn ask(balancer: &Balancer, request: &str) -> (String, String) {
@@ -147,4 +149,42 @@ fn an_upstream_that_one_if_named_and_the_next_forgot_is_a_500_as_in_nginx() {
     );
     assert!(get(&balancer, "/x?forget=1").0.contains(" 500 "));
     assert!(!get(&balancer, "/there").0.contains(" 500 "));
+}
+
+#[test]
+fn captures_are_forgotten_and_escaped_as_in_nginx() {
+    let http = r#"server { listen 127.0.0.1:PORT;
+      location /set/ { if ($uri ~ ^/set/(.*)$) { set $a "<$1>$arg_q"; } return 200 "$a"; }
+      location ~ ^/found/(.*)$ { set $a $1$1; return 200 "$a $1"; }
+      location /after/ { rewrite ^/after/(.*)$ /after/x; set $a $1; return 200 "$a"; }
+      location /before/ { rewrite ^/none/(.*)$ /after/x; if ($uri ~ ^/b\w+/(.*)$) { set $a $1; } return 200 "$a"; }
+      location ~ ^/gone/(.*)$ { if ($arg_q ~ ^z(.*)$) { set $b "$1"; } return 200 "[$1] [$b]"; }
+      location ~ ^/failed/(.*)$ { rewrite ^/no/(.*)$ /x; return 200 "[$1]"; }
+      location ~ ^/not/(.*)$ { if ($arg_q !~ ^z(.*)$) { set $b "no $1"; } return 200 "[$1] [$b]"; }
+      location ~ ^/bare/(.*)$ { if ($arg_q ~ z) { set $b "yes $1"; } return 200 "[$1] [$b]"; }
+      location ~ ^/named/(?<n>.*)$ { if ($arg_q ~ ^(z)) { set $b 1; } return 200 "[$n] [$1]"; }
+      location ~ ^/equal/(.*)$ { if ($arg_q = $1) { return 200 "equal"; } return 200 "not equal"; }
+      location ~ ^/file/(.*)$ { if (-f /$1) { return 200 "a file"; } return 200 "no file"; }
+      location ~ ^/rest/(.*)$ { if ($arg_q ~ ^z) { set $b 1; } rewrite ^ /answer/$1 last; }
+      location /answer/ { return 200 "$uri"; } }"#;
+    let (balancer, nginx) = (Balancer::start(http), Nginx::start(http));
+    let mut escaped = 0;
+    for place in
+        ["set", "found", "after", "before", "gone", "failed", "not", "bare", "named", "equal", "file", "rest"]
+    {
+        for rest in
+            ["a", "a%20b", "a+b", "a%2Bb?q=a%2Bb", "a%20b?q=a%20b", "a&b", "%C3%A9;%25", "etc/hostname"]
+        {
+            for query in ["", "q=a", "q=zed", "q=a%20b"] {
+                let query = if rest.contains('?') { query.into() } else { format!("?{query}") };
+                let target = format!("/{place}/{rest}{query}");
+                let ours = body(&balancer, &target);
+                assert_eq!(ours, Client::connect(nginx.port).get(&target).body, "{target}");
+                escaped += usize::from(ours.contains("%20") || ours.contains("%2B"));
+            }
+        }
+    }
+    assert!(escaped > 0, "nothing had to be escaped");
+    assert_eq!(body(&balancer, "/gone/a"), "[] []");
+    assert_eq!(body(&balancer, "/set/a%20b"), "<a%20b>");
 }

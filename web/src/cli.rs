@@ -1,8 +1,9 @@
 //! The command line: `web [serve]`, `web migrate`, `web seed`, `web token`, `web healthcheck`, `web check`.
 
+use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use chassis::signals::{Signal, Signals};
 use clap::{Parser, Subcommand};
 

@@ -97,6 +97,10 @@ impl Captures {
         std::mem::take(&mut self.named)
     }
 
+    pub fn forget_groups(&mut self) {
+        self.groups.clear();
+    }
+
     pub fn named(&self, name: UserVariable) -> Option<&[u8]> {
         self.named.iter().find(|(known, _)| *known == name).map(|(_, value)| &value[..])
     }

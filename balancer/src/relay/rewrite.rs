@@ -65,7 +65,7 @@ impl<'a> Exchange<'a> {
         for step in steps {
             match step {
                 Step::Set(to, value) => {
-                    let value = value.to_bytes(&self.facts());
+                    let value = self.step_value(value, *changed);
                     self.assign(*to, value);
                 }
                 Step::Return(answer) => return Err(self.returned(answer)),
@@ -81,7 +81,7 @@ impl<'a> Exchange<'a> {
                     }
                 }
                 Step::If(block) => {
-                    if !self.holds(&block.condition) {
+                    if !self.holds(&block.condition, *changed) {
                         continue;
                     }
                     if let Some(location) = &block.location {
@@ -100,6 +100,7 @@ impl<'a> Exchange<'a> {
 
     fn rewrite(&mut self, rewrite: &Rewrite, changed: &mut bool) -> Result<Flow, Answer> {
         let Some(captures) = rewrite.pattern.captures(&self.scratch.story.path) else {
+            self.forget_groups();
             return Ok(Flow::Through);
         };
         self.scratch.story.remember(captures);
@@ -144,6 +145,12 @@ impl<'a> Exchange<'a> {
         target
     }
 
+    /// What a step that is no `rewrite` makes of text. As in nginx it holds what was caught as an argument would, until a
+    /// `rewrite` of the same run has `changed` the path.
+    fn step_value(&self, template: &Template, changed: bool) -> Vec<u8> {
+        if changed { template.to_bytes(&self.facts()) } else { self.with_captures_escaped(template) }
+    }
+
     /// What a pattern caught was decoded; where a client is to read it as part of a URL it is encoded again.
     fn with_captures_escaped(&self, template: &Template) -> Vec<u8> {
         let mut out = Vec::new();
@@ -172,17 +179,20 @@ impl<'a> Exchange<'a> {
         !story.is_sub() && sent.iter().any(|byte| matches!(byte, b'%' | b'+'))
     }
 
-    fn holds(&mut self, condition: &Condition) -> bool {
-        let value = |x: &Exchange<'_>, template: &Template| template.to_bytes(&x.facts());
+    fn holds(&mut self, condition: &Condition, changed: bool) -> bool {
+        let value = |x: &Exchange<'_>, template: &Template| x.step_value(template, changed);
         let met = match &condition.test {
             Test::True(template) => template.is_true(&self.facts()),
-            Test::Equal(left, right) => value(self, left) == value(self, right),
-            Test::Matches(left, pattern) => match pattern.captures(&value(self, left)) {
+            Test::Equal(left, right) => left.to_bytes(&self.facts()) == value(self, right),
+            Test::Matches(left, pattern) => match pattern.captures(&left.to_bytes(&self.facts())) {
                 Some(captures) => {
                     self.scratch.story.remember(captures);
                     true
                 }
-                None => false,
+                None => {
+                    self.forget_groups();
+                    false
+                }
             },
             Test::File(path) => about(&value(self, path)).is_some_and(|about| about.is_file()),
             Test::Folder(path) => about(&value(self, path)).is_some_and(|about| about.is_dir()),
@@ -192,6 +202,13 @@ impl<'a> Exchange<'a> {
             }
         };
         met != condition.negated
+    }
+
+    /// A pattern did not match: nginx knows of no `$1` then, not of an earlier one either.
+    fn forget_groups(&mut self) {
+        if let Some(captures) = &mut self.scratch.story.captures {
+            captures.forget_groups();
+        }
     }
 
     fn path_text(&self) -> String {
