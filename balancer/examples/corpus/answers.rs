@@ -312,9 +312,10 @@ fn judge(case: &Case, number: u64, conn: &mut Conn) -> Result<(String, bool), St
         Ok(answer) if answer.echo == Some(POISON_ID) || answer.body.ends_with(b"poison") => {
             Err("poison".into())
         }
+        Ok(answer) if answer.closes => Err(format!("{} and the connection ends for nothing", answer.status)),
         Ok(answer) if answer.status == 502 && answer.echo.is_none() => match case.expect {
             Expect::Whole => Err("refused with 502".into()),
-            _ => Ok(("502".into(), !answer.closes)),
+            _ => Ok(("502".into(), true)),
         },
         Ok(answer) if case.expect == Expect::Broken => Err(format!("a whole answer: {answer:?}")),
         Ok(answer)
@@ -322,7 +323,7 @@ fn judge(case: &Case, number: u64, conn: &mut Conn) -> Result<(String, bool), St
         {
             Err(format!("not what the origin sent: {} {} bytes", answer.status, answer.body.len()))
         }
-        Ok(answer) => Ok(("whole".into(), !answer.closes)),
+        Ok(_) => Ok(("whole".into(), true)),
         Err(NoAnswer::Cut | NoAnswer::Ended) if case.expect != Expect::Whole => {
             Ok(("visibly cut".into(), false))
         }

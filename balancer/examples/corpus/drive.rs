@@ -22,6 +22,14 @@ pub struct Tally {
     pub faults_len: usize,
     /// Cases that an origin answered, and must have seen exactly once.
     pub answered: Vec<u64>,
+    /// By kind and port: cases of a valid form that asks for no end, and those of them with whose canary they were two answers.
+    going_on: BTreeMap<(&'static str, &'static str), GoingOn>,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct GoingOn {
+    cases: u64,
+    pairs: u64,
 }
 
 impl Tally {
@@ -40,10 +48,24 @@ impl Tally {
         for (key, count) in other.outcomes {
             *self.outcomes.entry(key).or_default() += count;
         }
+        for (key, count) in other.going_on {
+            let sum = self.going_on.entry(key).or_default();
+            sum.cases += count.cases;
+            sum.pairs += count.pairs;
+        }
         self.answered.extend(other.answered);
         self.faults_len += other.faults_len;
         self.faults.extend(other.faults);
         self.faults.truncate(FAULTS_TOLD);
+    }
+
+    /// Where an origin may answer before a body's end, single connections may end; not all of a kind.
+    fn blame_ends(&mut self) {
+        let never = self.going_on.iter().filter(|(_, seen)| seen.pairs == 0);
+        let never: Vec<String> = never
+            .map(|((kind, port), seen)| format!("{kind}, {port}: none of {} had two answers", seen.cases))
+            .collect();
+        never.into_iter().for_each(|fault| self.fault(fault));
     }
 }
 
@@ -54,6 +76,8 @@ pub struct Plan {
     pub first: u64,
     pub count: u64,
     pub threads: u64,
+    /// More directives for the balancer, to see that what they spoil is found.
+    pub directives: &'static str,
 }
 
 /// Sends the cases of the plan to both ports of the balancer, in turn.
@@ -75,7 +99,9 @@ pub fn run(door: Door, plan: Plan) -> Tally {
             });
         }
     });
-    whole.into_inner().expect("nobody panics with the lock")
+    let mut tally = whole.into_inner().expect("nobody panics with the lock");
+    tally.blame_ends();
+    tally
 }
 
 /// Which of the balancer's ports.
@@ -83,6 +109,12 @@ pub fn run(door: Door, plan: Plan) -> Tally {
 struct Way {
     port: u16,
     is_streaming: bool,
+}
+
+impl Way {
+    fn name(self) -> &'static str {
+        if self.is_streaming { "streaming" } else { "buffered" }
+    }
 }
 
 fn one(conn: &mut Option<Conn>, way: Way, (seed, number): (u64, u64), tally: &mut Tally) {
@@ -98,6 +130,11 @@ fn one(conn: &mut Option<Conn>, way: Way, (seed, number): (u64, u64), tally: &mu
     open.send(&bytes, cut);
     match judge(&case, number, way, &mut open, tally) {
         Ok(Seen { outcome, keeps }) => {
+            if case.expect == Expect::Accepted {
+                let seen = tally.going_on.entry((case.kind, way.name())).or_default();
+                seen.cases += 1;
+                seen.pairs += u64::from(keeps);
+            }
             tally.add(case.kind, outcome);
             *conn = keeps.then_some(open);
         }
@@ -159,13 +196,14 @@ fn judge(case: &Case, number: u64, way: Way, conn: &mut Conn, tally: &mut Tally)
             tally.answered.push(number + CANARY);
             Ok(Seen { outcome: format!("two answers{said}"), keeps: true })
         }
-        Err(NoAnswer::Ended) if first.closes || !is_valid => {
+        Err(NoAnswer::Ended) if case.expect != Expect::Accepted => {
             Ok(Seen { outcome: format!("one answer, then closed{said}"), keeps: false })
         }
         // An origin may answer before it has the whole body; what is left of it is then not worth a connection.
         Err(NoAnswer::Ended) if way.is_streaming && has_body(case) => {
             Ok(Seen { outcome: format!("answered before its end, then closed{said}"), keeps: false })
         }
+        Err(NoAnswer::Ended) => Err("the connection ended behind it, and nobody had asked for that".into()),
         Err(none) => Err(format!("{} and for the canary {none:?}", first.status)),
     }
 }

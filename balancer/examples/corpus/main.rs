@@ -25,6 +25,9 @@ use clap::Parser;
 
 use drive::Plan;
 
+/// Connections end only where a case says so.
+const KEEPS: &str = "keepalive_requests 1000000000;";
+
 #[derive(Debug, Parser)]
 struct Args {
     /// The balancer under test.
@@ -46,7 +49,7 @@ fn main() -> ExitCode {
     let mut faults = 0;
     for (place, name) in args.origins.iter().enumerate() {
         let first = 1 + place as u64 * args.cases;
-        let plan = Plan { seed: args.seed, first, count: args.cases, threads: args.threads };
+        let plan = Plan { seed: args.seed, first, count: args.cases, threads: args.threads, directives: KEEPS };
         let began = Instant::now();
         let tally = run::run(&args.balancer, name, plan);
         println!(

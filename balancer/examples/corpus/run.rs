@@ -16,11 +16,11 @@ pub fn run(balancer: &Path, name: &str, plan: Plan) -> Tally {
     set_permissions(dir.path(), Permissions::from_mode(0o777)).expect("the folder is ours");
     if name == "answers" {
         let port = answers::scripted_origin(plan.seed);
-        let (_balancer, door) = Balancer::start(balancer, dir.path(), port);
+        let (_balancer, door) = Balancer::start(balancer, dir.path(), port, plan.directives);
         return answers::run(door.buffered, plan);
     }
     let origin = Origin::start(name, dir.path());
-    let (balancer, door) = Balancer::start(balancer, dir.path(), origin.port);
+    let (balancer, door) = Balancer::start(balancer, dir.path(), origin.port, plan.directives);
     let mut tally = drive::run(door, plan);
     drive::compare(&mut tally, &balancer.into_log(), &origin.into_log());
     tally

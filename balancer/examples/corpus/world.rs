@@ -20,7 +20,7 @@ pub struct Door {
 
 impl Balancer {
     /// Before the origin on that port.
-    pub fn start(binary: &Path, dir: &Path, origin: u16) -> (Balancer, Door) {
+    pub fn start(binary: &Path, dir: &Path, origin: u16, directives: &str) -> (Balancer, Door) {
         let door = Door { buffered: free_port(), streaming: free_port() };
         let (d, Door { buffered, streaming }) = (dir.display(), door);
         let text = format!(
@@ -28,7 +28,7 @@ impl Balancer {
              events {{ worker_connections 4096; }}\n\
              http {{ log_format seen '$upstream_addr|$request|$status'; access_log {d}/balancer.log seen buffer=64k;\n\
              add_header X-Via $upstream_addr always; proxy_next_upstream off; proxy_http_version 1.1;\n\
-             keepalive_requests 1000000000; keepalive_timeout 1h; client_max_body_size 0; max_headers 1000;\n\
+             keepalive_timeout 1h; client_max_body_size 0; max_headers 1000; {directives}\n\
              upstream origin {{ server 127.0.0.1:{origin} max_fails=0; keepalive 64; keepalive_requests 1000000000;\n\
              keepalive_timeout 1h; }}\n\
              server {{ listen 127.0.0.1:{buffered}; location / {{ proxy_pass http://origin; proxy_set_header Connection \"\"; }} }}\n\
