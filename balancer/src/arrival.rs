@@ -22,6 +22,7 @@ use crate::tls::accept::{self, Refused};
 use crate::tls::session::Session;
 use crate::wire::Wire;
 use crate::worker::Worker;
+use crate::worker::connections::Slot;
 
 /// How a client came here: what all of its requests share.
 #[derive(Debug)]
@@ -45,12 +46,12 @@ pub struct Arrival {
 pub fn serve(
     worker: Rc<Worker>,
     wire: Wire,
-    peer: Option<SocketAddr>,
-    entrance: Rc<Entrance>,
+    from: (Option<SocketAddr>, Rc<Entrance>),
+    slot: Slot,
 ) -> impl Future<Output = ()> {
     let is_cut = Rc::new(Cell::new(false));
     // No `async fn`: what it is given would stay in its state for the connection's life.
-    let arriving = Box::pin(arrive(worker, wire, (peer, entrance), is_cut.clone()));
+    let arriving = Box::pin(arrive(worker, wire, from, slot, is_cut.clone()));
     async move {
         let mut connection = pin!(async move {
             if let Some(down) = arriving.await {
@@ -66,31 +67,36 @@ async fn arrive(
     worker: Rc<Worker>,
     mut wire: Wire,
     (peer, entrance): (Option<SocketAddr>, Rc<Entrance>),
+    slot: Slot,
     is_cut: Rc<Cell<bool>>,
 ) -> Option<Box<Downstream>> {
-    let place = poll_fn(|cx| Poll::Ready(worker.connections().enter(cx.waker(), is_cut.clone()))).await;
+    poll_fn(|cx| {
+        slot.enter(cx.waker(), is_cut.clone());
+        Poll::Ready(())
+    })
+    .await;
     let metrics = worker.generation().running.metrics.clone();
     metrics.connections_active.fetch_add(1, Relaxed);
     // One count for all workers, as in nginx: a line of the log names one connection.
     let serial = metrics.connection_serial.fetch_add(1, Relaxed) + 1;
     let opened = Instant::now();
-    let presence = Rc::new(Presence { place, worker: worker.clone(), metrics });
+    let presence = Rc::new(Presence { slot, metrics });
     let peer_text =
         peer.map_or_else(|| b"unix:".to_vec(), |peer| peer.ip().to_canonical().to_string().into_bytes());
     let peer_text = peer_text.into();
     let mut arrival = Arrival { peer, peer_text, entrance, serial, opened, tls: None, proxied: None, is_cut };
     let mut deadline = Deadline::new(opened);
-    if !arrival.hear_proxy(&worker, &mut wire, &mut deadline).await {
+    if !arrival.hear_proxy(&worker, &mut wire, (&mut deadline, &presence.slot)).await {
         return None;
     }
-    (wire, arrival.tls) = arrival.shake_hands(&worker, wire, &mut deadline).await?;
+    (wire, arrival.tls) = arrival.shake_hands(&worker, wire, (&mut deadline, &presence.slot)).await?;
     let arrival = Rc::new(arrival);
     Some(Box::new(Downstream { wire, deadline, arrival, requests: 0, worker, presence }))
 }
 
 /// Serves the connection in the version that its client speaks.
 async fn speak(mut down: Box<Downstream>) {
-    let (early, terms) = Box::pin(down.hear_version()).await;
+    let Some((early, terms)) = Box::pin(down.hear_version()).await else { return };
     match terms {
         Some(terms) => Box::pin(serving::serve(*down, early, *terms)).await,
         None => down.serve_http1(early).await,
@@ -111,13 +117,21 @@ impl Arrival {
     }
 
     /// On a port of the PROXY protocol: its header. False when there is none: then nobody can be believed.
-    async fn hear_proxy(&mut self, worker: &Worker, wire: &mut Wire, deadline: &mut Deadline) -> bool {
+    async fn hear_proxy(
+        &mut self,
+        worker: &Worker,
+        wire: &mut Wire,
+        (deadline, slot): (&mut Deadline, &Slot),
+    ) -> bool {
         let generation = self.entrance.generation(worker);
         let names = self.names(wire, &generation.running);
         if !names.is_proxied {
             return true;
         }
         deadline.set(Instant::now(), names.default.head.header_timeout);
+        if !is_heard(wire, deadline, slot).await {
+            return false;
+        }
         match Box::pin(proxied(wire, deadline)).await {
             Ok(header) => {
                 self.proxied = Some(Box::new(header));
@@ -136,7 +150,7 @@ impl Arrival {
         &self,
         worker: &Worker,
         mut wire: Wire,
-        deadline: &mut Deadline,
+        (deadline, slot): (&mut Deadline, &Slot),
     ) -> Option<(Wire, Option<Rc<Session>>)> {
         let generation = self.entrance.generation(worker);
         let names = self.names(&wire, &generation.running);
@@ -144,6 +158,9 @@ impl Arrival {
             return Some((wire, None));
         }
         deadline.set(Instant::now(), names.default.head.header_timeout);
+        if !is_heard(&mut wire, deadline, slot).await {
+            return None;
+        }
         if !accept::begins(&mut wire, deadline).await? {
             return Some((wire, None));
         }
@@ -160,6 +177,18 @@ impl Arrival {
             }
         }
     }
+}
+
+/// Waits for the client's first word. False when none comes in time, or room is wanted for those who have more to say.
+async fn is_heard(wire: &mut Wire, deadline: &mut Deadline, slot: &Slot) -> bool {
+    let idle = slot.idle();
+    // Looks at the byte itself: a socket that is new is often said to be readable and is not.
+    poll_fn(|cx| match wire.poll_peek(cx, &mut [0]) {
+        Poll::Ready(peeked) => Poll::Ready(peeked.is_ok()),
+        Poll::Pending if idle.is_sent_away() => Poll::Ready(false),
+        Poll::Pending => deadline.poll(cx).map(|()| false),
+    })
+    .await
 }
 
 /// Reads the header of the PROXY protocol, and not a byte more.
@@ -187,8 +216,8 @@ async fn proxied(wire: &mut Wire, deadline: &mut Deadline) -> Result<Header, Bro
 }
 
 impl Downstream {
-    /// What of the client's first bytes had to be read, and what holds where it speaks HTTP/2.
-    async fn hear_version(&mut self) -> (Vec<u8>, Option<Box<Terms>>) {
+    /// What of the client's first bytes had to be read, and what holds where it speaks HTTP/2. `None`: it says nothing.
+    async fn hear_version(&mut self) -> Option<(Vec<u8>, Option<Box<Terms>>)> {
         let generation = self.generation();
         let server = self.default_server(&generation.running);
         let names = self.names(&generation.running);
@@ -198,6 +227,9 @@ impl Downstream {
             None if names.is_tls || !(names.is_http2 || server.http2.is_on) => false,
             None => {
                 self.deadline.set(Instant::now(), server.head.header_timeout);
+                if !is_heard(&mut self.wire, &mut self.deadline, &self.presence.slot).await {
+                    return None;
+                }
                 self.begins_preface(&mut early).await
             }
         };
@@ -209,7 +241,7 @@ impl Downstream {
             })
         });
         // A connection outlives the configuration under which it came: only its requests hold one.
-        (early, terms)
+        Some((early, terms))
     }
 
     /// Reads as much as tells the preface of HTTP/2 from a request of HTTP/1.

@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use tokio::time::Instant;
 
@@ -23,6 +23,7 @@ use crate::relay::scratch::Scratch;
 use crate::relay::{self, After};
 use crate::running::Running;
 use crate::wire::Wire;
+use crate::worker::connections::{Idle, Slot};
 use crate::worker::{Generation, Worker};
 
 #[derive(Debug)]
@@ -47,24 +48,26 @@ pub enum StreamEnd {
 /// A connection's place among those of its worker, left when the last that serves it has ended.
 #[derive(Debug)]
 pub struct Presence {
-    pub place: usize,
-    pub worker: Rc<Worker>,
+    pub slot: Slot,
     pub metrics: Arc<Metrics>,
 }
 
 /// A connection without a request; dropped, it has one or is gone.
-struct Waiting(Arc<Metrics>);
+struct Waiting<'a> {
+    idle: Idle<'a>,
+    metrics: &'a Metrics,
+}
 
-impl Waiting {
-    fn begin(metrics: Arc<Metrics>) -> Waiting {
-        metrics.connections_waiting.fetch_add(1, Relaxed);
-        Waiting(metrics)
+impl Waiting<'_> {
+    fn begin(presence: &Presence) -> Waiting<'_> {
+        presence.metrics.connections_waiting.fetch_add(1, Relaxed);
+        Waiting { idle: presence.slot.idle(), metrics: &presence.metrics }
     }
 }
 
-impl Drop for Waiting {
+impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.connections_waiting.fetch_sub(1, Relaxed);
+        self.metrics.connections_waiting.fetch_sub(1, Relaxed);
     }
 }
 
@@ -84,8 +87,8 @@ impl Downstream {
         let worker = self.worker.clone();
         let mut early = Some(early).filter(|early| !early.is_empty());
         let header_timeout = self.default_server(&self.generation().running).head.header_timeout;
-        let mut kept_until = Instant::now();
-        self.deadline.set(kept_until, header_timeout);
+        let mut kept_until = None;
+        self.deadline.set(Instant::now(), header_timeout);
         while early.is_some() || self.wait_for_request(kept_until).await {
             let mut scratch = worker.spare.take();
             if let Some(early) = early.take() {
@@ -99,7 +102,7 @@ impl Downstream {
                 Some(After::KeepAlive(idle_time)) => {
                     let now = Instant::now();
                     self.deadline.set(now, idle_time.max);
-                    kept_until = now + idle_time.min;
+                    kept_until = (!idle_time.min.is_zero()).then(|| now + idle_time.min);
                 }
                 Some(After::Linger(lingering)) => return Box::pin(self.linger(lingering)).await,
                 Some(After::Close) => return,
@@ -140,24 +143,38 @@ impl Downstream {
         }
     }
 
-    /// Holds no buffer while it waits, to the deadline or, when it is to end, to `kept_until`. False when the connection is
-    /// over.
-    async fn wait_for_request(&mut self, kept_until: Instant) -> bool {
+    /// Holds no buffer while it waits, to the deadline or, from `kept_until` on, until it is to end: with its listener or its
+    /// worker, or for want of room. False when the connection is over.
+    async fn wait_for_request(&mut self, mut kept_until: Option<Instant>) -> bool {
         let is_first = self.requests == 0;
-        let _waiting = Waiting::begin(self.presence.metrics.clone());
-        poll_fn(|cx| {
-            if let Poll::Ready(readable) = self.wire.poll_readable(cx) {
-                return Poll::Ready(readable.is_ok());
+        let Downstream { wire, deadline, arrival, worker, presence, .. } = self;
+        let waiting = Waiting::begin(presence);
+        let idle_until = deadline.at();
+        if let Some(kept_until) = kept_until {
+            deadline.set_at(kept_until.min(idle_until));
+        }
+        let goes_on = poll_fn(|cx| {
+            loop {
+                // Before what tokio says, which is not always true of a socket that is new.
+                if kept_until.is_none() && waiting.idle.is_sent_away() {
+                    return Poll::Ready(false);
+                }
+                if let Poll::Ready(readable) = wire.poll_readable(cx) {
+                    return Poll::Ready(readable.is_ok());
+                }
+                if kept_until.is_none() && !is_first && arrival.is_leaving(worker) {
+                    return Poll::Ready(false);
+                }
+                ready!(deadline.poll(cx));
+                if kept_until.take().is_none_or(|until| until >= idle_until) {
+                    return Poll::Ready(false);
+                }
+                deadline.set_at(idle_until);
             }
-            if !is_first && self.is_leaving() && kept_until < self.deadline.at() {
-                self.deadline.set_at(kept_until);
-            }
-            if self.deadline.poll(cx).is_ready() {
-                return Poll::Ready(false);
-            }
-            Poll::Pending
         })
-        .await
+        .await;
+        deadline.set_at(idle_until);
+        goes_on
     }
 
     /// Serves requests as long as the next one is already here. `None`: not even the first byte of one has come.
@@ -314,12 +331,19 @@ impl Downstream {
             return;
         }
         self.wire.shutdown_write();
+        let presence = self.presence.clone();
+        let idle = presence.slot.idle();
         let end = Instant::now() + lingering.time;
         let mut bin = self.worker.spare.take();
         loop {
             self.deadline.set_at(end.min(Instant::now() + lingering.timeout));
             bin.inbound.clear();
-            if self.read_into(&mut bin.inbound, BUFFER_LEN).await.is_err() || Instant::now() >= end {
+            let read = poll_fn(|cx| match self.wire.poll_read(cx, bin.inbound.space(BUFFER_LEN)) {
+                Poll::Ready(read) => Poll::Ready(read.unwrap_or(0)),
+                Poll::Pending if idle.is_sent_away() => Poll::Ready(0),
+                Poll::Pending => self.deadline.poll(cx).map(|()| 0),
+            });
+            if read.await == 0 || Instant::now() >= end {
                 return self.worker.spare.give_back(bin);
             }
         }
@@ -328,7 +352,6 @@ impl Downstream {
 
 impl Drop for Presence {
     fn drop(&mut self) {
-        self.worker.connections().leave(self.place);
         self.metrics.connections_active.fetch_sub(1, Relaxed);
     }
 }

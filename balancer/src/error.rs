@@ -8,6 +8,7 @@ use crate::logic::h1::{BadBody, BadResponse, Refusal};
 use crate::logic::resolver::Failure as NoAddress;
 use crate::logic::retry::Failure;
 use crate::tls::connect::NoSession;
+use crate::worker::room::NoRoom;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
@@ -46,6 +47,8 @@ pub enum Error {
     /// Descriptors or memory: no server is to blame, and the next one would fail alike.
     #[error("socket() failed ({0}) while connecting to upstream")]
     Exhausted(io::Error),
+    #[error("{0} while connecting to upstream")]
+    NoRoom(#[from] NoRoom),
     #[error("no live upstreams while connecting to upstream")]
     NoLiveUpstreams,
     #[error("{0} could not be resolved ({1})")]
@@ -96,6 +99,7 @@ impl Error {
             | Error::NotResolved(..)
             | Error::NoResolver(_)
             | Error::Exhausted(_)
+            | Error::NoRoom(_)
             | Error::BodyGone
             | Error::Unsayable(_)
             | Error::Spool(_)
@@ -117,7 +121,7 @@ impl Error {
             | Error::Refused(_)
             | Error::BodyGone
             | Error::Unsayable(_) => Trouble::Refused,
-            Error::Exhausted(_) | Error::Spool(_) | Error::File(_) | Error::Coding(_) => Trouble::Lack,
+            Error::Exhausted(_) | Error::NoRoom(_) | Error::Spool(_) | Error::File(_) | Error::Coding(_) => Trouble::Lack,
             _ => Trouble::ServerFailed,
         }
     }
@@ -144,7 +148,7 @@ impl Error {
             Error::ClientBody(_) | Error::Unsayable(_) => 400,
             Error::BodyTooLarge => 413,
             Error::Refused(refusal) => refusal.status(),
-            Error::Exhausted(_) | Error::Spool(_) | Error::File(_) => 500,
+            Error::Exhausted(_) | Error::NoRoom(_) | Error::Spool(_) | Error::File(_) => 500,
             _ => self.retry().map_or(502, Failure::status),
         }
     }

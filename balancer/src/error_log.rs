@@ -156,7 +156,7 @@ impl<S: Subscriber> Layer<S> for Lines {
         }
         let mut words = Words::default();
         event.record(&mut words);
-        let level = if words.is_alert { ErrorLevel::Alert } else { level_of(*meta.level()) };
+        let level = words.raised.unwrap_or_else(|| level_of(*meta.level()));
         self.0.write(words.log, level, || line(self.0.zone.local(SystemTime::now()), level, &words));
     }
 }
@@ -192,8 +192,8 @@ struct Words {
     log: LogId,
     /// Of the client, where the event is about one.
     connection: Option<u64>,
-    /// More than an error: something of ours is broken.
-    is_alert: bool,
+    /// To more than an error, for which libraries have no level.
+    raised: Option<ErrorLevel>,
 }
 
 /// Fields that stand behind the message, in the order in which they are recorded; others serve programs, not readers.
@@ -209,7 +209,11 @@ impl Visit for Words {
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.is_alert |= value && field.name() == "alert";
+        match field.name() {
+            "alert" if value => self.raised = Some(ErrorLevel::Alert),
+            "crit" if value => self.raised = Some(ErrorLevel::Crit),
+            _ => {}
+        }
     }
 
     /// A text stands as it is; who wants quotes around it, as nginx has them around requests, brings them.
@@ -284,11 +288,17 @@ mod tests {
             tracing::error!(upstream = %"a:1", host = "\"h\"", other = 1, "an error");
             tracing::error!(log = 7u64, "elsewhere");
             tracing::warn!(log = 7u64, "not wanted there");
+            tracing::error!(log = 7u64, alert = false, crit = true, "worse");
+            tracing::error!(log = 7u64, alert = true, "worst");
         });
         let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
         assert_eq!(read("all").lines().count(), 2);
         assert!(read("few").ends_with(": an error, upstream: a:1, host: \"h\"\n"), "{}", read("few"));
         assert_eq!(read("few").lines().count(), 1);
-        assert!(read("own").ends_with(": elsewhere\n") && read("own").lines().count() == 1);
+        let levels = ["[error]", "[crit]", "[alert]"];
+        let own = read("own");
+        assert!(own.lines().zip(levels).all(|(line, level)| line.contains(level)), "{own}");
+        assert_eq!(own.lines().count(), levels.len());
+        assert!(own.contains(": elsewhere\n"), "{own}");
     }
 }

@@ -30,6 +30,7 @@ pub mod redact;
 pub mod resolver;
 pub mod retry;
 pub mod selection;
+pub mod shed;
 pub mod ssi;
 pub mod sticky;
 pub mod times;

@@ -27,6 +27,10 @@ pub struct Metrics {
     pub connections_waiting: AtomicU64,
     /// Closed at once for want of `worker_connections`.
     pub connections_dropped: AtomicU64,
+    /// Idle connections of clients that were closed for want of room.
+    pub clients_shed: AtomicU64,
+    /// The same of those to upstreams.
+    pub upstreams_shed: AtomicU64,
     /// Requests that are being served.
     pub requests_active: AtomicU64,
     /// Requests answered, whoever made the answer.
@@ -110,6 +114,8 @@ impl Metrics {
             &self.reloads_failed,
             &self.respawned,
             &self.panics,
+            &self.clients_shed,
+            &self.upstreams_shed,
         ]
         .into_iter()
     }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crate::conf::upstream::{Address, Keepalive};
 use crate::tls::connect::TlsPeer;
 use crate::wire::Wire;
+use crate::worker::connections::Slot;
 
 /// How long nothing is kept of a server that says more than it was asked. Its next unasked bytes may come after its
 /// connection was lent, and then HTTP/1.1 has nothing by which to tell them from the answer.
@@ -23,6 +24,7 @@ pub struct UpstreamConn {
     pub opened: Instant,
     /// Requests that it has served.
     pub requests: u64,
+    pub slot: Slot,
 }
 
 /// What is spoken on a connection besides bytes: a request that means another cannot use it.
@@ -101,7 +103,10 @@ impl UpstreamConns {
             *len -= 1;
             let idled = now.saturating_duration_since(since);
             match Sound::of(&mut conn) {
-                Sound::Quiet if idled < idle_max => return Some(conn),
+                Sound::Quiet if idled < idle_max => {
+                    conn.slot.end_idle();
+                    return Some(conn);
+                }
                 Sound::Speaks if idled < AFTERMATH => *len -= stack.distrust(now),
                 Sound::Quiet | Sound::Speaks | Sound::Ended => {}
             }
@@ -122,6 +127,7 @@ impl UpstreamConns {
         let stack = stacks.peers.get_mut(place.peer);
         let stack = stack.filter(|stack| stack.address == *place.address && stack.is_trusted(now));
         if let Some(stack) = stack {
+            conn.slot.begin_idle();
             stack.idle.push((now, conn));
             stacks.len += 1;
         }
@@ -147,6 +153,20 @@ impl UpstreamConns {
             }
             stacks.len = stacks.peers.iter().map(|stack| stack.idle.len()).sum();
         }
+    }
+
+    /// Closes the idle connection that has this slot, for want of room. Of those to its server none has idled longer.
+    pub fn close(&self, slot: usize) {
+        for stacks in self.groups.borrow_mut().iter_mut() {
+            let is_it =
+                |stack: &&mut Stack| stack.idle.first().is_some_and(|(_, conn)| conn.slot.number() == slot);
+            if let Some(stack) = stacks.peers.iter_mut().find(is_it) {
+                stack.idle.remove(0);
+                stacks.len -= 1;
+                return;
+            }
+        }
+        debug_assert!(false, "who was told to go is the first of its stack");
     }
 
     /// Idle connections of a group, for metrics.

@@ -3,7 +3,7 @@
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
@@ -104,6 +104,16 @@ impl Wire {
         }
     }
 
+    /// The socket, which is closed with the wire. None below a stream of HTTP/2.
+    pub fn socket(&self) -> Option<RawFd> {
+        match self {
+            Wire::Tcp(tcp) => Some(tcp.as_raw_fd()),
+            Wire::Unix(unix) => Some(unix.as_raw_fd()),
+            Wire::Tls(tls) => tls.socket().socket(),
+            Wire::Served(_) | Wire::Asked(_) => None,
+        }
+    }
+
     /// Our side has said all: FIN. The socket call neither waits nor fails in a way that matters here.
     pub fn shutdown_write(&mut self) {
         let socket = match self {
@@ -141,8 +151,13 @@ impl Wire {
     }
 }
 
-fn peek(fd: std::os::fd::RawFd, space: &mut [u8]) -> io::Result<usize> {
+fn peek(fd: RawFd, space: &mut [u8]) -> io::Result<usize> {
     recv(fd, space, MsgFlags::MSG_PEEK).map_err(io::Error::from)
+}
+
+/// Whether bytes wait in a socket that were not read. Asks the kernel: tokio may not have been told of them yet.
+pub fn has_unread(fd: RawFd) -> bool {
+    peek(fd, &mut [0]).is_ok_and(|len| len > 0)
 }
 
 /// For what speaks over a wire by tokio's traits: TLS, HTTP/2.

@@ -2,17 +2,18 @@
 //! leave it; what workers share is in `Running`.
 
 mod chores;
+pub mod connections;
 mod doors;
+pub mod room;
 
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::access_log::Journal;
 use crate::burst::Burst;
@@ -24,6 +25,7 @@ use crate::relay::scratch::Spare;
 use crate::running::Running;
 use crate::upstream_conns::UpstreamConns;
 use chores::Chores;
+use connections::Connections;
 use doors::Doors;
 
 /// Commands wait here while a worker is busy; the master sends a handful in its life.
@@ -128,7 +130,9 @@ pub struct Worker {
     generation: RefCell<Rc<Generation>>,
     journal: Journal,
     draining: Cell<bool>,
-    connections: Connections,
+    connections: Rc<Connections>,
+    /// When the operator was last told that connections are sent away.
+    warned: Cell<Option<Instant>>,
     random: Cell<u64>,
     seed: u64,
 }
@@ -147,9 +151,10 @@ impl Worker {
             bursts: Pool::default(),
             idle: UpstreamConns::default(),
             journal: Journal::new(running.logs.clone()),
+            connections: Connections::new(running.metrics.clone()),
             generation: RefCell::new(Generation::new(running)),
             draining: Cell::new(false),
-            connections: Connections::default(),
+            warned: Cell::default(),
             random: Cell::new(u64::from_ne_bytes(seed) | 1),
             seed: u64::from_ne_bytes(seed),
         };
@@ -180,10 +185,6 @@ impl Worker {
 
     pub fn is_draining(&self) -> bool {
         self.draining.get()
-    }
-
-    pub fn connections(&self) -> &Connections {
-        &self.connections
     }
 
     /// xorshift64: for choices and ids, not for secrets.
@@ -236,7 +237,7 @@ impl Worker {
         self.connections.wake_all();
         let deadline = deadline.unwrap_or(Duration::from_secs(365 * 24 * 3600));
         tokio::select! {
-            () = self.connections.all_closed() => {}
+            () = self.connections.all_clients_left() => {}
             () = tokio::time::sleep(deadline) => {}
             () = stopped(&mut mailbox) => {}
         }
@@ -245,7 +246,7 @@ impl Worker {
 
     /// What is still open goes with the runtime, and is logged as cut by us.
     fn end(&self) {
-        self.connections.cut(self.connections.era.get());
+        self.connections.cut(self.connections.begin_era());
         self.journal.flush();
     }
 
@@ -289,82 +290,5 @@ async fn tidy(worker: Rc<Worker>) {
         let generation = worker.generation();
         let upstreams = &generation.running.settings.http.upstreams;
         worker.idle.tidy(|group| upstreams[group].keepalive.timeout, Instant::now());
-    }
-}
-
-/// The open connections of clients: who to wake when the worker drains.
-#[derive(Debug, Default)]
-pub struct Connections {
-    entries: RefCell<Vec<Option<Entry>>>,
-    free: RefCell<Vec<usize>>,
-    len: Cell<usize>,
-    era: Cell<u64>,
-    closed: Notify,
-}
-
-/// One open connection.
-#[derive(Debug)]
-struct Entry {
-    waker: Waker,
-    /// Rises with each reload.
-    era: u64,
-    is_cut: Rc<Cell<bool>>,
-}
-
-impl Connections {
-    pub fn len(&self) -> usize {
-        self.len.get()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// A connection has been accepted; its task has yet to run. From here on a worker that drains waits for it.
-    fn expect_one(&self) {
-        self.len.set(self.len.get() + 1);
-    }
-
-    /// Enters the task that polls, which is expected; its waker stays the same for its life. Gives its place.
-    pub fn enter(&self, waker: &Waker, is_cut: Rc<Cell<bool>>) -> usize {
-        let mut entries = self.entries.borrow_mut();
-        let place = self.free.borrow_mut().pop().unwrap_or(entries.len());
-        if place == entries.len() {
-            entries.push(None);
-        }
-        entries[place] = Some(Entry { waker: waker.clone(), era: self.era.get(), is_cut });
-        place
-    }
-
-    pub fn leave(&self, place: usize) {
-        self.entries.borrow_mut()[place] = None;
-        self.free.borrow_mut().push(place);
-        self.len.set(self.len.get() - 1);
-        if self.is_empty() {
-            self.closed.notify_waiters();
-        }
-    }
-
-    fn wake_all(&self) {
-        self.entries.borrow().iter().flatten().for_each(|entry| entry.waker.wake_by_ref());
-    }
-
-    /// A reload: those who come later are of another era. Gives the one that has ended.
-    fn begin_era(&self) -> u64 {
-        self.era.replace(self.era.get() + 1)
-    }
-
-    /// `worker_shutdown_timeout` after a reload: what is left from that era or before ends now.
-    fn cut(&self, era: u64) {
-        for entry in self.entries.borrow().iter().flatten().filter(|entry| entry.era <= era) {
-            entry.is_cut.set(true);
-            entry.waker.wake_by_ref();
-        }
-    }
-
-    async fn all_closed(&self) {
-        while !self.is_empty() {
-            self.closed.notified().await;
-        }
     }
 }

@@ -21,15 +21,16 @@ pub struct Inlet {
     early: Bytes,
     wire: Wire,
     meter: FrameMeter,
-    inflow: Rc<Inflow>,
+    seen: Rc<Seen>,
 }
 
-/// What comes over a connection, for who serves it.
+/// What the connection's bytes tell besides frames.
 #[derive(Debug, Default)]
-pub struct Inflow {
+pub struct Seen {
     is_flooded: Cell<bool>,
     heading: Cell<Option<Heading>>,
     bodies: Bodies,
+    holds_back: Cell<bool>,
 }
 
 /// Bytes of all streams' bodies, as far as they have come. Read by each stream, which could move to another thread.
@@ -42,7 +43,7 @@ impl Bodies {
     }
 }
 
-impl Inflow {
+impl Seen {
     /// Set once the client floods; from then on nothing more is read.
     pub fn is_flooded(&self) -> bool {
         self.is_flooded.get()
@@ -56,19 +57,25 @@ impl Inflow {
     pub fn bodies(&self) -> Bodies {
         self.bodies.clone()
     }
+
+    /// Something is to be sent that the client does not take.
+    pub fn holds_back(&self) -> bool {
+        self.holds_back.get()
+    }
 }
 
 impl Inlet {
     pub fn new(early: Vec<u8>, wire: Wire) -> Inlet {
         let meter = FrameMeter::new(Instant::now());
-        Inlet { early: early.into(), wire, meter, inflow: Rc::default() }
+        Inlet { early: early.into(), wire, meter, seen: Rc::default() }
     }
 
-    pub fn inflow(&self) -> Rc<Inflow> {
-        self.inflow.clone()
+    pub fn seen(&self) -> Rc<Seen> {
+        self.seen.clone()
     }
 
-    fn count_sent(&mut self, sent: &Poll<io::Result<usize>>) {
+    fn on_sent(&mut self, sent: &Poll<io::Result<usize>>) {
+        self.seen.holds_back.set(sent.is_pending());
         if let Poll::Ready(Ok(len)) = sent {
             self.meter.on_sent(*len);
         }
@@ -78,8 +85,8 @@ impl Inlet {
 impl AsyncRead for Inlet {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.inflow.is_flooded() {
-            // Who drives the connection looks at the flag before it waits: nobody has to be woken.
+        if this.seen.is_flooded() {
+            // Who drives the connection looks at it before it waits: nobody has to be woken.
             return Poll::Pending;
         }
         let from = buf.filled().len();
@@ -91,10 +98,10 @@ impl AsyncRead for Inlet {
             this.early.advance(len);
         }
         if this.meter.on_received(&buf.filled()[from..], Instant::now).is_err() {
-            this.inflow.is_flooded.set(true);
+            this.seen.is_flooded.set(true);
         }
-        this.inflow.heading.set(this.meter.heading());
-        this.inflow.bodies.0.store(this.meter.body_len(), Relaxed);
+        this.seen.heading.set(this.meter.heading());
+        this.seen.bodies.0.store(this.meter.body_len(), Relaxed);
         Poll::Ready(Ok(()))
     }
 }
@@ -103,7 +110,7 @@ impl AsyncWrite for Inlet {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let sent = this.wire.poll_write(cx, data);
-        this.count_sent(&sent);
+        this.on_sent(&sent);
         sent
     }
 
@@ -114,7 +121,7 @@ impl AsyncWrite for Inlet {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let sent = Pin::new(&mut this.wire).poll_write_vectored(cx, data);
-        this.count_sent(&sent);
+        this.on_sent(&sent);
         sent
     }
 

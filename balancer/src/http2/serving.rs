@@ -14,7 +14,7 @@ use http::Request;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::inlet::{Inflow, Inlet};
+use super::inlet::{Inlet, Seen};
 use super::served::Served;
 use crate::arrival::Arrival;
 use crate::conf::location::ClientKeepalive;
@@ -70,6 +70,8 @@ enum Event {
     /// A request's head has begun to come and does not end.
     LateHead,
     Drain,
+    /// Room is wanted for those who have requests.
+    SentAway,
     Idle,
     Over,
 }
@@ -88,16 +90,16 @@ pub async fn serve(down: Downstream, early: Vec<u8>, terms: Terms) {
     let (wire, mut down) = down.into_connection();
     down.deadline.set(Instant::now(), terms.head.header_timeout);
     let inlet = Inlet::new(early, wire);
-    let inflow = inlet.inflow();
+    let seen = inlet.seen();
     let handshake = builder(&terms.http2, &terms.head).handshake(inlet);
-    let Some(connection) = within(handshake, &mut down.deadline).await else { return };
+    let Some(connection) = within(handshake, &mut down).await else { return };
     let served = Serving {
         connection,
         streams: JoinSet::new(),
         down,
         terms,
         local,
-        inflow,
+        seen,
         given_up: 0,
         is_ending: false,
         is_idle: false,
@@ -115,7 +117,7 @@ struct Serving {
     down: Streams,
     terms: Terms,
     local: Option<SocketAddr>,
-    inflow: Rc<Inflow>,
+    seen: Rc<Seen>,
     /// Streams given up beyond those that came to their end.
     given_up: u32,
     /// The client has been told to go.
@@ -138,9 +140,17 @@ impl Serving {
                     self.end_gracefully();
                     self.down.deadline.set(Instant::now(), GOODBYE_TIMEOUT);
                 }
+                Event::SentAway => return self.leave().await,
                 Event::LateHead | Event::Drain | Event::Idle | Event::Over => return,
             }
         }
+    }
+
+    /// With a word that says of which streams nothing was looked at. It fits into what an idle client has read empty, and is
+    /// not waited for.
+    async fn leave(mut self) {
+        self.connection.abrupt_shutdown(Reason::NO_ERROR);
+        let _ = poll_fn(|cx| Poll::Ready(self.connection.poll_accept(cx).is_ready())).await;
     }
 
     /// When it becomes idle, and when it ends to be.
@@ -158,7 +168,7 @@ impl Serving {
     }
 
     fn on_request(&mut self, (request, respond): Opened) {
-        let wire = Wire::Served(Box::new(Served::new(request, respond, (self.local, self.inflow.bodies()))));
+        let wire = Wire::Served(Box::new(Served::new(request, respond, (self.local, self.seen.bodies()))));
         self.streams.spawn_local(self.down.open(wire).serve_stream());
         self.down.requests += 1;
         let terms = &self.terms.keepalive;
@@ -209,14 +219,14 @@ impl Serving {
             Poll::Pending => {}
         }
         // Nothing more is read once it is set: it is told of once.
-        if self.inflow.is_flooded() && !std::mem::replace(&mut self.is_ending, true) {
+        if self.seen.is_flooded() && !std::mem::replace(&mut self.is_ending, true) {
             return Poll::Ready(Event::Flooded);
         }
         if self.down.arrival.is_leaving(&self.down.worker) && !self.is_ending {
             return Poll::Ready(Event::Drain);
         }
         // It holds up all streams, and those do not see it.
-        if let Some(heading) = self.inflow.heading() {
+        if let Some(heading) = self.seen.heading() {
             let late_at = Instant::from_std(heading.since) + self.terms.head.patience(heading.len);
             if self.down.deadline.poll_at(cx, late_at).is_ready() {
                 return Poll::Ready(Event::LateHead);
@@ -225,7 +235,17 @@ impl Serving {
         if self.streams.is_empty() && self.down.deadline.poll(cx).is_ready() {
             return Poll::Ready(Event::Idle);
         }
-        Poll::Pending
+        if self.is_sent_away() { Poll::Ready(Event::SentAway) } else { Poll::Pending }
+    }
+
+    /// Only who has no stream may be, and has taken all that was sent.
+    fn is_sent_away(&self) -> bool {
+        let slot = &self.down.presence.slot;
+        if !self.streams.is_empty() || self.connection.has_streams() || self.seen.holds_back() {
+            slot.end_idle();
+            return false;
+        }
+        slot.is_sent_away()
     }
 }
 
@@ -244,11 +264,14 @@ fn builder(http2: &Http2, head: &HeadLimits) -> Builder {
     builder
 }
 
-async fn within<T, E>(step: impl Future<Output = Result<T, E>>, deadline: &mut Deadline) -> Option<T> {
+/// The connection's beginning, before its deadline and unless room is wanted.
+async fn within<T, E>(step: impl Future<Output = Result<T, E>>, down: &mut Streams) -> Option<T> {
     let mut step = pin!(step);
+    let idle = down.presence.slot.idle();
     poll_fn(|cx| match step.as_mut().poll(cx) {
         Poll::Ready(result) => Poll::Ready(result.ok()),
-        Poll::Pending => deadline.poll(cx).map(|()| None),
+        Poll::Pending if idle.is_sent_away() => Poll::Ready(None),
+        Poll::Pending => down.deadline.poll(cx).map(|()| None),
     })
     .await
 }

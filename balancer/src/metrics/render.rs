@@ -67,6 +67,12 @@ impl Snapshot {
             let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             metric.encode_counter::<NoLabelSet, _, u64>(&value.load(Relaxed), None)?;
         }
+        let help = "Idle connections closed for want of room";
+        let mut shed = encoder.encode_descriptor("connections_shed", help, None, MetricType::Counter)?;
+        for (side, value) in [("client", &metrics.clients_shed), ("upstream", &metrics.upstreams_shed)] {
+            let count = value.load(Relaxed);
+            shed.encode_family(&[("side", side)])?.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
+        }
         let help = "Connections of clients open";
         let mut active = encoder.encode_descriptor("connections_active", help, None, MetricType::Gauge)?;
         active.encode_gauge(&gauge(metrics.connections_active.load(Relaxed)))

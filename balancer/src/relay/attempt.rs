@@ -29,6 +29,7 @@ use crate::logic::upstreams::Lease;
 use crate::tls::connect::{TlsPeer, connect as shake_hands};
 use crate::upstream_conns::{Place, Protocol, UpstreamConn};
 use crate::wire::Wire;
+use crate::worker::connections::End;
 
 /// So many interim answers (1xx) may come before the final one; past them somebody wastes our time.
 const INTERIM_MAX: u32 = 16;
@@ -113,7 +114,20 @@ impl Exchange<'_> {
         if self.protocol_of(pass).tls.is_some() { "https" } else { "http" }
     }
 
+    /// A new connection. Where it lacks a descriptor it is tried once more after idle connections have gone.
     async fn dial(&mut self, address: &Address, protocol: &Protocol) -> Result<UpstreamConn, Error> {
+        let slot = self.worker.slot_for(End::Upstream)?;
+        let wire = match self.reach(address, protocol).await {
+            Err(Error::Exhausted(cause)) if self.worker.makes_room_after(&cause).await => {
+                self.reach(address, protocol).await?
+            }
+            reached => reached?,
+        };
+        self.now = Instant::now();
+        Ok(UpstreamConn { wire, protocol: protocol.clone(), opened: self.now, requests: 0, slot })
+    }
+
+    async fn reach(&mut self, address: &Address, protocol: &Protocol) -> Result<Wire, Error> {
         let timeout = self.location.proxy.connect_timeout;
         let dialing = Dialing {
             from: self.bound_to(),
@@ -125,7 +139,7 @@ impl Exchange<'_> {
         let Exchange { down, scratch, .. } = self;
         down.deadline.set(TimerInstant::now(), timeout);
         let is_watched = scratch.upload.is_read() && !ignores_abort;
-        let wire = poll_fn(|cx| {
+        poll_fn(|cx| {
             if let Poll::Ready(connected) = connecting.as_mut().poll(cx) {
                 return Poll::Ready(connected);
             }
@@ -134,9 +148,7 @@ impl Exchange<'_> {
             }
             down.deadline.poll(cx).map(|()| Err(Error::ConnectTimeout))
         })
-        .await?;
-        self.now = Instant::now();
-        Ok(UpstreamConn { wire, protocol: protocol.clone(), opened: self.now, requests: 0 })
+        .await
     }
 
     /// `proxy_bind`: the local address to connect from.

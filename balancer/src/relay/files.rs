@@ -17,6 +17,24 @@ use crate::conf::settings::ErrorLevel;
 use crate::conf::template::Part;
 use crate::logic::h1::Method;
 
+/// Why a file is not sent.
+enum Unopened {
+    Refused(Answer),
+    Failed(io::Error),
+}
+
+impl From<Answer> for Unopened {
+    fn from(answer: Answer) -> Unopened {
+        Unopened::Refused(answer)
+    }
+}
+
+impl From<io::Error> for Unopened {
+    fn from(error: io::Error) -> Unopened {
+        Unopened::Failed(error)
+    }
+}
+
 impl Exchange<'_> {
     /// `try_files`: the path becomes that of the first file there is. `Some`: the request goes on elsewhere.
     pub(super) fn try_files(&mut self) -> Option<Result<(), Answer>> {
@@ -97,9 +115,16 @@ impl Exchange<'_> {
                 Err(answer) => Step::Answer(answer),
             };
         }
-        match self.open(&path) {
+        let mut opened = self.open(&path);
+        if let Err(Unopened::Failed(error)) = &opened
+            && self.worker.makes_room_after(error).await
+        {
+            opened = self.open(&path);
+        }
+        match opened {
             Ok(found) => self.send_file(found).await,
-            Err(answer) => Step::Answer(answer),
+            Err(Unopened::Refused(answer)) => Step::Answer(answer),
+            Err(Unopened::Failed(error)) => Step::Answer(self.refused(&path, &error)),
         }
     }
 
@@ -146,14 +171,13 @@ impl Exchange<'_> {
         target
     }
 
-    fn open(&self, path: &[u8]) -> Result<Found, Answer> {
+    fn open(&self, path: &[u8]) -> Result<Found, Unopened> {
         let method = self.scratch.story.method();
         if !matches!(method, Method::Get | Method::Head | Method::Post) {
-            return Err(Answer::page(405));
+            return Err(Answer::page(405).into());
         }
         self.check_alias()?;
         let name = self.file_of(path);
-        let refused = |error: io::Error| self.refused(path, &error);
         let (packed, varies) = match method {
             Method::Post => (None, false),
             _ => self.ready_made(&name),
@@ -161,19 +185,19 @@ impl Exchange<'_> {
         if let Some((file, about)) = packed {
             return Ok(Found { is_packed: true, varies, ..self.found(file, &about, path) });
         }
-        let file = open_file(&name).map_err(refused)?;
-        let about = file.metadata().map_err(refused)?;
+        let file = open_file(&name)?;
+        let about = file.metadata()?;
         if about.is_dir() {
             let mut to = Vec::new();
             crate::logic::escape::escape_path(path, &mut to);
             to.push(b'/');
-            return Err(Answer::redirect(301, self.with_args(to)));
+            return Err(Answer::redirect(301, self.with_args(to)).into());
         }
         if method == Method::Post {
-            return Err(Answer::page(405));
+            return Err(Answer::page(405).into());
         }
         if !about.is_file() {
-            return Err(Answer::page(404));
+            return Err(Answer::page(404).into());
         }
         Ok(Found { varies, ..self.found(file, &about, path) })
     }

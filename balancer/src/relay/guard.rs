@@ -145,7 +145,10 @@ impl<'a> Exchange<'a> {
         for check in 0..3 {
             let checked = match check {
                 0 => self.check_address(),
-                1 => guard.basic.as_ref().map_or(Checked::NotAsked, |basic| self.check_password(basic)),
+                1 => match &guard.basic {
+                    Some(basic) => self.check_password(basic).await,
+                    None => Checked::NotAsked,
+                },
                 _ => match &guard.request {
                     Some(terms) => self.ask_location(terms).await,
                     None => Checked::NotAsked,
@@ -193,7 +196,7 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    fn check_password(&mut self, basic: &AuthBasic) -> Checked {
+    async fn check_password(&mut self, basic: &AuthBasic) -> Checked {
         let realm = basic.realm.to_bytes(&self.facts());
         if realm == b"off" {
             return Checked::NotAsked;
@@ -207,7 +210,13 @@ impl<'a> Exchange<'a> {
         };
         let name = basic.file.to_bytes(&self.facts());
         let file = basic.folder.join(String::from_utf8_lossy(&name).as_ref());
-        let entries = match fs::read(&file) {
+        let mut entries = fs::read(&file);
+        if let Err(error) = &entries
+            && self.worker.makes_room_after(error).await
+        {
+            entries = fs::read(&file);
+        }
+        let entries = match entries {
             Ok(entries) => entries,
             Err(error) => {
                 let (level, status) = match error.kind() {

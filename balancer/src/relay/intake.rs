@@ -101,10 +101,16 @@ impl Exchange<'_> {
         let mut is_whole = self.scratch.keep_body(kept_max)?;
         self.invite_body().await?;
         loop {
-            let upload = &mut self.scratch.upload;
+            let upload = &self.scratch.upload;
             let is_due = upload.kept.len() >= kept_max;
             if is_due || is_whole && (upload.spool.is_some() || terms.spool.is_demanded()) {
-                self.write_kept().map_err(Error::Spool)?;
+                let mut written = self.write_kept();
+                if let Err(error) = &written
+                    && self.worker.makes_room_after(error).await
+                {
+                    written = self.write_kept();
+                }
+                written.map_err(Error::Spool)?;
             }
             if is_whole {
                 self.scratch.upload.on_all_kept();

@@ -69,8 +69,9 @@ impl Drop for Processing<'_> {
 
 /// One line for one failure, here where it is handled. What is a client's doing is of little concern to the operator.
 pub fn log(x: &Exchange<'_>, error: &Error, lease: Option<&Lease<'_>>) {
-    let level = match error.side() {
-        Side::Downstream => ErrorLevel::Info,
+    let level = match error {
+        Error::Exhausted(_) | Error::NoRoom(_) => ErrorLevel::Alert,
+        error if error.side() == Side::Downstream => ErrorLevel::Info,
         _ => ErrorLevel::Error,
     };
     x.scratch.story.trouble.set(Some(error.trouble()));
@@ -97,12 +98,13 @@ impl Exchange<'_> {
         let connection = self.down.arrival.serial;
         let upstream = lease.map(|lease| format!("\"{}://{}\"", self.upstream_scheme(), lease.peer().name));
         let upstream = upstream.as_deref();
+        let (alert, crit) = (level == ErrorLevel::Alert, level == ErrorLevel::Crit);
         match level {
             ErrorLevel::Warn => warn!(log, connection, %client, server, request, upstream, host, "{what}"),
             ErrorLevel::Notice => info!(log, connection, %client, server, request, upstream, host, "{what}"),
             ErrorLevel::Info => debug!(log, connection, %client, server, request, upstream, host, "{what}"),
             ErrorLevel::Debug => trace!(log, connection, %client, server, request, upstream, host, "{what}"),
-            _ => error!(log, connection, %client, server, request, upstream, host, "{what}"),
+            _ => error!(log, alert, crit, connection, %client, server, request, upstream, host, "{what}"),
         }
     }
 }

@@ -6,19 +6,22 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::SockRef;
+use tokio::time::timeout;
 
 use super::chores::Chores;
+use super::connections::End;
 use super::{Generation, Worker};
 use crate::arrival;
 use crate::entrance::Entrance;
 use crate::running::Socket;
 use crate::wire::Wire;
 
-/// Pause after an accept that failed for lack of descriptors or memory: trying again at once would only burn time.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Pause after an accept that failed for lack of descriptors or memory: trying again at once would only burn time. nginx's
+/// `accept_mutex_delay`; a connection that closes ends it.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 
 /// What a worker listens on.
 #[derive(Debug, Default)]
@@ -173,19 +176,22 @@ impl Acceptor {
 }
 
 fn welcome(worker: &Rc<Worker>, wire: Wire, peer: Option<std::net::SocketAddr>, entrance: &Rc<Entrance>) {
-    let generation = worker.generation();
-    let connections_max = generation.running.settings.events.worker_connections;
-    if worker.connections.len() >= connections_max {
-        generation.running.metrics.connections_dropped.fetch_add(1, Relaxed);
-        tracing::error!("{connections_max} worker_connections are not enough");
-        return;
+    let metrics = worker.generation().running.metrics.clone();
+    match worker.slot_for(End::Client(wire.socket())) {
+        Ok(slot) => {
+            metrics.connections_accepted.fetch_add(1, Relaxed);
+            let entrance = entrance.clone();
+            tokio::task::spawn_local(arrival::serve(worker.clone(), wire, (peer, entrance), slot));
+        }
+        Err(no_room) => {
+            metrics.connections_dropped.fetch_add(1, Relaxed);
+            tracing::error!(alert = true, "{no_room}");
+        }
     }
-    generation.running.metrics.connections_accepted.fetch_add(1, Relaxed);
-    worker.connections.expect_one();
-    tokio::task::spawn_local(arrival::serve(worker.clone(), wire, peer, entrance.clone()));
 }
 
 async fn accept(worker: Rc<Worker>, acceptor: Rc<Acceptor>, entrance: Rc<Entrance>) {
+    let mut told: Option<Instant> = None;
     loop {
         match poll_fn(|cx| acceptor.poll_accept(cx)).await {
             Ok((wire, peer)) => welcome(&worker, wire, peer, &entrance),
@@ -196,8 +202,15 @@ async fn accept(worker: Rc<Worker>, acceptor: Rc<Acceptor>, entrance: Rc<Entranc
                     io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
                 ) => {}
             Err(cause) => {
-                tracing::error!(%cause, "accept failed: {cause}");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+                if told.is_none_or(|at| at.elapsed() >= ACCEPT_PAUSE) {
+                    told = Some(Instant::now());
+                    tracing::error!(crit = true, "accept4() failed ({cause})");
+                }
+                let closed = worker.connections.closed();
+                if !worker.makes_room_after(&cause).await {
+                    // Whoever closes in time makes room too.
+                    let _ = timeout(ACCEPT_PAUSE, worker.connections.one_closes(closed)).await;
+                }
             }
         }
     }

@@ -60,7 +60,16 @@ impl Frame {
 
 impl Frames {
     pub fn connect(port: u16) -> Frames {
-        let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        Frames::begin(TcpStream::connect(("127.0.0.1", port)).unwrap())
+    }
+
+    /// Over a socket that is not yet connected.
+    pub fn over(socket: socket2::Socket, port: u16) -> Frames {
+        socket.connect(&std::net::SocketAddr::from(([127, 0, 0, 1], port)).into()).unwrap();
+        Frames::begin(socket.into())
+    }
+
+    fn begin(mut stream: TcpStream) -> Frames {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
