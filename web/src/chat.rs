@@ -16,10 +16,12 @@ use std::time::Duration;
 use chassis::settings::Values;
 use chassis::tasks::Tasks;
 use prometheus_client::registry::Registry;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::auth::Auth;
 use crate::logic::envelope::Envelope;
+use crate::logic::farewells;
 use crate::logic::frames::ServerFrame;
 use crate::logic::message::{Author, Message, Offset};
 use crate::logic::outbox::End;
@@ -226,17 +228,44 @@ impl Chat {
     }
 }
 
-/// Closes sockets one by one over `over`: clients that come back all at once would drown their new replica.
 async fn send_away(members: Vec<Arc<Member>>, over: Duration) {
-    // A few sockets need not wait for the whole drain.
-    const STEP_MAX: Duration = Duration::from_millis(50);
-    let count = u32::try_from(members.len()).unwrap_or(u32::MAX).max(1);
-    let step = (over * 3 / 4 / count).clamp(Duration::from_micros(1), STEP_MAX);
-    let mut turn = tokio::time::interval(step);
-    for (index, member) in members.into_iter().enumerate() {
-        turn.tick().await;
-        // 197 is prime to 1000: neighbours come back at different times.
-        let retry_after_ms = 50 + (index as u64 * 197) % 1000;
-        member.close(End::GoingAway { retry_after_ms });
+    say_in_turn(members, over, |member, end| member.close(end)).await;
+}
+
+/// Says farewell to one after the other, each at its moment.
+async fn say_in_turn<T>(those: Vec<T>, over: Duration, say: impl Fn(T, End)) {
+    let began = Instant::now();
+    let count = those.len();
+    for (one, farewell) in those.into_iter().zip(farewells::schedule(count, over)) {
+        tokio::time::sleep_until(began + farewell.after).await;
+        say(one, End::GoingAway { retry_after_ms: farewell.retry_after_ms });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::RefCell;
+
+    #[tokio::test(start_paused = true)]
+    async fn farewells_are_said_when_the_schedule_has_them_and_not_at_once() {
+        let over = Duration::from_secs(20);
+        let (began, said) = (Instant::now(), RefCell::new(Vec::new()));
+        say_in_turn((0..500).collect(), over, |one: usize, end| {
+            said.borrow_mut().push((one, began.elapsed(), end));
+        })
+        .await;
+        let said = said.into_inner();
+        assert_eq!(said.len(), 500);
+        for ((one, at, end), (index, planned)) in said.iter().zip(farewells::schedule(500, over).enumerate())
+        {
+            assert_eq!((*one, *end), (index, End::GoingAway { retry_after_ms: planned.retry_after_ms }));
+            // The clock of tokio goes in milliseconds.
+            assert!(
+                *at >= planned.after && *at < planned.after + Duration::from_millis(2),
+                "{index}: {at:?}"
+            );
+        }
+        assert!(said[499].1 > over / 2, "spread over the drain: {:?}", said[499].1);
     }
 }

@@ -6,6 +6,7 @@ pub mod database_url;
 pub mod docs_page;
 pub mod envelope;
 pub mod explain;
+pub mod farewells;
 pub mod frames;
 pub mod keepalive;
 pub mod lead;

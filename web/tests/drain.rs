@@ -4,6 +4,7 @@
 mod socket;
 mod world;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -106,6 +107,36 @@ async fn a_drain_closes_sockets_with_1012_and_they_go_on_elsewhere() {
     back.send_message("c2", "after").await;
     assert_eq!(offsets(&back.messages(1).await), [2]);
     two.stop().await;
+}
+
+#[tokio::test]
+async fn a_drain_asks_many_clients_back_at_moments_that_are_spread() {
+    const SOCKETS: usize = 60;
+    let world = World::start().await;
+    let one = world.replica_with("web-1", &[("DRAIN_TIMEOUT", "2")]).await;
+    let ann = world.user("ann").await;
+    let rooms = [session(&one, &ann).await, session(&one, &ann).await, session(&one, &ann).await];
+    let mut sockets = Vec::new();
+    for room in rooms.iter().cycle().take(SOCKETS) {
+        sockets.push(Socket::open(&one, room, &ann.token).await);
+    }
+    let stopping = tokio::spawn(one.stop());
+    let mut moments = BTreeSet::new();
+    for socket in &mut sockets {
+        let (code, reason) = socket.closed().await;
+        assert_eq!(code, 1012);
+        let reason: Value = serde_json::from_str(&reason).unwrap();
+        assert_eq!(reason.as_object().unwrap().len(), 1, "{reason}");
+        moments.insert(reason["retry_after_ms"].as_u64().unwrap());
+    }
+    stopping.await.unwrap();
+    assert_eq!(moments.len(), SOCKETS, "no two clients come back at one moment: {moments:?}");
+    assert!(moments.iter().all(|ms| (50..1050).contains(ms)), "{moments:?}");
+    for quarter in 0..4 {
+        let begin = 50 + quarter * 250;
+        let share = moments.range(begin..begin + 250).count();
+        assert!(share >= SOCKETS / 8, "{share} of {SOCKETS} from {begin} ms on: {moments:?}");
+    }
 }
 
 #[tokio::test]
