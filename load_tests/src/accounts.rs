@@ -19,6 +19,17 @@ pub struct Account {
 }
 
 impl Account {
+    /// Somebody who never registered.
+    #[cfg(test)]
+    pub fn of_token(token: &str) -> Self {
+        Self {
+            username: token.to_owned(),
+            access: RefCell::new(token.into()),
+            refresh: RefCell::default(),
+            expires_in: Cell::default(),
+        }
+    }
+
     /// The token to send now.
     pub fn token(&self) -> Rc<str> {
         self.access.borrow().clone()

@@ -16,16 +16,15 @@ use crate::http::Call;
 use crate::logic::durations;
 use crate::logic::fault::Fault;
 use crate::logic::member_log::Stored;
+use crate::logic::stats::Stats;
 use crate::logic::table;
-use crate::recorder::Recorder;
 use crate::site::Site;
 use crate::stored;
 use anyhow::Context;
 use clap::Args;
 use member::Member;
 use serde_json::json;
-use stage::{Blow, Load, Room, Seat, Stage};
-use std::cell::{Cell, RefCell};
+use stage::{Blow, Load, Room, Seat, Stage, WITHIN_BLOW};
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
@@ -67,6 +66,9 @@ pub struct ChaosArgs {
     /// Longest 99th percentile of delivery while nothing is being killed; 0: not judged
     #[arg(long, default_value = "100ms", value_parser = durations::parse)]
     pub delivery_p99: Duration,
+    /// Longest delivery of a message sent within the blow, and longest time after it until all members have caught up; 0: not judged
+    #[arg(long, default_value = "10s", value_parser = durations::parse)]
+    pub caught_up: Duration,
 }
 
 const ACCOUNTS: u32 = 50;
@@ -140,22 +142,7 @@ async fn set_up(site: &Site, args: &ChaosArgs) -> anyhow::Result<Stage> {
         requests_per_s: args.requests,
     };
     println!("{} accounts, {} rooms, {} members", accounts.len(), load.rooms, load.sockets);
-    Ok(Stage {
-        run,
-        load,
-        recorder: Recorder::start(),
-        accounts,
-        dialers,
-        rooms,
-        seats,
-        sessions: RefCell::default(),
-        blow: Cell::default(),
-        ending: CancellationToken::new(),
-        over: CancellationToken::new(),
-        unserved: Cell::new(0),
-        streams_resumed: Cell::new(0),
-        streams_whole: Cell::new(0),
-    })
+    Ok(Stage { accounts, dialers, rooms, seats, ..Stage::new(run, load, args.case.harm(&site.replicas)) })
 }
 
 type Crowd = JoinSet<anyhow::Result<()>>;
@@ -192,21 +179,23 @@ async fn start(stage: &Rc<Stage>) -> anyhow::Result<Crowd> {
 async fn play(site: &Site, stage: &Stage, args: &ChaosArgs) -> anyhow::Result<String> {
     sleep(args.calm).await;
     let began = stage.recorder.now();
-    stage.blow.set(Blow { began: Some(began), healed: None });
+    stage.blow.set(Blow { began: Some(began), ..Blow::default() });
     println!("the blow: {:?}", args.case);
+    let doomed = stage.doomed();
     let told = blow::strike(args.case, site, stage, args.frozen).await?;
     let targets = stage.acked_now();
     let struck = Instant::now();
-    wait("all members have caught up", || stage.is_level(&targets))
+    wait("all members have caught up", || doomed.are_back() && stage.is_level(&targets))
         .await
         .with_context(|| stage.laggards(&targets))?;
     let level = struck.elapsed();
+    stage.blow.set(Blow { level: Some(level), ..stage.blow.get() });
     blow::healed(site).await?;
     let healed = struck.elapsed();
     // What was sent before everybody was back belongs to the blow.
     wait("all members are connected again", || stage.connected() == stage.seats.len()).await?;
     sleep(Duration::from_secs(2)).await;
-    stage.blow.set(Blow { began: Some(began), healed: Some(stage.recorder.now()) });
+    stage.blow.set(Blow { healed: Some(stage.recorder.now()), ..stage.blow.get() });
     sleep(args.calm).await;
     Ok(format!(
         "{told}; all {} members had caught up {} ms after it, all replicas were healthy after {:.1} s",
@@ -275,6 +264,10 @@ fn report(stage: &Stage) {
         stage.streams_resumed.get(),
         stage.unserved.get()
     );
+    println!("what befell the members' connections: {}", stage.incidents.borrow().summary());
+    if let Some(slowest_ms) = slowest_within_blow_ms(&stats) {
+        println!("the slowest delivery of a message sent within the blow took {slowest_ms:.0} ms");
+    }
     let environment = generator::environment();
     println!("{} cores, {}", environment.cores, environment.cpu);
 }
@@ -294,14 +287,36 @@ fn judge(stage: &Stage, args: &ChaosArgs) -> Vec<String> {
     if args.case == Case::Rolling && stats.failures() > 0 {
         faults.push(format!("{} requests failed", stats.failures()));
     }
+    faults.extend(stage.incidents.borrow().faults());
+    faults.extend(late_faults(stage.blow.get().level, slowest_within_blow_ms(&stats), args.caught_up));
     let limit_ms = args.delivery_p99.as_secs_f64() * 1000.0;
     for (key, entry) in stats.entries() {
-        let calm = key.name.starts_with("delivery") && !key.name.ends_with("within the blow");
+        let calm = key.name.starts_with("delivery") && key.name != WITHIN_BLOW;
         if let Some(p99) = entry.percentile_ms(0.99).filter(|p99| calm && limit_ms > 0.0 && *p99 > limit_ms) {
             faults.push(format!("{}: 99 % within {p99:.0} ms, more than {limit_ms:.0}", key.name));
         }
     }
     faults
+}
+
+/// Everybody has what was sent within the blow in bounded time: messages that came an hour later would be lost to people.
+fn late_faults(level: Option<Duration>, slowest_ms: Option<f64>, limit: Duration) -> Vec<String> {
+    let limit_ms = limit.as_secs_f64() * 1000.0;
+    let level_ms = level.map(|level| level.as_secs_f64() * 1000.0);
+    let times = [
+        ("all members had caught up", level_ms),
+        ("the slowest message sent within the blow was delivered", slowest_ms),
+    ];
+    let late = times.into_iter().filter_map(|(what, took_ms)| {
+        let took_ms = took_ms.filter(|took_ms| limit_ms > 0.0 && *took_ms > limit_ms)?;
+        Some(format!("{what} after {took_ms:.0} ms, more than {limit_ms:.0}"))
+    });
+    late.collect()
+}
+
+fn slowest_within_blow_ms(stats: &Stats) -> Option<f64> {
+    let (_, within) = stats.entries().find(|(key, _)| key.name == WITHIN_BLOW)?;
+    Some(within.max_ms())
 }
 
 async fn wait(what: &str, holds: impl Fn() -> bool) -> anyhow::Result<()> {
@@ -320,6 +335,9 @@ async fn wait(what: &str, holds: impl Fn() -> bool) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::logic::close::Close;
+    use crate::logic::fleet::Replica;
+    use crate::logic::incidents::Incident;
     use crate::logic::stats::{Key, Kind};
     use clap::Parser;
 
@@ -329,28 +347,19 @@ mod tests {
         chaos: ChaosArgs,
     }
 
-    fn stage() -> Stage {
+    fn stage(case: &str) -> Stage {
         let load = Load { sockets: 0, rooms: 0, messages_per_s: 1.0, streams: 0, requests_per_s: 1.0 };
-        Stage {
-            run: "test".to_owned(),
-            load,
-            recorder: Recorder::start(),
-            accounts: Vec::new(),
-            dialers: Vec::new(),
-            rooms: Vec::new(),
-            seats: Vec::new(),
-            sessions: RefCell::default(),
-            blow: Cell::default(),
-            ending: CancellationToken::new(),
-            over: CancellationToken::new(),
-            unserved: Cell::new(0),
-            streams_resumed: Cell::new(0),
-            streams_whole: Cell::new(0),
-        }
+        let replica = |n: u32| Replica { name: format!("web-{n}"), url: String::new(), pid: None };
+        let replicas: Vec<Replica> = (1..=4).map(replica).collect();
+        Stage::new("test".to_owned(), load, arguments(case).case.harm(&replicas))
+    }
+
+    fn arguments(case: &str) -> ChaosArgs {
+        Line::parse_from(["chaos", "--case", case]).chaos
     }
 
     fn judged(stage: &Stage, case: &str) -> Vec<String> {
-        judge(stage, &Line::parse_from(["chaos", "--case", case]).chaos)
+        judge(stage, &arguments(case))
     }
 
     const CASES: [&str; 5] = ["rolling", "kill", "redis-empty", "redis-frozen", "commit-gap"];
@@ -359,7 +368,7 @@ mod tests {
     #[test]
     fn a_wrong_order_fails_every_case_wherever_it_was_seen() {
         for case in CASES {
-            let (member, stream) = (stage(), stage());
+            let (member, stream) = (stage(case), stage(case));
             let twice = Fault::order("an offset came twice or late", "7 came for 8");
             member.on_delivery(Duration::ZERO, Some(&twice));
             let left_out = Fault::order("a token was left out", "5 for 3");
@@ -374,10 +383,88 @@ mod tests {
     #[test]
     fn what_is_cut_off_fails_only_where_nobody_is_killed() {
         for case in CASES {
-            let stage = stage();
+            let stage = stage(case);
             let cut = Fault::Cut("reset".to_owned());
             stage.recorder.on_request(STREAM, Instant::now(), 0, Some(&cut));
             assert_eq!(judged(&stage, case).is_empty(), case != "rolling", "{case}");
         }
+    }
+
+    /// The cases in which this is no fault, when it befalls a member of each replica within the blow.
+    fn excused(served_by: &str, incident: &Incident) -> Vec<&'static str> {
+        let is_excused = |case: &&str| {
+            let stage = stage(case);
+            stage.blow.set(Blow { began: Some(Duration::ZERO), ..Blow::default() });
+            stage.on_incident(served_by, incident);
+            judged(&stage, case).is_empty()
+        };
+        CASES.into_iter().filter(is_excused).collect()
+    }
+
+    fn closed(code: u16, reason: &str) -> Incident {
+        Incident::Closed(Close { code, reason: reason.to_owned() })
+    }
+
+    #[test]
+    fn what_befalls_a_connection_passes_only_in_the_case_that_explains_it() {
+        let cut = Incident::Cut("reset".to_owned());
+        let refused = Incident::Refused { code: "unavailable".to_owned(), detail: String::new() };
+        let none: [&str; 0] = [];
+        assert_eq!(excused("web-1", &cut), ["commit-gap"]);
+        assert_eq!(excused("web-2", &cut), ["kill"]);
+        assert_eq!(excused("web-4", &cut), none);
+        assert_eq!(excused("web-1", &closed(1012, r#"{"retry_after_ms":50}"#)), ["rolling"]);
+        assert_eq!(excused("web-1", &closed(1012, "")), none);
+        assert_eq!(excused("web-1", &closed(4408, "too slow")), none);
+        assert_eq!(excused("web-1", &refused), none);
+    }
+
+    #[test]
+    fn a_connection_that_ends_in_calm_fails_every_case() {
+        for case in CASES {
+            for blow in [
+                Blow::default(),
+                Blow { began: Some(Duration::ZERO), level: None, healed: Some(Duration::ZERO) },
+            ] {
+                let stage = stage(case);
+                stage.blow.set(blow);
+                stage.on_incident("web-1", &closed(1012, r#"{"retry_after_ms":50}"#));
+                assert_eq!(judged(&stage, case).len(), 1, "{case} {blow:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_frame_of_a_wrong_form_fails_every_case() {
+        for case in CASES {
+            let stage = stage(case);
+            let frames = Key { kind: Kind::Socket, name: "frames" };
+            stage.recorder.on_request(frames, Instant::now(), 0, Some(&Fault::shape("not JSON", "x")));
+            assert!(!judged(&stage, case).is_empty(), "{case}");
+        }
+    }
+
+    #[test]
+    fn who_gets_a_message_of_the_blow_too_late_fails_it() {
+        let limit = Duration::from_secs(10);
+        let told = |level_s: u64, slowest_ms: f64, limit: Duration| {
+            late_faults(Some(Duration::from_secs(level_s)), Some(slowest_ms), limit).len()
+        };
+        assert_eq!((told(9, 9_000.0, limit), told(11, 9_000.0, limit), told(9, 11_000.0, limit)), (0, 1, 1));
+        assert_eq!(told(11, 11_000.0, limit), 2);
+        assert_eq!(told(11, 11_000.0, Duration::ZERO), 0);
+        assert_eq!(late_faults(None, None, limit), Vec::<String>::new());
+    }
+
+    #[test]
+    fn the_slowest_delivery_of_the_blow_is_found_and_judged() {
+        let stage = stage("kill");
+        assert_eq!(slowest_within_blow_ms(&stage.recorder.stats()), None);
+        for took in [20, 11] {
+            stage.recorder.on_span(WITHIN_BLOW, Duration::from_secs(took), None);
+        }
+        stage.recorder.on_span("delivery, after the blow", Duration::from_millis(1), None);
+        assert_eq!(slowest_within_blow_ms(&stage.recorder.stats()), Some(20_000.0));
+        assert_eq!(judged(&stage, "kill").len(), 1);
     }
 }

@@ -1,6 +1,7 @@
 //! The thinkers of the load generator: what to send, whether an answer is right, what the figures are. No I/O.
 
 pub mod arrival;
+pub mod close;
 pub mod content;
 pub mod csv;
 pub mod documents;
@@ -8,6 +9,7 @@ pub mod durations;
 pub mod fault;
 pub mod fleet;
 pub mod frames;
+pub mod incidents;
 pub mod keys;
 pub mod member_log;
 pub mod mix;

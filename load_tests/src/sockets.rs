@@ -377,8 +377,8 @@ impl Heard {
                     }
                 }
                 Incoming::Frame(_) => {}
-                Incoming::Closed(code) => {
-                    return Err(crate::logic::fault::Fault::Cut(format!("closed with {code}")));
+                Incoming::Closed(close) => {
+                    return Err(crate::logic::fault::Fault::Cut(format!("closed with {close}")));
                 }
                 Incoming::Nothing => return Ok(()),
             }

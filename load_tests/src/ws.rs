@@ -1,6 +1,7 @@
 //! One WebSocket of a member: opened with a deadline, read frame by frame.
 
 use crate::http::{Dialer, cause};
+use crate::logic::close::Close;
 use crate::logic::fault::Fault;
 use crate::logic::frames::{Frame, Welcome};
 use crate::logic::shape;
@@ -26,8 +27,7 @@ pub struct Socket {
 #[derive(Debug)]
 pub enum Incoming {
     Frame(Frame),
-    /// The server closed, with this code (1005 where it gave none).
-    Closed(u16),
+    Closed(Close),
     /// The deadline passed and nothing came.
     Nothing,
 }
@@ -36,7 +36,7 @@ pub enum Incoming {
 #[derive(Debug)]
 pub enum Text {
     Frame(String),
-    Closed(u16),
+    Closed(Close),
     Nothing,
 }
 
@@ -63,7 +63,7 @@ impl Socket {
     pub async fn next(&mut self, deadline: Instant) -> Result<Incoming, Fault> {
         match self.next_text(deadline).await? {
             Text::Frame(text) => Frame::parse(&text).map(Incoming::Frame),
-            Text::Closed(code) => Ok(Incoming::Closed(code)),
+            Text::Closed(close) => Ok(Incoming::Closed(close)),
             Text::Nothing => Ok(Incoming::Nothing),
         }
     }
@@ -80,7 +80,9 @@ impl Socket {
                     return Ok(Text::Frame(text.to_string()));
                 }
                 Some(Ok(Message::Close(frame))) => {
-                    return Ok(Text::Closed(frame.map_or(1005, |frame| frame.code.into())));
+                    let (code, reason) = frame
+                        .map_or((1005, String::new()), |frame| (frame.code.into(), frame.reason.to_string()));
+                    return Ok(Text::Closed(Close { code, reason }));
                 }
                 // Pings are answered by the library.
                 Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
@@ -139,7 +141,9 @@ impl Socket {
         match socket.next(Instant::now() + dialer.limit).await? {
             Incoming::Frame(Frame::Welcome(welcome)) => Ok((socket, welcome)),
             Incoming::Frame(_) => Err(Fault::order("another frame came before the welcome", "")),
-            Incoming::Closed(code) => Err(Fault::Cut(format!("closed with {code} before the welcome"))),
+            Incoming::Closed(close) => {
+                Err(Fault::Cut(format!("closed with {} before the welcome", close.code)))
+            }
             Incoming::Nothing => Err(Fault::Late { what: "welcome", limit: dialer.limit }),
         }
     }

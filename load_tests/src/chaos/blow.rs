@@ -2,6 +2,8 @@
 
 use super::gap;
 use super::stage::Stage;
+use crate::logic::fleet::Replica;
+use crate::logic::incidents::Harm;
 use crate::processes::{self, Process};
 use crate::site::Site;
 use anyhow::Context;
@@ -25,6 +27,29 @@ pub enum Case {
     CommitGap,
 }
 
+impl Case {
+    /// What it does to the members' connections.
+    pub fn harm(self, replicas: &[Replica]) -> Harm {
+        match self {
+            Self::Rolling => Harm::SentAway,
+            Self::Kill | Self::CommitGap => {
+                Harm::Died(self.victims(replicas).iter().map(|victim| victim.name.clone()).collect())
+            }
+            Self::RedisEmpty | Self::RedisFrozen => Harm::Nothing,
+        }
+    }
+
+    /// The replicas that it kills.
+    fn victims(self, replicas: &[Replica]) -> &[Replica] {
+        let killed = match self {
+            Self::Kill => 1..3,
+            Self::CommitGap => 0..1,
+            Self::Rolling | Self::RedisEmpty | Self::RedisFrozen => 0..0,
+        };
+        replicas.get(killed).unwrap_or_default()
+    }
+}
+
 /// A replica ends within its drain time and starts again.
 const BACK_LIMIT: Duration = Duration::from_secs(90);
 
@@ -34,10 +59,12 @@ pub async fn strike(case: Case, site: &Site, stage: &Stage, frozen: Duration) ->
     match case {
         Case::Rolling => rolling(site).await,
         Case::Kill => {
-            for victim in &site.replicas[1..3] {
+            let victims = case.victims(&site.replicas);
+            for victim in victims {
                 Process::of_replica(victim)?.signal(Signal::SIGKILL)?;
             }
-            Ok(format!("{} and {} killed at once", site.replicas[1].name, site.replicas[2].name))
+            let names: Vec<&str> = victims.iter().map(|victim| victim.name.as_str()).collect();
+            Ok(format!("{} killed at once", names.join(" and ")))
         }
         Case::RedisEmpty => {
             let redis = Process::of_redis(site)?;
@@ -52,7 +79,10 @@ pub async fn strike(case: Case, site: &Site, stage: &Stage, frozen: Duration) ->
             redis.signal(Signal::SIGCONT)?;
             Ok(format!("Redis frozen for {} s", frozen.as_secs()))
         }
-        Case::CommitGap => gap::strike(site, stage).await.context("between commit and publish"),
+        Case::CommitGap => {
+            let victims = case.victims(&site.replicas);
+            gap::strike(site, stage, &victims[0]).await.context("between commit and publish")
+        }
     }
 }
 

@@ -24,8 +24,9 @@ const ASK_EVERY: Duration = Duration::from_millis(5);
 /// The comparison of offsets must find it: its period is 5 s by default.
 const LEVEL_LIMIT: Duration = Duration::from_secs(15);
 
-pub async fn strike(site: &Site, stage: &Stage) -> anyhow::Result<String> {
-    let (victim, other) = (&site.replicas[0], &site.replicas[1]);
+pub async fn strike(site: &Site, stage: &Stage, victim: &Replica) -> anyhow::Result<String> {
+    let mut others = site.replicas.iter().filter(|replica| replica.name != victim.name);
+    let other = others.next().context("needs two replicas")?;
     let account = stage.account(0);
     let mut client = stage.client(0);
     let room = open_session(&mut client, &account, "chaos: commit gap", "public").await?;
@@ -112,7 +113,7 @@ async fn heard(socket: &mut Socket, key: &str) -> anyhow::Result<()> {
                 return Ok(());
             }
             Incoming::Frame(_) => {}
-            Incoming::Closed(code) => anyhow::bail!("closed with {code}"),
+            Incoming::Closed(close) => anyhow::bail!("closed with {close}"),
             Incoming::Nothing => {
                 anyhow::bail!("did not get the message within {} s", LEVEL_LIMIT.as_secs())
             }
@@ -132,7 +133,7 @@ async fn acked(socket: &mut Socket) -> anyhow::Result<i64> {
             Incoming::Frame(Frame::Message(message)) => view.on_message(message.offset)?,
             Incoming::Frame(Frame::Ack { offset, .. }) => ack = Some(offset),
             Incoming::Frame(_) => {}
-            Incoming::Closed(code) => anyhow::bail!("closed with {code}"),
+            Incoming::Closed(close) => anyhow::bail!("closed with {close}"),
             Incoming::Nothing => anyhow::bail!("no ack within {} s", LEVEL_LIMIT.as_secs()),
         }
     }

@@ -3,9 +3,11 @@
 use super::stage::{Seat, Stage};
 use crate::accounts::Account;
 use crate::http::Dialer;
+use crate::logic::close::Close;
 use crate::logic::content;
 use crate::logic::fault::Fault;
 use crate::logic::frames::{self, Frame};
+use crate::logic::incidents::Incident;
 use crate::logic::random::Random;
 use crate::logic::shape::Message;
 use crate::logic::stats::{Key, Kind};
@@ -20,6 +22,8 @@ const CONNECT: Key = Key { kind: Kind::Socket, name: "/ws/chat/session/[id]/ (to
 const LISTEN: Key = Key { kind: Kind::Socket, name: "/ws/chat/session/[id]/ (frames)" };
 /// What is not acknowledged by then on a living connection is sent again: the key makes that harmless.
 const ACK_LIMIT: Duration = Duration::from_secs(10);
+/// Where sending fails, what the server said before is read for this long.
+const LAST_WORDS_LIMIT: Duration = Duration::from_secs(1);
 /// Members that were cut off together come back spread over this time, and who is refused over twice as much, up to
 /// this many times: a crowd that knocks without pause would be what keeps the stack down.
 const COME_BACK_MS: u64 = 200;
@@ -80,10 +84,7 @@ impl Member {
                 self.seat.connected.set(true);
                 let ended = self.live(&mut socket).await;
                 self.seat.connected.set(false);
-                // A connection that breaks is what the play is about; a wrong order of messages is a fault.
-                if let Err(fault @ (Fault::Order { .. } | Fault::Shape { .. })) = &ended {
-                    self.stage.recorder.on_request(LISTEN, Instant::now(), 0, Some(fault));
-                }
+                self.on_end(ended);
             }
             let spread_ms = COME_BACK_MS << DOUBLINGS_MAX.min(refusals);
             sleep(Duration::from_millis(self.random.below(spread_ms))).await;
@@ -96,23 +97,54 @@ impl Member {
         let opened = Socket::open(&self.dialer, &self.seat.room.id, &self.account.token(), since).await;
         let opened = opened.and_then(|(socket, welcome)| {
             self.seat.log.borrow_mut().on_welcome(welcome.offset)?;
+            self.seat.on_welcome(welcome.served_by);
             Ok(socket)
         });
         self.stage.recorder.on_request(CONNECT, began, 0, opened.as_ref().err());
         opened.ok()
     }
 
-    async fn live(&mut self, socket: &mut Socket) -> Result<(), Fault> {
+    /// A connection that ends is what the play is about, and may be right; a wrong order of messages never is.
+    fn on_end(&self, ended: Result<Close, Fault>) {
+        match ended {
+            Ok(close) => self.on_incident(&Incident::Closed(close)),
+            Err(fault @ (Fault::Order { .. } | Fault::Shape { .. })) => {
+                self.stage.recorder.on_request(LISTEN, Instant::now(), 0, Some(&fault));
+            }
+            Err(fault) => self.on_incident(&Incident::Cut(fault.to_string())),
+        }
+    }
+
+    fn on_incident(&self, incident: &Incident) {
+        self.stage.on_incident(&self.seat.served_by.borrow(), incident);
+    }
+
+    /// Until the server closes the connection, or it breaks.
+    async fn live(&mut self, socket: &mut Socket) -> Result<Close, Fault> {
         for pending in &mut self.pending {
             pending.sent = None;
         }
         loop {
-            self.send_unsent(socket).await?;
+            if let Err(fault) = self.send_unsent(socket).await {
+                return self.last_words(socket, fault).await;
+            }
             let wake = self.stage.instant(self.next_due).min(self.oldest_limit());
             match socket.next(wake).await? {
                 Incoming::Frame(frame) => self.on_frame(frame)?,
-                Incoming::Closed(_) => return Ok(()),
+                Incoming::Closed(close) => return Ok(close),
                 Incoming::Nothing => self.on_beat(),
+            }
+        }
+    }
+
+    /// Nothing can be sent any more: a close frame that is still to be read says why.
+    async fn last_words(&mut self, socket: &mut Socket, fault: Fault) -> Result<Close, Fault> {
+        let deadline = Instant::now() + LAST_WORDS_LIMIT;
+        loop {
+            match socket.next(deadline).await {
+                Ok(Incoming::Frame(frame)) => self.on_frame(frame)?,
+                Ok(Incoming::Closed(close)) => return Ok(close),
+                Ok(Incoming::Nothing) | Err(_) => return Err(fault),
             }
         }
     }
@@ -120,9 +152,9 @@ impl Member {
     /// What falls due is pending from then on, connected or not: its age counts from the moment it was due.
     fn on_beat(&mut self) {
         let now = Instant::now();
-        for pending in &mut self.pending {
-            pending.sent.take_if(|sent| now >= *sent + ACK_LIMIT);
-        }
+        let sent = self.pending.iter_mut().map(|pending| &mut pending.sent);
+        let late = sent.filter_map(|sent| sent.take_if(|sent| now >= *sent + ACK_LIMIT)).count();
+        (0..late).for_each(|_| self.on_incident(&Incident::Unacknowledged(ACK_LIMIT)));
         while self.next_due <= self.stage.recorder.now() {
             let due = self.next_due;
             self.next_due += self.period;
@@ -159,8 +191,18 @@ impl Member {
                 self.on_ack(&client_msg_id, offset);
                 Ok(())
             }
-            // Refused, as while the database is away: the limit of the acknowledgement sends it again.
-            _ => Ok(()),
+            // The limit of the acknowledgement sends what was refused again.
+            Frame::Error { code, detail } => {
+                let code = code.as_str().map_or_else(|| code.to_string(), str::to_owned);
+                self.on_incident(&Incident::Refused { code, detail });
+                Ok(())
+            }
+            Frame::Welcome(_) => Err(Fault::order("a second welcome", "")),
+            Frame::Presence { .. }
+            | Frame::Typing {}
+            | Frame::Token { .. }
+            | Frame::StreamDone { .. }
+            | Frame::Pong {} => Ok(()),
         }
     }
 
@@ -179,5 +221,84 @@ impl Member {
             self.stage.on_delivery(sent, order.as_ref().err());
         }
         order
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chaos::stage::{Load, Room};
+    use crate::logic::incidents::Harm;
+    use crate::logic::target::Target;
+    use axum::Router;
+    use axum::extract::ws::{CloseFrame, Message as WsMessage, WebSocket};
+    use axum::extract::{State, WebSocketUpgrade};
+    use axum::routing::get;
+    use serde_json::json;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use tokio::sync::mpsc;
+    use tokio::task::LocalSet;
+
+    /// Whoever comes back has told how its connection before ended.
+    type Visits = (Arc<AtomicUsize>, mpsc::UnboundedSender<usize>);
+
+    /// Refuses what the first visitor sends and closes with 4408; leaves the second without a word; keeps the third.
+    async fn serve(visit: usize, mut socket: WebSocket) {
+        let welcome = json!({"type": "welcome", "session_id": "s", "offset": 0, "served_by": "web-1", "resumed": false});
+        let _ = socket.send(WsMessage::text(welcome.to_string())).await;
+        match visit {
+            0 => {
+                let _ = socket.recv().await;
+                let error = json!({"type": "error", "code": "unavailable", "detail": "try again"});
+                let _ = socket.send(WsMessage::text(error.to_string())).await;
+                let close = CloseFrame { code: 4408, reason: "too slow".into() };
+                let _ = socket.send(WsMessage::Close(Some(close))).await;
+            }
+            1 => {}
+            _ => while socket.recv().await.is_some() {},
+        }
+    }
+
+    async fn start_server() -> (Target, mpsc::UnboundedReceiver<usize>) {
+        let (came, visits) = mpsc::unbounded_channel();
+        let state: Visits = (Arc::default(), came);
+        let upgrade = async |State((count, came)): State<Visits>, upgrade: WebSocketUpgrade| {
+            let visit = count.fetch_add(1, Ordering::Relaxed);
+            // The test may have seen enough.
+            let _ = came.send(visit);
+            upgrade.on_upgrade(move |socket| serve(visit, socket))
+        };
+        let router = Router::new().route("/ws/chat/session/{id}/", get(upgrade)).with_state(state);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("a bound listener has an address");
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        (format!("http://{address}").parse().expect("an address is a target"), visits)
+    }
+
+    #[tokio::test]
+    async fn what_befalls_a_members_connection_is_on_record_and_not_passed_over() {
+        let work = async {
+            let (target, mut visits) = start_server().await;
+            let dialer = Dialer::resolve(&target, Duration::from_secs(10)).await.expect("an address");
+            let load = Load { sockets: 1, rooms: 1, messages_per_s: 100.0, streams: 0, requests_per_s: 1.0 };
+            let room = Rc::new(Room { id: "s".to_owned(), ..Room::default() });
+            let stage = Rc::new(Stage {
+                accounts: vec![Rc::new(Account::of_token("t"))],
+                dialers: vec![Rc::new(dialer)],
+                seats: vec![Rc::new(Seat { room, ..Seat::default() })],
+                ..Stage::new("test".to_owned(), load, Harm::SentAway)
+            });
+            let member = tokio::task::spawn_local(Member::new(stage.clone(), 0).run());
+            while visits.recv().await.expect("the member comes back") < 2 {}
+            stage.over.cancel();
+            member.await.expect("the member ends with the play");
+            assert_eq!(
+                stage.incidents.borrow().summary(),
+                "1 closed with 4408, 1 cut without a close frame, 1 error frame unavailable"
+            );
+            assert_eq!(stage.incidents.borrow().faults().len(), 3);
+        };
+        LocalSet::new().run_until(work).await;
     }
 }

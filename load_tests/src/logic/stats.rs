@@ -190,9 +190,9 @@ impl Stats {
         self.faults.iter().map(|((key, headline), seen)| (key, headline.as_str(), seen))
     }
 
-    /// What came in a wrong order, was left out or came twice.
+    /// What came in a wrong order, was left out or came twice; over sockets also what came in a wrong form.
     pub fn disorders(&self) -> impl Iterator<Item = (&Key, &str, &Occurrences)> {
-        self.faults().filter(|(_, _, seen)| matches!(seen.example, Fault::Order { .. }))
+        self.faults().filter(|(key, _, seen)| is_disorder(**key, &seen.example))
     }
 
     /// Failures of every kind, spans included: what the exit code is made of.
@@ -229,10 +229,9 @@ impl Stats {
 
     fn on_fault(&mut self, key: Key, fault: &Fault, at: Duration) {
         let mut headline = fault.headline();
-        // The rules of order are few, and must be told however many other faults there are.
-        let is_order = matches!(fault, Fault::Order { .. });
-        if !is_order && self.faults.len() >= FAULTS_MAX && !self.faults.contains_key(&(key, headline.clone()))
-        {
+        // The rules of order and form are few, and must be told however many other faults there are.
+        let is_full = self.faults.len() >= FAULTS_MAX && !is_disorder(key, fault);
+        if is_full && !self.faults.contains_key(&(key, headline.clone())) {
             headline = "(other faults)".to_owned();
         }
         let new = || Occurrences { count: 0, first: at, last: at, example: fault.clone() };
@@ -257,6 +256,14 @@ impl Entry {
         self.latency_us.reset();
         (self.requests, self.failures, self.body_bytes, self.sum_us) = (0, 0, 0, 0);
         (self.min_us, self.max_us) = (u64::MAX, 0);
+    }
+}
+
+fn is_disorder(key: Key, fault: &Fault) -> bool {
+    match fault {
+        Fault::Order { .. } => true,
+        Fault::Shape { .. } => key.kind == Kind::Socket,
+        _ => false,
     }
 }
 

@@ -50,7 +50,7 @@ async fn listen(mut socket: Socket) -> String {
         // Reading answers the pings.
         match socket.next_text(Instant::now() + Duration::from_secs(3600)).await {
             Ok(Text::Frame(_) | Text::Nothing) => {}
-            Ok(Text::Closed(code)) => return format!("closed with {code}"),
+            Ok(Text::Closed(close)) => return format!("closed with {close}"),
             Err(fault) => return fault.to_string(),
         }
     }

@@ -2,6 +2,7 @@
 
 use super::{Go, Outcome, Room, User};
 use crate::http::Call;
+use crate::logic::close::Close;
 use crate::logic::content;
 use crate::logic::fault::Fault;
 use crate::logic::frames::{self, Frame};
@@ -148,7 +149,7 @@ impl Member {
             let awaited = if sent.is_acked() { "delivery to the sender" } else { "ack" };
             match socket.next(deadline).await? {
                 Incoming::Frame(frame) => self.on_frame(frame)?,
-                Incoming::Closed(code) => return gone(code),
+                Incoming::Closed(close) => return gone(&close),
                 Incoming::Nothing => {
                     self.sent = None;
                     return Err(Fault::Late { what: awaited, limit });
@@ -169,7 +170,7 @@ impl Member {
             };
             match next {
                 Incoming::Frame(frame) => self.on_frame(frame)?,
-                Incoming::Closed(code) => return gone(code),
+                Incoming::Closed(close) => return gone(&close),
                 Incoming::Nothing => return Ok(Heard::Quiet),
             }
         }
@@ -181,7 +182,7 @@ impl Member {
         while self.view.as_ref().is_some_and(|view| view.last() < self.room.acked.get()) {
             match socket.next(deadline).await? {
                 Incoming::Frame(frame) => self.on_frame(frame)?,
-                Incoming::Closed(code) => return gone(code).map(drop),
+                Incoming::Closed(close) => return gone(&close).map(drop),
                 Incoming::Nothing => {
                     let last = self.view.as_ref().map_or(0, RoomView::last);
                     let detail = format!("{last} of {}", self.room.acked.get());
@@ -247,9 +248,9 @@ impl Member {
 
 /// 1001 and 1012 are a server that goes away and asks to come back, 4401 is a token that has expired meanwhile (the
 /// account has a newer one); any other code is a fault.
-fn gone(code: u16) -> Result<Heard, Fault> {
-    match code {
+fn gone(close: &Close) -> Result<Heard, Fault> {
+    match close.code {
         1001 | 1012 | 4401 => Ok(Heard::GoneAway),
-        other => Err(Fault::Cut(format!("closed with {other}"))),
+        _ => Err(Fault::Cut(format!("closed with {close}"))),
     }
 }

@@ -109,8 +109,8 @@ async fn hear(member: &mut Member, expected: usize, deadline: Instant) -> anyhow
             }
             Incoming::Frame(Frame::Error { code, detail }) => anyhow::bail!("error frame {code}: {detail}"),
             Incoming::Frame(_) => {}
-            Incoming::Closed(code) => {
-                anyhow::bail!("closed with {code} after {} messages", member.heard.len())
+            Incoming::Closed(close) => {
+                anyhow::bail!("closed with {close} after {} messages", member.heard.len())
             }
             Incoming::Nothing => anyhow::bail!("only {} of {expected} messages came", member.heard.len()),
         }

@@ -3,6 +3,7 @@
 use super::upload;
 use crate::accounts::Account;
 use crate::http::{Call, Client};
+use crate::logic::close::Close;
 use crate::logic::fault::Fault;
 use crate::logic::fleet::Service;
 use crate::logic::shape::Session;
@@ -148,8 +149,8 @@ async fn goodbye(mut socket: Socket) -> anyhow::Result<u16> {
     let deadline = Instant::now() + GONE_LIMIT;
     loop {
         match socket.next(deadline).await? {
-            Incoming::Closed(code @ (1001 | 1012)) => return Ok(code),
-            Incoming::Closed(code) => anyhow::bail!("closed with {code}, which does not ask to come back"),
+            Incoming::Closed(Close { code: code @ (1001 | 1012), .. }) => return Ok(code),
+            Incoming::Closed(close) => anyhow::bail!("closed with {close}, which does not ask to come back"),
             Incoming::Nothing => anyhow::bail!("no close frame"),
             Incoming::Frame(_) => {}
         }

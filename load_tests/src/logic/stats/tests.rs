@@ -118,3 +118,14 @@ fn a_wrong_order_is_told_by_name_however_many_faults_there_are() {
     let found: Vec<_> = stats.disorders().map(|(_, headline, seen)| (headline, seen.count)).collect();
     assert_eq!(found, [("wrong order: an offset came twice or late", 1)]);
 }
+
+#[test]
+fn a_wrong_form_is_a_disorder_where_it_came_over_a_socket() {
+    let mut stats = Stats::default();
+    let fault = Fault::shape("not JSON", "x");
+    stats.on_sample(&Sample { fault: Some(&fault), ..sample(1) }, Duration::ZERO);
+    assert_eq!(stats.disorders().count(), 0, "an answer of HTTP is asked for again");
+    let key = Key { kind: Kind::Socket, name: "frames" };
+    stats.on_sample(&Sample { key, fault: Some(&fault), ..sample(1) }, Duration::ZERO);
+    assert_eq!(stats.disorders().count(), 1);
+}

@@ -132,7 +132,7 @@ impl Ear {
                         return Ok(frame);
                     }
                 }
-                Text::Closed(code) => anyhow::bail!("closed with {code} before {kind} came"),
+                Text::Closed(close) => anyhow::bail!("closed with {close} before {kind} came"),
                 Text::Nothing => anyhow::bail!("{kind} did not come"),
             }
         }
@@ -162,8 +162,8 @@ impl Ear {
             loop {
                 match self.socket.next_text(deadline).await? {
                     Text::Frame(text) => drop(self.take(&text)?),
-                    Text::Closed(code) if code == wanted => return Ok(()),
-                    Text::Closed(code) => anyhow::bail!("closed with {code} instead of {wanted}"),
+                    Text::Closed(close) if close.code == wanted => return Ok(()),
+                    Text::Closed(close) => anyhow::bail!("closed with {close} instead of {wanted}"),
                     Text::Nothing => break,
                 }
             }
@@ -176,8 +176,8 @@ impl Ear {
         loop {
             match self.socket.next_text(deadline).await? {
                 Text::Frame(text) => drop(self.take(&text)?),
-                Text::Closed(code) if code == wanted => return Ok(()),
-                Text::Closed(code) => anyhow::bail!("closed with {code} instead of {wanted}"),
+                Text::Closed(close) if close.code == wanted => return Ok(()),
+                Text::Closed(close) => anyhow::bail!("closed with {close} instead of {wanted}"),
                 Text::Nothing => anyhow::bail!("it stays open instead of being closed with {wanted}"),
             }
         }
