@@ -43,6 +43,14 @@ impl Dialer {
         Self { source: Some(Ipv4Addr::new(127, 0, network, 1)), ..self.clone() }
     }
 
+    /// From that network where it can be chosen, and as the system chooses elsewhere.
+    pub fn of_network(&self, network: u8) -> Self {
+        match self.address.ip() {
+            IpAddr::V4(address) if address.is_loopback() => self.from_network(network),
+            _ => self.clone(),
+        }
+    }
+
     pub async fn connect(&self) -> Result<TcpStream, Fault> {
         let dial = async {
             let Some(source) = self.source else { return TcpStream::connect(self.address).await };

@@ -3,7 +3,7 @@
 use super::upload;
 use crate::accounts::Account;
 use crate::http::{Call, Client};
-use crate::logic::close::Close;
+use crate::logic::close::{Close, farewell_faults};
 use crate::logic::fault::Fault;
 use crate::logic::fleet::Service;
 use crate::logic::shape::Session;
@@ -17,6 +17,7 @@ use hyper::StatusCode;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::process::Command;
@@ -26,6 +27,9 @@ use tokio_util::sync::CancellationToken;
 
 const CLIENTS: u32 = 10;
 const BEAT: Duration = Duration::from_millis(50);
+/// Sockets come from so many networks, as each network goes to one replica.
+const NETWORKS: u8 = 4;
+const SOCKETS_EACH: usize = 6;
 const STREAMS: usize = 3;
 const QUESTION_WORDS: usize = 80;
 const STOP_AFTER: Duration = Duration::from_secs(2);
@@ -45,7 +49,7 @@ struct Sent {
 pub async fn check(site: &Site, stop_command: Option<&str>) -> anyhow::Result<String> {
     let account = site.accounts(1).await?.remove(0);
     let session = open_session(site, &account).await?;
-    let (socket, _) = Socket::open(&site.dialer, &session, &account.token(), None).await?;
+    let sockets = open_sockets(site, &session, &account).await?;
     let ended = CancellationToken::new();
     let began = Instant::now();
     let mut clients = JoinSet::new();
@@ -65,7 +69,10 @@ pub async fn check(site: &Site, stop_command: Option<&str>) -> anyhow::Result<St
     }
     sleep_until(began + STOP_AFTER).await;
     let stopped = Instant::now();
-    let goodbye = tokio::task::spawn_local(goodbye(socket));
+    let mut goodbyes = JoinSet::new();
+    for (served_by, socket) in sockets {
+        goodbyes.spawn_local(goodbye(served_by, socket));
+    }
     end(site, stop_command).await?;
     ended.cancel();
     let took = stopped.elapsed();
@@ -81,15 +88,23 @@ pub async fn check(site: &Site, stop_command: Option<&str>) -> anyhow::Result<St
         let status = done?.context("an upload that was in flight was lost")?;
         anyhow::ensure!(status == StatusCode::CREATED, "an upload that was in flight was answered {status}");
     }
-    let code = goodbye.await?.context("a socket was not told to go")?;
+    let mut farewells = Vec::new();
+    while let Some(done) = goodbyes.join_next().await {
+        farewells.push(done?.context("a socket was not told to go")?);
+    }
+    let faults = farewell_faults(&farewells);
+    anyhow::ensure!(faults.is_empty(), "{}", faults.join("; "));
+    let replicas: BTreeSet<&String> = farewells.iter().map(|(served_by, _)| served_by).collect();
     judge(&sent, stopped)?;
     let left: Vec<&str> =
         site.services.iter().filter(|part| is_left(part)).map(|part| part.name.as_str()).collect();
     anyhow::ensure!(left.is_empty(), "left running: {}", left.join(", "));
     let before = sent.iter().filter(|request| request.at < stopped).count();
     Ok(format!(
-        "{before} GETs sent before the stop all answered, {STREAMS} streams and {UPLOADS} uploads in flight ended whole, the socket closed with {code}, \
-         the stack gone after {:.1} s",
+        "{before} GETs sent before the stop all answered, {STREAMS} streams and {UPLOADS} uploads in flight ended whole, \
+         {} sockets at {} replicas asked back at different moments, the stack gone after {:.1} s",
+        farewells.len(),
+        replicas.len(),
         took.as_secs_f64()
     ))
 }
@@ -144,14 +159,30 @@ async fn stream(mut client: Client, token: Rc<str>, session: String) -> Result<I
     Ok(Instant::now())
 }
 
-/// The close code a member gets.
-async fn goodbye(mut socket: Socket) -> anyhow::Result<u16> {
+/// Sockets from several networks, each with the replica that serves it.
+async fn open_sockets(
+    site: &Site,
+    session: &str,
+    account: &Account,
+) -> anyhow::Result<Vec<(String, Socket)>> {
+    let mut sockets = Vec::new();
+    for network in 1..=NETWORKS {
+        let dialer = site.dialer.of_network(network);
+        for _ in 0..SOCKETS_EACH {
+            let (socket, welcome) = Socket::open(&dialer, session, &account.token(), None).await?;
+            sockets.push((welcome.served_by, socket));
+        }
+    }
+    Ok(sockets)
+}
+
+/// How a member's connection is closed.
+async fn goodbye(served_by: String, mut socket: Socket) -> anyhow::Result<(String, Close)> {
     let deadline = Instant::now() + GONE_LIMIT;
     loop {
-        match socket.next(deadline).await? {
-            Incoming::Closed(Close { code: code @ (1001 | 1012), .. }) => return Ok(code),
-            Incoming::Closed(close) => anyhow::bail!("closed with {close}, which does not ask to come back"),
-            Incoming::Nothing => anyhow::bail!("no close frame"),
+        match socket.next(deadline).await.with_context(|| served_by.clone())? {
+            Incoming::Closed(close) => return Ok((served_by, close)),
+            Incoming::Nothing => anyhow::bail!("no close frame came from {served_by}"),
             Incoming::Frame(_) => {}
         }
     }
