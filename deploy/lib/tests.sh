@@ -102,6 +102,21 @@ rust_tests() {
     fi
 }
 
+# The rules of deny.toml, by cargo-deny itself. Without it the tests hold all of them but the advisories.
+check_dependencies() {
+    local fetched="$RESULTS/advisories-fetch.log"
+    if ! cargo deny --version >/dev/null 2>&1; then
+        skip cargo-deny "cargo-deny is not installed, so nobody looks for advisories (cargo install --locked cargo-deny)"
+        return
+    fi
+    step cargo-deny 300 cargo deny --locked check bans licenses sources
+    if timeout -k 5 120 cargo deny --locked fetch >"$fetched" 2>&1 </dev/null; then
+        step cargo-deny-advisories 300 cargo deny --locked check --disable-fetch advisories
+    else
+        skip cargo-deny-advisories "the database of advisories cannot be had, see $fetched"
+    fi
+}
+
 nextest_count() { sed -nE "s/^ *Summary .*[ ,]([0-9]+) $1.*/\1/p" "$2" | awk '{ n += $1 } END { print n + 0 }'; }
 
 sum_of() { sed -nE "s/^test result:.* ([0-9]+) $1.*/\1/p" "$2" | awk '{ n += $1 } END { print n + 0 }'; }
@@ -120,6 +135,7 @@ run_tests() {
     local started=$SECONDS early
     step fmt 120 cargo fmt --all --check
     step shellcheck 120 check_scripts
+    check_dependencies
     step clippy 1200 cargo clippy --workspace --all-targets --locked -- -D warnings
     step test-build 1200 build_tests
     # The tests wait more than they compute: the release build takes what they leave of the cores.

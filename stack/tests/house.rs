@@ -110,15 +110,6 @@ fn rust_files() -> Vec<(PathBuf, String)> {
     rust.map(|file| (file.clone(), read(&root().join(&file)))).collect()
 }
 
-#[test]
-fn no_crate_speaks_tls_but_rustls() {
-    let locked = read(&root().join("Cargo.lock"));
-    assert!(locked.contains("name = \"rustls\""), "this is the list of our crates");
-    for other in ["openssl", "openssl-sys", "native-tls", "boring"] {
-        assert!(!locked.contains(&format!("name = \"{other}\"")), "{other} came in by a dependency");
-    }
-}
-
 /// `tests.rs` beside the code, or `foo_tests.rs`.
 fn has_test_name(file: &Path) -> bool {
     file.file_name().is_some_and(|name| name.to_string_lossy().ends_with("tests.rs"))
