@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 
 /// The tasks of one service. Clones share them.
 ///
@@ -28,11 +29,12 @@ impl Tasks {
         Self::default()
     }
 
-    /// Runs `work` on the current runtime. A panic inside it ends this task alone; the log says so.
+    /// Runs `work` on the current runtime. A panic inside it ends this task alone; the log says so. What it logs is
+    /// logged within the span of its beginning: a request's work stays the request's.
     pub fn spawn(&self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
         let aborted = self.shared.aborted.clone();
-        let task = self.shared.tracker.spawn(bounded(work, aborted));
-        tokio::spawn(async move { report(name, task.await) });
+        let task = self.shared.tracker.spawn(bounded(work, aborted).in_current_span());
+        tokio::spawn(async move { report(name, task.await) }.in_current_span());
     }
 
     /// Runs `work` on the current thread's `LocalSet`: tasks that never migrate.
@@ -120,6 +122,20 @@ mod tests {
         tasks.spawn("doomed", async { panic!("on purpose") });
         tasks.spawn("fine", async {});
         assert_eq!(tasks.drain(Duration::from_secs(5)).await, 0);
+    }
+
+    #[tokio::test]
+    async fn a_task_stays_in_the_span_in_which_it_began() {
+        let _default = tracing::subscriber::set_default(tracing_subscriber::registry());
+        let tasks = Tasks::new();
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let work = async move {
+            tokio::task::yield_now().await;
+            let span = tracing::Span::current();
+            tell.send(span.metadata().map(tracing::Metadata::name)).unwrap();
+        };
+        tracing::error_span!("request").in_scope(|| tasks.spawn("work", work));
+        assert_eq!(told.await, Ok(Some("request")));
     }
 
     #[tokio::test]

@@ -12,6 +12,7 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use tower_http::cors::{AllowOrigin, CorsLayer};
+use tracing::{Instrument as _, Span};
 use uuid::Uuid;
 
 use crate::app::App;
@@ -34,18 +35,28 @@ const PREFLIGHT_AGE: Duration = Duration::from_secs(600);
 #[derive(Debug, Clone)]
 pub struct RequestId(pub Arc<str>);
 
-/// The outermost layer: every answer leaves through it.
+/// The outermost layer: every answer leaves through it, and what is logged on the way bears the request's id.
 pub async fn dress(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let id = RequestId(request_id(request.headers()));
-    let trace = trace_id(request.headers());
-    let path = request.uri().path().to_owned();
+    let span = span_of(&id, request.headers());
     request.extensions_mut().insert(id.clone());
+    dressed(app, id, request, next).instrument(span).await
+}
+
+/// Of the highest level, so that there is none at which lines are written without it. It holds no more than ids: the
+/// target of a WebSocket's request has a token in it.
+fn span_of(id: &RequestId, headers: &HeaderMap) -> Span {
+    tracing::error_span!("request", request_id = %id.0, trace_id = trace_id(headers))
+}
+
+async fn dressed(app: App, id: RequestId, request: Request, next: Next) -> Response {
+    let path = request.uri().path().to_owned();
     let response = match is_allowed_host(&app.settings.service, &request) {
         true => next.run(request).await,
         false => Error::unprocessable("Host", "this host name is not served here; see ALLOWED_HOSTS")
             .into_response(),
     };
-    let mut response = whole_problem(&app, response, (&id, trace.as_deref()), &path).await;
+    let mut response = whole_problem(&app, response, &id, &path).await;
     let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
     headers.insert(REQUEST_ID, HeaderValue::from_str(&id.0).expect("the id was checked or made here"));
@@ -146,9 +157,9 @@ fn request_id(headers: &HeaderMap) -> Arc<str> {
 }
 
 /// Of the W3C's `traceparent`, which the balancer has checked or made, so that our log meets the client's trace.
-fn trace_id(headers: &HeaderMap) -> Option<String> {
+fn trace_id(headers: &HeaderMap) -> Option<&str> {
     let id = headers.get("traceparent")?.to_str().ok()?.split('-').nth(1)?;
-    (id.len() == 32 && id.bytes().all(|digit| digit.is_ascii_hexdigit())).then(|| id.to_owned())
+    (id.len() == 32 && id.bytes().all(|digit| digit.is_ascii_hexdigit())).then_some(id)
 }
 
 /// Health checks come by address and are let through.
@@ -216,12 +227,7 @@ pub fn cors(origins: &[String]) -> Option<CorsLayer> {
 }
 
 /// Adds what only this layer knows to a problem, makes one of a bare error, and logs what is our fault, once.
-async fn whole_problem(
-    app: &App,
-    mut response: Response,
-    (id, trace_id): (&RequestId, Option<&str>),
-    path: &str,
-) -> Response {
+async fn whole_problem(app: &App, mut response: Response, id: &RequestId, path: &str) -> Response {
     let status = response.status();
     if !status.is_client_error() && !status.is_server_error() {
         return response;
@@ -233,7 +239,7 @@ async fn whole_problem(
     };
     let mut problem = pending.problem;
     if let Some(cause) = &pending.cause {
-        tracing::error!(request_id = %id.0, trace_id, path, status = status.as_u16(), %cause, "{path} failed: {cause}");
+        tracing::error!(path, status = status.as_u16(), %cause, "{path} failed: {cause}");
         if app.settings.service.debug {
             problem.detail = cause.to_string();
         }
@@ -288,10 +294,11 @@ mod tests {
     #[test]
     fn a_trace_is_known_by_the_id_in_the_middle() {
         let id_of = |text: &'static str| {
-            trace_id(&HeaderMap::from_iter([(
+            let headers = HeaderMap::from_iter([(
                 HeaderName::from_static("traceparent"),
                 HeaderValue::from_static(text),
-            )]))
+            )]);
+            trace_id(&headers).map(str::to_owned)
         };
         let known = id_of("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
         assert_eq!(known.as_deref(), Some("0af7651916cd43dd8448eb211c80319c"));

@@ -10,6 +10,7 @@ use futures_util::{Stream, StreamExt as _, stream};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use tracing::Span;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -149,7 +150,14 @@ fn respond(
         let _ = &place;
         Ok::<_, Infallible>(event)
     });
+    let events = within(Span::current(), events);
     ([NO_BUFFERING], Sse::new(events).keep_alive(alive)).into_response()
+}
+
+/// The stream as part of the request's work, though its handler has returned.
+fn within<S: Stream>(span: Span, events: S) -> impl Stream<Item = S::Item> {
+    let mut events = Box::pin(events);
+    stream::poll_fn(move |context| span.in_scope(|| events.as_mut().poll_next(context)))
 }
 
 fn following(reader: Reader) -> impl Stream<Item = Event> {
@@ -182,4 +190,19 @@ fn problem(code: &str, detail: String) -> Problem {
 
 fn event(name: &str, data: &impl Serialize) -> Event {
     Event::default().event(name).json_data(data).expect("events are plain data with string keys")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_a_stream_does_after_its_handler_returned_is_still_the_requests() {
+        let _default = tracing::subscriber::set_default(tracing_subscriber::registry());
+        let name = async || Span::current().metadata().map(tracing::Metadata::name);
+        let events = stream::once(name());
+        let events = tracing::error_span!("request").in_scope(|| within(Span::current(), events));
+        assert_eq!(events.collect::<Vec<_>>().await, [Some("request")]);
+        assert_eq!(name().await, None);
+    }
 }

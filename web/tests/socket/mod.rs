@@ -15,6 +15,8 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::handshake::client::Request;
+use tokio_tungstenite::tungstenite::http::HeaderValue;
 
 use crate::world::Replica;
 
@@ -41,6 +43,21 @@ impl Socket {
     /// At a replica that may be a process of its own.
     pub async fn open_to(addr: SocketAddr, session: &str, token: &str) -> Self {
         Self::open_at(addr, &format!("/ws/chat/session/{session}/?token={token}"), None).await
+    }
+
+    /// The same, with headers in the upgrade.
+    pub async fn open_with(
+        addr: SocketAddr,
+        session: &str,
+        token: &str,
+        headers: &[(&'static str, &'static str)],
+    ) -> Self {
+        let path = format!("/ws/chat/session/{session}/?token={token}");
+        let mut request = format!("ws://{addr}{path}").into_client_request().unwrap();
+        for (name, value) in headers {
+            request.headers_mut().insert(*name, HeaderValue::from_static(value));
+        }
+        Self::upgrade(TcpStream::connect(addr).await.unwrap(), request).await
     }
 
     pub async fn open_since(replica: &Replica, session: &str, token: &str, since: i64) -> Self {
@@ -70,7 +87,10 @@ impl Socket {
         }
         let tcp = tcp.connect(addr).await.unwrap();
         tcp.set_nodelay(true).unwrap();
-        let request = format!("ws://{addr}{path}").into_client_request().unwrap();
+        Self::upgrade(tcp, format!("ws://{addr}{path}").into_client_request().unwrap()).await
+    }
+
+    async fn upgrade(tcp: TcpStream, request: Request) -> Self {
         let (stream, _) =
             tokio_tungstenite::client_async(request, tcp).await.expect("the upgrade is granted");
         let mut socket = Self { stream, welcome: Value::Null, kept: Vec::new(), taken: Vec::new() };

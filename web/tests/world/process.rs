@@ -4,6 +4,9 @@ use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use serde_json::Value;
+use tempfile::NamedTempFile;
+
 use super::programs::{free_port, shell, until};
 use super::{Client, User, World};
 
@@ -14,9 +17,38 @@ pub struct Process {
     pub addr: SocketAddr,
 }
 
+/// What a process says, in JSON.
+pub struct Log(NamedTempFile);
+
+impl Log {
+    pub fn text(&self) -> String {
+        std::fs::read_to_string(self.0.path()).unwrap()
+    }
+
+    /// The lines whose message begins so.
+    pub fn lines(&self, message: &str) -> Vec<Value> {
+        let lines =
+            self.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<Value>>();
+        lines.into_iter().filter(|line| line["message"].as_str().unwrap().starts_with(message)).collect()
+    }
+}
+
 impl Process {
     /// A process that serves.
     pub async fn start(world: &World, name: &str, more: &[(&str, &str)]) -> Self {
+        Self::start_with(world, name, more, Stdio::inherit()).await
+    }
+
+    /// The same with its log, which it writes in JSON.
+    pub async fn start_with_log(world: &World, name: &str, more: &[(&str, &str)]) -> (Self, Log) {
+        let log = NamedTempFile::new().unwrap();
+        let stderr = log.reopen().unwrap().into();
+        let process =
+            Self::start_with(world, name, &[&[("LOG_FORMAT", "json")], more].concat(), stderr).await;
+        (process, Log(log))
+    }
+
+    async fn start_with(world: &World, name: &str, more: &[(&str, &str)], stderr: Stdio) -> Self {
         let (port, ops_port) = (free_port(), free_port());
         let mut environment = world.environment(name, more);
         environment.insert("PORT".into(), port.to_string());
@@ -25,6 +57,7 @@ impl Process {
             .env_clear()
             .envs(environment)
             .stdout(Stdio::null())
+            .stderr(stderr)
             .spawn()
             .expect("the program was built with the tests");
         let process = Self { child, addr: SocketAddr::from(([127, 0, 0, 1], port)) };

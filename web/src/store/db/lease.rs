@@ -8,6 +8,7 @@ use std::time::Duration;
 use sqlx::pool::PoolConnection;
 use sqlx::{PgConnection, Postgres};
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use super::Breaks;
 
@@ -55,7 +56,8 @@ impl Drop for Lease {
             self.connection.close_on_drop();
             return;
         }
-        let returned = self.connection.return_to_pool();
+        // What goes wrong then is logged for whoever had it.
+        let returned = self.connection.return_to_pool().in_current_span();
         let Some(until) = self.until else {
             tokio::spawn(returned);
             return;
