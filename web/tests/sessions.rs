@@ -4,6 +4,7 @@
 mod world;
 
 use serde_json::{Value, json};
+use world::locks::{is_waited_for, run};
 use world::{Client, World};
 
 async fn session(client: &Client, body: &Value) -> String {
@@ -269,5 +270,44 @@ async fn the_seed_makes_the_documents_session_and_can_run_twice() {
     let bob = world::User::of(&replica.client().post("/api/auth/login", &login).await.json);
     let answer = replica.client_of(&bob).get("/api/sessions/test-session").await;
     assert_eq!(answer.at("/visibility"), "public");
+    replica.stop().await;
+}
+
+#[tokio::test]
+async fn who_joins_or_is_added_while_the_session_is_deleted_is_told_that_there_is_none() {
+    let world = World::start().await;
+    let replica = world.replica("web-1").await;
+    let (alice, bob) = (world.user("alice").await, world.user("bob").await);
+    let (owner, guest) = (replica.client_of(&alice), replica.client_of(&bob));
+    let mut database = world.postgres.connect(&world.database).await;
+    for (who, way, body) in [(&guest, "join", json!({})), (&owner, "members", json!({"username": "bob"}))] {
+        let path = session(&owner, &json!({"title": "T", "visibility": "public"})).await;
+        run(&mut database, "BEGIN; DELETE FROM sessions").await;
+        let (who, path) = (who.clone(), format!("{path}/{way}"));
+        let asking = tokio::spawn(async move { who.post(&path, &body).await });
+        while !asking.is_finished() && !is_waited_for(&mut database).await {}
+        run(&mut database, "COMMIT").await;
+        asking.await.unwrap().assert_problem(404, "not-found");
+    }
+    replica.stop().await;
+}
+
+#[tokio::test]
+async fn a_token_of_no_user_looks_but_owns_and_joins_nothing() {
+    let world = World::start().await;
+    let replica = world.replica("web-1").await;
+    let owner = replica.client_of(&world.user("alice").await);
+    let path = session(&owner, &json!({"title": "T", "visibility": "public"})).await;
+    let settings = world.settings("web", &[]);
+    let token = web::auth::Keys::new(&settings.auth).operator_token(web::auth::ACCESS_LIFETIME);
+    let operator = replica.client().with_token(&token);
+    assert_eq!(operator.get(&path).await.status, 200);
+    for (path, body) in [
+        ("/api/sessions".to_owned(), json!({"title": "T"})),
+        (format!("{path}/join"), json!({})),
+        (format!("{path}/messages"), json!({"content": "hi"})),
+    ] {
+        operator.post(&path, &body).await.assert_problem(403, "forbidden");
+    }
     replica.stop().await;
 }

@@ -35,7 +35,8 @@ pub struct MembersQuery {
 #[utoipa::path(post, path = "/api/sessions/{id}/join", tag = "sessions",
     params(("id" = String, Path, description = "id or slug")), responses(
     (status = 200, body = Session), (status = 401, body = Problem),
-    (status = 403, body = Problem, description = "the session is private"), (status = 404, body = Problem)))]
+    (status = 403, body = Problem, description = "the session is private, or the token belongs to no user"),
+    (status = 404, body = Problem)))]
 pub async fn join(State(app): State<App>, who: Identity, Path(id): Path<String>) -> Result<Response, Error> {
     let session = find(&app.store, &id).await?;
     if session.visibility == Visibility::Private {

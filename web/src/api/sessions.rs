@@ -60,6 +60,7 @@ pub async fn list(
 /// Make a session; I am its owner and first member.
 #[utoipa::path(post, path = "/api/sessions", tag = "sessions", request_body = CreateSession, responses(
     (status = 201, body = Session), (status = 401, body = Problem),
+    (status = 403, body = Problem, description = "the token belongs to no user: it was made by `web token`"),
     (status = 409, body = Problem, description = "the slug is taken"), (status = 422, body = Problem)))]
 pub async fn create(
     State(app): State<App>,

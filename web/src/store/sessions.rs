@@ -219,7 +219,7 @@ impl<'a> Sessions<'a> {
     /// Makes a session with its owner as the first member.
     ///
     /// # Errors
-    /// The slug is taken.
+    /// The slug is taken, or the owner is no user.
     pub async fn create(&self, new: NewSession<'_>) -> Result<Session, Error> {
         let id = Uuid::now_v7();
         let made = self.db.run(|mut lease| async move {
@@ -242,9 +242,12 @@ impl<'a> Sessions<'a> {
         .fetch_one(&mut *lease)
         .await
         });
-        made.await.map_err(|error| match violates(&error, "sessions_slug_key") {
-            true => Error::Conflict("this slug is taken; choose another".into()),
-            false => error.into(),
+        made.await.map_err(|error| match error {
+            error if violates(&error, "sessions_slug_key") => {
+                Error::Conflict("this slug is taken; choose another".into())
+            }
+            error if violates(&error, "sessions_owner_id_fkey") => nobody(),
+            error => error.into(),
         })
     }
 
@@ -269,19 +272,25 @@ impl<'a> Sessions<'a> {
     }
 
     /// Adds a member; adding one who is there already changes nothing.
+    ///
+    /// # Errors
+    /// The session was deleted meanwhile, or the member is no user.
     pub async fn add_member(&self, session: Uuid, user: Uuid) -> Result<(), Error> {
-        self.db
-            .run(|mut lease| async move {
-                sqlx::query(
-                    "INSERT INTO members (session_id, user_id) VALUES ($1, $2) ON CONFLICT DO NOTHING",
-                )
+        let added = self.db.run(|mut lease| async move {
+            sqlx::query("INSERT INTO members (session_id, user_id) VALUES ($1, $2) ON CONFLICT DO NOTHING")
                 .bind(session)
                 .bind(user)
                 .execute(&mut *lease)
                 .await
-            })
-            .await?;
-        Ok(())
+        });
+        match added.await {
+            Ok(_) => Ok(()),
+            Err(error) if violates(&error, "members_session_id_fkey") => {
+                Err(Error::not_found("there is no such session"))
+            }
+            Err(error) if violates(&error, "members_user_id_fkey") => Err(nobody()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Removes a member; removing one who is none changes nothing.
@@ -305,4 +314,9 @@ impl<'a> Deref for Sessions<'a> {
     fn deref(&self) -> &SessionReads<'a> {
         &self.reads
     }
+}
+
+/// Rows of users are kept for ever, so that only a token without one comes to this: see `web token`.
+fn nobody() -> Error {
+    Error::forbidden("this token belongs to no user, who alone can own or join a session; log in as one")
 }
