@@ -14,7 +14,7 @@ use redis::{
     Client, Cmd, FromRedisValue, Pipeline, RedisError, RedisFuture, RedisResult, TlsCertificates, Value,
 };
 
-use crate::settings::{self, RedisLayout, Sentinels};
+use crate::settings::{self, RedisLayout, Secret, Sentinels, is_tls};
 use cluster::Cluster;
 
 /// Redis answers in well under a millisecond; one that takes this long counts as away.
@@ -61,14 +61,9 @@ impl RedisLink {
     /// # Errors
     /// The URL or the certificates are not understood; they are not repeated, as they may hold a password.
     pub fn new(settings: &settings::Redis) -> Result<Self, String> {
-        let servers = match &settings.layout {
-            RedisLayout::Cluster(nodes) => Cluster::new(settings, nodes).map(Servers::Cluster),
-            RedisLayout::Single | RedisLayout::Sentinels(_) => Server::open(settings, &settings.address)
-                .map(|server| Servers::One(Box::new(RwLock::new(server)))),
-        };
-        let servers = servers.map_err(|_| {
-            "REDIS_URL or REDIS_TLS_CA: not understood; write redis[s]://[[USER]:PASSWORD@]HOST[:PORT][/DB], and \
-             certificates as PEM"
+        let servers = Servers::new(settings).map_err(|_| {
+            "REDIS_URL, REDIS_SENTINELS or REDIS_TLS_CA: not understood; write \
+             redis[s]://[[USER]:PASSWORD@]HOST[:PORT][/DB], Sentinels as HOST[:PORT], and certificates as PEM"
                 .to_owned()
         })?;
         Ok(Self { shared: Arc::new(Shared { settings: settings.clone(), servers }) })
@@ -120,10 +115,18 @@ impl RedisLink {
     }
 
     async fn follow_master(&self, server: &RwLock<Server>, sentinels: &Sentinels, tasks: &Tasks) {
+        let mut complaint: Option<String> = None;
         loop {
-            match master(sentinels).await {
-                Some(address) => self.move_to(server, &address),
-                None => tracing::debug!("no Sentinel names the master {}", sentinels.master),
+            match master(&self.shared.settings, sentinels).await {
+                Ok(address) => {
+                    complaint = None;
+                    self.move_to(server, &address);
+                }
+                Err(cause) if complaint.as_ref() == Some(&cause) => {}
+                Err(cause) => {
+                    tracing::warn!(%cause, "no Sentinel names the master {}: {cause}", sentinels.master);
+                    complaint = Some(cause);
+                }
             }
             tokio::select! {
                 () = tasks.drain_started() => return,
@@ -171,6 +174,22 @@ impl RedisLink {
                 tracing::warn!(%cause, "the Sentinels name {address}, which is no address: {cause}");
             }
         }
+    }
+}
+
+impl Servers {
+    fn new(settings: &settings::Redis) -> RedisResult<Self> {
+        match &settings.layout {
+            RedisLayout::Cluster(nodes) => return Cluster::new(settings, nodes).map(Self::Cluster),
+            RedisLayout::Sentinels(sentinels) => {
+                // What is wrong with them shows now, not with the first question.
+                for place in &sentinels.places {
+                    client_of(&sentinels.url, settings, place)?;
+                }
+            }
+            RedisLayout::Single => {}
+        }
+        Ok(Self::One(Box::new(RwLock::new(Server::open(settings, &settings.address)?))))
     }
 }
 
@@ -228,8 +247,13 @@ async fn in_time<T>(question: impl Future<Output = RedisResult<T>>) -> RedisResu
 }
 
 fn client_at(settings: &settings::Redis, address: &str) -> RedisResult<Client> {
-    let url = url_at(settings.url.reveal(), address);
-    match certificates(settings) {
+    client_of(&settings.url, settings, address)
+}
+
+/// A client of the server at `address`, which is spoken to as `url` says.
+fn client_of(url: &Secret, settings: &settings::Redis, address: &str) -> RedisResult<Client> {
+    let url = url_at(url.reveal(), address);
+    match certificates(settings).filter(|_| is_tls(&url)) {
         None => Client::open(url),
         Some(certificates) => Client::build_with_tls(url, certificates),
     }
@@ -249,21 +273,34 @@ fn url_at(url: &str, address: &str) -> String {
 }
 
 /// The first answer of any Sentinel counts: they agree, or the next look sees that they do.
-async fn master(sentinels: &Sentinels) -> Option<String> {
+///
+/// # Errors
+/// What keeps each of them from answering.
+async fn master(settings: &settings::Redis, sentinels: &Sentinels) -> Result<String, String> {
+    let mut causes = Vec::new();
     for place in &sentinels.places {
-        let asked = async {
-            let client = Client::open(format!("redis://{place}")).ok()?;
-            let mut connection = client.get_multiplexed_async_connection().await.ok()?;
-            let mut question = redis::cmd("SENTINEL");
-            question.arg("get-master-addr-by-name").arg(&sentinels.master);
-            let found: Option<(String, String)> = question.query_async(&mut connection).await.ok()?;
-            found.map(|(host, port)| format!("{host}:{port}"))
-        };
-        if let Ok(Some(address)) = tokio::time::timeout(CONNECT_TIMEOUT, asked).await {
-            return Some(address);
+        let asked = ask_sentinel(settings, sentinels, place);
+        match tokio::time::timeout(CONNECT_TIMEOUT, asked).await {
+            Ok(Ok(Some(address))) => return Ok(address),
+            Ok(Ok(None)) => causes.push(format!("{place} knows no master of this name")),
+            Ok(Err(cause)) => causes.push(format!("{place}: {cause}")),
+            Err(_) => causes.push(format!("{place} does not answer in time")),
         }
     }
-    None
+    Err(causes.join("; "))
+}
+
+async fn ask_sentinel(
+    settings: &settings::Redis,
+    sentinels: &Sentinels,
+    place: &str,
+) -> RedisResult<Option<String>> {
+    let client = client_of(&sentinels.url, settings, place)?;
+    let mut connection = client.get_multiplexed_async_connection().await?;
+    let mut question = redis::cmd("SENTINEL");
+    question.arg("get-master-addr-by-name").arg(&sentinels.master);
+    let found: Option<(String, String)> = question.query_async(&mut connection).await?;
+    Ok(found.map(|(host, port)| format!("{host}:{port}")))
 }
 
 #[cfg(test)]

@@ -119,6 +119,8 @@ pub enum RedisLayout {
 /// Who tells which Redis is the master.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sentinels {
+    /// Of one of them; it says of all how to log in, and whether to speak TLS.
+    pub url: Secret,
     /// `host:port` of each.
     pub places: Vec<String>,
     pub master: String,
@@ -147,6 +149,8 @@ impl fmt::Debug for Secret {
 
 /// A key shorter than this can be guessed offline from one token.
 const SECRET_KEY_LEN_MIN: usize = 32;
+/// Where Sentinels listen that name no port.
+const SENTINEL_PORT: u16 = 26379;
 
 impl Settings {
     /// Reads the table through `lookup`; `host_name` names the replica when `CONTAINER_NAME` does not.
@@ -337,7 +341,7 @@ fn read_targets(values: &Values, primary: &Target) -> Result<Vec<Target>, String
 
 fn redis(values: &Values) -> Result<Redis, String> {
     let (url, address) = redis_place(values);
-    let layout = redis_layout(values)?;
+    let layout = redis_layout(values, &url)?;
     let address = match &layout {
         RedisLayout::Cluster(nodes) => nodes.join(", "),
         RedisLayout::Single | RedisLayout::Sentinels(_) => address,
@@ -352,24 +356,76 @@ fn redis(values: &Values) -> Result<Redis, String> {
             "{name}: asks for {wanted}, but a Redis Cluster (REDIS_CLUSTER) has only database 0"
         ));
     }
-    Ok(Redis { url: Secret::new(url), address, ca: values.opt("REDIS_TLS_CA").map(Secret::new), layout })
+    let ca = values.opt("REDIS_TLS_CA").map(Secret::new);
+    let asks_by_tls = matches!(&layout, RedisLayout::Sentinels(sentinels) if is_tls(sentinels.url.reveal()));
+    if ca.is_some() && !is_tls(&url) && !asks_by_tls {
+        return Err("REDIS_TLS_CA: given, but nothing of Redis is spoken to with TLS; set REDIS_TLS, or begin REDIS_URL \
+                    with rediss://"
+            .to_owned());
+    }
+    Ok(Redis { url: Secret::new(url), address, ca, layout })
 }
 
-fn redis_layout(values: &Values) -> Result<RedisLayout, String> {
+fn redis_layout(values: &Values, url: &str) -> Result<RedisLayout, String> {
     let (places, nodes) = (values.list("REDIS_SENTINELS"), values.list("REDIS_CLUSTER"));
-    let master = values.text("REDIS_SENTINEL_MASTER").to_owned();
     for node in &nodes {
         database_url::split_place(node, 6379).map_err(|e| format!("REDIS_CLUSTER: {e}"))?;
     }
     match (places.is_empty(), nodes.is_empty()) {
         (true, true) => Ok(RedisLayout::Single),
-        (false, true) => Ok(RedisLayout::Sentinels(Sentinels { places, master })),
+        (false, true) => sentinels(values, &places, url).map(RedisLayout::Sentinels),
         (true, false) => Ok(RedisLayout::Cluster(nodes)),
         (false, false) => {
             Err("REDIS_SENTINELS and REDIS_CLUSTER: both are given; a Redis is either behind Sentinels \
                                or a cluster, leave one of them empty"
                 .to_owned())
         }
+    }
+}
+
+fn sentinels(values: &Values, places: &[String], redis_url: &str) -> Result<Sentinels, String> {
+    let places: Vec<String> = places.iter().map(|place| sentinel_place(place)).collect::<Result<_, _>>()?;
+    let is_tls = match values.text("REDIS_SENTINEL_TLS") {
+        "on" => true,
+        "off" => false,
+        _ => is_tls(redis_url),
+    };
+    let login = redis_login(values, "REDIS_SENTINEL_USER", "REDIS_SENTINEL_PASSWORD");
+    let url = Secret::new(format!("{}://{login}{}", redis_scheme(is_tls), places[0]));
+    Ok(Sentinels { url, places, master: values.text("REDIS_SENTINEL_MASTER").to_owned() })
+}
+
+/// `host:port` of a Sentinel. What is more than that is not repeated: it may hold a password.
+fn sentinel_place(place: &str) -> Result<String, String> {
+    if place.contains(['@', '/']) {
+        return Err("REDIS_SENTINELS: write each as HOST:PORT; user, password and TLS are told by REDIS_SENTINEL_USER, \
+                    REDIS_SENTINEL_PASSWORD and REDIS_SENTINEL_TLS"
+            .to_owned());
+    }
+    let (host, port) =
+        database_url::split_place(place, SENTINEL_PORT).map_err(|e| format!("REDIS_SENTINELS: {e}"))?;
+    Ok(if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") })
+}
+
+/// Whether the servers of this URL are spoken to with TLS.
+pub fn is_tls(url: &str) -> bool {
+    let scheme = url.split("://").next().unwrap_or_default();
+    ["rediss", "valkeys"].iter().any(|secured| scheme.eq_ignore_ascii_case(secured))
+}
+
+fn redis_scheme(is_tls: bool) -> &'static str {
+    if is_tls { "rediss" } else { "redis" }
+}
+
+/// `user:password@` as these settings say, or nothing.
+fn redis_login(values: &Values, user: &str, password: &str) -> String {
+    let encode = |name| {
+        percent_encoding::utf8_percent_encode(values.text(name), percent_encoding::NON_ALPHANUMERIC)
+            .to_string()
+    };
+    match (values.opt(user), values.opt(password)) {
+        (None, None) => String::new(),
+        _ => format!("{}:{}@", encode(user), encode(password)),
     }
 }
 
@@ -380,15 +436,8 @@ fn redis_place(values: &Values) -> (String, String) {
         return (url.to_owned(), address);
     }
     let address = format!("{}:{}", values.text("REDIS_HOST"), values.port("REDIS_PORT"));
-    let encode = |name| {
-        percent_encoding::utf8_percent_encode(values.text(name), percent_encoding::NON_ALPHANUMERIC)
-            .to_string()
-    };
-    let login = match (values.opt("REDIS_USER"), values.opt("REDIS_PASSWORD")) {
-        (None, None) => String::new(),
-        _ => format!("{}:{}@", encode("REDIS_USER"), encode("REDIS_PASSWORD")),
-    };
-    let scheme = if values.flag("REDIS_TLS") { "rediss" } else { "redis" };
+    let login = redis_login(values, "REDIS_USER", "REDIS_PASSWORD");
+    let scheme = redis_scheme(values.flag("REDIS_TLS"));
     (format!("{scheme}://{login}{address}/{}", values.count("REDIS_DB")), address)
 }
 

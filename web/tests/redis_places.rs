@@ -1,4 +1,4 @@
-//! Redis where operators have it: behind Sentinels that fail it over, and with TLS and an ACL user.
+//! Redis where operators have it: behind Sentinels that fail it over, and with TLS and an ACL user, either of them.
 #![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
 mod socket;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::json;
 use socket::{Socket, offsets};
 use world::World;
-use world::programs::until;
+use world::programs::{free_port, until};
 use world::redis::{Redis, Sentinel};
 
 const FAILOVER_MAX: Duration = Duration::from_secs(30);
@@ -69,4 +69,46 @@ async fn redis_is_spoken_to_with_tls_as_an_acl_user_and_a_foreign_certificate_is
     assert_eq!(status.at("/checks/redis/healthy"), false, "a certificate that nobody vouches for");
     trusted.stop().await;
     distrusted.stop().await;
+}
+
+/// A replica that has these settings beside the Sentinel at `place`, and knows of Redis by it alone, finds Redis.
+async fn finds_redis_by(place: &str, more: &[(&str, &str)], world: &World) {
+    let nobody = free_port().to_string();
+    let settings = [&[("REDIS_PORT", nobody.as_str()), ("REDIS_SENTINELS", place)], more].concat();
+    let replica = world.replica_with("web-1", &settings).await;
+    until("the replica has found Redis", FAILOVER_MAX, async || {
+        replica.client().get("/status/").await.at("/checks/redis/healthy") == true
+    })
+    .await;
+    replica.stop().await;
+}
+
+#[tokio::test]
+async fn sentinels_are_asked_with_tls_as_an_acl_user_of_their_own() {
+    let world = World::start().await;
+    let login = "user default off\nuser asker on >asker-password ~* &* +@all";
+    let (sentinel, ca) = Sentinel::guarded(world.redis.port, login).await;
+    let settings = [
+        ("REDIS_SENTINEL_USER", "asker"),
+        ("REDIS_SENTINEL_PASSWORD", "asker-password"),
+        ("REDIS_SENTINEL_TLS", "on"),
+        ("REDIS_TLS_CA", ca.as_str()),
+    ];
+    finds_redis_by(&format!("127.0.0.1:{}", sentinel.port), &settings, &world).await;
+}
+
+#[tokio::test]
+async fn sentinels_with_a_password_are_asked_with_tls_where_redis_is() {
+    let world = World::start().await;
+    let (redis, ca) = Redis::with_tls_and_user("chat", "chat-password").await;
+    let (sentinel, ca_of_sentinel) = Sentinel::guarded(redis.port, "requirepass sentinel-password").await;
+    let both = format!("{ca}{ca_of_sentinel}");
+    let settings = [
+        ("REDIS_TLS", "true"),
+        ("REDIS_USER", "chat"),
+        ("REDIS_PASSWORD", "chat-password"),
+        ("REDIS_SENTINEL_PASSWORD", "sentinel-password"),
+        ("REDIS_TLS_CA", both.as_str()),
+    ];
+    finds_redis_by(&format!("127.0.0.1:{}", sentinel.port), &settings, &world).await;
 }

@@ -50,6 +50,8 @@ fn debug_output_shows_no_secret() {
         ("DB_PASSWORD", "geheim1"),
         ("REDIS_PASSWORD", "geheim2"),
         ("DATABASE_URL_DIRECT", "postgres://u:geheim3@h/d"),
+        ("REDIS_SENTINELS", "s1"),
+        ("REDIS_SENTINEL_PASSWORD", "geheim4"),
     ])
     .unwrap();
     let shown = format!("{settings:?}");
@@ -65,8 +67,9 @@ fn redis_is_one_server_or_behind_sentinels_or_a_cluster_but_not_two_of_them() {
     };
     assert_eq!(redis(&[]).unwrap().layout, RedisLayout::Single);
     let sentinels = redis(&[("REDIS_SENTINELS", "s1:26379,s2:26379")]).unwrap().layout;
-    let places = vec!["s1:26379".to_owned(), "s2:26379".to_owned()];
-    assert_eq!(sentinels, RedisLayout::Sentinels(Sentinels { places, master: "mymaster".to_owned() }));
+    let (url, places) = (Secret::new("redis://s1:26379"), vec!["s1:26379".to_owned(), "s2:26379".to_owned()]);
+    let master = "mymaster".to_owned();
+    assert_eq!(sentinels, RedisLayout::Sentinels(Sentinels { url, places, master }));
     let cluster = redis(&[("REDIS_CLUSTER", "a:1,b:2"), ("REDIS_URL", "rediss://u:p@elsewhere/0")]).unwrap();
     assert_eq!(cluster.layout, RedisLayout::Cluster(vec!["a:1".to_owned(), "b:2".to_owned()]));
     assert_eq!(cluster.address, "a:1, b:2");
@@ -74,6 +77,61 @@ fn redis_is_one_server_or_behind_sentinels_or_a_cluster_but_not_two_of_them() {
     assert!(error.contains("REDIS_SENTINELS") && error.contains("REDIS_CLUSTER"), "{error}");
     let error = redis(&[("REDIS_CLUSTER", "a:one")]).unwrap_err();
     assert!(error.contains("REDIS_CLUSTER: \"one\" is no port"), "{error}");
+}
+
+fn sentinels_with(pairs: &[(&str, &str)]) -> Result<Sentinels, String> {
+    let settings =
+        read_with(&[&[("SECRET_KEY", KEY)], pairs].concat()).map_err(|errors| errors.to_string())?;
+    match settings.redis.layout {
+        RedisLayout::Sentinels(sentinels) => Ok(sentinels),
+        other => panic!("no Sentinels: {other:?}"),
+    }
+}
+
+#[test]
+fn sentinels_have_a_login_and_tls_of_their_own() {
+    let url = |pairs: &[(&str, &str)]| {
+        let all = [&[("REDIS_SENTINELS", "s1, [::1]:7"), ("REDIS_PASSWORD", "data")], pairs].concat();
+        let sentinels = sentinels_with(&all).unwrap();
+        assert_eq!(sentinels.places, ["s1:26379", "[::1]:7"]);
+        sentinels.url.reveal().to_owned()
+    };
+    assert_eq!(url(&[]), "redis://s1:26379", "the password of Redis is not told to the Sentinels");
+    assert_eq!(url(&[("REDIS_SENTINEL_PASSWORD", "p@ss")]), "redis://:p%40ss@s1:26379");
+    let login = [("REDIS_SENTINEL_USER", "asker"), ("REDIS_SENTINEL_PASSWORD", "pw")];
+    assert_eq!(url(&login), "redis://asker:pw@s1:26379");
+    for (tls, of_redis, scheme) in [
+        ("auto", ("REDIS_TLS", "true"), "rediss"),
+        ("auto", ("REDIS_URL", "rediss://:data@redis"), "rediss"),
+        ("auto", ("REDIS_URL", "redis://:data@redis"), "redis"),
+        ("off", ("REDIS_TLS", "true"), "redis"),
+        ("on", ("REDIS_TLS", "false"), "rediss"),
+    ] {
+        assert_eq!(url(&[("REDIS_SENTINEL_TLS", tls), of_redis]), format!("{scheme}://s1:26379"));
+    }
+}
+
+#[test]
+fn a_sentinel_is_a_place_and_a_password_in_it_is_not_repeated() {
+    for place in ["redis://:geheim@s1:26379", "u:geheim@s1", "rediss://s1"] {
+        let error = sentinels_with(&[("REDIS_SENTINELS", place)]).unwrap_err();
+        assert!(error.contains("REDIS_SENTINELS: write each as HOST:PORT"), "{error}");
+        assert!(!error.contains("geheim"), "{error}");
+    }
+    let error = sentinels_with(&[("REDIS_SENTINELS", "s1:many")]).unwrap_err();
+    assert!(error.contains("REDIS_SENTINELS: \"many\" is no port"), "{error}");
+}
+
+#[test]
+fn certificates_for_redis_are_good_for_something() {
+    let with = |more: &[(&str, &str)]| {
+        let given = [&[("SECRET_KEY", KEY), ("REDIS_TLS_CA", "PEM")], more].concat();
+        read_with(&given).map(|_| ()).map_err(|errors| errors.to_string())
+    };
+    assert!(with(&[]).unwrap_err().contains("REDIS_TLS_CA: given, but nothing"));
+    assert_eq!(with(&[("REDIS_TLS", "on")]), Ok(()));
+    assert_eq!(with(&[("REDIS_URL", "rediss://h")]), Ok(()));
+    assert_eq!(with(&[("REDIS_SENTINELS", "s1"), ("REDIS_SENTINEL_TLS", "on")]), Ok(()));
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Private Redis servers and Sentinels.
 
+use std::path::Path;
+
 use super::programs::{Guarded, START_MAX, free_port, new_dir, shell, until};
 
 /// A Redis of one test.
@@ -25,11 +27,8 @@ impl Redis {
     /// One that speaks TLS only and lets in one user; gives its certificate too.
     pub async fn with_tls_and_user(user: &str, password: &str) -> (Self, String) {
         let dir = new_dir("certificate");
+        let certificate = make_certificate(&dir);
         let place = dir.display();
-        shell(&format!(
-            "openssl req -x509 -newkey ed25519 -nodes -days 2 -subj /CN=redis -keyout {place}/key.pem \
-             -out {place}/cert.pem -addext subjectAltName=IP:127.0.0.1 -addext basicConstraints=critical,CA:FALSE"
-        ));
         let mut redis = Self { port: free_port(), server: None };
         redis
             .start_with(&format!(
@@ -38,7 +37,6 @@ impl Redis {
                 redis.port
             ))
             .await;
-        let certificate = std::fs::read_to_string(dir.join("cert.pem")).unwrap();
         std::fs::remove_dir_all(dir).unwrap();
         (redis, certificate)
     }
@@ -132,6 +130,34 @@ impl Sentinel {
         }
         sentinel
     }
+
+    /// Names the server on this port, by TLS only, to those who log in as `login` says in the words of sentinel.conf;
+    /// gives its certificate too.
+    pub async fn guarded(master: u16, login: &str) -> (Self, String) {
+        let (dir, port) = (new_dir("sentinel"), free_port());
+        let certificate = make_certificate(&dir);
+        let config = format!(
+            "port 0\ntls-port {port}\nbind 127.0.0.1\ntls-cert-file {place}/cert.pem\ntls-key-file {place}/key.pem\n\
+             tls-ca-cert-file {place}/cert.pem\ntls-auth-clients no\n{login}\n\
+             sentinel monitor mymaster 127.0.0.1 {master} 1\n",
+            place = dir.display()
+        );
+        std::fs::write(dir.join("sentinel.conf"), config).unwrap();
+        let server = format!("redis-server {}/sentinel.conf --sentinel", dir.display());
+        let sentinel = Self { port, _server: Guarded::start(&server, "KILL", &dir) };
+        wait_for(port).await;
+        (sentinel, certificate)
+    }
+}
+
+/// Puts `cert.pem` and `key.pem` of 127.0.0.1 into a folder; gives the certificate.
+fn make_certificate(dir: &Path) -> String {
+    let place = dir.display();
+    shell(&format!(
+        "openssl req -x509 -newkey ed25519 -nodes -days 2 -subj /CN=redis -keyout {place}/key.pem \
+         -out {place}/cert.pem -addext subjectAltName=IP:127.0.0.1 -addext basicConstraints=critical,CA:FALSE"
+    ));
+    std::fs::read_to_string(dir.join("cert.pem")).unwrap()
 }
 
 pub(super) async fn wait_for(port: u16) {
