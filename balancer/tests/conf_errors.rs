@@ -77,6 +77,22 @@ fn names_must_be_known() {
 }
 
 #[test]
+        (
+            "map $host $a { ~a++b 1; }",
+            "pattern \"a++b\" cannot be used: possessive quantifiers are not supported in /etc/nginx.conf:3",
+        ),
+        (
+            "map $host $a { ~(?!a)b 1; }",
+            "pattern \"(?!a)b\" cannot be used: look-around, including look-ahead and look-behind, is not supported in /etc/nginx.conf:3",
+        ),
+        (
+            "map $host $a { ~(a)\\1 1; }",
+            "pattern \"(a)\\1\" cannot be used: backreferences are not supported in /etc/nginx.conf:3",
+        ),
+        (
+            "map $host $a { ~(?>a)b 1; }",
+            "pattern \"(?>a)b\" cannot be used: unrecognized flag in /etc/nginx.conf:3",
+        ),
 fn weights_and_times_of_servers_have_bounds() {
     for word in ["weight=65536", "fail_timeout=101y", "slow_start=3153600001"] {
         let expected = format!("invalid parameter \"{word}\" in /etc/nginx.conf:3");

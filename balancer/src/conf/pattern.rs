@@ -73,6 +73,40 @@ fn has_dollar(pattern: &str) -> bool {
     found
 }
 
+/// Whether a quantifier of PCRE gives nothing back (`a++`), which would be read as one upon another here.
+pub fn has_possessive(pattern: &str) -> bool {
+    let (mut depth, mut last, mut is_quantified) = (0u32, 0, false);
+    let mut rest = pattern.as_bytes();
+    while let [first, after @ ..] = rest {
+        rest = after;
+        let was_quantified = std::mem::replace(&mut is_quantified, false);
+        let last = std::mem::replace(&mut last, *first);
+        match first {
+            b'\\' => rest = rest.get(1..).unwrap_or_default(),
+            b'[' => {
+                depth += 1;
+                let inner = rest.strip_prefix(b"^").unwrap_or(rest);
+                rest = inner.strip_prefix(b"]").unwrap_or(inner);
+            }
+            b']' => depth = depth.saturating_sub(1),
+            _ if depth > 0 => {}
+            b'+' if was_quantified => return true,
+            // What follows a quantifier makes it lazy, what follows a parenthesis says what it is.
+            b'?' if was_quantified || last == b'(' => {}
+            b'*' | b'+' | b'?' => is_quantified = true,
+            b'{' => {
+                let len = rest.iter().take_while(|byte| byte.is_ascii_digit() || **byte == b',').count();
+                let is_count = rest.first().is_some_and(u8::is_ascii_digit) && rest.get(len) == Some(&b'}');
+                if is_count {
+                    (rest, is_quantified) = (&rest[len + 1..], true);
+                }
+            }
+            _ => {}
+        }
+    }
+    false
+}
+
 /// `?flags:` or `?flags)` with an `m` that is not taken back.
 fn sets_multiline(group: &str) -> bool {
     let Some(flags) = group.strip_prefix('?') else { return false };
@@ -125,6 +159,19 @@ mod tests {
         for text in ["a", r"a\$", "[$]", "[]$]", "[^]$]", r"[\]$]", "[a[$]]", "(?m)a$", "(?im:a$)", r"a$|b\z"]
         {
             assert!(!has_dollar(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_quantifier_that_gives_nothing_back_is_found() {
+        for text in ["a++", "a*+b", "(a|b)?+", "a{2}+", "a{1,3}+", r"\.++", "[a+]++", "[]+]*+", "é++"] {
+            assert!(has_possessive(text), "{text}");
+        }
+        for text in [
+            "a+", "a+?", "a\\++", "[+*]+", "[a]+[++]", "(?:a)+", "(?i)+", "a{,}x", "a+b+", "a+?b+",
+            "[a[+]+]+",
+        ] {
+            assert!(!has_possessive(text), "{text}");
         }
     }
 

@@ -11,6 +11,7 @@ use crate::conf::blocks::Node;
 use crate::conf::error::Result;
 use crate::conf::location::Pattern;
 use crate::conf::made::Made;
+use crate::conf::pattern::has_possessive;
 use crate::conf::rewrite::UserVariable;
 use crate::conf::template::{Part, Template};
 use crate::conf::variables::Variable;
@@ -244,6 +245,10 @@ fn unquoted(pattern: &str) -> String {
     out
 }
 
+    if has_possessive(text) {
+        let what = "possessive quantifiers are not supported";
+        return Err(node.error(format!("pattern \"{text}\" cannot be used: {what}")));
+    }
 /// Splits what follows `$` into the name and the rest.
 fn variable_name(text: &str) -> Option<(&str, &str)> {
     if let Some(inner) = text.strip_prefix('{') {
