@@ -9,9 +9,6 @@ mod tls;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-
 use crate::conf::location::{Location, Server};
 use crate::conf::made::Memory;
 use crate::conf::variables::{Facts, HeaderName, Variable};
@@ -19,6 +16,7 @@ use crate::downstream::Downstream;
 use crate::logic::codings;
 use crate::logic::h1::target::split_port;
 use crate::logic::h1::{Field, Fields, fields, lines, write};
+use crate::logic::passwords;
 use crate::relay::scratch::Scratch;
 use crate::relay::story::{Asked, Attempt, Limited, Story};
 use crate::running::Running;
@@ -276,12 +274,7 @@ impl<'a> Told<'a> {
         let head = self.head();
         let field =
             self.story().request.fields.find(head, fields::hash(b"authorization"), b"authorization")?;
-        let value = field.value.of(head);
-        let encoded =
-            value.get(..6).filter(|scheme| scheme.eq_ignore_ascii_case(b"basic ")).map(|_| &value[6..])?;
-        let decoded = STANDARD.decode(encoded.trim_ascii()).ok()?;
-        let colon = memchr::memchr(b':', &decoded)?;
-        Some(decoded[..colon].to_vec())
+        passwords::credentials(field.value.of(head)).map(|(name, _)| name)
     }
 
     fn sent_header(&self, name: &HeaderName, out: &mut Vec<u8>) -> bool {

@@ -163,6 +163,15 @@ fn a_variable_is_what_it_was_given_last_by_a_directive_or_by_a_pattern() {
 }
 
 #[test]
+fn a_group_is_found_whatever_the_case_of_its_name() {
+    both(
+        "upstream BackEnd { server ORIGIN; } server { listen 127.0.0.1:PORT;
+         location / { proxy_pass http://backEND; } location /var { proxy_pass http://$arg_to$uri; } }",
+        &[("/x", "GET /x"), ("/var?to=BACKend", "GET /var")],
+    );
+}
+
+#[test]
 fn a_target_stays_as_it_was_sent_until_something_changes_it() {
     both(
         "server { listen 127.0.0.1:PORT;

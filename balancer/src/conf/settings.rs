@@ -97,6 +97,7 @@ pub struct Http {
     pub upstreams: Vec<Arc<Upstream>>,
     pub upstream_names: HashMap<Box<str>, UpstreamId>,
     pub checks: Vec<HealthCheck>,
+    /// By [`group_key`].
     /// Every `resolver`, by `ResolverId`.
     pub resolvers: Vec<Arc<ResolverTerms>>,
     /// `$balancer_why` is asked for: reasons are noted as servers are chosen.
@@ -127,12 +128,17 @@ impl Http {
 
     /// The group a `proxy_pass` with variables names.
     pub fn upstream_named(&self, name: &str) -> Option<&Arc<Upstream>> {
-        self.upstream_names.get(name).map(|id| self.upstream(*id))
+        self.upstream_names.get(&group_key(name)).map(|id| self.upstream(*id))
     }
 }
 
 /// `log_format NAME [escape=…] '…'`.
 #[derive(Debug)]
+/// What a group is found by: names of hosts know no case, names of files do.
+pub fn group_key(name: &str) -> Box<str> {
+    if name.starts_with("unix:") { name.into() } else { name.to_ascii_lowercase().into() }
+}
+
 pub struct LogFormat {
     pub name: Box<str>,
     pub escape: Escape,

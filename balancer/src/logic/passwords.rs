@@ -5,13 +5,25 @@ use base64::alphabet::STANDARD as ALPHABET;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use md5::{Digest, Md5};
 
-/// As lenient about padding as nginx.
+/// As lenient as nginx: what is left over of the last letter may be anything.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &ALPHABET,
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+    GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::RequireNone)
+        .with_decode_allow_trailing_bits(true),
 );
 
 const SHA1_LEN: usize = 20;
+
+/// Name and password of `Authorization: Basic …`; nobody has checked the one or the other.
+pub fn credentials(value: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
+    let (scheme, encoded) = value.split_at_checked(b"basic ".len())?;
+    let mut name = decoded(encoded.trim_ascii()).filter(|_| scheme.eq_ignore_ascii_case(b"basic "))?;
+    let colon = memchr::memchr(b':', &name).filter(|colon| *colon > 0)?;
+    let password = name.split_off(colon + 1);
+    name.truncate(colon);
+    Some((name, password))
+}
 
 /// The entry of a user in the text of an htpasswd file: what stands between the first and the second colon.
 pub fn entry_of<'a>(file: &'a [u8], user: &[u8]) -> Option<&'a [u8]> {
@@ -57,8 +69,10 @@ fn same(left: &[u8], right: &[u8]) -> bool {
     left.len() == right.len() && left.iter().zip(right).fold(0, |differs, (l, r)| differs | (l ^ r)) == 0
 }
 
+/// As nginx: the first `=` ends it, wherever it stands.
 fn decoded(encoded: &[u8]) -> Option<Vec<u8>> {
-    BASE64.decode(encoded).ok()
+    let end = memchr::memchr(b'=', encoded).unwrap_or(encoded.len());
+    BASE64.decode(&encoded[..end]).ok()
 }
 
 fn sha1(password: &[u8], salt: &[u8]) -> Vec<u8> {
@@ -129,6 +143,41 @@ mod tests {
             assert!(fits(b"password", entry.as_bytes()), "{entry}");
             assert!(!fits(b"passwore", entry.as_bytes()), "{entry}");
             assert!(!fits(b"", entry.as_bytes()), "{entry}");
+        }
+    }
+
+    #[test]
+    fn credentials_are_read_as_nginx_reads_them() {
+        let read = |value: &str| {
+            let (name, password) = credentials(value.as_bytes())?;
+            Some(String::from_utf8_lossy(&[name, password].join(&b' ')).into_owned())
+        };
+        // `a:b`, `a:bc`, `a:bcd`, with and without what nobody needs.
+        for (value, said) in [
+            ("Basic YTpi", "a b"),
+            ("basic   YTpiYw==", "a bc"),
+            ("Basic YTpiYw", "a bc"),
+            ("Basic YTpiYw=", "a bc"),
+            ("Basic YTpiYx==", "a bc"),
+            ("Basic YTpiYw==YTpi", "a bc"),
+            ("Basic YTpiY2Q=", "a bcd"),
+            ("Basic YTo=", "a "),
+            ("Basic YTpiOmM", "a b:c"),
+        ] {
+            assert_eq!(read(value).as_deref(), Some(said), "{value}");
+        }
+        // No colon, no name, a letter too much, letters of another alphabet, another scheme.
+        for value in [
+            "Basic YWI=",
+            "Basic OmI=",
+            "Basic YTpiY",
+            "Basic YTpi_w==",
+            "Basic",
+            "Basic ",
+            "Digest YTpi",
+            "",
+        ] {
+            assert_eq!(read(value), None, "{value}");
         }
     }
 

@@ -4,9 +4,6 @@ use std::fs;
 use std::io;
 use std::time::{Duration, Instant};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-
 use super::answer::Answer;
 use super::inside::Inside;
 use super::story::Limited;
@@ -244,10 +241,7 @@ impl<'a> Exchange<'a> {
         let head = self.scratch.inbound.unread();
         let fields = &self.scratch.story.request.fields;
         let value = fields.find(head, hash(b"authorization"), b"authorization")?.value.of(head);
-        let encoded = value.get(..6).filter(|scheme| scheme.eq_ignore_ascii_case(b"basic "))?;
-        let decoded = STANDARD.decode(value[encoded.len()..].trim_ascii()).ok()?;
-        let colon = memchr::memchr(b':', &decoded).filter(|colon| *colon > 0)?;
-        Some((decoded[..colon].to_vec(), decoded[colon + 1..].to_vec()))
+        passwords::credentials(value)
     }
 
     fn challenge(&mut self, realm: &[u8]) -> Checked {

@@ -45,9 +45,8 @@ impl Exchange<'_> {
         let head = self.scratch.inbound.unread();
         let fields = self.scratch.story.request.fields.all(head, hash(name), name);
         let values: Vec<&[u8]> = fields.map(|field| field.value.of(head)).collect();
-        // Only X-Forwarded-For is a list; of other headers the last one counts, whole.
-        let values =
-            if name == b"x-forwarded-for" { &values[..] } else { &values[values.len().saturating_sub(1)..] };
+        // Only X-Forwarded-For is a list of lines; of another header nginx looks at the first.
+        let values = if name == b"x-forwarded-for" { &values[..] } else { &values[..values.len().min(1)] };
         real_ip::client(values, recursive, is_trusted)
     }
 

@@ -76,7 +76,12 @@ pub const ROWS: &[Row] = &[
         "auth_basic_user_file",
         "location / { root FILES; auth_basic x; @ }",
         ("auth_basic_user_file FILES/users;", "auth_basic_user_file FILES/one.txt;"),
-        &["GET /one.txt HTTP/1.1\r\nHost: HOST\r\nAuthorization: Basic dXNlcjpzZWNyZXQ=\r\n\r\n"],
+        &[
+            "GET /one.txt HTTP/1.1\r\nHost: HOST\r\nAuthorization: Basic dXNlcjpzZWNyZXQ=\r\n\r\n",
+            "GET /one.txt HTTP/1.1\r\nHost: HOST\r\nAuthorization: basic  dXNlcjpzZWNyZXQ\r\n\r\n",
+            "GET /one.txt HTTP/1.1\r\nHost: HOST\r\nAuthorization: Basic dXNlcjpzZWNyZXR=x\r\n\r\n",
+            "GET /one.txt HTTP/1.1\r\nHost: HOST\r\nAuthorization: Basic dXNlcjpzZWNyZ\r\n\r\n",
+        ],
     ),
     row(
         "auth_request",
@@ -285,7 +290,10 @@ pub const ROWS: &[Row] = &[
         "real_ip_recursive",
         "set_real_ip_from 127.0.0.1; set_real_ip_from 10.0.0.2; real_ip_header X-Forwarded-For; @ location / { return 200 $remote_addr; }",
         ("real_ip_recursive on;", ""),
-        &["GET / HTTP/1.1\r\nHost: HOST\r\nX-Forwarded-For: 10.0.0.1, 10.0.0.2\r\n\r\n"],
+        &[
+            "GET / HTTP/1.1\r\nHost: HOST\r\nX-Forwarded-For: 10.0.0.1, 10.0.0.2\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: HOST\r\nX-Real-IP: 10.0.0.1, 10.0.0.2\r\nX-Real-IP: 10.0.0.3\r\n\r\n",
+        ],
     ),
     row("return", "location / { @ }", ("return 307 http://x.test/$arg_a;", "return 204;"), &["/?a=b"]),
     row(

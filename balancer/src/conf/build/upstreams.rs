@@ -16,6 +16,7 @@ use crate::conf::check::{HealthCheck, Match};
 use crate::conf::error::Result;
 use crate::conf::naming::{NamedServer, Naming, ResolverTerms};
 use crate::conf::proxy::ProxyPass;
+use crate::conf::settings::group_key;
 use crate::conf::table::Context;
 use crate::conf::upstream::{
     Address, Better, Duty, Keepalive, LeastTime, Method, Origin, Peer, QueueTerms, Sid, StickyKind, Terms,
@@ -71,7 +72,7 @@ impl Groups {
     }
 
     pub fn find(&self, name: &str) -> Option<UpstreamId> {
-        self.names.get(name).copied()
+        self.names.get(&group_key(name)).copied()
     }
 
     pub fn add_block(
@@ -82,7 +83,7 @@ impl Groups {
         world: &dyn World,
     ) -> Result<()> {
         let name = node.arg(0);
-        if self.names.contains_key(name) {
+        if self.find(name).is_some() {
             return Err(node.error(format!("duplicate upstream \"{name}\"")));
         }
         let scope = Scope::alone(node, Context::UPSTREAM);
@@ -178,7 +179,7 @@ impl Groups {
 
     fn add(&mut self, upstream: Upstream) -> UpstreamId {
         let id = upstream.id;
-        self.names.insert(upstream.name.clone(), id);
+        self.names.insert(group_key(&upstream.name), id);
         self.list.push(Arc::new(upstream));
         id
     }
