@@ -1,6 +1,7 @@
 //! What a location does to every answer beside passing it on: `expires`, `add_trailer`, gzip, limits of speed.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use regex::bytes::Regex;
@@ -19,6 +20,8 @@ pub struct Dress {
     pub tells_head: bool,
     pub chunked: bool,
     pub charset: Option<Charset>,
+    /// Those that an upstream may order (`X-Accel-Charset`).
+    pub charsets: Arc<[Box<[u8]>]>,
     pub pages: Option<Pages>,
     pub gzip: Gzip,
 }

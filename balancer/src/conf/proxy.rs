@@ -125,6 +125,7 @@ pub struct Ignored {
     pub redirect: bool,
     pub limit_rate: bool,
     pub buffering: bool,
+    pub charset: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,5 +1,5 @@
-//! What an upstream may order by `X-Accel-*`: to answer from another location, how fast, and whether it is held
-//! for a slow client.
+//! What an upstream may order by `X-Accel-*`: to answer from another location, how fast, in which charset, and whether it
+//! is held for a slow client.
 
 use super::Exchange;
 use super::answer::Answer;
@@ -13,6 +13,7 @@ type Name = (u32, &'static [u8]);
 const REDIRECT: Name = (hash(b"x-accel-redirect"), b"x-accel-redirect");
 const LIMIT_RATE: Name = (hash(b"x-accel-limit-rate"), b"x-accel-limit-rate");
 const BUFFERING: Name = (hash(b"x-accel-buffering"), b"x-accel-buffering");
+const CHARSET: Name = (hash(b"x-accel-charset"), b"x-accel-charset");
 const CONTENT_TYPE: Name = (hash(b"content-type"), b"content-type");
 
 /// Headers of the answer that gave the order which go with the one that is sent in its place.
@@ -38,6 +39,16 @@ impl Exchange<'_> {
         let rate = self.order(LIMIT_RATE).and_then(|text| std::str::from_utf8(text).ok());
         if let Some(rate) = rate.and_then(value::count) {
             self.scratch.story.limit_rate = Some(rate);
+        }
+    }
+
+    /// Also for the answer of a location that the upstream sends the request to.
+    pub(super) fn obey_charset(&mut self) {
+        if self.location.proxy.ignored.charset || self.location.dress.charsets.is_empty() {
+            return;
+        }
+        if let Some(charset) = self.order(CHARSET).filter(|charset| !charset.is_empty()) {
+            self.scratch.story.charset = Some(charset.to_vec());
         }
     }
 

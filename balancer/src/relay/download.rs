@@ -82,6 +82,7 @@ impl Exchange<'_> {
         if status == 101 && !self.scratch.story.is_sub() {
             return aside(self.tunnel(conn, lease)).await;
         }
+        self.obey_charset();
         if status >= 300 && self.location.proxy.intercept_errors && self.has_error_page(status) {
             self.keep_challenges();
             self.end_attempt();

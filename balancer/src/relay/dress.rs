@@ -6,6 +6,7 @@ use super::Exchange;
 use super::sink::Coding;
 use crate::conf::dress::{DAY, Dress, Expires, Moment};
 use crate::conf::location::AddHeader;
+use crate::conf::settings::ErrorLevel;
 use crate::headers::Delivery;
 use crate::logic::codings::accepts_gzip;
 use crate::logic::h1::{Framing, Method, Version, hash, lines, write};
@@ -24,7 +25,7 @@ impl Exchange<'_> {
     pub fn finish_head(&mut self, delivery: Delivery, out: &mut Vec<u8>) -> Delivery {
         let location = self.location;
         let dress = &*location.dress;
-        if dress.is_plain() {
+        if dress.is_plain() && self.scratch.story.charset.is_none() {
             self.write_framing(&delivery, out);
             self.write_added(out);
             out.extend_from_slice(b"\r\n");
@@ -118,6 +119,9 @@ impl Exchange<'_> {
 
     /// Adds the charset to the type, where the type is one of text and does not say it itself.
     pub(super) fn write_charset(&self, dress: &Dress, status: u16, out: &mut Vec<u8>) {
+        if let Some(charset) = &self.scratch.story.charset {
+            return self.write_ordered_charset(dress, charset, status, out);
+        }
         let Some(charset) = &dress.charset else { return };
         let kind = lines::first(out, b"content-type").unwrap_or_default();
         let bare = bare_type(kind);
@@ -134,9 +138,20 @@ impl Exchange<'_> {
         if name.is_empty() || name == b"off" {
             return;
         }
-        let from = kind.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii().len();
-        let with = [&kind[..from], b"; charset=", &name].concat();
-        lines::replace(out, b"content-type", &with);
+        replace_charset(&name, out);
+    }
+
+    /// `X-Accel-Charset`: whatever the type, unless it says a charset itself.
+    fn write_ordered_charset(&self, dress: &Dress, charset: &[u8], status: u16, out: &mut Vec<u8>) {
+        if !dress.charsets.iter().any(|known| known.eq_ignore_ascii_case(charset)) {
+            let charset = charset.escape_ascii();
+            self.say(ErrorLevel::Error, format_args!("unknown charset \"{charset}\" to override"));
+            return;
+        }
+        let kind = lines::first(out, b"content-type").unwrap_or_default();
+        if !kind.is_empty() && !has_charset(kind) && !matches!(status, 301 | 302) {
+            replace_charset(charset, out);
+        }
     }
 
     fn write_expires(&self, dress: &Dress, out: &mut Vec<u8>) {
@@ -336,6 +351,13 @@ fn is_page(dress: &Dress, coding: &Coding, head: &[u8]) -> bool {
 /// A type without its parameters, in lower case.
 fn bare_type(value: &[u8]) -> Vec<u8> {
     value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii().to_ascii_lowercase()
+}
+
+fn replace_charset(name: &[u8], out: &mut Vec<u8>) {
+    let kind = lines::first(out, b"content-type").unwrap_or_default();
+    let len = kind.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii().len();
+    let with = [&kind[..len], b"; charset=", name].concat();
+    lines::replace(out, b"content-type", &with);
 }
 
 fn has_charset(value: &[u8]) -> bool {

@@ -65,6 +65,8 @@ pub struct Story {
     pub sent_head: Vec<u8>,
     pub sent_trailers: Vec<u8>,
     pub carried_type: Option<Vec<u8>>,
+    /// `X-Accel-Charset`.
+    pub charset: Option<Vec<u8>>,
     /// Trailer lines of the upstream's answer, where they are read.
     pub upstream_trailers: Vec<u8>,
     pub attempts: Vec<Attempt>,

@@ -209,6 +209,15 @@ pub const ROWS: &[Row] = &[
         ),
     ),
     behind(
+        "; location / { default_type text/css; add_header X-Accel-Charset UTF-8; return 200 x; }",
+        row(
+            "proxy_ignore_headers",
+            "location / { proxy_pass http://INNER; @ } location /named { charset utf-8; }",
+            ("proxy_ignore_headers X-Accel-Charset;", ""),
+            &["/"],
+        ),
+    ),
+    behind(
         "http2; location / { add_header X-Accel-Redirect /aside; return 200 x; }",
         row(
             "grpc_ignore_headers",

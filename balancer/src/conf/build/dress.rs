@@ -32,6 +32,7 @@ pub(super) fn dress(
         tells_head,
         chunked: scope.flag("chunked_transfer_encoding"),
         charset: charset(scope, names)?,
+        charsets: names.charsets().clone(),
         pages: pages(scope),
         gzip: gzip(scope)?,
         trailers,

@@ -22,6 +22,8 @@ pub struct Names<'a> {
     made: RefCell<HashMap<&'a str, State>>,
     /// Variables that are given values, wherever that stands: one place for each name, whoever fills it.
     users: RefCell<Vec<User>>,
+    /// What `charset` names anywhere: nginx knows no others.
+    charsets: Arc<[Box<[u8]>]>,
     /// Some template asks why a server was chosen.
     explains: Cell<bool>,
 }
@@ -52,8 +54,13 @@ impl<'a> Names<'a> {
         for node in http.iter().filter(|node| made::MAKERS.contains(&&node.name[..])) {
             makers.insert(made::name_of(node)?, node);
         }
-        let names =
-            Names { makers, made: RefCell::default(), users: RefCell::default(), explains: Cell::default() };
+        let names = Names {
+            makers,
+            made: RefCell::default(),
+            users: RefCell::default(),
+            charsets: charsets(http).into(),
+            explains: Cell::default(),
+        };
         names.collect_groups(http);
         names.collect_users(http);
         Ok(names)
@@ -111,6 +118,10 @@ impl<'a> Names<'a> {
             (Some(user), Giver::Group) => users[user.0].giver = Giver::Group,
             (Some(_), Giver::Directive) => {}
         }
+    }
+
+    pub fn charsets(&self) -> &Arc<[Box<[u8]>]> {
+        &self.charsets
     }
 
     /// Whether any template that was made so far says `$balancer_why`.
@@ -192,6 +203,18 @@ impl<'a> Names<'a> {
     }
 }
 
+fn charsets(nodes: &[Node]) -> Vec<Box<[u8]>> {
+    let mut found = Vec::new();
+    for node in nodes {
+        let name = node.arg(0);
+        if node.name == "charset" && node.block.is_empty() && name != "off" && !name.starts_with('$') {
+            found.push(name.as_bytes().into());
+        }
+        found.extend(charsets(&node.block));
+    }
+    found
+}
+
 impl User {
     /// `set` may take over one of a family, which else has its usual value.
     fn variable(&self, place: UserVariable) -> Variable {
@@ -222,6 +245,10 @@ impl Case {
 
 pub fn regex(text: &str, case: Case, node: &Node) -> Result<Regex> {
     let text = &unquoted(text);
+    if has_possessive(text) {
+        let what = "possessive quantifiers are not supported";
+        return Err(node.error(format!("pattern \"{text}\" cannot be used: {what}")));
+    }
     let built = RegexBuilder::new(text).case_insensitive(case == Case::Ignored).unicode(false).build();
     let built = built.or_else(|_| RegexBuilder::new(text).case_insensitive(case == Case::Ignored).build());
     built.map_err(|error| {
@@ -245,10 +272,6 @@ fn unquoted(pattern: &str) -> String {
     out
 }
 
-    if has_possessive(text) {
-        let what = "possessive quantifiers are not supported";
-        return Err(node.error(format!("pattern \"{text}\" cannot be used: {what}")));
-    }
 /// Splits what follows `$` into the name and the rest.
 fn variable_name(text: &str) -> Option<(&str, &str)> {
     if let Some(inner) = text.strip_prefix('{') {

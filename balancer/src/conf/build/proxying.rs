@@ -170,8 +170,8 @@ fn ignored(own: &Settings<'_>) -> Result<Ignored> {
                 "x-accel-redirect" => ignored.redirect = true,
                 "x-accel-limit-rate" => ignored.limit_rate = true,
                 "x-accel-buffering" => ignored.buffering = true,
-                "x-accel-expires" | "expires" | "cache-control" | "set-cookie" | "x-accel-charset"
-                | "vary" => {}
+                "x-accel-charset" => ignored.charset = true,
+                "x-accel-expires" | "expires" | "cache-control" | "set-cookie" | "vary" => {}
                 _ => return Err(node.error(format!("invalid value \"{}\"", word.text))),
             }
         }
