@@ -28,6 +28,7 @@ mod prober;
 mod relay;
 pub mod running;
 pub mod settings;
+mod tcp;
 mod tcp_info;
 mod tls;
 mod tunnel;

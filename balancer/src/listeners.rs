@@ -6,13 +6,14 @@ use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::sys::socket::{Shutdown, shutdown};
-use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, Type};
+use nix::sys::socket::{SetSockOpt as _, Shutdown, shutdown};
+use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, TcpKeepalive, Type};
 
-use crate::conf::listen::{Listen, SocketOptions};
+use crate::conf::listen::{Listen, SocketKeepalive, SocketOptions};
 use crate::conf::upstream::Address;
 use crate::control::handover::Inherited;
 use crate::running::{Listener, Socket};
+use crate::tcp;
 
 /// A process that is just ending may still hold the address: nginx tries as often and as long.
 const BIND_TRIES: u32 = 5;
@@ -47,7 +48,7 @@ pub fn open_with(
     Ok(opened)
 }
 
-/// The sockets stay; a new backlog is told to them, and with `reuseport` new workers get theirs.
+/// The sockets stay; what is new in their options is told to them, and with `reuseport` new workers get theirs.
 fn keep(known: &Arc<Listener>, listen: &Arc<Listen>, workers: usize) -> Result<Arc<Listener>, String> {
     if known.listen.options.backlog != listen.options.backlog {
         let backlog = i32::try_from(listen.options.backlog).unwrap_or(i32::MAX);
@@ -55,6 +56,12 @@ fn keep(known: &Arc<Listener>, listen: &Arc<Listen>, workers: usize) -> Result<A
             SockRef::from(&**socket).listen(backlog).map_err(|error| {
                 format!("listen() to {}, backlog {backlog} failed ({error})", listen.address)
             })?;
+        }
+    }
+    if known.listen.options != listen.options && matches!(listen.address, Address::Tcp(_)) {
+        for socket in &known.sockets {
+            configure(&SockRef::from(&**socket), &listen.options)
+                .map_err(|error| format!("setsockopt() {} failed ({error})", listen.address))?;
         }
     }
     let sockets = top_up(listen, known.sockets.clone(), workers, 1)?;
@@ -122,13 +129,13 @@ fn bind_patiently(listen: &Listen, tries: u32) -> io::Result<Socket> {
 
 fn bind(listen: &Listen) -> io::Result<Socket> {
     match &listen.address {
-        Address::Tcp(address) => tcp(*address, &listen.options).map(Socket::Tcp),
+        Address::Tcp(address) => bind_tcp(*address, &listen.options).map(Socket::Tcp),
         // As nginx: who may connect is for the folder's permissions to say.
         Address::Unix(path) => chassis::listen::unix(path, 0o666).map(Socket::Unix),
     }
 }
 
-fn tcp(address: SocketAddr, options: &SocketOptions) -> io::Result<std::net::TcpListener> {
+fn bind_tcp(address: SocketAddr, options: &SocketOptions) -> io::Result<std::net::TcpListener> {
     let socket = RawSocket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     if options.reuseport {
@@ -137,13 +144,31 @@ fn tcp(address: SocketAddr, options: &SocketOptions) -> io::Result<std::net::Tcp
     if address.is_ipv6() {
         socket.set_only_v6(options.ipv6only)?;
     }
-    options.rcvbuf.map_or(Ok(()), |len| socket.set_recv_buffer_size(len))?;
-    options.sndbuf.map_or(Ok(()), |len| socket.set_send_buffer_size(len))?;
-    options.so_keepalive.map_or(Ok(()), |on| socket.set_keepalive(on))?;
+    configure(&socket, options)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
     Ok(socket.into())
+}
+
+/// What connections that are accepted take over, and when they are.
+fn configure(socket: &RawSocket, options: &SocketOptions) -> io::Result<()> {
+    options.rcvbuf.map_or(Ok(()), |len| socket.set_recv_buffer_size(len))?;
+    options.sndbuf.map_or(Ok(()), |len| socket.set_send_buffer_size(len))?;
+    match options.so_keepalive {
+        None => {}
+        Some(SocketKeepalive::Off) => socket.set_keepalive(false)?,
+        Some(SocketKeepalive::On { idle, interval, count }) => {
+            let terms = idle.into_iter().fold(TcpKeepalive::new(), |terms, idle| terms.with_time(idle));
+            let terms = interval.into_iter().fold(terms, |terms, interval| terms.with_interval(interval));
+            let terms = count.into_iter().fold(terms, |terms, count| terms.with_retries(count));
+            socket.set_tcp_keepalive(&terms)?;
+        }
+    }
+    // As nginx: nobody knows how long a connection has waited, so it does not wait for more than a second.
+    tcp::DeferAccept.set(socket, &i32::from(options.deferred))?;
+    options.fastopen.map_or(Ok(()), |len| tcp::FastOpen.set(socket, &len))?;
+    Ok(())
 }
 
 /// No connection comes in here any more, however many duplicates of the sockets are still around.
@@ -156,5 +181,47 @@ pub fn close(listener: &Listener) {
     if let Address::Unix(path) = &listener.listen.address {
         // Somebody else may have removed it already.
         let _ = std::fs::remove_file(path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::socket::GetSockOpt as _;
+
+    use super::*;
+
+    #[test]
+    fn options_are_told_to_a_socket_and_to_one_that_a_reload_keeps() {
+        let plain = SocketOptions {
+            backlog: 5,
+            reuseport: false,
+            ipv6only: true,
+            rcvbuf: None,
+            sndbuf: None,
+            so_keepalive: None,
+            deferred: false,
+            fastopen: None,
+        };
+        let (idle, interval) = (Some(Duration::from_secs(1800)), None);
+        let kept = SocketOptions {
+            so_keepalive: Some(SocketKeepalive::On { idle, interval, count: Some(10) }),
+            deferred: true,
+            fastopen: Some(7),
+            ..plain.clone()
+        };
+        let listener = bind_tcp(([127, 0, 0, 1], 0).into(), &kept).unwrap();
+        let socket = SockRef::from(&listener);
+        let is_told = |is_deferred: bool| {
+            assert!(socket.keepalive().unwrap());
+            assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(1800));
+            assert_eq!(socket.tcp_keepalive_retries().unwrap(), 10);
+            assert_eq!(tcp::FastOpen.get(&listener).unwrap(), 7);
+            assert_eq!(tcp::DeferAccept.get(&listener).unwrap() > 0, is_deferred);
+        };
+        is_told(true);
+        configure(&socket, &plain).unwrap();
+        is_told(false);
+        configure(&socket, &SocketOptions { so_keepalive: Some(SocketKeepalive::Off), ..plain }).unwrap();
+        assert!(!socket.keepalive().unwrap());
     }
 }

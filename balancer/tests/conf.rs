@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use balancer::conf::Settings;
 use balancer::conf::files::Base;
+use balancer::conf::listen::SocketKeepalive;
 use balancer::conf::location::{Action, Location, ReturnBody, Route, Server};
 use balancer::conf::proxy::{Proxy, Target, UriForm};
 use balancer::conf::rewrite::Step;
@@ -285,6 +286,26 @@ fn addresses_of_one_port_share_the_wildcard_s_socket() {
     assert_eq!(answer([127, 0, 0, 1]), "local");
     assert_eq!(answer([10, 0, 0, 1]), "any");
     assert!(listens[0].needs_local() && !listens[1].needs_local());
+}
+
+#[test]
+fn listen_says_what_holds_for_its_socket() {
+    let options =
+        |text: &str| http(&format!("server {{ listen 80 {text}; }}")).http.listens[0].options.clone();
+    let seconds = |seconds| Some(Duration::from_secs(seconds));
+    let on = |idle, interval, count| Some(SocketKeepalive::On { idle, interval, count });
+    for (text, terms) in [
+        ("", None),
+        ("so_keepalive=on", on(None, None, None)),
+        ("so_keepalive=off", Some(SocketKeepalive::Off)),
+        ("so_keepalive=30m::10", on(seconds(1800), None, Some(10))),
+        ("so_keepalive=:5:", on(None, seconds(5), None)),
+        ("so_keepalive=1m", on(seconds(60), None, None)),
+    ] {
+        assert_eq!(options(text).so_keepalive, terms, "{text}");
+    }
+    let told = options("deferred fastopen=256");
+    assert_eq!((told.deferred, told.fastopen), (true, Some(256)));
 }
 
 /// Found by the fuzz target `balancer_conf`: each address was looked for among all others, which took hours.

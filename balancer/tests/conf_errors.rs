@@ -69,14 +69,6 @@ fn names_must_be_known() {
         ("server { location ~ ^/(?<host>.) { } }", "the duplicate \"host\" variable in /etc/nginx.conf:3"),
         ("map $a $a { } server {}", "cycle while evaluating variable \"a\" in /etc/nginx.conf:3"),
         ("map $host $a { x 1;\n x 2; }", "conflicting parameter \"x\" in /etc/nginx.conf:4"),
-        ("map $host $a { ~( 1; }", "pattern \"(\" cannot be used: unclosed group in /etc/nginx.conf:3"),
-    ];
-    for (text, expected) in cases {
-        assert_eq!(in_http(text), expected, "{text}");
-    }
-}
-
-#[test]
         (
             "map $host $a { ~a++b 1; }",
             "pattern \"a++b\" cannot be used: possessive quantifiers are not supported in /etc/nginx.conf:3",

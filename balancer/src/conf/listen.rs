@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::location::{Captures, Pattern, Server};
 use super::upstream::Address;
@@ -40,7 +41,17 @@ pub struct SocketOptions {
     pub ipv6only: bool,
     pub rcvbuf: Option<usize>,
     pub sndbuf: Option<usize>,
-    pub so_keepalive: Option<bool>,
+    pub so_keepalive: Option<SocketKeepalive>,
+    /// A connection is accepted when there is something to read.
+    pub deferred: bool,
+    pub fastopen: Option<i32>,
+}
+
+/// `so_keepalive=`; what it leaves out is the kernel's to say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SocketKeepalive {
+    Off,
+    On { idle: Option<Duration>, interval: Option<Duration>, count: Option<u32> },
 }
 
 /// The server blocks that share an address, and which of them a host name means.

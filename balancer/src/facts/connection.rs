@@ -3,7 +3,7 @@
 use super::{Told, put, put_number, put_seconds};
 use crate::conf::variables::Variable;
 use crate::logic::h1::Version;
-use crate::tcp_info;
+use crate::tcp;
 
 /// `None`: the variable is not one of these.
 pub fn value(told: &Told<'_>, variable: &Variable, out: &mut Vec<u8>) -> Option<bool> {
@@ -41,14 +41,14 @@ pub fn value(told: &Told<'_>, variable: &Variable, out: &mut Vec<u8>) -> Option<
             Some(local) => put_number(out, u64::from(local.port())),
             None => false,
         },
-        Variable::TcpinfoRtt => tcp(told, out, |info| info.tcpi_rtt),
-        Variable::TcpinfoRttvar => tcp(told, out, |info| info.tcpi_rttvar),
-        Variable::TcpinfoSndCwnd => tcp(told, out, |info| info.tcpi_snd_cwnd),
-        Variable::TcpinfoRcvSpace => tcp(told, out, |info| info.tcpi_rcv_space),
+        Variable::TcpinfoRtt => tell_tcp(told, out, |info| info.tcpi_rtt),
+        Variable::TcpinfoRttvar => tell_tcp(told, out, |info| info.tcpi_rttvar),
+        Variable::TcpinfoSndCwnd => tell_tcp(told, out, |info| info.tcpi_snd_cwnd),
+        Variable::TcpinfoRcvSpace => tell_tcp(told, out, |info| info.tcpi_rcv_space),
         _ => return None,
     })
 }
 
-fn tcp(told: &Told<'_>, out: &mut Vec<u8>, tell: fn(tcp_info::Info) -> u32) -> bool {
-    tcp_info::of(&told.down.wire).is_some_and(|info| put_number(out, tell(info).into()))
+fn tell_tcp(told: &Told<'_>, out: &mut Vec<u8>, tell: fn(tcp::Info) -> u32) -> bool {
+    tcp::info(&told.down.wire).is_some_and(|info| put_number(out, tell(info).into()))
 }

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::World;
 use super::scope::Scope;
@@ -10,7 +11,7 @@ use super::servers::{Built, ServerName};
 use super::upstreams::{Endpoint, resolve};
 use crate::conf::blocks::Node;
 use crate::conf::error::{Error, Result};
-use crate::conf::listen::{Listen, Names, SocketOptions};
+use crate::conf::listen::{Listen, Names, SocketKeepalive, SocketOptions};
 use crate::conf::upstream::Address;
 use crate::conf::value;
 
@@ -62,6 +63,8 @@ fn blank_line(address: Address, node: &Node) -> ListenLine<'_> {
         rcvbuf: None,
         sndbuf: None,
         so_keepalive: None,
+        deferred: false,
+        fastopen: None,
     };
     ListenLine {
         address,
@@ -155,14 +158,43 @@ fn listen_option(line: &mut ListenLine<'_>, text: &str) -> Result<()> {
         ("rcvbuf", size) => bytes(size).map(|size| line.options.rcvbuf = Some(size)).is_some(),
         ("sndbuf", size) => bytes(size).map(|size| line.options.sndbuf = Some(size)).is_some(),
         ("ipv6only", on) => value::flag(on).map(|on| line.options.ipv6only = on).is_some(),
-        ("so_keepalive", on) => value::flag(on).map(|on| line.options.so_keepalive = Some(on)).is_some(),
-        ("quic" | "deferred" | "fastopen" | "setfib" | "accept_filter" | "multipath", _) => {
+        ("so_keepalive", terms) => {
+            keepalive(terms).map(|terms| line.options.so_keepalive = Some(terms)).is_some()
+        }
+        ("deferred", "") => {
+            line.options.deferred = true;
+            true
+        }
+        ("fastopen", len) => {
+            let len = number(len).and_then(|len| i32::try_from(len).ok());
+            len.map(|len| line.options.fastopen = Some(len)).is_some()
+        }
+        ("quic" | "setfib" | "accept_filter" | "multipath", _) => {
             return Err(node.error(format!("parameter \"{text}\" of \"listen\" is not supported yet")));
         }
         _ => false,
     };
     line.sets_options |= sets;
     if understood { Ok(()) } else { Err(node.invalid(text)) }
+}
+
+/// `on`, `off` or `IDLE:INTERVAL:COUNT`, any of which may be left out, but not all.
+fn keepalive(text: &str) -> Option<SocketKeepalive> {
+    let none = SocketKeepalive::On { idle: None, interval: None, count: None };
+    match text {
+        "on" => return Some(none),
+        "off" => return Some(SocketKeepalive::Off),
+        _ => {}
+    }
+    let mut parts = text.splitn(3, ':').map(|part| Some(part).filter(|part| !part.is_empty()));
+    let mut next = || parts.next().flatten();
+    let time = |part: Option<&str>| part.map(|part| value::seconds(part).ok_or(())).transpose();
+    let (idle, interval, count) = (time(next()).ok()?, time(next()).ok()?, next());
+    let count = count.map(|count| count.parse::<u32>()).transpose().ok()?;
+    let is_some = |time: &Duration| !time.is_zero();
+    let (idle, interval) = (idle.filter(is_some), interval.filter(is_some));
+    let terms = SocketKeepalive::On { idle, interval, count: count.filter(|count| *count > 0) };
+    (terms != none).then_some(terms)
 }
 
 /// The server blocks of one address, in the order of the file.
