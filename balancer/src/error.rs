@@ -121,7 +121,9 @@ impl Error {
             | Error::Refused(_)
             | Error::BodyGone
             | Error::Unsayable(_) => Trouble::Refused,
-            Error::Exhausted(_) | Error::NoRoom(_) | Error::Spool(_) | Error::File(_) | Error::Coding(_) => Trouble::Lack,
+            Error::Exhausted(_) | Error::NoRoom(_) | Error::Spool(_) | Error::File(_) | Error::Coding(_) => {
+                Trouble::Lack
+            }
             _ => Trouble::ServerFailed,
         }
     }

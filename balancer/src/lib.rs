@@ -29,7 +29,6 @@ mod relay;
 pub mod running;
 pub mod settings;
 mod tcp;
-mod tcp_info;
 mod tls;
 mod tunnel;
 mod upstream_conns;

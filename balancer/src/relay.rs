@@ -34,7 +34,7 @@ mod upload;
 
 use std::time::{Duration, Instant};
 
-use self::answer::Answer;
+use self::answer::{Answer, ErrorPages};
 use self::aside::aside;
 use self::record::Processing;
 use self::scratch::Scratch;
@@ -111,10 +111,13 @@ pub async fn relay(
     let zone = server.zone.map(|zone| &*generation.zones[zone]);
     let _processing = Processing::begin(&running.metrics, zone);
     let mut x = Exchange { worker, running, generation, down, scratch, server, location: &server.root, now };
-    let routed = x.route(names);
-    let after = x.settle(routed).await;
+    let step = match x.read_early().await {
+        Ok(()) => Step::Moved(x.route(names)),
+        Err(step) => step,
+    };
+    let after = x.settle(step).await;
     x.record();
-    after
+    x.parting(after)
 }
 
 /// A request that is cut, with its connection or with the worker, is in the logs too.
@@ -175,30 +178,61 @@ pub async fn refuse(
             }
             // nginx looks at the port before it looks at the words.
             let is_misled = x.down.arrival.tls.is_none() && x.down.names(running).is_tls;
-            x.settle(Err(Answer::page(if is_misled { 497 } else { error.status() }))).await
+            x.settle(Step::Answer(Answer::page(if is_misled { 497 } else { error.status() }))).await
         }
     };
     x.record();
-    after
+    x.parting(after)
 }
 
 impl<'a> Exchange<'a> {
     /// Runs locations until one of them has ended the request or there is an answer to send.
-    async fn settle(&mut self, mut routed: Result<(), Answer>) -> After {
-        let mut moves = 0;
+    async fn settle(&mut self, mut step: Step) -> After {
+        let mut pages = ErrorPages::MayLead;
         loop {
-            let step = match routed {
+            let routed = match step {
+                Step::Ended(after) => return after,
+                Step::Moved(routed) => routed,
+                Step::Answer(answer) => match self.error_page(answer, &mut pages) {
+                    Ok(routed) => routed,
+                    Err(answer) => return aside(self.answer(answer)).await,
+                },
+            };
+            step = match routed {
                 Ok(()) => self.act().await,
                 Err(answer) => Step::Answer(answer),
             };
-            match step {
-                Step::Ended(after) => return after,
-                Step::Moved(moved) => routed = moved,
-                Step::Answer(answer) => match self.error_page(answer, &mut moves) {
-                    Ok(moved) => routed = moved,
-                    Err(answer) => return aside(self.answer(answer)).await,
-                },
+        }
+    }
+
+    /// `client_body_early_read`: the body comes before a location is looked for, so that its variables can tell it.
+    async fn read_early(&mut self) -> Result<(), Step> {
+        let server = self.server;
+        let conditions = &server.early_read;
+        if conditions.is_empty() || self.scratch.story.request.framing == Framing::None {
+            return Ok(());
+        }
+        // Conditions may ask for the path; that of a bad one is refused where it is looked for.
+        let _ = self.read_path();
+        if !conditions.iter().any(|condition| condition.is_true(&self.facts())) {
+            return Ok(());
+        }
+        self.admit().map_err(Step::Answer)?;
+        let read = aside(self.read_into_file()).await;
+        read.map_err(|error| self.not_upstreams_fault(&error))
+    }
+
+    /// `reset_timedout_connection`: who took too long, or is told nothing, gets a reset.
+    fn parting(&self, after: After) -> After {
+        let story = &self.scratch.story;
+        let is_due = story.trouble.get() == Some(Trouble::ClientLate) || story.status == 444;
+        match after {
+            After::Close
+                if is_due && self.location.reset_timedout && !matches!(self.down.wire, Wire::Served(_)) =>
+            {
+                After::Abort
             }
+            after => after,
         }
     }
 

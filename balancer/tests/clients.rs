@@ -247,3 +247,19 @@ fn the_time_of_a_slow_upload_is_none_of_the_upstreams() {
     assert!(request - upstream >= PAUSE.as_secs_f64() - 0.01, "{upstream} of {request}");
     assert_eq!(origin.connections.load(Ordering::SeqCst), 1, "it was kept");
 }
+
+#[test]
+fn who_took_too_long_or_is_told_nothing_is_reset_where_the_configuration_says_so() {
+    for (directive, is_clean) in [("reset_timedout_connection on;", false), ("", true)] {
+        let balancer = Balancer::start(&format!(
+            "client_header_timeout 100ms; server {{ listen 127.0.0.1:PORT; {directive}\n\
+             location / {{ return 200 ok; }} location /nothing {{ return 444; }} }}"
+        ));
+        for request in ["GET / HT", "GET /nothing HTTP/1.1\r\nHost: a\r\n\r\n"] {
+            let mut client = balancer.client();
+            client.send(request);
+            assert_eq!(client.rest(), (Vec::new(), is_clean), "{directive} {request:?}");
+        }
+        assert_eq!(balancer.client().get("/").body, "ok");
+    }
+}

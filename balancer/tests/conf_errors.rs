@@ -54,6 +54,14 @@ fn the_form_of_directives_is_checked() {
         "\"worker_processes\" directive invalid value in /etc/nginx.conf:1"
     );
     assert_eq!(
+        complaint("worker_priority low; events {}"),
+        "\"worker_priority\" directive invalid number in /etc/nginx.conf:1"
+    );
+    assert_eq!(
+        complaint("env PATH; env TZ=UTC; events {}"),
+        "\"TZ\" is taken from the balancer's own environment only in /etc/nginx.conf:1"
+    );
+    assert_eq!(
         complaint("error_log stderr loud; events {}"),
         "invalid log level \"loud\" in /etc/nginx.conf:1"
     );
@@ -85,6 +93,14 @@ fn names_must_be_known() {
             "map $host $a { ~(?>a)b 1; }",
             "pattern \"(?>a)b\" cannot be used: unrecognized flag in /etc/nginx.conf:3",
         ),
+        ("map $host $a { ~( 1; }", "pattern \"(\" cannot be used: unclosed group in /etc/nginx.conf:3"),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(in_http(text), expected, "{text}");
+    }
+}
+
+#[test]
 fn weights_and_times_of_servers_have_bounds() {
     for word in ["weight=65536", "fail_timeout=101y", "slow_start=3153600001"] {
         let expected = format!("invalid parameter \"{word}\" in /etc/nginx.conf:3");
@@ -247,6 +263,15 @@ fn listens_must_make_sense() {
             "server { listen 80 quic; }",
             "parameter \"quic\" of \"listen\" is not supported yet in /etc/nginx.conf:3",
         ),
+        (
+            "server { listen 80 so_keepalive=::; }",
+            "invalid parameter \"so_keepalive=::\" in /etc/nginx.conf:3",
+        ),
+        (
+            "server { listen 80 so_keepalive=1:2:x; }",
+            "invalid parameter \"so_keepalive=1:2:x\" in /etc/nginx.conf:3",
+        ),
+        ("server { listen 80 fastopen=many; }", "invalid parameter \"fastopen=many\" in /etc/nginx.conf:3"),
         ("server { listen 80 fast; }", "invalid parameter \"fast\" in /etc/nginx.conf:3"),
         ("server { listen 80; listen 80; }", "a duplicate listen 0.0.0.0:80 in /etc/nginx.conf:3"),
         (

@@ -33,6 +33,19 @@ fn worker_rlimit_nofile_is_the_limit_of_open_files() {
 }
 
 #[test]
+fn worker_priority_is_the_nice_value_of_each_thread() {
+    let balancer = Balancer::start_with("worker_priority 7; user nobody;", SAYS_HERE);
+    assert_eq!(balancer.client().get("/").body, "here");
+    let threads = std::fs::read_dir(format!("/proc/{}/task", balancer.pid())).unwrap();
+    for thread in threads {
+        let told = std::fs::read_to_string(thread.unwrap().path().join("stat")).unwrap();
+        // Behind the name, which may hold anything: the state is the first.
+        let nice = told.rsplit(") ").next().unwrap().split(' ').nth(16).unwrap();
+        assert_eq!(nice, "7", "{told}");
+    }
+}
+
+#[test]
 fn root_becomes_the_user_of_the_configuration_and_nobody_else_becomes_another() {
     let balancer = Balancer::start_with("user nobody;", SAYS_HERE);
     let own = nix::unistd::geteuid();

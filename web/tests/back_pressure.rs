@@ -103,8 +103,7 @@ async fn an_answer_that_redis_records_does_not_wait_for_its_readers() {
 async fn an_answer_that_nobody_can_read_before_its_end_is_made_all_the_same() {
     let mut world = World::start().await;
     let (_endpoint, url) = talkative().await;
-    let settings =
-        [("RESPONDER", "openai"), ("RESPONDER_URL", url.as_str()), ("CHAT_COMPARE_PERIOD", "500")];
+    let settings = [("RESPONDER", "openai"), ("RESPONDER_URL", url.as_str()), ("CHAT_COMPARE_PERIOD", "500")];
     let replica = world.replica_with("web-1", &settings).await;
     let ann = world.user("ann").await;
     let id = session(&replica, &ann).await;

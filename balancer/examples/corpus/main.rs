@@ -49,7 +49,8 @@ fn main() -> ExitCode {
     let mut faults = 0;
     for (place, name) in args.origins.iter().enumerate() {
         let first = 1 + place as u64 * args.cases;
-        let plan = Plan { seed: args.seed, first, count: args.cases, threads: args.threads, directives: KEEPS };
+        let plan =
+            Plan { seed: args.seed, first, count: args.cases, threads: args.threads, directives: KEEPS };
         let began = Instant::now();
         let tally = run::run(&args.balancer, name, plan);
         println!(

@@ -13,6 +13,21 @@ pub struct Files {
     pub index: Arc<[Template]>,
     pub try_files: Option<Arc<TryFiles>>,
     pub types: Arc<Types>,
+    pub has_etag: bool,
+    pub dates: Dates,
+    /// `max_ranges`: who asks for more gets the whole; `None`: no bound.
+    pub ranges_max: Option<usize>,
+}
+
+/// `if_modified_since`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Dates {
+    Off,
+    /// The file's own date.
+    #[default]
+    Exact,
+    /// That date or a later one.
+    Before,
 }
 
 #[derive(Debug, Clone)]

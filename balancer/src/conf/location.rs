@@ -26,6 +26,8 @@ pub struct Server {
     pub head: HeadLimits,
     pub tls: Arc<ServerTls>,
     pub http2: Http2,
+    /// `client_body_early_read`: values any of which asks for it.
+    pub early_read: Box<[Template]>,
     /// `status_zone`, by its place in `Http::zones`.
     pub zone: Option<usize>,
     /// Run before a location is looked for.
@@ -189,6 +191,7 @@ pub struct Location {
     pub log_not_found: bool,
     pub logs: Arc<[AccessLog]>,
     pub error_pages: Arc<[ErrorPage]>,
+    pub recursive_error_pages: bool,
     pub real_ip: Option<Arc<RealIp>>,
     pub server_tokens: ServerTokens,
     /// `early_hints`: when a 103 is passed on; `None`: always.
@@ -197,6 +200,8 @@ pub struct Location {
     pub server_name_in_redirect: bool,
     pub port_in_redirect: bool,
     pub tcp_nodelay: bool,
+    /// `reset_timedout_connection`.
+    pub reset_timedout: bool,
     pub internal: bool,
 }
 

@@ -30,6 +30,8 @@ pub struct Main {
     /// Worker threads; `auto` is the number of cores.
     pub worker_processes: usize,
     pub worker_rlimit_nofile: Option<u64>,
+    /// A nice value.
+    pub worker_priority: Option<i32>,
     /// How long a drain may take before what is left is cut; `None` waits for ever, as nginx does.
     pub worker_shutdown_timeout: Option<Duration>,
     pub pid: PathBuf,
@@ -95,9 +97,9 @@ pub struct Http {
     pub listens: Vec<Arc<Listen>>,
     /// Indexed by [`UpstreamId`]; `proxy_pass http://address` makes an implicit group, as in nginx.
     pub upstreams: Vec<Arc<Upstream>>,
+    /// By [`group_key`].
     pub upstream_names: HashMap<Box<str>, UpstreamId>,
     pub checks: Vec<HealthCheck>,
-    /// By [`group_key`].
     /// Every `resolver`, by `ResolverId`.
     pub resolvers: Vec<Arc<ResolverTerms>>,
     /// `$balancer_why` is asked for: reasons are noted as servers are chosen.
@@ -132,13 +134,13 @@ impl Http {
     }
 }
 
-/// `log_format NAME [escape=…] '…'`.
-#[derive(Debug)]
 /// What a group is found by: names of hosts know no case, names of files do.
 pub fn group_key(name: &str) -> Box<str> {
     if name.starts_with("unix:") { name.into() } else { name.to_ascii_lowercase().into() }
 }
 
+/// `log_format NAME [escape=…] '…'`.
+#[derive(Debug)]
 pub struct LogFormat {
     pub name: Box<str>,
     pub escape: Escape,

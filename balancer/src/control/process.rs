@@ -67,6 +67,12 @@ pub fn settle(main: &Main, is_successor: bool) -> Result<(), String> {
     if main.daemon && !is_successor {
         daemon(true, false).map_err(|error| format!("daemon() failed ({error})"))?;
     }
+    // As nginx: before root becomes somebody who may not. Threads that are started later take it over.
+    if let Some(priority) = main.worker_priority
+        && let Err(error) = rustix::process::setpriority_process(None, priority)
+    {
+        tracing::error!(alert = true, "setpriority({priority}) failed ({error})");
+    }
     if geteuid().is_root()
         && let Some(user) = &main.user
     {

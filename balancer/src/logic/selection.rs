@@ -1,8 +1,10 @@
 //! Conditional and partial requests (RFC 9110, 13 and 14): what of a file is wanted, from the request's fields and the
-//! file's date, tag and length. As nginx decides them with `if_modified_since exact`.
+//! file's date, tag and length. As nginx decides them.
 
 use std::ops::Range;
 use std::time::SystemTime;
+
+use crate::conf::files::Dates;
 
 /// nginx: what stands around a part costs as much as so many bytes of it …
 const PART_COST: u64 = 256;
@@ -20,12 +22,16 @@ pub struct Wishes<'a> {
     pub if_unmodified_since: Option<&'a [u8]>,
     pub if_range: Option<&'a [u8]>,
     pub range: Option<&'a [u8]>,
+    /// What is made of the date in `if_modified_since`.
+    pub dates: Dates,
+    /// Of more ranges than these the whole is sent.
+    pub ranges_max: Option<usize>,
 }
 
 /// What is there.
 #[derive(Debug, Clone, Copy)]
 pub struct Thing<'a> {
-    /// With its quotes.
+    /// With its quotes; empty: it has none.
     pub tag: &'a [u8],
     /// Whole seconds, as the header tells it.
     pub modified: SystemTime,
@@ -56,14 +62,18 @@ pub fn select(wishes: &Wishes<'_>, thing: Thing<'_>) -> Selection {
         return Selection::NotModified;
     }
     match wishes.range {
-        Some(range) if range_applies(wishes, thing) => parts(range, thing.len),
+        Some(range) if range_applies(wishes, thing) => parts(range, thing.len, wishes.ranges_max),
         _ => Selection::Whole,
     }
 }
 
 /// Both must say so where both are given.
 fn is_unchanged(wishes: &Wishes<'_>, thing: Thing<'_>) -> bool {
-    let by_date = wishes.if_modified_since.map(|text| date(text) == Some(thing.modified));
+    let is_since = |text| match (wishes.dates, date(text)) {
+        (Dates::Before, Some(date)) => date >= thing.modified,
+        (_, date) => date == Some(thing.modified),
+    };
+    let by_date = wishes.if_modified_since.filter(|_| wishes.dates != Dates::Off).map(is_since);
     let by_tag = wishes.if_none_match.map(|tags| has_tag(tags, thing.tag, Compare::Weak));
     match (by_date, by_tag) {
         (None, None) => false,
@@ -90,10 +100,11 @@ fn has_tag(list: &[u8], tag: &[u8], how: Compare) -> bool {
         return true;
     }
     let bare = |tag: &'_ [u8]| tag.strip_prefix(b"W/").map_or(tag.to_vec(), <[u8]>::to_vec);
-    list.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).any(|one| match how {
-        Compare::Strong => one == tag,
-        Compare::Weak => bare(one) == bare(tag),
-    })
+    !tag.is_empty()
+        && list.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).any(|one| match how {
+            Compare::Strong => one == tag,
+            Compare::Weak => bare(one) == bare(tag),
+        })
 }
 
 fn date(text: &[u8]) -> Option<SystemTime> {
@@ -101,7 +112,7 @@ fn date(text: &[u8]) -> Option<SystemTime> {
 }
 
 /// Where several ranges would cost more than the whole, that is sent.
-fn parts(text: &[u8], len: u64) -> Selection {
+fn parts(text: &[u8], len: u64, count_max: Option<usize>) -> Selection {
     let Some((unit, list)) = text.split_at_checked(6).filter(|(_, list)| !list.is_empty()) else {
         return Selection::Whole;
     };
@@ -112,7 +123,12 @@ fn parts(text: &[u8], len: u64) -> Selection {
     for text in list.split(|byte| *byte == b',') {
         match range(text, len) {
             None => return Selection::Unsatisfiable,
-            Some(range) if !range.is_empty() => found.push(range),
+            Some(range) if !range.is_empty() => {
+                if count_max == Some(found.len()) {
+                    return Selection::Whole;
+                }
+                found.push(range);
+            }
             // nginx: from the first byte on there is nothing.
             Some(Range { start: 0, .. }) => return Selection::Whole,
             Some(_) => {}
@@ -198,6 +214,21 @@ mod tests {
     }
 
     #[test]
+    fn of_more_ranges_than_are_allowed_the_whole_is_sent() {
+        let with = |ranges_max, text: &str| {
+            select(&Wishes { range: Some(text.as_bytes()), ranges_max, ..Wishes::default() }, thing())
+        };
+        assert_eq!(with(Some(0), "bytes=0-1"), Selection::Whole);
+        assert_eq!(with(Some(1), "bytes=0-1"), Selection::Part(0..2));
+        assert_eq!(with(Some(1), "bytes=0-1,3-4"), Selection::Whole);
+        assert_eq!(
+            with(Some(1), "bytes=0-1,20-30"),
+            Selection::Part(0..2),
+            "what is not there does not count"
+        );
+    }
+
+    #[test]
     fn several_ranges_come_as_they_were_asked_for() {
         assert_eq!(asked("bytes=0-1,3-4"), Selection::Parts(vec![0..2, 3..5]));
         assert_eq!(asked("bytes=8-,-3, 0-0"), Selection::Parts(vec![8..10, 7..10, 0..1]));
@@ -259,6 +290,28 @@ mod tests {
         );
         assert_eq!(with(Wishes { if_range: Some(TAG), ..wishes }), Selection::Part(0..4));
         assert_eq!(with(Wishes { if_range: Some(LATER), ..wishes }), Selection::Whole);
+    }
+
+    #[test]
+    fn a_later_date_is_as_good_where_the_configuration_says_so_and_none_where_it_says_that() {
+        let with = |dates, text| {
+            let wishes = Wishes { if_modified_since: Some(text), dates, ..Wishes::default() };
+            select(&wishes, thing()) == Selection::NotModified
+        };
+        let earlier = b"Thu, 01 Jan 1970 00:00:04 GMT";
+        assert_eq!([DATE, LATER, earlier].map(|text| with(Dates::Exact, text)), [true, false, false]);
+        assert_eq!([DATE, LATER, earlier].map(|text| with(Dates::Before, text)), [true, true, false]);
+        assert_eq!([DATE, LATER, earlier].map(|text| with(Dates::Off, text)), [false; 3]);
+        assert!(!with(Dates::Before, b"yesterday"));
+    }
+
+    #[test]
+    fn a_file_without_a_tag_has_none_that_anybody_could_name() {
+        let bare = Thing { tag: b"", ..thing() };
+        let matches = |tags: &'static [u8]| {
+            select(&Wishes { if_none_match: Some(tags), ..Wishes::default() }, bare) == Selection::NotModified
+        };
+        assert_eq!([&b"*"[..], b"", b"a,,", b"\"\""].map(matches), [true, false, false, false]);
     }
 
     /// A range in words and the bytes that it means, by RFC 9110, section 14.1.2.

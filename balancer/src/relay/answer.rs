@@ -47,6 +47,14 @@ impl Answer {
     }
 }
 
+/// Whether `error_page` may bring another answer in place of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ErrorPages {
+    MayLead,
+    /// nginx: a page that fails itself does not lead to another one, unless `recursive_error_pages` says so.
+    AreSpent,
+}
+
 /// What an answer of our own says.
 struct Contents {
     content_type: Vec<u8>,
@@ -105,20 +113,23 @@ impl Exchange<'_> {
     pub(super) fn error_page(
         &mut self,
         answer: Answer,
-        moves: &mut u32,
+        pages: &mut ErrorPages,
     ) -> Result<Result<(), Answer>, Answer> {
         // Whatever comes in its place, and with which status.
         if is_fatal(answer.status) {
             self.scratch.story.request.keep_alive = false;
         }
-        // nginx: a page that fails itself does not lead to another one (recursive_error_pages off).
-        let is_plain = matches!(answer.body, Body::Page | Body::Redirect(_)) && *moves == 0;
+        let is_plain = matches!(answer.body, Body::Page | Body::Redirect(_))
+            && *pages == ErrorPages::MayLead
+            && self.may_move();
         let Some(page) =
             self.location.error_pages.iter().find(|page| is_plain && page.statuses.contains(&answer.status))
         else {
             return Err(answer);
         };
-        *moves += 1;
+        if !self.location.recursive_error_pages {
+            *pages = ErrorPages::AreSpent;
+        }
         if let Body::Redirect(to) = &answer.body {
             self.scratch.story.answer.location.clone_from(to);
         }

@@ -215,7 +215,10 @@ impl Exchange<'_> {
             file,
             len: about.len(),
             modified: UNIX_EPOCH + Duration::from_secs(modified_s),
-            tag: format!("\"{modified_s:x}-{:x}\"", about.len()).into_bytes(),
+            tag: match self.location.files.has_etag {
+                true => format!("\"{modified_s:x}-{:x}\"", about.len()).into_bytes(),
+                false => Vec::new(),
+            },
             content_type: content_type.to_vec(),
             is_packed: false,
             varies: false,

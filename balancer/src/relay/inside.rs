@@ -63,7 +63,7 @@ impl<'a> Exchange<'a> {
             false => sub.route_to(path, args),
             true => Err(Answer::page(500)),
         };
-        Box::pin(sub.settle(routed)).await;
+        Box::pin(sub.settle(Step::Moved(routed))).await;
         sub.now = Instant::now();
         let values: Vec<(Assigned, Vec<u8>)> =
             set.iter().map(|(to, value)| (*to, value.to_bytes(&sub.facts()))).collect();

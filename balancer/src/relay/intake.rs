@@ -91,7 +91,7 @@ impl Exchange<'_> {
     }
 
     /// The whole body: in memory where it is short and no file is demanded, else in a file.
-    async fn read_into_file(&mut self) -> Result<(), Error> {
+    pub(super) async fn read_into_file(&mut self) -> Result<(), Error> {
         if self.has_clients()? {
             return self.invite_body().await;
         }

@@ -178,6 +178,10 @@ impl<'a> Exchange<'a> {
         }
     }
 
+    pub(super) fn may_move(&self) -> bool {
+        self.scratch.story.moves < MOVES_MAX
+    }
+
     fn count_move(&mut self) -> Result<(), Answer> {
         let story = &mut self.scratch.story;
         story.is_internal = true;

@@ -31,6 +31,7 @@ pub(super) struct Found {
     pub file: File,
     pub len: u64,
     pub modified: SystemTime,
+    /// Empty where there is to be none.
     pub tag: Vec<u8>,
     pub content_type: Vec<u8>,
     /// `gzip_static` found it.
@@ -161,6 +162,8 @@ impl Exchange<'_> {
             if_unmodified_since: wish(IF_UNMODIFIED_SINCE),
             if_range: wish(IF_RANGE),
             range: wish(RANGE).filter(|_| self.keeps_bytes(&whole_head(found))),
+            dates: self.location.files.dates,
+            ranges_max: self.location.files.ranges_max,
         };
         if self.scratch.story.status_override.is_some() {
             return Selection::Whole;
@@ -198,12 +201,14 @@ impl Exchange<'_> {
                 let modified = httpdate::fmt_http_date(found.modified);
                 write::field(&mut out, b"Last-Modified", modified.as_bytes());
             }
-            write::field(&mut out, b"ETag", &found.tag);
+            if !found.tag.is_empty() {
+                write::field(&mut out, b"ETag", &found.tag);
+            }
             if let Some(range) = &portion.range {
                 write::field(&mut out, b"Content-Range", range.as_bytes());
             }
             self.write_unsatisfied(&mut out);
-            if status == 200 {
+            if status == 200 && self.location.files.ranges_max != Some(0) {
                 write::field(&mut out, b"Accept-Ranges", b"bytes");
             }
             delivery = self.finish_head(delivery, &mut out);

@@ -102,6 +102,15 @@ pub const ROWS: &[Row] = &[
         ("chunked_transfer_encoding off;", ""),
         &[PACKED],
     ),
+    since(
+        (1, 31, 5),
+        row(
+            "client_body_early_read",
+            "@ location / { return 200 [$request_body]; }",
+            ("client_body_early_read $arg_early;", ""),
+            &["POST /?early=1 HTTP/1.1\r\nHost: HOST\r\nContent-Length: 4\r\n\r\nbody"],
+        ),
+    ),
     row("client_max_body_size", PROXY, ("client_max_body_size 3;", ""), &[POST]),
     row(
         "default_type",
@@ -116,6 +125,7 @@ pub const ROWS: &[Row] = &[
         ("error_page 404 =203 /one.txt;", ""),
         &["/x"],
     ),
+    row("etag", STATIC, ("etag off;", ""), &["/one.txt"]),
     row("expires", STATIC, ("expires epoch;", ""), &["/one.txt"]),
     with(
         "geo $arg_net $net { default far; 10.0.0.0/8 near; }",
@@ -161,6 +171,18 @@ pub const ROWS: &[Row] = &[
         &[PACKED],
     ),
     row("if", "location / { @ return 200 no; }", ("if ($arg_a = b) { return 200 yes; }", ""), &["/?a=b"]),
+    row(
+        "if_modified_since",
+        STATIC,
+        ("if_modified_since before;", ""),
+        &["GET /one.txt HTTP/1.1\r\nHost: HOST\r\nIf-Modified-Since: Fri, 01 Jan 2038 00:00:00 GMT\r\n\r\n"],
+    ),
+    row(
+        "max_ranges",
+        STATIC,
+        ("max_ranges 0;", ""),
+        &["GET /one.txt HTTP/1.1\r\nHost: HOST\r\nRange: bytes=0-3\r\n\r\n"],
+    ),
     row("index", "root FILES; @", ("index other.html;", ""), &["/"]),
     row("internal", SAY, ("internal;", ""), &["/"]),
     row(
@@ -284,16 +306,22 @@ pub const ROWS: &[Row] = &[
         "real_ip_header",
         "set_real_ip_from 127.0.0.1; @ location / { return 200 $remote_addr; }",
         ("real_ip_header X-Forwarded-For;", ""),
-        &["GET / HTTP/1.1\r\nHost: HOST\r\nX-Forwarded-For: 10.0.0.1, 10.0.0.2\r\n\r\n"],
+        &[
+            "GET / HTTP/1.1\r\nHost: HOST\r\nX-Forwarded-For: 10.0.0.1, 10.0.0.2\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: HOST\r\nX-Real-IP: 10.0.0.1, 10.0.0.2\r\nX-Real-IP: 10.0.0.3\r\n\r\n",
+        ],
     ),
     row(
         "real_ip_recursive",
         "set_real_ip_from 127.0.0.1; set_real_ip_from 10.0.0.2; real_ip_header X-Forwarded-For; @ location / { return 200 $remote_addr; }",
         ("real_ip_recursive on;", ""),
-        &[
-            "GET / HTTP/1.1\r\nHost: HOST\r\nX-Forwarded-For: 10.0.0.1, 10.0.0.2\r\n\r\n",
-            "GET / HTTP/1.1\r\nHost: HOST\r\nX-Real-IP: 10.0.0.1, 10.0.0.2\r\nX-Real-IP: 10.0.0.3\r\n\r\n",
-        ],
+        &["GET / HTTP/1.1\r\nHost: HOST\r\nX-Forwarded-For: 10.0.0.1, 10.0.0.2\r\n\r\n"],
+    ),
+    row(
+        "recursive_error_pages",
+        "error_page 404 /a; error_page 403 =200 /one.txt; location / { root FILES; @ } location /a { return 403; @ }",
+        ("recursive_error_pages on;", ""),
+        &["/missing"],
     ),
     row("return", "location / { @ }", ("return 307 http://x.test/$arg_a;", "return 204;"), &["/?a=b"]),
     row(
@@ -413,7 +441,7 @@ pub const SHOWN_ELSEWHERE: &[(&str, &[&str])] = &[
         "tests/answers.rs",
         &["client_body_in_file_only", "client_body_temp_path", "limit_rate", "limit_rate_after"],
     ),
-    ("tests/clients.rs", &["client_body_timeout", "client_header_timeout"]),
+    ("tests/clients.rs", &["client_body_timeout", "client_header_timeout", "reset_timedout_connection"]),
     ("tests/slow_clients.rs", &["client_body_min_rate", "client_header_min_rate"]),
     ("tests/guard.rs", &["error_log", "limit_conn", "limit_conn_zone"]),
     ("tests/common/mod.rs", &["events", "http"]),
@@ -440,6 +468,7 @@ pub const SHOWN_ELSEWHERE: &[(&str, &[&str])] = &[
             "ssl_session_ticket_key",
             "user",
             "worker_connections",
+            "worker_priority",
             "worker_rlimit_nofile",
             "worker_shutdown_timeout",
         ],

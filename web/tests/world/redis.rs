@@ -75,7 +75,8 @@ impl Redis {
     /// How often this command was called since Redis began.
     pub async fn calls(&self, name: &str) -> u64 {
         let told: String = self.command(redis::cmd("INFO").arg("commandstats")).await;
-        let calls = told.split_once(&format!("cmdstat_{name}:calls=")).and_then(|(_, rest)| rest.split_once(','));
+        let calls =
+            told.split_once(&format!("cmdstat_{name}:calls=")).and_then(|(_, rest)| rest.split_once(','));
         calls.map_or(0, |(calls, _)| calls.parse().unwrap())
     }
 

@@ -9,9 +9,10 @@ use super::names::Names;
 use super::scope::Scope;
 use crate::conf::blocks::Node;
 use crate::conf::error::Result;
-use crate::conf::files::{Base, Files, TryFiles, TryLast, Types};
+use crate::conf::files::{Base, Dates, Files, TryFiles, TryLast, Types};
 use crate::conf::location::LocationKind;
 use crate::conf::template::Template;
+use crate::conf::value;
 
 /// Where no `types` says otherwise, as in nginx.
 const TYPES_DEFAULT: [(&str, &str); 3] = [("html", "text/html"), ("gif", "image/gif"), ("jpg", "image/jpeg")];
@@ -27,6 +28,16 @@ pub(super) fn files(
         index: index(scope, names)?,
         try_files: scope.own("try_files").next().map(|node| try_files(node, names)).transpose()?,
         types: Arc::new(types(scope)?),
+        has_etag: scope.flag("etag"),
+        dates: match scope.text("if_modified_since") {
+            "off" => Dates::Off,
+            "before" => Dates::Before,
+            _ => Dates::Exact,
+        },
+        ranges_max: scope
+            .given("max_ranges")
+            .and_then(|node| value::count(node.arg(0)))
+            .and_then(|count| usize::try_from(count).ok()),
     }))
 }
 

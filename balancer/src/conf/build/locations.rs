@@ -169,6 +169,7 @@ pub(super) fn location(scope: &Scope<'_>, site: &Site<'_>, shared: &mut Shared<'
         log_not_found: scope.flag("log_not_found"),
         logs,
         error_pages: error_pages(scope, names)?,
+        recursive_error_pages: scope.flag("recursive_error_pages"),
         real_ip: real_ip(scope, shared.world)?,
         server_tokens: match scope.text("server_tokens") {
             "off" => ServerTokens::Off,
@@ -180,6 +181,7 @@ pub(super) fn location(scope: &Scope<'_>, site: &Site<'_>, shared: &mut Shared<'
         server_name_in_redirect: scope.flag("server_name_in_redirect"),
         port_in_redirect: scope.flag("port_in_redirect"),
         tcp_nodelay: scope.flag("tcp_nodelay"),
+        reset_timedout: scope.flag("reset_timedout_connection"),
         internal: scope.own("internal").next().is_some(),
     })
 }

@@ -15,11 +15,16 @@ use crate::conf::value;
 const PID_DEFAULT: &str = "logs/nginx.pid";
 
 pub(super) fn main_settings(scope: &Scope<'_>, world: &dyn World) -> Result<Main> {
+    // It would seem to change the times in logs.
+    if let Some(node) = scope.own("env").find(|node| node.arg(0).starts_with("TZ=")) {
+        return Err(node.error("\"TZ\" is taken from the balancer's own environment only"));
+    }
     let alone = !scope.flag("master_process");
     let timeout = |node: &Node| value::millis(node.arg(0)).unwrap_or(Duration::ZERO);
     Ok(Main {
         worker_processes: if alone { 1 } else { worker_processes(scope, world)? },
         worker_rlimit_nofile: scope.given("worker_rlimit_nofile").and_then(|node| value::count(node.arg(0))),
+        worker_priority: scope.given("worker_priority").map(priority).transpose()?,
         worker_shutdown_timeout: scope.given("worker_shutdown_timeout").map(timeout),
         pid: full_path(world, scope.given("pid").map_or(PID_DEFAULT, |node| node.arg(0))),
         error_logs: error_logs(scope, world)?,
@@ -38,6 +43,10 @@ fn worker_processes(scope: &Scope<'_>, world: &dyn World) -> Result<usize> {
         Some(count @ 1..=1024) => Ok(count as usize),
         _ => Err(node.directive_error("invalid value")),
     }
+}
+
+fn priority(node: &Node) -> Result<i32> {
+    node.arg(0).parse().map_err(|_| node.directive_error("invalid number"))
 }
 
 fn user(node: &Node) -> User {

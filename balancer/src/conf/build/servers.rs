@@ -12,6 +12,7 @@ use super::ssl::server_tls;
 use crate::conf::blocks::Node;
 use crate::conf::error::Result;
 use crate::conf::location::{HeadLimits, Http2, LocationKind, Pattern, Server};
+use crate::conf::template::Template;
 use crate::metrics::ZoneKind;
 
 /// A server block and what leads to it.
@@ -34,18 +35,29 @@ pub(super) enum ServerName {
 pub(super) fn server<'a>(scope: &Scope<'a>, node: &'a Node, shared: &mut Shared<'_>) -> Result<Built<'a>> {
     let names = server_names(scope, shared.names)?;
     let site = Site { kind: LocationKind::Root, path: "", in_if: false, alias_len: None };
+    let early_read = early_read(scope, shared.names)?;
+    let root = location(scope, &site, shared)?;
+    if !early_read.is_empty() {
+        shared.body_folders.insert(root.body.spool.folder.clone());
+    }
     let server = Server {
         name: shown_name(scope),
+        early_read,
         head: head_limits(scope)?,
         tls: server_tls(scope, &mut shared.session_zones, shared.world)?,
         http2: http2(scope),
         zone: shared.zone(scope, ZoneKind::Server),
         steps: steps(scope, &site, shared)?,
         locations: locations(scope, &site, shared)?,
-        root: Arc::new(location(scope, &site, shared)?),
+        root: Arc::new(root),
     };
     let listens = listen_lines(scope, node, shared.world)?;
     Ok(Built { server: Arc::new(server), names, listens })
+}
+
+fn early_read(scope: &Scope<'_>, names: &Names<'_>) -> Result<Box<[Template]>> {
+    let Some(node) = scope.given("client_body_early_read") else { return Ok(Box::default()) };
+    node.args.iter().map(|word| names.template(&word.text, node)).collect()
 }
 
 fn http2(scope: &Scope<'_>) -> Http2 {

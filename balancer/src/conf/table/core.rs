@@ -15,6 +15,7 @@ pub const ROWS: &[Directive] = &[
         "",
         "how long a graceful stop waits before it cuts connections",
     ),
+    one("worker_priority", MAIN, Kind::Words, "0", "nice value of the process, from its start on"),
     one("pid", MAIN, Kind::Words, "", "file that holds the process id"),
     words(
         "error_log",

@@ -15,6 +15,9 @@ const NO_POOL: &str = "no effect: there are no pools to size";
 /// Records and frames are as long as what is there to send, up to what the protocol allows.
 const NO_PIECES: &str = "no effect: records and frames are as long as what there is to send";
 
+/// What is found by a name may have changed since.
+const NO_FILES: &str = "no effect: files are looked for and opened each time";
+
 const HEAD: Context = Context::HTTP.or(Context::SERVER);
 
 pub const ROWS: &[Directive] = &[
@@ -74,6 +77,21 @@ pub const ROWS: &[Directive] = &[
         "",
         "no effect: what has come is passed on without waiting for buffers to fill",
     ),
+    words("sendfile_max_chunk", REQUEST, 1..=1, "", "no effect: files are read in pieces of 64 KiB"),
+    words("open_file_cache", REQUEST, 1..=2, "", NO_FILES),
+    words("open_file_cache_valid", REQUEST, 1..=1, "", NO_FILES),
+    words("open_file_cache_min_uses", REQUEST, 1..=1, "", NO_FILES),
+    words("open_file_cache_errors", REQUEST, 1..=1, "", NO_FILES),
+    words("env", Context::MAIN, 1..=1, "", "no effect: the environment is left as it is; `TZ=` is refused")
+        .many(),
+    words(
+        "load_module",
+        Context::MAIN,
+        1..=1,
+        "",
+        "no effect: nothing is loaded, and a directive of a module that is not built in is refused",
+    )
+    .many(),
     words("pcre_jit", Context::MAIN, 1..=1, "", "no effect: patterns are always compiled"),
     words("worker_cpu_affinity", Context::MAIN, 1..=ANY, "", "no effect: the kernel places the threads"),
 ];
