@@ -11,6 +11,7 @@ pub mod fleet;
 pub mod frames;
 pub mod incidents;
 pub mod keys;
+pub mod lag;
 pub mod member_log;
 pub mod mix;
 pub mod own_session;

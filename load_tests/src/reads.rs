@@ -11,6 +11,7 @@ use crate::http::{Call, Client, Dialer};
 use crate::logic::durations;
 use crate::logic::fault::Fault;
 use crate::logic::fleet::{self, Address};
+use crate::logic::lag::Lag;
 use crate::logic::positions::Track;
 use crate::logic::random::Random;
 use crate::logic::shape::{Message, Page};
@@ -95,14 +96,23 @@ struct Wrote {
     id: String,
     offset: i64,
     token: String,
+    /// The first try.
+    sent: Duration,
     answered: Duration,
 }
 
 /// A read that was answered in full.
 struct Read {
+    sent: Duration,
     wrote: Duration,
     began: Duration,
     by_standby: bool,
+}
+
+/// What goes on beside the work; ends when it is dropped.
+struct Helpers {
+    samplers: JoinSet<()>,
+    lags: JoinSet<anyhow::Result<()>>,
 }
 
 pub async fn run(
@@ -129,7 +139,10 @@ pub async fn run(
         }
         anyhow::Ok(())
     };
-    stop.run_until_cancelled(work).await.context("interrupted")??;
+    tokio::select! {
+        done = stop.run_until_cancelled(work) => done.context("interrupted")??,
+        failed = helpers.failure() => return Err(failed),
+    }
     let mut faults = judge(&run, args);
     if let (Some(cut_off), Some(fail_over)) = (&args.cut_off, &args.fail_over) {
         match loss::check(&run, &site, cut_off, fail_over).await {
@@ -137,7 +150,7 @@ pub async fn run(
             Err(error) => faults.push(format!("{error:#}")),
         }
     }
-    helpers.abort_all();
+    drop(helpers);
     for fault in faults.iter().take(10) {
         println!("FAILED: {fault}");
     }
@@ -189,12 +202,12 @@ async fn set_up(site: &Site, args: &ReadsArgs) -> anyhow::Result<Run> {
     })
 }
 
-fn start_helpers(site: &Rc<Site>, run: &Rc<Run>, args: &ReadsArgs) -> anyhow::Result<JoinSet<()>> {
+fn start_helpers(site: &Rc<Site>, run: &Rc<Run>, args: &ReadsArgs) -> anyhow::Result<Helpers> {
     let primary =
         site.postgres.clone().context("needs Postgres' own address: give --status or --postgres")?;
-    let mut helpers = JoinSet::new();
+    let (mut samplers, mut lags) = (JoinSet::new(), JoinSet::new());
     let recorder = || run.recorder.clone();
-    helpers.spawn_local(sampler::sample(
+    samplers.spawn_local(sampler::sample(
         site.clone(),
         primary,
         Role::Primary,
@@ -203,14 +216,25 @@ fn start_helpers(site: &Rc<Site>, run: &Rc<Run>, args: &ReadsArgs) -> anyhow::Re
     ));
     for (n, (at, track)) in args.standbys.iter().zip(&run.standbys).enumerate() {
         let (site, at, track) = (site.clone(), at.clone(), track.clone());
-        helpers.spawn_local(sampler::sample(site.clone(), at.clone(), Role::Standby, recorder(), track));
+        samplers.spawn_local(sampler::sample(site.clone(), at.clone(), Role::Standby, recorder(), track));
         if !args.lag.is_zero() {
-            helpers.spawn_local(sampler::vary_lag(site, at, args.lag, args.seed + n as u64));
+            lags.spawn_local(sampler::vary_lag(site, at, args.lag, args.seed + n as u64));
         }
     }
     let (people, client) = (run.people.clone(), site.client());
-    helpers.spawn_local(accounts::keep_fresh(people, client, |_| {}));
-    Ok(helpers)
+    samplers.spawn_local(accounts::keep_fresh(people, client, |_| {}));
+    Ok(Helpers { samplers, lags })
+}
+
+impl Helpers {
+    /// All of them go on for as long as the trial lasts: one that ends has failed.
+    async fn failure(&mut self) -> anyhow::Error {
+        let ended = tokio::select! {
+            Some(lag) = self.lags.join_next() => lag.map_err(anyhow::Error::from).and_then(|given| given),
+            Some(sampler) = self.samplers.join_next() => sampler.map_err(anyhow::Error::from),
+        };
+        ended.err().unwrap_or_else(|| anyhow::anyhow!("a helper of the trial has ended"))
+    }
 }
 
 /// One writer: writes on its beat; each write is read after its own time, so that reads and writes mix.
@@ -240,6 +264,7 @@ impl Run {
 
     /// Stores a message, trying again while the database changes hands.
     async fn write(&self, client: &mut Client, number: u32) -> Result<Wrote, Fault> {
+        let sent = self.recorder.now();
         let writer = number as usize % self.people.len();
         let session = self.sessions[writer].clone();
         let key = uuid::Uuid::new_v4().simple().to_string();
@@ -254,7 +279,7 @@ impl Run {
                     let token = answer.header(TOKEN).unwrap_or_default().to_owned();
                     let answered = self.recorder.now();
                     let Message { id, offset, .. } = message;
-                    return Ok(Wrote { writer, session, id, offset, token, answered });
+                    return Ok(Wrote { writer, session, id, offset, token, sent, answered });
                 }
                 // While the primary ends it may answer a write and not the question for its position any more: the same
                 // again is told with a token.
@@ -290,7 +315,7 @@ impl Run {
                 let by_standby = answer.header("x-read-from").is_some_and(|from| from != "primary");
                 match answer.json::<Page<Message>>() {
                     Ok(page) if page.items.first().is_some_and(|message| message.id == wrote.id) => {
-                        let read = Read { wrote: wrote.answered, began, by_standby };
+                        let read = Read { sent: wrote.sent, wrote: wrote.answered, began, by_standby };
                         self.reads.borrow_mut().push(read);
                     }
                     Ok(_) => {
@@ -333,8 +358,33 @@ fn judge(run: &Run, args: &ReadsArgs) -> Vec<String> {
     if share < args.by_standby {
         faults.push(format!("{share:.1} % by a standby, less than {} %", args.by_standby));
     }
+    faults.extend(lag_faults(run, args, &reads));
     if (reads.len() as u32) < args.writes / WRITERS * WRITERS {
         faults.push(format!("only {} of {} reads", reads.len(), args.writes));
+    }
+    faults
+}
+
+/// Whether the standbys were behind as much as they were to be, and reads met them so: else no read could be stale.
+fn lag_faults(run: &Run, args: &ReadsArgs, reads: &[Read]) -> Vec<String> {
+    let mut faults = Vec::new();
+    let primary = run.primary.borrow();
+    for (at, track) in args.standbys.iter().zip(&run.standbys) {
+        let (mut lag, track) = (Lag::of_up_to(args.lag), track.borrow());
+        for found in reads.iter().filter_map(|read| track.lag(&primary, read.wrote, FRESH)) {
+            lag.on_write(found);
+        }
+        println!("standby {}:{}: {lag}", at.host, at.port);
+        faults.extend(lag.faults().iter().map(|fault| format!("standby {}:{}: {fault}", at.host, at.port)));
+    }
+    let lacked = |read: &&Read| {
+        let floor = primary.reached(read.sent);
+        floor.is_some_and(|floor| run.standbys.iter().any(|it| it.borrow().lacked(floor, read.began, FRESH)))
+    };
+    let at_risk = reads.iter().filter(lacked).count();
+    println!("{at_risk} reads began while a standby surely lacked what they asked for");
+    if at_risk == 0 && !args.lag.is_zero() {
+        faults.push("no read began while a standby lacked its write: nothing is shown".to_owned());
     }
     faults
 }

@@ -33,6 +33,31 @@ impl Track {
         at.checked_sub(1).map(|at| self.samples[at])
     }
 
+    /// A position that the server surely had reached at a moment.
+    pub fn reached(&self, at: Duration) -> Option<u64> {
+        self.before(at).map(|sample| sample.position)
+    }
+
+    /// The first position that was asked for at a moment or not long after it.
+    fn after(&self, at: Duration, fresh: Duration) -> Option<Sample> {
+        let next = self.samples.partition_point(|sample| sample.asked < at);
+        self.samples.get(next).copied().filter(|sample| sample.asked.saturating_sub(at) <= fresh)
+    }
+
+    /// Whether the server surely lacked all from `floor` on at a moment: asked not long after it, it still did.
+    pub fn lacked(&self, floor: u64, at: Duration, fresh: Duration) -> bool {
+        self.after(at, fresh).is_some_and(|sample| sample.position < floor)
+    }
+
+    /// How long the server surely had been behind `primary` when it was asked at a moment or not long after it; `None`
+    /// where it was not asked.
+    pub fn lag(&self, primary: &Self, at: Duration, fresh: Duration) -> Option<Duration> {
+        let here = self.after(at, fresh)?;
+        let past = primary.samples.partition_point(|sample| sample.position <= here.position);
+        let since = primary.samples.get(past).map(|sample| sample.answered);
+        Some(since.map_or(Duration::ZERO, |since| here.asked.saturating_sub(since)))
+    }
+
     /// Whether the server, asked not long before, had what `bound` names when a read began.
     pub fn had(&self, bound: u64, began: Duration, fresh: Duration) -> bool {
         self.before(began)
@@ -43,6 +68,7 @@ impl Track {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     const FRESH: Duration = Duration::from_millis(100);
 
@@ -74,5 +100,41 @@ mod tests {
         assert!(standby.had(10, ms(11), FRESH) && !standby.had(21, ms(50), FRESH));
         assert!(!standby.had(20, ms(113), FRESH), "it has told nothing for too long");
         assert!(!Track::default().had(0, ms(1), FRESH));
+    }
+
+    #[test]
+    fn a_standby_lacked_a_write_when_it_still_did_shortly_afterwards() {
+        let standby = track(&[(0, 10), (10, 20), (200, 30)]);
+        assert!(standby.lacked(21, ms(5), FRESH) && !standby.lacked(20, ms(5), FRESH));
+        assert!(!standby.lacked(30, ms(11), FRESH), "it was not asked for too long");
+        assert!(!standby.lacked(40, ms(201), FRESH), "it was not asked any more");
+        assert_eq!((standby.reached(ms(11)), standby.reached(ms(1))), (Some(10), None));
+    }
+
+    #[test]
+    fn a_lag_counts_from_the_moment_at_which_the_primary_was_surely_past() {
+        let primary = track(&[(0, 10), (10, 20), (20, 30), (1000, 30)]);
+        let standby = track(&[(5, 10), (500, 10), (520, 20), (540, 30)]);
+        assert_eq!(standby.lag(&primary, ms(500), FRESH), Some(ms(500 - 12)));
+        assert_eq!(standby.lag(&primary, ms(501), FRESH), Some(ms(520 - 22)));
+        assert_eq!(standby.lag(&primary, ms(540), FRESH), Some(Duration::ZERO), "it has all there is");
+        assert_eq!(
+            standby.lag(&primary, ms(5), FRESH),
+            Some(Duration::ZERO),
+            "the primary was past it only later"
+        );
+        assert_eq!(standby.lag(&primary, ms(300), FRESH), None, "it was not asked then");
+    }
+
+    proptest! {
+        /// A standby that has each position exactly `lag_ms` after the primary, both asked over and over.
+        #[test]
+        fn a_lag_is_never_told_longer_than_it_is_nor_much_shorter(lag_ms in 0u64..3000, at in 3000u64..6000) {
+            let primary = track(&(0..700).map(|n| (n * 10, n * 10)).collect::<Vec<_>>());
+            let standby: Vec<_> = (0u64..700).map(|n| (n * 10 + 5, (n * 10 + 5).saturating_sub(lag_ms))).collect();
+            let told = track(&standby).lag(&primary, ms(at), FRESH).expect("it was asked");
+            prop_assert!(told <= ms(lag_ms), "{told:?}");
+            prop_assert!(told + ms(20) >= ms(lag_ms), "{told:?}");
+        }
     }
 }
