@@ -18,6 +18,7 @@ pub mod own_session;
 pub mod plan;
 pub mod pool_columns;
 pub mod positions;
+pub mod problem;
 pub mod random;
 pub mod report;
 pub mod room;

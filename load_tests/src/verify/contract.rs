@@ -2,11 +2,14 @@
 //! document says, and the monitoring answers as the documents show them. A route that is not driven fails the check.
 
 mod frames;
+mod logins;
 mod routes;
+mod upgrades;
 
 use crate::accounts::Account;
 use crate::http::{Answer, Call, Client};
 use crate::logic::documents::{DIRECT_CONNECTIONS, Shape};
+use crate::logic::problem::{self, Refusal};
 use crate::logic::schema::{Document, Route};
 use crate::site::{self, Site};
 use anyhow::Context;
@@ -56,6 +59,8 @@ struct Ask<'a> {
     token: Option<&'a str>,
     headers: Vec<(&'static str, String)>,
     body: Option<Value>,
+    /// Those that the refusal must name.
+    wrong_fields: &'static [&'static str],
     /// The balancer answers, and no replica is asked.
     ends_at_balancer: bool,
 }
@@ -69,6 +74,8 @@ pub async fn check(site: &Site) -> anyhow::Result<String> {
     let mut drive = Drive { site, client, document, driven, seen: None, faults: Vec::new() };
     let people = site.accounts(2).await?;
     routes::drive(&mut drive, &people).await?;
+    logins::drive(&mut drive).await?;
+    upgrades::drive(&mut drive, &people).await?;
     let frames = frames::drive(&mut drive, &people).await?;
     routes::leave(&mut drive, &people).await?;
     drive.finish(frames)
@@ -83,6 +90,7 @@ impl<'a> Ask<'a> {
             token: None,
             headers: Vec::new(),
             body: None,
+            wrong_fields: &[],
             ends_at_balancer: false,
         }
     }
@@ -113,6 +121,29 @@ impl<'a> Ask<'a> {
         self
     }
 
+    fn naming(mut self, wrong_fields: &'static [&'static str]) -> Self {
+        self.wrong_fields = wrong_fields;
+        self
+    }
+
+    fn route(&self) -> Route {
+        Route::new(self.method.as_str(), self.template)
+    }
+
+    /// What goes out; `seen` is the consistency token of the newest write.
+    fn call(&self, seen: Option<&String>) -> Call {
+        let mut call =
+            Call::of_method(self.method.clone(), self.template, self.place.clone(), self.body.as_ref());
+        if let Some(token) = self.token {
+            call = call.bearer(token);
+        }
+        let seen = seen.map(|seen| (CONSISTENCY_TOKEN, seen.clone()));
+        for (name, value) in self.headers.iter().cloned().chain(seen) {
+            call = call.header(name, value);
+        }
+        call
+    }
+
     fn is_write(&self) -> bool {
         self.method != Method::GET && !NO_WRITES.contains(&self.template)
     }
@@ -124,29 +155,32 @@ impl<'a> Ask<'a> {
 }
 
 impl Drive<'_> {
-    /// Asks, and compares the answer with the document; gives its body.
+    /// Asks, and compares the answer with the document; gives it.
     async fn ask(&mut self, ask: Ask<'_>, wanted: u16) -> anyhow::Result<Answer> {
-        let route = Route::new(ask.method.as_str(), ask.template);
-        let is_write = ask.is_write();
-        let mut call =
-            Call::of_method(ask.method.clone(), ask.template, ask.place.clone(), ask.body.as_ref());
-        if let Some(token) = ask.token {
-            call = call.bearer(token);
-        }
-        if let Some(seen) = &self.seen {
-            call = call.header(CONSISTENCY_TOKEN, seen.clone());
-        }
-        for (name, value) in ask.headers {
-            call = call.header(name, value);
-        }
-        let answer = self.client.call(&call).await.with_context(|| route.to_string())?;
+        self.ask_for(ask, &[wanted]).await
+    }
+
+    /// The same where one of several statuses is right.
+    async fn ask_for(&mut self, ask: Ask<'_>, wanted: &[u16]) -> anyhow::Result<Answer> {
+        let route = ask.route();
+        let answer = self.client.call(&ask.call(self.seen.as_ref())).await;
+        let answer = answer.with_context(|| route.to_string())?;
         let title = crate::logic::shape::problem_title(&answer.body);
         anyhow::ensure!(
-            answer.status == wanted,
-            "{route} answered {} instead of {wanted}: {title}",
+            wanted.contains(&answer.status),
+            "{route} answered {} instead of {wanted:?}: {title}",
             answer.status
         );
         self.seen = answer.header(CONSISTENCY_TOKEN).map(str::to_owned).or(self.seen.take());
+        let faults = self.answer_faults(&ask, &answer);
+        self.faults.extend(faults.into_iter().map(|fault| format!("{route} {}: {fault}", answer.status)));
+        self.driven.insert(route);
+        Ok(answer)
+    }
+
+    /// What is wrong with an answer whose status is right.
+    fn answer_faults(&self, ask: &Ask<'_>, answer: &Answer) -> Vec<String> {
+        let (route, status) = (ask.route(), answer.status);
         let mut faults = Vec::new();
         let wanted_headers: &[&str] =
             if ask.ends_at_balancer { &["x-request-id"] } else { &["x-request-id", "x-served-by"] };
@@ -155,26 +189,26 @@ impl Drive<'_> {
                 faults.push(format!("without {name}"));
             }
         }
-        if is_write && wanted < 300 {
+        if ask.is_write() && status < 300 {
             faults.extend(token_faults(&answer.headers));
         }
-        let kind = answer.header("content-type").unwrap_or_default();
+        let content_type = answer.header("content-type").unwrap_or_default();
         let json: Option<Value> = serde_json::from_slice(&answer.body).ok();
-        if wanted >= 400 {
-            faults.extend(problem_faults(kind, json.as_ref()));
+        if status >= 400 {
+            let request_id = answer.header("x-request-id");
+            let refusal = Refusal { status, content_type, request_id, body: json.as_ref() };
+            faults.extend(problem::faults(&refusal, ask.wrong_fields));
         }
         let is_besides = BESIDES.iter().any(|(method, path)| Route::new(method, path) == route);
         // An unknown route, or a method that a route has not, is in no document.
-        let is_unknown = wanted == 404 || wanted == 405;
+        let is_unknown = status == 404 || status == 405;
         if self.document.routes().contains(&route) || !(is_besides || is_unknown) {
-            faults.extend(self.document.faults(&route, answer.status, kind, json.as_ref()));
+            faults.extend(self.document.faults(&route, status, content_type, json.as_ref()));
         }
-        if let (200, Some(shape), Some(json)) = (wanted, self.shape_of(ask.template), &json) {
+        if let (200, Some(shape), Some(json)) = (status, self.shape_of(ask.template), &json) {
             faults.extend(shape.faults(json));
         }
-        self.faults.extend(faults.into_iter().map(|fault| format!("{route} {wanted}: {fault}")));
-        self.driven.insert(route);
-        Ok(answer)
+        faults
     }
 
     /// Asks with a token whose login has ended, until the replica that answers knows it.
@@ -206,22 +240,6 @@ impl Drive<'_> {
     }
 }
 
-/// What every problem must have (RFC 9457 and the contract).
-fn problem_faults(kind: &str, body: Option<&Value>) -> Vec<String> {
-    let mut faults = Vec::new();
-    if kind != "application/problem+json" {
-        faults.push(format!("a problem of type {kind:?}"));
-    }
-    let null = Value::Null;
-    let body = body.unwrap_or(&null);
-    for name in ["type", "title", "detail", "instance", "request_id"] {
-        if body[name].as_str().is_none_or(str::is_empty) {
-            faults.push(format!("a problem without {name}"));
-        }
-    }
-    faults
-}
-
 /// The answer to a write bears its token twice: as a header, and as a cookie that no script can read.
 fn token_faults(headers: &HeaderMap) -> Vec<String> {
     let token = headers.get(CONSISTENCY_TOKEN).and_then(|token| token.to_str().ok());
@@ -248,6 +266,11 @@ fn text(answer: &Answer, pointer: &str) -> anyhow::Result<String> {
 
 type People = [Rc<Account>];
 
+/// A name that nobody has.
+fn fresh_name() -> String {
+    format!("contract_{}", &uuid::Uuid::new_v4().simple().to_string()[..12])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -264,10 +287,18 @@ mod tests {
         place: PlaceArgs,
     }
 
-    /// A stack that answers one POST, with its request's id and nothing about consistency.
+    /// A stack that takes one POST without a word about consistency, and refuses another one by a problem that lacks something.
     async fn forgetful() -> Site {
         let answer = (http::StatusCode::CREATED, [("x-request-id", "r"), ("x-served-by", "web-1")]);
-        let router = Router::new().route("/rooms", post(async move || answer));
+        let problem = (
+            http::StatusCode::UNPROCESSABLE_ENTITY,
+            [("x-request-id", "r"), ("x-served-by", "web-1"), ("content-type", "application/problem+json")],
+            json!({"type": "t", "title": "T", "status": 400, "detail": "d", "instance": "/x", "request_id": "r"})
+                .to_string(),
+        );
+        let router = Router::new()
+            .route("/rooms", post(async move || answer))
+            .route("/people", post(async move || problem));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("a bound listener has an address");
         tokio::spawn(async move { axum::serve(listener, router).await });
@@ -275,22 +306,47 @@ mod tests {
         Site::find(&args, &|_| None).await.expect("nobody is asked")
     }
 
+    fn drive(site: &Site) -> Drive<'_> {
+        let made = json!({"responses": {"201": {"description": "made"}}});
+        let refused = json!({"responses": {"422": {"content": {"application/json": {"schema": {}}}}}});
+        let document =
+            Document::new(json!({"paths": {"/rooms": {"post": made}, "/people": {"post": refused}}}));
+        Drive {
+            site,
+            client: site.client(),
+            document,
+            driven: BTreeSet::new(),
+            seen: None,
+            faults: Vec::new(),
+        }
+    }
+
     #[tokio::test]
     async fn each_write_that_is_driven_is_looked_at_for_its_token() {
         let work = async {
             let site = forgetful().await;
-            let promised =
-                json!({"paths": {"/rooms": {"post": {"responses": {"201": {"description": "made"}}}}}});
-            let mut drive = Drive {
-                site: &site,
-                client: site.client(),
-                document: Document::new(promised),
-                driven: BTreeSet::new(),
-                seen: None,
-                faults: Vec::new(),
-            };
+            let mut drive = drive(&site);
             drive.ask(Ask::post("/rooms", json!({})), 201).await.expect("the status that is wanted");
             assert_eq!(drive.faults, ["POST /rooms 201: a write without x-consistency-token"]);
+        };
+        LocalSet::new().run_until(work).await;
+    }
+
+    #[tokio::test]
+    async fn each_refusal_that_is_driven_is_looked_at_for_its_status_and_its_fields() {
+        let work = async {
+            let site = forgetful().await;
+            let mut drive = drive(&site);
+            let ask = Ask::post("/people", json!({})).naming(&["username"]);
+            drive.ask_for(ask.clone(), &[401, 422]).await.expect("one of the statuses that are wanted");
+            assert_eq!(
+                drive.faults,
+                [
+                    "POST /people 422: a problem that tells the status 400 under 422",
+                    "POST /people 422: errors name the fields {} in place of {\"username\"}",
+                ]
+            );
+            drive.ask(ask, 401).await.expect_err("another status");
         };
         LocalSet::new().run_until(work).await;
     }

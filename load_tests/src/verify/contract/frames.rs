@@ -1,9 +1,10 @@
 //! Both ways over the WebSocket: each frame that a client may send, each kind that the server sends, key by key; and the
-//! close codes 4401, 4403 and 4429. Not 4408: a member is too slow only once megabytes of the session's messages fill the
+//! close codes 1009, 4401, 4403 and 4429. Not 4408: a member is too slow only once megabytes of the session's messages fill the
 //! buffers between here and the replica, which are for web/tests/chat.rs to fill. 1001 and 1012 are for `shutdown`.
 
-use super::{Ask, Drive, People, text};
+use super::{Ask, Drive, People, fresh_name, text};
 use crate::logic::keys;
+use crate::logic::room::RoomView;
 use crate::logic::schema::Route;
 use crate::ws::{Socket, Text};
 use anyhow::Context;
@@ -30,13 +31,16 @@ const FRAMES: &[(&str, &str)] = &[
     ("pong", ""),
 ];
 const PATIENCE: Duration = Duration::from_secs(15);
+/// The longest frame of a client, in bytes.
+const FRAME_LEN_MAX: usize = 64 * 1024;
 const FLOOD: usize = 2000;
 /// Slower than any rate that is allowed.
 const PING_PAUSE: Duration = Duration::from_millis(500);
 
-/// A socket, and how many frames of each kind came over it.
-struct Ear {
+/// A socket, how far its room has come, and how many frames of each kind came over it.
+pub struct Ear {
     socket: Socket,
+    view: Option<RoomView>,
     heard: BTreeMap<String, usize>,
     faults: Vec<String>,
 }
@@ -49,9 +53,7 @@ pub async fn drive(drive: &mut Drive<'_>, people: &People) -> anyhow::Result<usi
     drive.driven.insert(Route::new("GET", "/ws/chat/session/{id}"));
     ann.until("presence").await?;
 
-    ann.say(&json!({"type": "message.send", "client_msg_id": "f1", "content": "over the socket"})).await?;
-    ann.until("ack").await?;
-    bob.until("message").await?;
+    send_twice(drive, &mut ann, &mut bob).await?;
     ann.say(&json!({"type": "typing"})).await?;
     bob.until("typing").await?;
     ann.say(&json!({"type": "ask", "client_msg_id": "f2", "content": "Why?"})).await?;
@@ -72,22 +74,66 @@ pub async fn drive(drive: &mut Drive<'_>, people: &People) -> anyhow::Result<usi
     drive.ask(member.of(&ann_token), 204).await?;
     bob.closed_with(4403).await?;
 
+    let long = too_long(drive, &room, &ann_token).await?;
     ann.flood_until_closed().await?;
     let carol = ended_with_login(drive, &room).await?;
 
-    let mut heard = bob.heard;
-    for (kind, count) in ann.heard.into_iter().chain(carol.heard) {
-        *heard.entry(kind).or_default() += count;
+    let mut heard: BTreeMap<String, usize> = BTreeMap::new();
+    for ear in [ann, bob, carol, long] {
+        for (kind, count) in ear.heard {
+            *heard.entry(kind).or_default() += count;
+        }
+        drive.faults.extend(ear.faults);
     }
-    drive.faults.extend(ann.faults.into_iter().chain(bob.faults).chain(carol.faults));
     let unheard = FRAMES.iter().filter(|(kind, _)| !heard.contains_key(*kind));
     drive.faults.extend(unheard.map(|(kind, _)| format!("no frame {kind} came")));
     Ok(FRAMES.len())
 }
 
+/// The same message again is answered by the first ack, and reaches nobody a second time: the next that comes is the next.
+async fn send_twice(drive: &mut Drive<'_>, ann: &mut Ear, bob: &mut Ear) -> anyhow::Result<()> {
+    let message =
+        |key: &str, content: &str| json!({"type": "message.send", "client_msg_id": key, "content": content});
+    ann.say(&message("f1", "over the socket")).await?;
+    let first = ann.until("ack").await?;
+    bob.until("message").await?;
+    ann.say(&message("f1", "over the socket")).await?;
+    let again = ann.until("ack").await?;
+    drive.faults.extend(replay_faults(&first, &again));
+    ann.say(&message("f1-next", "once more")).await?;
+    ann.until("ack").await?;
+    let next = bob.until("message").await?;
+    anyhow::ensure!(next["client_msg_id"] == "f1-next", "after a message that was sent twice came {next}");
+    Ok(())
+}
+
+/// The token of an ack may be a newer one; what it acknowledges is the same.
+fn replay_faults(first: &Value, again: &Value) -> Vec<String> {
+    let differing = ["client_msg_id", "offset"].into_iter().filter(|key| first[*key] != again[*key]);
+    let told = |key| {
+        format!("a repeated message is acknowledged with {key} {}, at first {}", again[key], first[key])
+    };
+    differing.map(told).collect()
+}
+
+/// A frame of the greatest length is heard, one that is a byte longer ends the connection.
+async fn too_long(drive: &Drive<'_>, room: &str, token: &str) -> anyhow::Result<Ear> {
+    let mut ear = Ear::open(drive, room, token, None).await?;
+    ear.socket.send(ping_of_len(FRAME_LEN_MAX)).await?;
+    ear.until("pong").await?;
+    ear.socket.send(ping_of_len(FRAME_LEN_MAX + 1)).await?;
+    ear.closed_with(1009).await?;
+    Ok(ear)
+}
+
+fn ping_of_len(len: usize) -> String {
+    let (head, tail) = (r#"{"type":"ping","padding":""#, r#""}"#);
+    format!("{head}{}{tail}", "x".repeat(len - head.len() - tail.len()))
+}
+
 /// A token lives for a quarter of an hour; the end of its login closes the socket in the same way, and at once.
 async fn ended_with_login(drive: &mut Drive<'_>, room: &str) -> anyhow::Result<Ear> {
-    let name = format!("contract_{}", &uuid::Uuid::new_v4().simple().to_string()[..12]);
+    let name = fresh_name();
     let given = json!({"username": name, "password": "good for one login"});
     let made = drive.ask(Ask::post("/api/auth/register", given), 201).await?;
     let token = text(&made, "/access_token")?;
@@ -110,11 +156,24 @@ fn check(frame: &Value) -> (String, Vec<String>) {
 }
 
 impl Ear {
-    async fn open(drive: &Drive<'_>, room: &str, token: &str, since: Option<i64>) -> anyhow::Result<Self> {
+    pub async fn open(
+        drive: &Drive<'_>,
+        room: &str,
+        token: &str,
+        since: Option<i64>,
+    ) -> anyhow::Result<Self> {
         let socket = Socket::connect(&drive.site.dialer, room, token, since).await?;
-        let mut ear = Self { socket, heard: BTreeMap::new(), faults: Vec::new() };
-        ear.until("welcome").await?;
+        let mut ear = Self { socket, view: None, heard: BTreeMap::new(), faults: Vec::new() };
+        let welcome = ear.until("welcome").await?;
+        anyhow::ensure!(ear.heard.len() == 1, "another frame came before the welcome");
+        ear.view = Some(RoomView::on_welcome(since, welcome["offset"].as_i64().unwrap_or_default())?);
         Ok(ear)
+    }
+
+    /// Says goodbye; what was wrong stays on record.
+    pub async fn leave(self, drive: &mut Drive<'_>) {
+        drive.faults.extend(self.faults);
+        self.socket.close().await;
     }
 
     async fn say(&mut self, frame: &Value) -> anyhow::Result<()> {
@@ -187,6 +246,10 @@ impl Ear {
         let frame: Value = serde_json::from_str(text).context("a frame that is no JSON")?;
         let (kind, faults) = check(&frame);
         self.faults.extend(faults);
+        if let (Some(view), "message") = (&mut self.view, kind.as_str()) {
+            let order = view.on_message(frame["offset"].as_i64().unwrap_or_default());
+            self.faults.extend(order.err().map(|fault| fault.to_string()));
+        }
         *self.heard.entry(kind).or_default() += 1;
         Ok(frame)
     }
@@ -230,6 +293,28 @@ mod tests {
         assert_eq!(faults(&message), ["frame message: offset is no integer"]);
         let presence = json!({"type": "presence", "joined": {}, "left": [], "count": 1});
         assert_eq!(faults(&presence), ["frame presence: joined is no array"]);
+    }
+
+    #[test]
+    fn a_repeated_message_is_acknowledged_as_at_first() {
+        let ack = |key: &str, offset: i64, ct: &str| json!({"type": "ack", "client_msg_id": key, "offset": offset, "ct": ct});
+        let first = ack("k", 3, "t1");
+        assert_eq!(replay_faults(&first, &ack("k", 3, "t2")), Vec::<String>::new());
+        assert_eq!(
+            replay_faults(&first, &ack("k", 4, "t1")),
+            ["a repeated message is acknowledged with offset 4, at first 3"]
+        );
+        assert_eq!(replay_faults(&first, &ack("l", 3, "t1")).len(), 1);
+        assert_eq!(replay_faults(&first, &json!({"type": "error"})).len(), 2);
+    }
+
+    #[test]
+    fn a_padded_ping_has_the_length_that_is_asked_for() {
+        for len in [FRAME_LEN_MAX, FRAME_LEN_MAX + 1] {
+            let ping = ping_of_len(len);
+            let frame: Value = serde_json::from_str(&ping).expect("JSON");
+            assert_eq!((ping.len(), &frame["type"]), (len, &json!("ping")));
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The routes, in an order in which each has what it needs. Not the event `error` of a stream: the built-in responder
 //! never fails, so no request makes a stack that runs by its defaults send one; web/tests/stream.rs does.
 
-use super::{Ask, Drive, People, text};
+use super::{Ask, Drive, People, fresh_name, text};
 use crate::logic::{keys, sse};
 use hyper::Method;
 use serde_json::{Value, json};
@@ -47,7 +47,11 @@ async fn refusals(drive: &mut Drive<'_>) -> anyhow::Result<()> {
     let method = drive.ask(Ask::new(Method::DELETE, "/api/auth/login"), 405).await?;
     anyhow::ensure!(method.header("allow") == Some("POST"), "405 without the methods that are allowed");
     drive.ask(Ask::get("/api/users/me"), 401).await?;
-    drive.ask(Ask::post("/api/auth/login", json!([])), 422).await?;
+    drive.ask(Ask::post("/api/auth/login", json!([])).naming(&["body"]), 422).await?;
+    let less = json!({"username": "somebody"});
+    drive.ask(Ask::post("/api/auth/login", less).naming(&["password"]), 422).await?;
+    let short = json!({"username": "", "password": "short", "display_name": "Ann"});
+    drive.ask(Ask::post("/api/auth/register", short).naming(&["username", "password"]), 422).await?;
     let long = json!({"username": "x".repeat(200_000), "password": "x"});
     drive.ask(Ask::post("/api/auth/login", long), 413).await?;
     let longer = json!({"username": "x".repeat(1_100_000), "password": "x"});
@@ -59,7 +63,7 @@ async fn refusals(drive: &mut Drive<'_>) -> anyhow::Result<()> {
 
 /// A person from registration to the end.
 async fn accounts(drive: &mut Drive<'_>) -> anyhow::Result<()> {
-    let name = format!("contract_{}", &uuid::Uuid::new_v4().simple().to_string()[..12]);
+    let name = fresh_name();
     let given = json!({"username": name, "password": "the first password"});
     let made = drive.ask(Ask::post("/api/auth/register", given.clone()), 201).await?;
     drive.ask(Ask::post("/api/auth/register", given.clone()), 409).await?;
@@ -129,13 +133,14 @@ async fn messages(drive: &mut Drive<'_>, people: &People) -> anyhow::Result<()> 
         again.header("idempotency-replayed") == Some("true"),
         "a repeat does not say that it is one"
     );
+    // No field is wrong: it is the key that was used.
     drive.ask(say("two", "k1").of(&token), 422).await?;
     let by_header = Ask::post(path, json!({"content": "two"})).at(&slug(people));
     drive.ask(by_header.header("idempotency-key", "k2").of(&token), 201).await?;
     for query in ["after=0&limit=1", "before=3"] {
         drive.ask(Ask::get(path).at(&slug(people)).query(query).of(&token), 200).await?;
     }
-    drive.ask(Ask::get(path).at(&slug(people)).query("limit=101").of(&token), 422).await?;
+    drive.ask(Ask::get(path).at(&slug(people)).query("limit=101").naming(&["limit"]).of(&token), 422).await?;
     Ok(())
 }
 
@@ -204,7 +209,8 @@ async fn monitoring(drive: &mut Drive<'_>) -> anyhow::Result<()> {
     drive.ask(Ask::post(analyze, query).of(&admin), 200).await?;
     let run = json!({"query": "SELECT count(*) FROM users", "analyze": true});
     drive.ask(Ask::post(analyze, run).of(&admin), 200).await?;
-    drive.ask(Ask::post(analyze, json!({"query": "DROP TABLE users"})).of(&admin), 422).await?;
+    let forbidden = Ask::post(analyze, json!({"query": "DROP TABLE users"})).naming(&["query"]);
+    drive.ask(forbidden.of(&admin), 422).await?;
     Ok(())
 }
 
