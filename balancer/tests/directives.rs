@@ -7,6 +7,8 @@
 #[path = "directives/between.rs"]
 mod between;
 mod common;
+#[path = "directives/elsewhere.rs"]
+mod elsewhere;
 mod keys;
 mod nginx;
 #[path = "directives/rows.rs"]
@@ -17,14 +19,15 @@ mod shown;
 mod world;
 
 use std::fmt::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use balancer::conf::table;
 use common::{Balancer, Client, wait_until};
+use elsewhere::{EXCUSED, SHOWN_ELSEWHERE};
 use nginx::Nginx;
-use rows::{EXCUSED, SHOWN_ELSEWHERE};
 use world::{MODES, World};
 
 #[test]
@@ -68,27 +71,35 @@ fn each_directive_changes_the_answer_as_it_does_in_nginx() {
 
 #[test]
 fn every_directive_is_shown_to_do_something_or_excused() {
-    let sources = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut unshown = Vec::new();
     for directive in table::all().filter(|directive| !table::is_moot(directive)) {
         let name = directive.name;
-        let is_row = rows::all().any(|row| row.directive == name);
-        let is_excused = EXCUSED.iter().any(|(excused, _)| *excused == name);
-        assert!(!is_row || !is_excused, "{name} is shown: it need not be excused");
-        if is_row || is_excused {
-            continue;
-        }
-        let shown = SHOWN_ELSEWHERE.iter().find(|(_, names)| names.contains(&name));
-        let is_there = shown.is_some_and(|(file, _)| {
-            assert_ne!(*file, "tests/conf_errors.rs", "what is refused shows nothing of {name}");
-            let source = std::fs::read_to_string(sources.join(file)).unwrap();
-            shown::has_statement(&source, name)
-        });
-        if !is_there {
-            unshown.push(name);
+        let ways = [
+            rows::all().any(|row| row.directive == name),
+            EXCUSED.iter().any(|(excused, _)| *excused == name),
+            SHOWN_ELSEWHERE.iter().any(|shown| shown.directives.contains(&name)),
+        ];
+        match ways.iter().filter(|is_so| **is_so).count() {
+            0 => unshown.push(name),
+            1 => {}
+            _ => panic!("{name} is listed in several places"),
         }
     }
     assert!(unshown.is_empty(), "no test shows what these do: {unshown:?}");
+}
+
+#[test]
+fn tests_that_show_a_directive_have_it_in_their_configurations() {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    for shown in SHOWN_ELSEWHERE {
+        let source = std::fs::read_to_string(tests.join(shown.file)).unwrap();
+        let text = shown::text_of(&source, shown.test);
+        let text = text.unwrap_or_else(|| panic!("{} has no test {}", shown.file, shown.test));
+        for name in shown.directives {
+            assert!(table::all().any(|directive| directive.name == *name), "there is no {name}");
+            assert!(shown::has_statement(&text, name), "{} has no {name} in its configurations", shown.test);
+        }
+    }
 }
 
 #[test]
@@ -96,21 +107,36 @@ fn debians_own_configuration_is_taken_and_serves_its_site() {
     let folder = tempfile::tempdir().unwrap();
     let etc = Path::new("/etc/nginx");
     let binary = env!("CARGO_BIN_EXE_balancer");
-    // As it is, but for what only root may do, and for the port.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    // As it is, line for line, but that port and folders are the test's: others may have the port, and modules are
+    // nginx's own.
+    let port = free_port();
     let dir = folder.path().display().to_string();
     let read = |name: &str| std::fs::read_to_string(etc.join(name)).expect("Debian's nginx is installed");
-    let site = read("sites-available/default");
-    let site = site.replace("listen 80 default_server", &format!("listen 127.0.0.1:{port} default_server"));
-    let site = site.replace("listen [::]:80 default_server;", "").replace("/var/www/html", &dir);
-    let main = read("nginx.conf");
-    assert!(main.contains("include /etc/nginx/sites-enabled/*;") && site.contains(&port.to_string()));
-    let main = main
-        .replace("include /etc/nginx/sites-enabled/*;", &format!("include {dir}/site;"))
-        .replace("include /etc/nginx/modules-enabled/*.conf;", "")
-        .replace("/var/log/nginx", &dir)
-        .replace("/run/nginx.pid", &format!("{dir}/pid"));
-    std::fs::write(folder.path().join("site"), site).unwrap();
+    let moved = |text: String, from: &str, to: &str| {
+        assert!(text.contains(from), "{from} is not in\n{text}");
+        text.replace(from, to)
+    };
+    let mut site = read("sites-available/default");
+    for (from, to) in [
+        ("listen 80 default_server;", format!("listen {port} default_server;")),
+        ("listen [::]:80 default_server;", format!("listen [::]:{port} default_server;")),
+        ("root /var/www/html;", format!("root {dir};")),
+    ] {
+        site = moved(site, from, &to);
+    }
+    let mut main = read("nginx.conf");
+    for (from, to) in [
+        ("include /etc/nginx/sites-enabled/*;", format!("include {dir}/sites-enabled/*;")),
+        ("include /etc/nginx/modules-enabled/*.conf;", format!("include {dir}/modules-enabled/*.conf;")),
+        ("/var/log/nginx", dir.clone()),
+        ("/run/nginx.pid", format!("{dir}/pid")),
+    ] {
+        main = moved(main, from, &to);
+    }
+    for name in ["sites-enabled", "modules-enabled"] {
+        std::fs::create_dir(folder.path().join(name)).unwrap();
+    }
+    std::fs::write(folder.path().join("sites-enabled/default"), site).unwrap();
     std::fs::write(folder.path().join("nginx.conf"), main).unwrap();
     std::fs::write(folder.path().join("index.html"), "It is here").unwrap();
     // Root becomes www-data, who has to read it.
@@ -132,9 +158,28 @@ fn debians_own_configuration_is_taken_and_serves_its_site() {
         (200, "It is here", Some("text/html"))
     );
     assert_eq!(client.get("/nothing").status, 404);
+    let mut by_ipv6 = std::net::TcpStream::connect((std::net::Ipv6Addr::LOCALHOST, port)).unwrap();
+    by_ipv6.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    by_ipv6.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\nIt is here"), "{answer}");
     let _ = nix::sys::signal::kill(
         nix::unistd::Pid::from_raw(child.id().try_into().unwrap()),
         nix::sys::signal::Signal::SIGTERM,
     );
     let _ = child.wait();
+}
+
+/// Free on all addresses of both families.
+fn free_port() -> u16 {
+    let bound = |address: &str, port: u16| std::net::TcpListener::bind((address, port));
+    loop {
+        let v4 = bound("0.0.0.0", 0).unwrap();
+        let port = v4.local_addr().unwrap().port();
+        drop(v4);
+        // A socket of this kind listens on both.
+        if bound("::", port).is_ok() {
+            return port;
+        }
+    }
 }

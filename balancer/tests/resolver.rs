@@ -231,3 +231,16 @@ fn a_target_with_variables_is_looked_up_and_remembered() {
     assert_eq!(client.get("/?h=no..name").status, 502);
     assert!(balancer.errors().contains("bad.test could not be resolved (3: Host not found)"));
 }
+
+#[test]
+fn a_name_server_that_says_nothing_is_waited_for_no_longer_than_that() {
+    let mute = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let balancer = Balancer::start(&format!(
+        "resolver 127.0.0.1:{}; resolver_timeout 300ms;\n\
+         server {{ listen 127.0.0.1:PORT; location / {{ proxy_pass http://$arg_h:80; }} }}",
+        mute.local_addr().unwrap().port()
+    ));
+    assert_eq!(balancer.client().get("/?h=some.test").status, 502);
+    let errors = balancer.errors();
+    assert!(errors.contains("some.test could not be resolved (110: Operation timed out)"), "{errors}");
+}

@@ -4,8 +4,10 @@
 
 mod common;
 
-use std::sync::Mutex;
-use std::sync::mpsc;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Barrier, Mutex, mpsc};
+use std::time::Duration;
 
 use common::{Balancer, Origin, wait_until};
 
@@ -155,4 +157,59 @@ fn killing_a_server_under_load_fails_no_get() {
         load.into_iter().map(|thread| thread.join().unwrap()).sum::<usize>()
     });
     assert_eq!(failed, 0);
+}
+
+/// A port at which connections wait to be accepted for ever, with as many of them as it takes.
+fn full() -> (socket2::Socket, Vec<TcpStream>, SocketAddr) {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    socket.listen(0).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    let connect = || TcpStream::connect_timeout(&address, Duration::from_millis(300)).ok();
+    let waiting: Vec<TcpStream> = std::iter::from_fn(connect).take(16).collect();
+    assert!(waiting.len() < 16, "there is always room for one more");
+    (socket, waiting, address)
+}
+
+#[test]
+fn a_server_that_takes_no_connection_in_time_is_a_504() {
+    let (_full, _waiting, address) = full();
+    let balancer = Balancer::start(&format!(
+        "server {{ listen 127.0.0.1:PORT; location / {{ proxy_connect_timeout 300ms; proxy_pass http://{address}; }} }}"
+    ));
+    assert_eq!(balancer.client().get("/").status, 504);
+    let errors = balancer.errors();
+    assert!(errors.contains("upstream timed out while connecting to upstream"), "{errors}");
+}
+
+#[test]
+fn no_more_idle_connections_are_kept_than_keepalive_says() {
+    let connections = |keepalive: &str| {
+        // Each waits for the other: two connections it must be.
+        let both = Arc::new(Barrier::new(2));
+        let origin = Origin::scripted(move |served| {
+            while served.read_request().is_some() {
+                both.wait();
+                served.send(OK);
+            }
+        });
+        let balancer = Balancer::start(&format!(
+            "upstream g {{ server 127.0.0.1:{}; {keepalive} }}\n\
+             server {{ listen 127.0.0.1:PORT; location / {{ proxy_pass http://g; }} }}",
+            origin.port
+        ));
+        let mut clients = [balancer.client(), balancer.client()];
+        for _ in 0..3 {
+            for client in &mut clients {
+                client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+            }
+            for client in &mut clients {
+                assert_eq!(client.response().status, 200);
+            }
+        }
+        origin.connections.load(Ordering::SeqCst)
+    };
+    assert_eq!(connections("keepalive 2;"), 2);
+    assert_eq!(connections("keepalive 1;"), 4);
+    assert_eq!(connections("keepalive 0;"), 6);
 }

@@ -124,6 +124,8 @@ fn a_slow_reader_slows_the_source_where_nothing_or_no_more_may_be_held() {
         let held = held_of(header, location);
         assert!(held < 64 << 20, "{header:?} {location:?}: {held} bytes went into buffers");
     }
+    let wide = held_of("", "proxy_max_temp_file_size 0; proxy_buffers 2 64m;");
+    assert!(wide >= 128 << 20, "{wide} bytes went into buffers for 128 MB");
     let ignored = held_of("X-Accel-Buffering: no\r\n", "proxy_ignore_headers X-Accel-Buffering;");
     assert!(ignored >= 400 << 20, "{ignored} bytes of all are held");
 }

@@ -1,6 +1,35 @@
-//! Whether the source of a test has a configuration in which a directive stands.
+//! Whether a test's configurations have a directive: the test's own text is looked at, with what it uses of its file.
+
+use std::collections::HashSet;
 
 use regex::Regex;
+
+/// The text of a test with that of the functions and constants of its file that it comes to. `None`: no test is called so.
+pub fn text_of(source: &str, test: &str) -> Option<String> {
+    let begins = r"(?m)^(?:pub )?(?:async )?(?:fn|const|static|struct|enum|impl(?:<[^>]*>)?) (?:\w+ for )?(?<name>\w+)";
+    let begins = Regex::new(begins).unwrap();
+    let found = begins.captures_iter(source);
+    let starts: Vec<(usize, &str)> =
+        found.map(|found| (found.get_match().start(), found.name("name").unwrap().as_str())).collect();
+    let item = |at: usize| {
+        let end = starts.get(at + 1).map_or(source.len(), |(start, _)| *start);
+        &source[starts[at].0..end]
+    };
+    let is_test = |at: usize| {
+        let mut attributes = source[..starts[at].0].lines().rev().take_while(|line| line.starts_with("#["));
+        attributes.any(|line| line.starts_with("#[test]") || line.starts_with("#[tokio::test"))
+    };
+    let first = (0..starts.len()).find(|at| starts[*at].1 == test && is_test(*at))?;
+    let words = Regex::new(r"\w+").unwrap();
+    let (mut text, mut waiting, mut seen) = (String::new(), vec![first], HashSet::from([first]));
+    while let Some(at) = waiting.pop() {
+        text.push_str(item(at));
+        let used: HashSet<&str> = words.find_iter(item(at)).map(|word| word.as_str()).collect();
+        let more = (0..starts.len()).filter(|other| used.contains(starts[*other].1) && !is_test(*other));
+        waiting.extend(more.filter(|other| seen.insert(*other)));
+    }
+    Some(text)
+}
 
 /// Whether some text of the source has the directive as a statement: not its name as a word of Rust, of a path or of a
 /// sentence.
@@ -45,4 +74,16 @@ fn a_directive_is_told_from_a_word() {
     for source in not_shown {
         assert!(!has_statement(source, "status"), "{source}");
     }
+}
+
+#[test]
+fn a_test_is_told_from_its_neighbours() {
+    let source = "fn config() -> &str {\n    \"a 1;\"\n}\n\n#[test]\n#[cfg(unix)]\nfn one() {\n    start(config());\n}\n\n\
+                  #[test]\nfn other() {\n    start(\"b 1;\");\n}\n";
+    let one = text_of(source, "one").unwrap();
+    assert!(has_statement(&one, "a") && !has_statement(&one, "b"), "{one}");
+    let other = text_of(source, "other").unwrap();
+    assert!(has_statement(&other, "b") && !has_statement(&other, "a"), "{other}");
+    assert_eq!(text_of(source, "config"), None, "it is no test");
+    assert_eq!(text_of(source, "none"), None);
 }
