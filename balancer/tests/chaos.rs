@@ -16,6 +16,10 @@ use common::{Balancer, Client, wait_until};
 
 /// How long an answer takes; ten times that when the node is slow.
 const WORK: Duration = Duration::from_millis(1);
+const ROUNDS: usize = 20;
+const CLIENTS: usize = 16;
+/// One in so many sends POSTs.
+const POSTS_EACH: usize = 4;
 
 /// What all origins have seen of each POST.
 type Seen = Arc<Mutex<HashMap<u64, usize>>>;
@@ -125,6 +129,7 @@ struct Load {
     failed: Mutex<Vec<String>>,
     next_id: AtomicU64,
     posts_answered: Mutex<Vec<u64>>,
+    posts_refused: AtomicUsize,
 }
 
 impl Load {
@@ -148,7 +153,9 @@ impl Load {
                     }
                 }
                 // A POST that its server took to the grave cannot be sent again: 502 is the truth.
-                Some(response) if posts && response.status == 502 => {}
+                Some(response) if posts && response.status == 502 => {
+                    self.posts_refused.fetch_add(1, Ordering::SeqCst);
+                }
                 other => self.failed.lock().unwrap().push(format!("{other:?}")),
             }
             if !self.failed.lock().unwrap().is_empty() {
@@ -198,13 +205,13 @@ fn deaths_slowness_and_reloads_fail_no_idempotent_request_and_double_no_post() {
     let mut tunnels: Vec<Client> = (0..2).map(|_| tunnel(&balancer)).collect();
     let load = Load::default();
     std::thread::scope(|scope| {
-        for client in 0..16 {
+        for client in 0..CLIENTS {
             let (load, port) = (&load, balancer.port);
-            scope.spawn(move || load.run(port, client % 4 == 0));
+            scope.spawn(move || load.run(port, client % POSTS_EACH == 0));
         }
         let _stop = StopOnDrop(&load.is_over);
         load.await_more(200);
-        for round in 0..20 {
+        for round in 0..ROUNDS {
             match round % 4 {
                 0 => nodes[5 + round % 5].kill(),
                 1 => nodes[9].is_slow.store(true, Ordering::SeqCst),
@@ -226,4 +233,8 @@ fn deaths_slowness_and_reloads_fail_no_idempotent_request_and_double_no_post() {
     assert!(doubled.is_empty(), "POSTs that came twice: {doubled:?}");
     let lost = load.posts_answered.into_inner().unwrap().iter().filter(|id| !seen.contains_key(id)).count();
     assert_eq!(lost, 0, "answered and never seen");
+    // A client has one request under way, and one round in four kills.
+    let doomed = ROUNDS / 4 * (CLIENTS / POSTS_EACH);
+    let refused = load.posts_refused.into_inner();
+    assert!(refused <= doomed, "{refused} POSTs were refused, {doomed} can have been at nodes that died");
 }
