@@ -159,9 +159,9 @@ fn configure(socket: &RawSocket, options: &SocketOptions) -> io::Result<()> {
         None => {}
         Some(SocketKeepalive::Off) => socket.set_keepalive(false)?,
         Some(SocketKeepalive::On { idle, interval, count }) => {
-            let terms = idle.into_iter().fold(TcpKeepalive::new(), |terms, idle| terms.with_time(idle));
-            let terms = interval.into_iter().fold(terms, |terms, interval| terms.with_interval(interval));
-            let terms = count.into_iter().fold(terms, |terms, count| terms.with_retries(count));
+            let terms = idle.into_iter().fold(TcpKeepalive::new(), TcpKeepalive::with_time);
+            let terms = interval.into_iter().fold(terms, TcpKeepalive::with_interval);
+            let terms = count.into_iter().fold(terms, TcpKeepalive::with_retries);
             socket.set_tcp_keepalive(&terms)?;
         }
     }

@@ -190,7 +190,7 @@ fn keepalive(text: &str) -> Option<SocketKeepalive> {
     let mut next = || parts.next().flatten();
     let time = |part: Option<&str>| part.map(|part| value::seconds(part).ok_or(())).transpose();
     let (idle, interval, count) = (time(next()).ok()?, time(next()).ok()?, next());
-    let count = count.map(|count| count.parse::<u32>()).transpose().ok()?;
+    let count = count.map(str::parse::<u32>).transpose().ok()?;
     let is_some = |time: &Duration| !time.is_zero();
     let (idle, interval) = (idle.filter(is_some), interval.filter(is_some));
     let terms = SocketKeepalive::On { idle, interval, count: count.filter(|count| *count > 0) };
