@@ -8,7 +8,7 @@ mod world;
 
 use std::time::Duration;
 
-use endpoint::Endpoint;
+use endpoint::{Ending, Endpoint};
 use events::Events;
 use serde_json::json;
 use socket::Socket;
@@ -102,9 +102,8 @@ async fn an_answer_that_redis_records_does_not_wait_for_its_readers() {
 #[tokio::test]
 async fn an_answer_that_nobody_can_read_before_its_end_is_made_all_the_same() {
     let mut world = World::start().await;
-    let (_endpoint, url) = talkative().await;
-    let settings = [("RESPONDER", "openai"), ("RESPONDER_URL", url.as_str()), ("CHAT_COMPARE_PERIOD", "500")];
-    let replica = world.replica_with("web-1", &settings).await;
+    let endpoint = Endpoint::start(&vec![piece().as_str(); PIECES], Ending::Done).await;
+    let replica = replica(&world, &endpoint.url()).await;
     let ann = world.user("ann").await;
     let id = session(&replica, &ann).await;
     let mut member = Socket::open(&replica, &id, &ann.token).await;

@@ -87,7 +87,7 @@ impl Endpoint {
         Self::start_with(pieces, ending, 0).await
     }
 
-    /// Says all, with so many bytes that mean nothing before each piece, and buffers little.
+    /// Says all, with so many bytes that mean nothing before each piece; what is not read it does not buffer for long.
     pub async fn start_padded(pieces: &[&str], padding_len: usize) -> Self {
         Self::start_with(pieces, Ending::Done, padding_len).await
     }
@@ -104,7 +104,7 @@ impl Endpoint {
         };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         if padding_len > 0 {
-            SockRef::from(&listener).set_send_buffer_size(8 * 1024).unwrap();
+            SockRef::from(&listener).set_send_buffer_size(256 * 1024).unwrap();
         }
         let port = listener.local_addr().unwrap().port();
         let router = Router::new().fallback(post(answer)).with_state(script.clone());

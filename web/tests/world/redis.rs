@@ -64,12 +64,12 @@ impl Redis {
     /// Keeps every question waiting for so long.
     pub async fn pause(&self, time: std::time::Duration) {
         let mut command = redis::cmd("CLIENT");
-        self.command(command.arg("PAUSE").arg(u64::try_from(time.as_millis()).unwrap())).await;
+        self.command::<()>(command.arg("PAUSE").arg(u64::try_from(time.as_millis()).unwrap())).await;
     }
 
     /// As when it comes back empty, and so soon that nobody has noticed.
     pub async fn lose_all(&self) {
-        self.command(&redis::cmd("FLUSHALL")).await;
+        self.command::<()>(&redis::cmd("FLUSHALL")).await;
     }
 
     /// How often this command was called since Redis began.
