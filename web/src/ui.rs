@@ -41,6 +41,7 @@ const ASSETS: &[Asset] = &[
     asset!("icon.svg", SVG),
     asset!("chat.js", JS),
     asset!("api.js", JS),
+    asset!("login.js", JS),
     asset!("room.js", JS),
     asset!("socket.js", JS),
     asset!("dom.js", JS),

@@ -5,14 +5,19 @@ mod browser;
 mod endpoint;
 mod world;
 
-use browser::Browser;
+use std::time::Duration;
+
+use browser::{Browser, INSECURE_HOST};
 use endpoint::{Ending, Endpoint};
 use serde_json::json;
 use sqlx::Executor as _;
 use web::logic::builtin_answer::answer;
 use world::process::Process;
+use world::programs::until;
 use world::switch::Switch;
 use world::{PASSWORD, World};
+
+const SOON: Duration = Duration::from_secs(30);
 
 #[tokio::test]
 async fn a_person_registers_makes_a_session_and_is_seen_in_a_second_window_on_another_replica() {
@@ -265,6 +270,42 @@ async fn what_was_typed_is_kept_where_it_is_too_long_and_where_it_is_refused() {
     page.loses(".message.failed").await;
     assert_eq!(typed().await, json!("more\ntyped \0 with care"));
     assert_eq!(page.count(".message").await, 2);
+    browser.end().await;
+    replica.stop().await;
+}
+
+#[tokio::test]
+async fn two_windows_over_plain_http_renew_their_login_one_after_the_other() {
+    let world = World::start().await;
+    let replica = world.replica_with("web-1", &[("API_RATE_PER_S", "0")]).await;
+    world.user("ann").await;
+    let browser = Browser::start().await;
+    let address = format!("http://{INSECURE_HOST}:{}/", replica.addr.port());
+    let one = browser.window(&address).await;
+    one.log_in("ann").await;
+    one.text("#my-name", "ann").await;
+    let two = browser.window(&address).await;
+    two.text("#my-name", "ann").await;
+    for window in [&one, &two] {
+        let begun = window.run(include_str!("browser/renew.js")).await;
+        assert_eq!(begun, json!({"isSecure": false, "hasLocks": false}));
+    }
+    for window in [&one, &two, &one, &two] {
+        let count = window.run("return window.renewed").await.as_u64().unwrap();
+        until("both go on", SOON, async || {
+            let (renewed, failure) = (window.run("return window.renewed"), window.run("return window.failure"));
+            assert_eq!(failure.await, json!(null));
+            renewed.await.as_u64().unwrap() >= count + 20
+        })
+        .await;
+    }
+    let mut database = world.postgres.connect(&world.database).await;
+    let (spent, ended): (i64, i64) =
+        sqlx::query_as("SELECT (SELECT count(*) FROM spent_tokens), (SELECT count(revoked_at) FROM logins)")
+            .fetch_one(&mut database)
+            .await
+            .unwrap();
+    assert!(spent >= 40 && ended == 0, "{spent} tokens were spent, {ended} logins ended");
     browser.end().await;
     replica.stop().await;
 }

@@ -1,6 +1,7 @@
 // Requests to the service: who is logged in, fresh access tokens, and errors as people read them.
 
-const STORE = "arena.login";
+import { changeLogin, seenLogin } from "./login.js";
+
 /** A token is replaced this long before it ends. */
 const MARGIN_MS = 60_000;
 
@@ -13,25 +14,26 @@ export class Problem extends Error {
   }
 }
 
-/** The login of this browser; all its windows share it. */
+/** Requests as the user of this browser. */
 export class Api extends EventTarget {
   get user() {
-    return this.#login()?.user ?? null;
+    return seenLogin()?.user ?? null;
   }
 
   async register(username, password) {
-    this.#keep(await this.#send("POST", "/api/auth/register", { username, password }));
+    await this.#enter("/api/auth/register", { username, password });
   }
 
   async login(username, password) {
-    this.#keep(await this.#send("POST", "/api/auth/login", { username, password }));
+    await this.#enter("/api/auth/login", { username, password });
   }
 
   async logout() {
     try {
       await this.request("POST", "/api/auth/logout");
     } finally {
-      this.#forget();
+      await changeLogin(() => null);
+      this.#leave();
     }
   }
 
@@ -51,22 +53,32 @@ export class Api extends EventTarget {
   }
 
   async #accessToken(anew = false) {
-    const isGood = (login) => login && !anew && login.expires_at - Date.now() > MARGIN_MS;
-    if (isGood(this.#login())) return this.#login().access_token;
-    const known = this.#login()?.access_token;
-    // A refresh token is good once: two windows must not use it both.
-    return oneAtATime(async () => {
-      const login = this.#login();
-      if (!login) throw new Problem(401, { detail: "Please log in." });
-      if (login.access_token !== known) return login.access_token;
+    const seen = seenLogin();
+    if (seen && !anew && seen.expires_at - Date.now() > MARGIN_MS) return seen.access_token;
+    let refusal = new Problem(401, { detail: "Please log in." });
+    const login = await changeLogin(async (login) => {
+      // Another window was faster, or has logged out.
+      if (login?.access_token !== seen?.access_token || !login) return login;
       try {
-        this.#keep(await this.#send("POST", "/api/auth/refresh", { refresh_token: login.refresh_token }));
+        return lasting(await this.#send("POST", "/api/auth/refresh", { refresh_token: login.refresh_token }));
       } catch (error) {
-        if (error.status === 401) this.#forget();
-        throw error;
+        if (error.status !== 401) throw error;
+        refusal = error;
+        return null;
       }
-      return this.#login().access_token;
     });
+    if (login) return login.access_token;
+    this.#leave();
+    throw refusal;
+  }
+
+  async #enter(path, body) {
+    const login = lasting(await this.#send("POST", path, body));
+    await changeLogin(() => login);
+  }
+
+  #leave() {
+    this.dispatchEvent(new Event("loggedout"));
   }
 
   async #send(method, path, body, token) {
@@ -89,33 +101,9 @@ export class Api extends EventTarget {
     if (!answer.ok) throw new Problem(answer.status, read);
     return read;
   }
-
-  #login() {
-    try {
-      return JSON.parse(localStorage.getItem(STORE));
-    } catch {
-      return null;
-    }
-  }
-
-  #keep(answer) {
-    const old = this.#login();
-    const login = { ...old, ...answer, expires_at: Date.now() + answer.expires_in * 1000 };
-    localStorage.setItem(STORE, JSON.stringify(login));
-  }
-
-  #forget() {
-    localStorage.removeItem(STORE);
-    this.dispatchEvent(new Event("loggedout"));
-  }
 }
 
-let turn = Promise.resolve();
-
-/** Runs `work` while no other window of this browser does. Locks need a secure page; without, this window keeps order. */
-function oneAtATime(work) {
-  if (navigator.locks) return navigator.locks.request("arena.refresh", work);
-  const mine = turn.then(work, work);
-  turn = mine.catch(() => {});
-  return mine;
+/** A login with the time of its end, on the clock of this machine. */
+function lasting(login) {
+  return { ...login, expires_at: Date.now() + login.expires_in * 1000 };
 }

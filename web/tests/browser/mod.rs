@@ -15,6 +15,8 @@ use tokio::sync::Mutex;
 const PATIENCE: Duration = Duration::from_secs(20);
 const LOOK_PERIOD: Duration = Duration::from_millis(50);
 const PORT_TRIES: u32 = 5;
+/// This machine by a name: pages from there are not secure as those of 127.0.0.1 are, as where people read them.
+pub const INSECURE_HOST: &str = "arena.test";
 
 pub struct Browser {
     /// One session has one window in focus: whoever acts holds it.
@@ -44,9 +46,16 @@ impl Browser {
         let profile = tempfile::tempdir().unwrap();
         let profile_argument = format!("--user-data-dir={}", profile.path().display());
         let mut capabilities = Capabilities::new();
+        let hosts_argument = format!("--host-resolver-rules=MAP {INSECURE_HOST} 127.0.0.1");
         // Root may not have a sandbox, and containers have a small /dev/shm.
-        let arguments =
-            ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", &profile_argument];
+        let arguments = [
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-dev-shm-usage",
+            "--disable-gpu",
+            &profile_argument,
+            &hosts_argument,
+        ];
         let arguments: Vec<&str> = arguments.iter().chain(look).copied().collect();
         let mut options = json!({ "args": arguments });
         if let Some(phone) = phone {
