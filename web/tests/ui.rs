@@ -293,7 +293,8 @@ async fn two_windows_over_plain_http_renew_their_login_one_after_the_other() {
     for window in [&one, &two, &one, &two] {
         let count = window.run("return window.renewed").await.as_u64().unwrap();
         until("both go on", SOON, async || {
-            let (renewed, failure) = (window.run("return window.renewed"), window.run("return window.failure"));
+            let (renewed, failure) =
+                (window.run("return window.renewed"), window.run("return window.failure"));
             assert_eq!(failure.await, json!(null));
             renewed.await.as_u64().unwrap() >= count + 20
         })
