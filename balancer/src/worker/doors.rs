@@ -6,13 +6,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::time::timeout;
 
 use super::chores::Chores;
 use super::connections::End;
+use super::room::lacks_descriptors;
 use super::{Generation, Worker};
 use crate::arrival;
 use crate::entrance::Entrance;
@@ -191,7 +192,6 @@ fn welcome(worker: &Rc<Worker>, wire: Wire, peer: Option<std::net::SocketAddr>, 
 }
 
 async fn accept(worker: Rc<Worker>, acceptor: Rc<Acceptor>, entrance: Rc<Entrance>) {
-    let mut told: Option<Instant> = None;
     loop {
         match poll_fn(|cx| acceptor.poll_accept(cx)).await {
             Ok((wire, peer)) => welcome(&worker, wire, peer, &entrance),
@@ -202,10 +202,8 @@ async fn accept(worker: Rc<Worker>, acceptor: Rc<Acceptor>, entrance: Rc<Entranc
                     io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
                 ) => {}
             Err(cause) => {
-                if told.is_none_or(|at| at.elapsed() >= ACCEPT_PAUSE) {
-                    told = Some(Instant::now());
-                    tracing::error!(crit = true, "accept4() failed ({cause})");
-                }
+                let crit = lacks_descriptors(&cause);
+                tracing::error!(crit, alert = !crit, "accept4() failed ({cause})");
                 let closed = worker.connections.closed();
                 if !worker.makes_room_after(&cause).await {
                     // Whoever closes in time makes room too.

@@ -22,7 +22,7 @@ const SPARED_MAX: usize = 32;
 pub struct NoRoom(usize);
 
 /// The process, or the machine, may have no more of them open.
-fn lacks_descriptors(error: &io::Error) -> bool {
+pub fn lacks_descriptors(error: &io::Error) -> bool {
     matches!(error.raw_os_error().map(Errno::from_raw), Some(Errno::EMFILE | Errno::ENFILE))
 }
 
