@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 #![allow(clippy::unwrap_used, reason = "a world that cannot be built fails its test loudly")]
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
@@ -56,6 +57,11 @@ impl Frame {
     pub fn ends_stream(&self) -> bool {
         matches!(self.kind, DATA | HEADERS) && self.flags & END_STREAM != 0
     }
+
+    /// Of a GOAWAY.
+    fn reason(&self) -> u32 {
+        u32::from_be_bytes(self.payload[4..8].try_into().unwrap())
+    }
 }
 
 impl Frames {
@@ -103,7 +109,43 @@ impl Frames {
 
     /// Why the other side ended the connection; `None`: without a word.
     pub fn goodbye(&mut self) -> Option<u32> {
-        let frame = self.first(GOAWAY)?;
-        Some(u32::from_be_bytes(frame.payload[4..8].try_into().unwrap()))
+        self.first(GOAWAY).map(|frame| frame.reason())
+    }
+
+    /// Reads on a thread of its own, from now on, so that a word which is said before a reset is heard.
+    pub fn listen(&self) -> Listening {
+        let mut reader = Frames { stream: self.stream.try_clone().unwrap() };
+        // What is sent meanwhile may take its time, and nothing may come back before its end.
+        reader.stream.set_read_timeout(Some(PATIENCE * 3)).unwrap();
+        Listening(std::thread::spawn(move || {
+            let mut heard = Heard::default();
+            while let Some(frame) = reader.next() {
+                match frame.kind {
+                    GOAWAY => heard.goodbye = Some(frame.reason()),
+                    DATA => heard.data_len += frame.payload.len(),
+                    kind => *heard.others.entry(kind).or_default() += 1,
+                }
+            }
+            heard
+        }))
+    }
+}
+
+/// A connection that is read on another thread.
+pub struct Listening(std::thread::JoinHandle<Heard>);
+
+/// What has come until the connection ended.
+#[derive(Debug, Default)]
+pub struct Heard {
+    /// The last reason why the other side ended it.
+    pub goodbye: Option<u32>,
+    pub data_len: usize,
+    /// How many frames of each other kind.
+    pub others: BTreeMap<u8, usize>,
+}
+
+impl Listening {
+    pub fn heard(self) -> Heard {
+        self.0.join().unwrap()
     }
 }
