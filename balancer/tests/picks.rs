@@ -9,6 +9,7 @@ mod nginx;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
+use std::process::Command;
 use std::sync::{Arc, Condvar, Mutex};
 
 use common::{Balancer, Client, Origin, PATIENCE, wait_until};
@@ -18,6 +19,8 @@ const GROUPS_PER_METHOD: usize = 12;
 /// `PICKS` in the environment says another number, for a long run.
 const PICKS: usize = 4800;
 const METHODS: [&str; 5] = ["", "least_conn;", "ip_hash;", "hash $arg_key;", "hash $arg_key consistent;"];
+/// So many of them, the first, take backups; nginx refuses them with the others.
+const METHODS_WITH_BACKUPS: usize = 2;
 
 /// xorshift64: the same worlds in every run, so that what fails once fails again.
 struct Dice(u64);
@@ -102,7 +105,7 @@ fn http_block(dice: &mut Dice, live: &[u16], dead: &[u16]) -> String {
                 let _ = write!(groups, " max_fails={}", dice.below(3));
                 if place > 1 && dice.one_in(4) {
                     groups.push_str(" down");
-                } else if place > 1 && kind < 2 && dice.one_in(5) {
+                } else if place > 1 && kind < METHODS_WITH_BACKUPS && dice.one_in(5) {
                     groups.push_str(" backup");
                 }
                 if dice.one_in(4) {
@@ -210,6 +213,29 @@ fn we_choose_the_servers_that_nginx_chooses() {
         }
     }
     println!("{picks} picks, {step} steps: the same");
+}
+
+#[test]
+fn backups_are_refused_with_the_methods_with_which_nginx_refuses_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    for (kind, method) in METHODS.iter().enumerate() {
+        let text = format!(
+            "pid {0}/pid; error_log {0}/log; events {{ }} http {{ access_log off; upstream u {{ {method}\n\
+             server 127.0.0.1:1; server 127.0.0.1:2 backup; }} }}",
+            dir.display()
+        );
+        std::fs::write(dir.join("nginx.conf"), text).unwrap();
+        let takes = |program: &str| {
+            let mut command = Command::new(program);
+            command.args(["-t", "-c", "nginx.conf", "-e", "early.log", "-p"]).arg(dir);
+            let told = command.output().expect("both programs are here");
+            (told.status.success(), String::from_utf8_lossy(&told.stderr).contains("parameter \"backup\""))
+        };
+        let expected = (kind < METHODS_WITH_BACKUPS, kind >= METHODS_WITH_BACKUPS);
+        assert_eq!(takes("nginx"), expected, "nginx: {method}");
+        assert_eq!(takes(env!("CARGO_BIN_EXE_balancer")), expected, "{method}");
+    }
 }
 
 #[allow(clippy::disallowed_methods, reason = "a test has no other door for a number")]
