@@ -55,7 +55,7 @@ pub fn farewell_faults(farewells: &[(String, Close)]) -> Vec<String> {
         let distinct: BTreeSet<&u64> = told.iter().collect();
         if told.len() > 1 && (distinct.len() < 2 || distinct.len() * 2 < told.len()) {
             let (count, moments) = (told.len(), distinct.len());
-            faults.push(format!("{served_by} asks {count} clients back at {moments} different moments"));
+            faults.push(format!("{served_by} asks {count} clients back at only {moments} moments"));
         }
     }
     faults
