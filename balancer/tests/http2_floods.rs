@@ -6,11 +6,12 @@ mod common;
 mod frames;
 
 use std::io::Write as _;
+use std::sync::{Mutex, mpsc};
 
-use common::{Balancer, Origin};
+use common::{Balancer, Origin, PATIENCE, wait_until};
 use frames::{
-    CONTINUATION, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, Frames, GET, HEADERS, PING, RST_STREAM,
-    SETTINGS, WINDOW_UPDATE, block,
+    CONTINUATION, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, Frames, GET, HEADERS, PING, REFUSED_STREAM,
+    RST_STREAM, SETTINGS, WINDOW_UPDATE, block,
 };
 
 fn on(location: &str) -> Balancer {
@@ -59,6 +60,48 @@ const FAULTS: [(&str, Fault); 2] = [
         client.send(HEADERS, END_STREAM | END_HEADERS, stream, &head)
     }),
 ];
+
+#[test]
+fn streams_that_were_reset_count_as_long_as_their_requests_run() {
+    const STREAMS: u32 = 4;
+    let ((tell, told), (allow, allowed)) = (mpsc::channel(), mpsc::channel());
+    let allowed = Mutex::new(allowed);
+    let origin = Origin::scripted(move |served| {
+        while served.read_request().is_some() {
+            let _ = tell.send(());
+            let _ = allowed.lock().unwrap().recv_timeout(PATIENCE);
+            served.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        }
+    });
+    // Upstream requests go on after a reset.
+    let balancer = Balancer::start(&format!(
+        "server {{ listen 127.0.0.1:PORT; http2 on; http2_max_concurrent_streams {STREAMS};\n\
+         location / {{ proxy_pass http://127.0.0.1:{}; proxy_ignore_client_abort on; }} }}",
+        origin.port
+    ));
+    let mut client = Frames::connect(balancer.port);
+    for stream in (1..).step_by(2).take(STREAMS as usize) {
+        assert!(client.send(HEADERS, END_STREAM | END_HEADERS, stream, GET));
+        told.recv_timeout(PATIENCE).unwrap();
+        assert!(client.send(RST_STREAM, 0, stream, &8u32.to_be_bytes()));
+    }
+    let mut stream = 2 * STREAMS + 1;
+    let mut is_refused = || {
+        assert!(client.send(HEADERS, END_STREAM | END_HEADERS, stream, GET));
+        let answer = std::iter::from_fn(|| client.next())
+            .find(|frame| frame.stream == stream && matches!(frame.kind, HEADERS | RST_STREAM));
+        stream += 2;
+        let answer = answer.expect("an answer, or a reset");
+        assert!(answer.kind == HEADERS || answer.payload == REFUSED_STREAM.to_be_bytes());
+        answer.kind == RST_STREAM
+    };
+    assert!(is_refused(), "four requests are under way");
+    (0..STREAMS + 1).for_each(|_| allow.send(()).unwrap());
+    let lines = || std::fs::read_to_string(balancer.path("access.log")).unwrap().lines().count();
+    wait_until("those requests are over", || lines() == STREAMS as usize);
+    assert!(!is_refused());
+    assert_eq!(origin.seen().len(), STREAMS as usize + 1);
+}
 
 #[test]
 fn made_you_reset_is_told_to_calm_down() {

@@ -131,7 +131,7 @@ impl Serving {
             self.set_deadline();
             match poll_fn(|cx| self.poll_event(cx)).await {
                 Event::Request(opened) => self.on_request(*opened),
-                Event::StreamsEnded(ends) => self.on_ends(ends),
+                Event::StreamsEnded(ends) => self.on_ends(&ends),
                 Event::Flooded => self.end_abruptly("client floods with frames that carry nothing"),
                 Event::LateHead if !self.is_ending => {
                     self.end_abruptly("client sent a request's head too slowly");
@@ -167,7 +167,11 @@ impl Serving {
         self.down.deadline.set(Instant::now(), timeout);
     }
 
-    fn on_request(&mut self, (request, respond): Opened) {
+    fn on_request(&mut self, (request, mut respond): Opened) {
+        if self.under_way() >= self.terms.http2.streams_max as usize {
+            respond.send_reset(Reason::REFUSED_STREAM);
+            return self.on_ends(&[StreamEnd::GivenUp]);
+        }
         let wire = Wire::Served(Box::new(Served::new(request, respond, (self.local, self.seen.bodies()))));
         self.streams.spawn_local(self.down.open(wire).serve_stream());
         self.down.requests += 1;
@@ -179,7 +183,13 @@ impl Serving {
         }
     }
 
-    fn on_ends(&mut self, ends: Vec<StreamEnd>) {
+    /// Streams whose requests run, also those that the client has reset since: h2 does not count these any more.
+    fn under_way(&self) -> usize {
+        // Each has a share in the connection's presence, and the connection itself has one.
+        Rc::strong_count(&self.down.presence) - 1
+    }
+
+    fn on_ends(&mut self, ends: &[StreamEnd]) {
         for end in ends {
             self.given_up = match end {
                 StreamEnd::Answered => self.given_up.saturating_sub(1),
