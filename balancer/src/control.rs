@@ -419,9 +419,11 @@ impl Master {
     async fn take_over(&mut self, before: &Arc<Running>, next: Arc<Running>) {
         self.probe(&next);
         self.publish(next.clone());
-        self.crew.reload(&next).await;
         let stays = |listener: &Arc<Listener>| next.listeners.iter().any(|kept| kept.goes_on(listener));
-        self.close(before.listeners.iter().filter(|listener| !stays(listener)));
+        let gone = || before.listeners.iter().filter(|listener| !stays(listener));
+        self.turn_away(gone());
+        self.crew.reload(&next).await;
+        self.close(gone());
         next.metrics.forget_others(&next);
         self.names.adopt(&next);
         self.replaced.push((before.era.0, Arc::downgrade(before)));
@@ -437,6 +439,7 @@ impl Master {
         tracing::info!("gracefully shutting down");
         self.prober.stop();
         let running = self.running();
+        self.turn_away(running.listeners.iter());
         let bounds = [running.settings.main.worker_shutdown_timeout, self.drain_timeout];
         self.crew.drain(bounds.into_iter().flatten().min()).await;
         self.close(running.listeners.iter());
@@ -446,7 +449,16 @@ impl Master {
         tracing::info!("stopping");
         self.crew.stop().await;
         if !self.draining.swap(true, Relaxed) {
-            self.close(self.running().listeners.iter());
+            let running = self.running();
+            self.turn_away(running.listeners.iter());
+            self.close(running.listeners.iter());
+        }
+    }
+
+    /// Before workers let in who waits at these listening sockets: afterwards nobody does, and they can be closed.
+    fn turn_away<'l>(&self, gone: impl Iterator<Item = &'l Arc<Listener>>) {
+        if !self.shares_sockets() {
+            gone.for_each(|listener| listeners::turn_away(listener));
         }
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::socket::{SetSockOpt as _, Shutdown, shutdown};
-use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockFilter, SockRef, Socket as RawSocket, TcpKeepalive, Type};
 
 use crate::conf::listen::{Listen, SocketKeepalive, SocketOptions};
 use crate::conf::upstream::Address;
@@ -171,6 +171,31 @@ fn configure(socket: &RawSocket, options: &SocketOptions) -> io::Result<()> {
     Ok(())
 }
 
+/// Drops what opens a connection (SYN without ACK in the 14th byte of a TCP header), and nothing else: handshakes that have
+/// begun come to their end, and connections that are accepted take the filter along.
+const NO_NEWCOMERS: [SockFilter; 5] = [
+    SockFilter::new(0x30, 0, 0, 13),
+    SockFilter::new(0x54, 0, 0, 0x12),
+    SockFilter::new(0x15, 0, 1, 0x02),
+    SockFilter::new(0x06, 0, 0, 0),
+    SockFilter::new(0x06, 0, 0, u32::MAX),
+];
+
+/// From now on nobody new gets in; who is in can still be accepted, and `close` then finds nobody whom it would reset.
+pub fn turn_away(listener: &Listener) {
+    if let Address::Unix(path) = &listener.listen.address {
+        // Somebody else may have removed it already.
+        let _ = std::fs::remove_file(path);
+        return;
+    }
+    for socket in &listener.sockets {
+        if let Err(error) = SockRef::from(&**socket).attach_filter(&NO_NEWCOMERS) {
+            // Who comes within the next moment may be reset, which is no reason to stay open.
+            tracing::warn!("setsockopt(SO_ATTACH_FILTER) {} failed: {error}", listener.listen.address);
+        }
+    }
+}
+
 /// No connection comes in here any more, however many duplicates of the sockets are still around.
 pub fn close(listener: &Listener) {
     for socket in &listener.sockets {
@@ -178,17 +203,40 @@ pub fn close(listener: &Listener) {
             tracing::warn!("closing the listener on {} failed: {error}", listener.listen.address);
         }
     }
-    if let Address::Unix(path) = &listener.listen.address {
-        // Somebody else may have removed it already.
-        let _ = std::fs::remove_file(path);
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::{TcpListener, TcpStream};
+
     use nix::sys::socket::GetSockOpt as _;
 
     use super::*;
+
+    fn listening() -> (TcpListener, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        (listener, address)
+    }
+
+    #[test]
+    fn nobody_new_gets_in_and_who_is_in_is_served() {
+        let (listener, address) = listening();
+        let early = TcpStream::connect(address).unwrap();
+        SockRef::from(&listener).attach_filter(&NO_NEWCOMERS).unwrap();
+        let late = TcpStream::connect_timeout(&address, Duration::from_millis(50));
+        assert_eq!(late.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        let (served, from) = listener.accept().unwrap();
+        assert_eq!(from, early.local_addr().unwrap());
+        assert_eq!(listener.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        drop(listener);
+        io::Write::write_all(&mut &early, b"hello").unwrap();
+        let mut heard = [0; 5];
+        served.set_nonblocking(false).unwrap();
+        io::Read::read_exact(&mut &served, &mut heard).unwrap();
+        assert_eq!(&heard, b"hello", "the filter it took along lets all of this pass");
+    }
 
     #[test]
     fn options_are_told_to_a_socket_and_to_one_that_a_reload_keeps() {

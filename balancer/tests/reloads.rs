@@ -30,6 +30,14 @@ fn public_and_admin() -> (Balancer, u16) {
     (balancer, admin)
 }
 
+/// As `reconfigure`, not for the first time.
+fn reconfigure_again(balancer: &Balancer, http: &str) {
+    let reloads = || balancer.errors().matches(" reconfigured").count();
+    let before = reloads();
+    reconfigure(balancer, http);
+    wait_until("this reload is over, too", || reloads() > before);
+}
+
 /// Another inside of the http block, and the reload is over.
 fn reconfigure(balancer: &Balancer, http: &str) {
     let conf = balancer.path("nginx.conf");
@@ -87,6 +95,42 @@ fn a_listener_may_be_the_last() {
     assert_eq!(kept.rest(), (Vec::new(), true));
     assert_eq!(slow.send("st: test\r\n\r\n").response().body, "public");
     assert_eq!(slow.rest(), (Vec::new(), true));
+}
+
+#[test]
+fn nobody_who_got_in_is_reset_when_the_listener_goes() {
+    let (balancer, admin) = public_and_admin();
+    let conf = std::fs::read_to_string(balancer.path("nginx.conf")).unwrap();
+    let (_, with) = conf.split_once("access.log;\n").unwrap();
+    let with = with.trim_end().trim_end_matches('}');
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let asking: Vec<_> = (0..4)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut lost = 0;
+                    while !is_over.load(Ordering::Relaxed) {
+                        let Ok(mut stream) = std::net::TcpStream::connect(("127.0.0.1", balancer.port))
+                        else {
+                            continue;
+                        };
+                        let mut answer = String::new();
+                        let asked = std::io::Write::write_all(&mut stream, b"GET / HTTP/1.0\r\n\r\n");
+                        let _ = asked.and_then(|()| std::io::Read::read_to_string(&mut stream, &mut answer));
+                        lost += usize::from(!answer.ends_with("public"));
+                    }
+                    lost
+                })
+            })
+            .collect();
+        for _ in 0..40 {
+            reconfigure_again(&balancer, &server(admin, "admin"));
+            reconfigure_again(&balancer, with);
+        }
+        is_over.store(true, Ordering::Relaxed);
+        let lost: usize = asking.into_iter().map(|thread| thread.join().unwrap()).sum();
+        assert_eq!(lost, 0, "reset after they had got in");
+    });
 }
 
 /// An origin that sends the second half of its answer when it is told to.

@@ -161,7 +161,13 @@ impl Acceptor {
             Acceptor::Tcp(listener) => SockRef::from(listener),
             Acceptor::Unix(listener) => SockRef::from(listener),
         };
-        let (stream, peer) = socket.accept().ok()?;
+        let (stream, peer) = loop {
+            match socket.accept() {
+                // The client left before we came to it.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                accepted => break accepted.ok()?,
+            }
+        };
         stream.set_nonblocking(true).ok()?;
         match self {
             Acceptor::Tcp(_) => {
