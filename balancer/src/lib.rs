@@ -59,10 +59,10 @@ pub fn run(cli: &Cli, environment: &dyn Fn(&str) -> Option<String>) -> ExitCode 
     }
     let origin = cli.origin();
     if cli.test || cli.dump {
-        return control::test(&origin, cli.dump, cli.quiet);
+        return control::errands::test(&origin, cli.dump, cli.quiet);
     }
     if let Some(order) = cli.signal {
-        return control::send(&origin, order);
+        return control::errands::send(&origin, order);
     }
     let outside = match Outside::read(environment) {
         Ok(outside) => outside,
@@ -72,7 +72,7 @@ pub fn run(cli: &Cli, environment: &dyn Fn(&str) -> Option<String>) -> ExitCode 
         }
     };
     if cli.healthcheck {
-        return control::ask_health(&origin, &outside);
+        return control::errands::ask_health(&origin, &outside);
     }
     control::serve(origin, &outside)
 }

@@ -38,7 +38,7 @@ use self::answer::{Answer, ErrorPages};
 use self::aside::aside;
 use self::record::Processing;
 use self::scratch::Scratch;
-use self::story::{Asked, Attempt, Outcome};
+use self::story::Asked;
 use crate::api::dashboard::page;
 use crate::conf::location::{Action, Lingering, Location, LocationKind, Server};
 use crate::conf::proxy::{ProxyPass, Target};
@@ -454,25 +454,6 @@ impl<'a> Exchange<'a> {
                 Step::Answer(Answer::page(408))
             }
             error => Step::Answer(Answer::page(error.status())),
-        }
-    }
-
-    fn begin_attempt(&mut self, asked: Asked) {
-        let story = &mut self.scratch.story;
-        story.attempts.push(Attempt::new(asked, story.passes, self.now));
-    }
-
-    fn fail_attempt(&mut self, failure: Failure) {
-        if let Some(attempt) = self.scratch.story.attempt() {
-            attempt.outcome = Outcome::Failed(failure);
-        }
-    }
-
-    /// Closes the books on the server asked last.
-    fn end_attempt(&mut self) {
-        let now = self.now;
-        if let Some(attempt) = self.scratch.story.attempt() {
-            attempt.ended.get_or_insert(now.duration_since(attempt.started));
         }
     }
 

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
+use super::Exchange;
 use super::inside::Inside;
 use crate::conf::location::Captures;
 use crate::conf::made::Memory;
@@ -233,6 +234,27 @@ impl Attempt {
             sent_len: 0,
             received_len: 0,
             body_len: 0,
+        }
+    }
+}
+
+impl Exchange<'_> {
+    pub(super) fn begin_attempt(&mut self, asked: Asked) {
+        let story = &mut self.scratch.story;
+        story.attempts.push(Attempt::new(asked, story.passes, self.now));
+    }
+
+    pub(super) fn fail_attempt(&mut self, failure: Failure) {
+        if let Some(attempt) = self.scratch.story.attempt() {
+            attempt.outcome = Outcome::Failed(failure);
+        }
+    }
+
+    /// Closes the books on the server asked last.
+    pub(super) fn end_attempt(&mut self) {
+        let now = self.now;
+        if let Some(attempt) = self.scratch.story.attempt() {
+            attempt.ended.get_or_insert(now.duration_since(attempt.started));
         }
     }
 }

@@ -88,3 +88,9 @@ pub const BALANCER_OPS_PORT: Setting = fixed(
 pub const BALANCER_OPS_PORT_ALONE: Setting = Setting { default: "", ..BALANCER_OPS_PORT };
 pub const BALANCER_OPS_ADDR: Setting =
     fixed("BALANCER_OPS_ADDR", Kind::Ip, "127.0.0.1", "address that BALANCER_OPS_PORT is opened on");
+pub const BALANCER_DRAIN_TIMEOUT: Setting = fixed(
+    "BALANCER_DRAIN_TIMEOUT",
+    Kind::Seconds,
+    "",
+    "at most so long a graceful stop waits for what is under way; empty: as `worker_shutdown_timeout` says",
+);

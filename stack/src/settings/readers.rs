@@ -32,7 +32,7 @@ const ALSO_WEBS: [&str; 18] = [
     "SECRET_KEY",
 ];
 
-const BALANCERS: [&str; 2] = ["BALANCER_OPS_PORT", "BALANCER_OPS_ADDR"];
+const BALANCERS: [&str; 3] = ["BALANCER_OPS_PORT", "BALANCER_OPS_ADDR", "BALANCER_DRAIN_TIMEOUT"];
 
 /// What a process may know of its machine and its starter. None of it holds a secret.
 const BASICS: [&str; 26] = [

@@ -19,6 +19,7 @@ pub static SETTINGS: &[Setting] = &[
     ),
     shared::BALANCER_OPS_PORT,
     shared::BALANCER_OPS_ADDR,
+    shared::BALANCER_DRAIN_TIMEOUT,
     fixed("POOLER_METRICS_PORT", Kind::Port, "9127", "port of the pooler's /metrics and health"),
     fixed("STACK_POSTGRES_PORT", Kind::Port, "15432", "port of the private Postgres of the native stack"),
     fixed(
