@@ -1,11 +1,18 @@
 //! Just enough HTTP over a tokio socket for clients and origins that want to see every byte.
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use std::fmt;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
+
+/// A socket, or TLS over one.
+pub trait Stream: AsyncRead + AsyncWrite + Unpin + fmt::Debug {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + fmt::Debug> Stream for S {}
 
 #[derive(Debug)]
 pub struct Conn {
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     held: Vec<u8>,
     /// What of `held` has been used.
     used: usize,
@@ -18,11 +25,17 @@ pub struct Ended;
 impl Conn {
     pub fn new(stream: TcpStream) -> Conn {
         let _ = stream.set_nodelay(true);
-        Conn { stream, held: Vec::new(), used: 0 }
+        Conn::over(stream)
+    }
+
+    pub fn over(stream: impl Stream + 'static) -> Conn {
+        Conn { stream: Box::new(stream), held: Vec::new(), used: 0 }
     }
 
     pub async fn send(&mut self, bytes: &[u8]) -> Result<(), Ended> {
-        self.stream.write_all(bytes).await.map_err(|_| Ended)
+        // TLS holds back what is not flushed.
+        self.stream.write_all(bytes).await.map_err(|_| Ended)?;
+        self.stream.flush().await.map_err(|_| Ended)
     }
 
     /// The next head, first line and all.

@@ -2,18 +2,23 @@
 //!
 //!     cargo run --release -p balancer --example tagged -- target/release/balancer [--requests N] [--seed N]
 //!
-//! Clients ask three origins through the balancer, over connections that are kept on both sides, and disturb them in every
+//! Clients ask origins through the balancer, over connections that are kept on both sides, and disturb them in every
 //! way that connections are disturbed: bodies that are cut, answers before the body's end, upgrades and refused ones, late
 //! answers, unasked bytes, clients that leave, origins that drop a connection, drop all, or fail and so make the balancer ask another.
-//! Each answer carries its request's id, in its head and all through its body.
+//! Each answer carries its request's id, in its head and all through its body. Half of the clients speak HTTP/2, and of
+//! three requests one goes to origins in clear, one to origins over TLS, one to origins that speak HTTP/2.
 
 mod client;
+mod h2_client;
+mod h2_origin;
 mod http;
 mod origin;
 #[path = "../corpus/random.rs"]
 #[allow(dead_code, reason = "the corpus needs more of it")]
 mod random;
 mod run;
+mod tally;
+mod ways;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -41,18 +46,21 @@ fn main() -> ExitCode {
     let seconds = began.elapsed().as_secs_f64();
     let asked = tally.asked.get();
     println!("{asked} requests in {seconds:.0} s, {:.0} a second", asked as f64 / seconds);
-    for ((act, outcome), count) in tally.outcomes.borrow().iter() {
-        println!("{count:>9}  {act}: {outcome}");
+    for ((way, act, outcome), count) in tally.outcomes.borrow().iter() {
+        println!("{count:>9}  {way}, {act}: {outcome}");
     }
     let (foreign, failed) = (tally.foreign.borrow(), tally.failed.borrow());
     println!("{} answers that belong to another request", foreign.len());
     println!("{} without an answer and without an end", failed.len());
-    foreign.iter().chain(failed.iter()).take(20).for_each(|fault| println!("  FAULT {fault}"));
-    let (spoilt, spoilt_max) = (tally.spoilt(), tally.spoilt_max(args.clients));
-    println!("{spoilt} cut or refused that nothing had disturbed; origins that died explain {spoilt_max}");
-    if foreign.is_empty() && failed.is_empty() && spoilt <= spoilt_max {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
+    println!(
+        "{} cut or refused that nothing had disturbed; origins that died explain {}",
+        tally.spoilt(),
+        tally.spoilt_max(args.clients)
+    );
+    let faults = tally.faults(args.clients);
+    foreign.iter().chain(failed.iter()).chain(&faults).take(20).for_each(|fault| println!("  FAULT {fault}"));
+    match foreign.is_empty() && failed.is_empty() && faults.is_empty() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
     }
 }

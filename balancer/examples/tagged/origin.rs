@@ -1,35 +1,48 @@
-//! An origin that does what the request's `do` asks for, good or bad, and tags each answer with the request's id.
+//! An origin that does what the request's `do` asks for, good or bad, and tags each answer with the request's id: in clear
+//! or over TLS.
 
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
+use tokio_rustls::TlsAcceptor;
 
 use crate::http::{Conn, Ended, argument, header};
 
 /// Longer than the balancer's `proxy_read_timeout`: the answer comes when nobody waits for it.
-const LATE: Duration = Duration::from_millis(400);
+pub const LATE: Duration = Duration::from_millis(800);
 
-/// `kills` counts how often one has died.
-pub async fn accept(listener: TcpListener, talks: bool, kills: Arc<AtomicU64>) {
+/// `talks`: it may say more than it is asked. `kills` counts how often one has died.
+pub async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, talks: bool, kills: Arc<AtomicU64>) {
     let killed = Rc::new(Notify::new());
     while let Ok((stream, _)) = listener.accept().await {
-        let (killed, kills) = (killed.clone(), kills.clone());
+        let (killed, kills, tls) = (killed.clone(), kills.clone(), tls.clone());
         tokio::task::spawn_local(async move {
-            let mut conn = Conn::new(stream);
+            let serving = async {
+                let Some(mut conn) = welcome(stream, tls).await else { return };
+                while serve(&mut conn, (&killed, &kills), talks).await.is_ok() {}
+            };
             tokio::select! {
                 // An origin that dies takes all its connections with it, whatever they carry.
                 () = killed.notified() => {}
-                () = async { while serve(&mut conn, (&killed, &kills), talks).await.is_ok() {} } => {}
+                () = serving => {}
             }
         });
     }
 }
 
-/// One request. `Err` closes the connection. `talks`: it may say more than it is asked.
+async fn welcome(stream: TcpStream, tls: Option<TlsAcceptor>) -> Option<Conn> {
+    let _ = stream.set_nodelay(true);
+    match tls {
+        None => Some(Conn::over(stream)),
+        Some(tls) => tls.accept(stream).await.ok().map(Conn::over),
+    }
+}
+
+/// One request. `Err` closes the connection.
 async fn serve(conn: &mut Conn, (killed, kills): (&Notify, &AtomicU64), talks: bool) -> Result<(), Ended> {
     let head = conn.head().await?;
     let id = argument(&head, "id").ok_or(Ended)?;
