@@ -38,7 +38,7 @@ use self::answer::{Answer, ErrorPages};
 use self::aside::aside;
 use self::record::Processing;
 use self::scratch::Scratch;
-use self::story::{Asked, Outcome};
+use self::story::Asked;
 use crate::api::dashboard::page;
 use crate::conf::location::{Action, Lingering, Location, LocationKind, Server};
 use crate::conf::proxy::{ProxyPass, Target};
@@ -376,12 +376,13 @@ impl<'a> Exchange<'a> {
             let Some(failure) = failed.error.retry() else {
                 return Err(NoAnswer::NotItsFault(failed.error));
             };
-            self.conclude_attempt(Outcome::Failed(failure));
+            self.fail_attempt(failure);
             self.log(&failed.error, Some(lease));
             let situation = self.situation(tries, failed.was_sent, failed.was_stale);
             match verdict(&self.location.proxy.next, failure, situation) {
                 Verdict::SameServer if reuse => {
-                    self.conclude_attempt(Outcome::Stale);
+                    // One server, asked once: the client's and the log's view of it.
+                    self.scratch.story.attempts.pop();
                     reuse = false;
                 }
                 next => return Err(NoAnswer::ServerFailed(failure, next)),
@@ -425,7 +426,7 @@ impl<'a> Exchange<'a> {
     fn no_live_upstreams(&mut self, group: &Group) -> Step {
         self.begin_attempt(Asked::Name(group.name().into()));
         self.end_attempt();
-        self.conclude_attempt(Outcome::Failed(Failure::Error));
+        self.fail_attempt(Failure::Error);
         self.log(&Error::NoLiveUpstreams, None);
         if group.upstream().queue.is_some() {
             self.scratch.story.trouble.set(Some(Trouble::QueueLate));

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use tracing::{debug, error, info, trace, warn};
 
 use super::Exchange;
-use super::story::{Asked, Attempt, Outcome};
+use super::story::Asked;
 use crate::conf::settings::ErrorLevel;
 use crate::error::{Error, Side};
 use crate::logic::h1::Known;
@@ -19,12 +19,9 @@ impl Exchange<'_> {
         self.scratch.story.is_recorded = true;
         let story = &self.scratch.story;
         self.running.metrics.requests.fetch_add(1, Relaxed);
-        let pairs = story.attempts.windows(2);
-        let is_retry =
-            |first: &Attempt, next: &Attempt| first.pass == next.pass && first.outcome != Outcome::Stale;
-        let retries = pairs.filter(|pair| is_retry(&pair[0], &pair[1])).count();
+        let retries = story.attempts.windows(2).filter(|pair| pair[0].pass == pair[1].pass).count();
         self.running.metrics.retries.fetch_add(retries as u64, Relaxed);
-        for attempt in story.attempts.iter().filter(|attempt| attempt.outcome != Outcome::Stale) {
+        for attempt in &story.attempts {
             let Asked::Peer { group, index } = attempt.to else { continue };
             let status = attempt.outcome.answered();
             let took = attempt.ended.unwrap_or_else(|| self.now.saturating_duration_since(attempt.started));

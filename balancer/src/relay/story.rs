@@ -190,8 +190,6 @@ pub enum Outcome {
     /// The head of an answer that could be used.
     Answered(u16),
     Failed(Failure),
-    /// The kept connection turned out to be closed: told as a failure, and held against nobody.
-    Stale,
 }
 
 impl Outcome {
@@ -199,7 +197,7 @@ impl Outcome {
     pub fn answered(self) -> Option<u16> {
         match self {
             Outcome::Answered(status) => Some(status),
-            Outcome::Open | Outcome::Failed(_) | Outcome::Stale => None,
+            Outcome::Open | Outcome::Failed(_) => None,
         }
     }
 
@@ -209,7 +207,6 @@ impl Outcome {
             Outcome::Open => None,
             Outcome::Answered(status) => Some(status),
             Outcome::Failed(failure) => Some(failure.status()),
-            Outcome::Stale => Some(Failure::Error.status()),
         }
     }
 }
@@ -247,9 +244,9 @@ impl Exchange<'_> {
         story.attempts.push(Attempt::new(asked, story.passes, self.now));
     }
 
-    pub(super) fn conclude_attempt(&mut self, outcome: Outcome) {
+    pub(super) fn fail_attempt(&mut self, failure: Failure) {
         if let Some(attempt) = self.scratch.story.attempt() {
-            attempt.outcome = outcome;
+            attempt.outcome = Outcome::Failed(failure);
         }
     }
 
