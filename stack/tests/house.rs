@@ -524,8 +524,7 @@ fn the_code_map_names_every_module_once() {
 /// So that every table is among those that the example and what parts are given are checked against.
 #[test]
 fn tables_of_settings_are_where_the_tests_look_for_them() {
-    let has_table =
-        |(file, text): &(PathBuf, String)| !is_test_file(file) && text.contains(": &[Setting] =");
+    let has_table = |(file, text): &(PathBuf, String)| !is_test_file(file) && text.contains(": &[Setting] =");
     let found: Vec<String> =
         rust_files().into_iter().filter(has_table).map(|(file, _)| file.display().to_string()).collect();
     let known = [
